@@ -1,0 +1,1 @@
+"""Run the platform that pgfleet needs on one machine, without Docker."""
