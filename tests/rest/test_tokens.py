@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+from pgfleet_local.tokens import TokenError, TokenVerifier, sign_token
+
+SECRET = "a-shared-secret-that-is-long-enough-for-hs256"
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    return {"role": "authenticated", "sub": "d1", "exp": int(time.time()) + 60, **changes}
+
+
+def public_jwk(private_key: Any, kid: str) -> dict[str, Any]:
+    ecdsa = isinstance(private_key, ec.EllipticCurvePrivateKey)
+    algorithm = ECAlgorithm if ecdsa else RSAAlgorithm
+    data = json.loads(algorithm.to_jwk(private_key.public_key()))
+    return {**data, "kid": kid, "alg": "ES256" if ecdsa else "RS256"}
+
+
+def reason_of(verifier: TokenVerifier, token: str) -> str:
+    with pytest.raises(TokenError) as caught:
+        verifier.verify(token)
+    return caught.value.reason
+
+
+def test_a_signed_token_gives_its_claims_back() -> None:
+    signed = claims(device_id=7, aud="authenticated")
+
+    assert TokenVerifier(SECRET).verify(sign_token(signed, SECRET)) == signed
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [
+        ("", "missing"),
+        ("not-a-token", "malformed"),
+        ("a.b.c", "malformed"),
+        (sign_token(claims(), SECRET[::-1]), "bad_signature"),
+        (sign_token(claims(exp=int(time.time()) - 1), SECRET), "expired"),
+        (sign_token({"role": "anon"}, SECRET), "claims"),
+        (sign_token(claims(exp="soon"), SECRET), "claims"),
+        (sign_token(claims(role=None), SECRET), "claims"),
+        (sign_token(claims(nbf=int(time.time()) + 60), SECRET), "claims"),
+        (jwt.encode(claims(), None, algorithm="none"), "bad_signature"),
+    ],
+)
+def test_a_token_that_is_not_right_is_refused_with_its_reason(token: str, reason: str) -> None:
+    assert reason_of(TokenVerifier(SECRET), token) == reason
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "RS256"])
+def test_public_keys_are_found_by_their_id(algorithm: str) -> None:
+    key: Any = (
+        ec.generate_private_key(ec.SECP256R1())
+        if algorithm == "ES256"
+        else rsa.generate_private_key(65537, 2048)
+    )
+    verifier = TokenVerifier(SECRET, {"keys": [public_jwk(key, "k1")]})
+
+    signed = jwt.encode(claims(), key, algorithm=algorithm, headers={"kid": "k1"})
+    other = jwt.encode(claims(), key, algorithm=algorithm, headers={"kid": "k2"})
+
+    assert verifier.verify(signed)["sub"] == "d1"
+    assert verifier.verify(sign_token(claims(), SECRET))["sub"] == "d1"
+    assert reason_of(verifier, other) == "bad_signature"
+
+
+def test_a_public_key_is_never_read_as_a_shared_secret() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    verifier = TokenVerifier(SECRET, {"keys": [public_jwk(key, "k1")]})
+    forged = jwt.encode(claims(), SECRET, algorithm="HS256", headers={"kid": "k1"})
+
+    assert reason_of(verifier, forged) == "bad_signature"
