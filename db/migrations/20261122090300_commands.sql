@@ -35,7 +35,7 @@ create table public.device_commands (
   step smallint not null default 0,
   device_hostname text not null,
   channel text not null default 'agent',
-  command_type text not null references public.command_types (name) on update cascade,
+  command_type text not null,
   payload jsonb not null default '{}',
   priority smallint not null default 0,
   status text not null default 'pending',

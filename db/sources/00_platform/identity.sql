@@ -1,0 +1,207 @@
+-- Who is calling: the claims of the request, and what they stand for. None of these functions ever raises:
+-- they are used in policies, and one policy that raises can stop Realtime for everybody.
+
+create or replace function fleet.claim(p_name text)
+returns text
+language sql
+stable
+set search_path = ''
+as $$
+  select case
+    when current_setting('request.jwt.claims', true) ~ '^\s*\{.*\}\s*$'
+      then current_setting('request.jwt.claims', true)::jsonb ->> p_name
+  end
+$$;
+
+comment on function fleet.claim(text) is
+  'One claim of the caller''s token, or null. The setting is written by the platform, so what looks like an object is one.';
+revoke all on function fleet.claim(text) from public, anon, authenticated, service_role;
+grant execute on function fleet.claim(text) to authenticated, service_role;
+
+create or replace function fleet.current_subject()
+returns uuid
+language sql
+stable
+set search_path = ''
+as $$
+  select case
+    when fleet.claim('sub') ~* '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then fleet.claim('sub')::uuid
+  end
+$$;
+
+comment on function fleet.current_subject() is
+  'The sub claim as a uuid; null when there is none or it is no uuid (auth.uid() would raise).';
+revoke all on function fleet.current_subject() from public, anon, authenticated, service_role;
+grant execute on function fleet.current_subject() to authenticated, service_role;
+
+create or replace function fleet.current_user_id()
+returns uuid
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select u.id
+  from (select fleet.current_subject() as id) as u
+  where u.id is not null
+    -- A device is nobody: neither one that is active nor one whose token outlived its re-keying.
+    and fleet.claim('device_id') is null
+    and not exists (select 1 from public.devices as d where d.auth_id = u.id)
+$$;
+
+comment on function fleet.current_user_id() is
+  'The signed-in person; null for devices and in the SQL editor. Definer: it must see every device to tell one from a person.';
+revoke all on function fleet.current_user_id() from public, anon, authenticated, service_role;
+grant execute on function fleet.current_user_id() to authenticated, service_role;
+
+create or replace function fleet.current_device_id()
+returns bigint
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select d.id
+  from public.devices as d
+  where d.auth_id = fleet.current_subject()
+    and d.status = 'active'
+    and fleet.claim('role') = 'authenticated'
+$$;
+
+comment on function fleet.current_device_id() is
+  'The active device whose token this is, or null. Definer: a device has no right to search the devices.';
+revoke all on function fleet.current_device_id() from public, anon, authenticated, service_role;
+grant execute on function fleet.current_device_id() to authenticated, service_role;
+
+create or replace function fleet.my_owners(p_permission text default 'view')
+returns setof uuid
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select m.owner_id
+  from public.owner_members as m
+  where m.user_id = fleet.current_user_id()
+    and (p_permission = 'view' or m.permissions && array[p_permission, 'admin'])
+$$;
+
+comment on function fleet.my_owners(text) is
+  'Owners in which the signed-in person has a permission; none for devices. Definer: policies of owner_members use it themselves.';
+revoke all on function fleet.my_owners(text) from public, anon, authenticated, service_role;
+grant execute on function fleet.my_owners(text) to authenticated, service_role;
+
+create or replace function fleet.is_trusted_caller()
+returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  -- Outside of a request there are no claims: the SQL editor, pg_cron, a migration. Through the API only the service role.
+  select coalesce(fleet.claim('role'), 'service_role') = 'service_role'
+$$;
+
+comment on function fleet.is_trusted_caller() is 'Whether the caller is the service role or comes from inside the database.';
+revoke all on function fleet.is_trusted_caller() from public, anon, authenticated, service_role;
+grant execute on function fleet.is_trusted_caller() to authenticated, service_role;
+
+create or replace function fleet.resolve_owner()
+returns uuid
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_user uuid := fleet.current_user_id();
+  v_owner uuid;
+begin
+  if v_user is not null then
+    -- Everybody has a personal owner; it is made the first time that it is needed.
+    insert into public.owners (id, name) values (v_user, 'personal') on conflict (id) do nothing;
+    if found then
+      insert into public.owner_members (owner_id, user_id, permissions)
+      values (v_user, v_user, '{view,operate,manage,destructive,admin}')
+      on conflict do nothing;
+    end if;
+    return v_user;
+  end if;
+
+  if fleet.is_trusted_caller() then
+    v_owner := (fleet.setting('default_owner') #>> '{}')::uuid;
+    if v_owner is not null then
+      return v_owner;
+    end if;
+    raise exception 'owner_id is missing: nobody is signed in and the setting default_owner is empty'
+      using errcode = 'PT422',
+            detail = 'owner_missing',
+            hint = 'Name owner_id, or set a default: select fleet.set_setting(''default_owner'', to_jsonb(''<owner uuid>''::text))';
+  end if;
+
+  raise exception 'a device may not do this'
+    using errcode = 'PT403',
+          detail = 'not_a_person',
+          hint = 'Sign in as a member of the fleet.';
+end;
+$$;
+
+comment on function fleet.resolve_owner() is
+  'The owner of a row whose maker named none: the person''s own, or the setting default_owner. Raises owner_missing (PT422) or '
+  'not_a_person (PT403). Definer: it makes the personal owner.';
+revoke all on function fleet.resolve_owner() from public, anon, authenticated, service_role;
+
+create or replace function fleet.require_permission(p_owner_id uuid, p_permission text, p_what text)
+returns void
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  if fleet.is_trusted_caller() then
+    return;
+  end if;
+
+  if p_owner_id is null or not exists (select 1 from fleet.my_owners() as o(id) where o.id = p_owner_id) then
+    -- What is another's is as good as not there: ids are guessable.
+    raise exception '% was not found', p_what
+      using errcode = 'PT404',
+            detail = 'not_found',
+            hint = 'Check the id, and that you are a member of the owner.';
+  end if;
+
+  if not exists (select 1 from fleet.my_owners(p_permission) as o(id) where o.id = p_owner_id) then
+    raise exception 'the permission "%" is missing for %', p_permission, p_what
+      using errcode = 'PT403',
+            detail = 'permission_missing',
+            hint = 'An admin of the owner can grant it in owner_members.permissions.';
+  end if;
+end;
+$$;
+
+comment on function fleet.require_permission(uuid, text, text) is
+  'Raise not_found (PT404) when the caller is no member of the owner, permission_missing (PT403) when one without the permission. '
+  'The service role and callers inside the database pass. Definer: it reads memberships.';
+revoke all on function fleet.require_permission(uuid, text, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.require_device()
+returns bigint
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_device_id bigint := fleet.current_device_id();
+begin
+  if v_device_id is null then
+    raise exception 'only an active device may call this'
+      using errcode = 'PT403',
+            detail = 'not_a_device',
+            hint = 'Get a token from the function device-token; a retired device must be enrolled again.';
+  end if;
+  return v_device_id;
+end;
+$$;
+
+comment on function fleet.require_device() is 'The calling device. Raises not_a_device (PT403).';
+revoke all on function fleet.require_device() from public, anon, authenticated, service_role;
+grant execute on function fleet.require_device() to authenticated, service_role;

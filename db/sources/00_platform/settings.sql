@@ -1,0 +1,151 @@
+-- Settings: their defaults in one place, reading and changing them.
+
+create or replace function fleet.default_settings()
+returns table (name text, value jsonb, description text)
+language sql
+immutable
+set search_path = ''
+as $$
+  values
+    ('default_owner', 'null'::jsonb,
+      'Owner (uuid) of rows that nobody signed in makes, as in the SQL editor.'),
+    ('publish_device_commands', 'true',
+      'Whether device_commands is in the publication supabase_realtime, for clients that listen to postgres_changes.'),
+    ('inline_expand_limit', '300',
+      'How many commands a schedule that is due when it is inserted may make in the same transaction.'),
+    ('expand_chunk_size', '2000',
+      'How many commands a large run makes in one transaction.'),
+    ('expand_chunk_size_published', '500',
+      'The same while device_commands is in the publication, where one transaction is one poll of Realtime.'),
+    ('doorbell_inline_limit', '100',
+      'How many devices are rung in the transaction that makes their commands; more are left to the tick.'),
+    ('doorbell_rate', '100',
+      'How many doorbells the tick rings in a second. Hosted Realtime delivers 100 (Free) to 2500 (Pro and up).'),
+    ('lease_seconds', '60',
+      'How long a claimed command belongs to its device without being extended.'),
+    ('poll_seconds', '300',
+      'How often an agent looks by itself, told to it at each check-in.'),
+    ('retry_backoff_seconds', '30',
+      'Pause before the second attempt; it doubles with each failure, up to an hour.'),
+    ('history_days', '30',
+      'How long finished runs and commands are kept.'),
+    ('functions_url', 'null',
+      'Address of the HTTP functions, such as https://functions.example.com/functions/v1.')
+$$;
+
+comment on function fleet.default_settings() is 'Every setting with its default value and what it means.';
+revoke all on function fleet.default_settings() from public, anon, authenticated, service_role;
+
+create or replace function fleet.setting(p_name text)
+returns jsonb
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select coalesce(
+    (select s.value from fleet.settings as s where s.name = p_name),
+    (select d.value from fleet.default_settings() as d where d.name = p_name)
+  )
+$$;
+
+comment on function fleet.setting(text) is
+  'The value of a setting, or its default. Definer: engine functions read settings on behalf of anybody.';
+revoke all on function fleet.setting(text) from public, anon, authenticated, service_role;
+grant execute on function fleet.setting(text) to service_role;
+
+create or replace function fleet.setting_number(p_name text)
+returns numeric
+language sql
+stable
+set search_path = ''
+as $$
+  select (fleet.setting(p_name) #>> '{}')::numeric
+$$;
+
+comment on function fleet.setting_number(text) is 'A setting that is a number.';
+revoke all on function fleet.setting_number(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.set_setting(p_name text, p_value jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_default fleet.settings;
+begin
+  select d.name, d.value, d.description into v_default.name, v_default.value, v_default.description
+  from fleet.default_settings() as d
+  where d.name = p_name;
+
+  if not found then
+    raise exception 'setting "%" is not known', p_name
+      using errcode = 'PT404',
+            detail = 'setting_not_found',
+            hint = 'List the settings with: pgfleet setting list';
+  end if;
+
+  if jsonb_typeof(v_default.value) in ('number', 'boolean')
+    and jsonb_typeof(p_value) is distinct from jsonb_typeof(v_default.value)
+  then
+    raise exception 'setting "%" must be a %, not %',
+      p_name, jsonb_typeof(v_default.value), coalesce(p_value::text, 'null')
+      using errcode = 'PT422',
+            detail = 'setting_invalid',
+            hint = format('The default is %s.', v_default.value);
+  end if;
+
+  if jsonb_typeof(p_value) = 'number' and (p_value #>> '{}')::numeric < 0 then
+    raise exception 'setting "%" must not be negative', p_name
+      using errcode = 'PT422',
+            detail = 'setting_invalid',
+            hint = format('The default is %s.', v_default.value);
+  end if;
+
+  insert into fleet.settings as s (name, value, description, updated_at)
+  values (p_name, p_value, v_default.description, now())
+  on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
+
+  if p_name = 'publish_device_commands' then
+    perform fleet.sync_publication();
+  end if;
+
+  return p_value;
+end;
+$$;
+
+comment on function fleet.set_setting(text, jsonb) is
+  'Change a setting. Raises setting_not_found (PT404) or setting_invalid (PT422). Definer: service_role has no right to write the table.';
+revoke all on function fleet.set_setting(text, jsonb) from public, anon, authenticated, service_role;
+grant execute on function fleet.set_setting(text, jsonb) to service_role;
+
+create or replace function fleet.sync_publication()
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_wanted boolean := fleet.setting('publish_device_commands') = 'true'::jsonb;
+  v_there boolean;
+begin
+  if not exists (select 1 from pg_catalog.pg_publication where pubname = 'supabase_realtime') then
+    return;
+  end if;
+
+  v_there := exists (
+    select 1 from pg_catalog.pg_publication_tables
+    where pubname = 'supabase_realtime' and schemaname = 'public' and tablename = 'device_commands'
+  );
+
+  if v_wanted and not v_there then
+    alter publication supabase_realtime add table public.device_commands;
+  elsif v_there and not v_wanted then
+    alter publication supabase_realtime drop table public.device_commands;
+  end if;
+end;
+$$;
+
+comment on function fleet.sync_publication() is
+  'Put device_commands in or out of the publication supabase_realtime, as the setting publish_device_commands says.';
+revoke all on function fleet.sync_publication() from public, anon, authenticated, service_role;

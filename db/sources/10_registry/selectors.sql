@@ -1,0 +1,162 @@
+-- Selectors: choosing devices by tags, platform and attributes.
+
+create or replace function fleet.device_matches(
+  p_selector jsonb,
+  p_tags text[],
+  p_platform text,
+  p_attributes jsonb
+)
+returns boolean
+language sql
+immutable
+parallel safe
+return (
+  (not p_selector ? 'tags'
+    or to_jsonb(p_tags) @> (p_selector -> 'tags'))
+  and (not p_selector ? 'any_tags'
+    or array(select jsonb_array_elements_text(p_selector -> 'any_tags')) && p_tags)
+  and (not p_selector ? 'platform'
+    or coalesce(p_selector -> 'platform' @> to_jsonb(p_platform), false))
+  and (not p_selector ? 'attributes'
+    or p_attributes @> (p_selector -> 'attributes'))
+);
+
+comment on function fleet.device_matches(jsonb, text[], text, jsonb) is
+  'Whether a device has all of selector.tags, one of any_tags, one of platform, and contains attributes. Every key must hold; '
+  'an empty selector matches every device.';
+revoke all on function fleet.device_matches(jsonb, text[], text, jsonb) from public, anon, authenticated, service_role;
+grant execute on function fleet.device_matches(jsonb, text[], text, jsonb) to authenticated, service_role;
+
+create or replace function fleet.selector_problems(p_selector jsonb)
+returns table (field text, problem text, hint text)
+language sql
+immutable
+set search_path = ''
+as $$
+  select 'selector', 'must be an object', 'Example: {"tags": ["school-7"], "platform": ["windows"]}'
+  where p_selector is not null and jsonb_typeof(p_selector) <> 'object'
+  union all
+  select 'selector.' || e.key, 'is not a key of a selector', 'The keys are tags, any_tags, platform and attributes.'
+  from jsonb_each(case when jsonb_typeof(p_selector) = 'object' then p_selector else '{}' end) as e
+  where e.key not in ('tags', 'any_tags', 'platform', 'attributes')
+  union all
+  select 'selector.' || e.key, 'must be a list of text', format('Example: {"%s": ["one", "two"]}', e.key)
+  from jsonb_each(case when jsonb_typeof(p_selector) = 'object' then p_selector else '{}' end) as e
+  where e.key in ('tags', 'any_tags', 'platform')
+    and (jsonb_typeof(e.value) <> 'array' or jsonb_path_exists(e.value, '$[*] ? (@.type() != "string")'))
+    and not (e.key = 'platform' and jsonb_typeof(e.value) = 'string')
+  union all
+  select 'selector.attributes', 'must be an object', 'Example: {"attributes": {"lab": 3}}'
+  where jsonb_typeof(p_selector) = 'object'
+    and p_selector ? 'attributes'
+    and jsonb_typeof(p_selector -> 'attributes') <> 'object'
+$$;
+
+comment on function fleet.selector_problems(jsonb) is 'Everything that is wrong with a selector; no row where nothing is.';
+revoke all on function fleet.selector_problems(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.targets(
+  p_owner_id uuid,
+  p_device_ids bigint[],
+  p_group_ids bigint[],
+  p_selector jsonb,
+  p_after_id bigint default 0,
+  p_limit integer default null
+)
+returns table (device_id bigint, hostname text, timezone text)
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  -- Each branch is bounded by itself, so that the next chunk of a large fleet costs a chunk.
+  return query
+  with candidates as (
+    select unnest(p_device_ids) as id
+    union
+    (
+      select m.device_id
+      from public.device_group_members as m
+      where m.group_id = any (p_group_ids)
+        and m.owner_id = p_owner_id
+        and m.device_id > p_after_id
+      order by m.device_id
+    )
+    union
+    (
+      select d.id
+      from public.devices as d
+      where p_selector is not null
+        and d.owner_id = p_owner_id
+        and d.status = 'active'
+        and d.id > p_after_id
+        and fleet.device_matches(p_selector, d.tags, d.platform, d.attributes)
+      order by d.id
+      limit p_limit
+    )
+    union
+    (
+      select d.id
+      from public.devices as d
+      where p_group_ids <> '{}'
+        and d.owner_id = p_owner_id
+        and d.status = 'active'
+        and d.id > p_after_id
+        and exists (
+          select 1
+          from public.device_groups as g
+          where g.id = any (p_group_ids)
+            and g.owner_id = p_owner_id
+            and g.selector is not null
+            and fleet.device_matches(g.selector, d.tags, d.platform, d.attributes)
+        )
+        -- Static groups need no look at the devices of the owner.
+        and exists (
+          select 1 from public.device_groups as g
+          where g.id = any (p_group_ids) and g.selector is not null
+        )
+      order by d.id
+      limit p_limit
+    )
+  )
+  select d.id, d.hostname, d.timezone
+  from candidates as c
+  join public.devices as d on d.id = c.id
+  where d.owner_id = p_owner_id
+    and d.status = 'active'
+    and d.id > p_after_id
+  order by d.id
+  limit p_limit;
+end;
+$$;
+
+comment on function fleet.targets(uuid, bigint[], bigint[], jsonb, bigint, integer) is
+  'Active devices of one owner that the lists, groups or selector name, by id, from the one after p_after_id. What belongs to '
+  'another owner is never among them.';
+revoke all on function fleet.targets(uuid, bigint[], bigint[], jsonb, bigint, integer)
+  from public, anon, authenticated, service_role;
+
+create or replace function public.group_devices(p_group_id bigint)
+returns setof public.devices
+language sql
+stable
+set search_path = ''
+as $$
+  select d.*
+  from public.device_groups as g
+  join public.devices as d on d.owner_id = g.owner_id and d.status = 'active'
+  where g.id = p_group_id
+    and (
+      (g.selector is not null and fleet.device_matches(g.selector, d.tags, d.platform, d.attributes))
+      or exists (
+        select 1 from public.device_group_members as m
+        where m.group_id = g.id and m.device_id = d.id
+      )
+    )
+  order by d.id
+$$;
+
+comment on function public.group_devices(bigint) is
+  'The active devices of a group at this moment, members and selected ones. None for a group that is not yours.';
+revoke all on function public.group_devices(bigint) from public, anon, authenticated, service_role;
+grant execute on function public.group_devices(bigint) to authenticated, service_role;
