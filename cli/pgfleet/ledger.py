@@ -1,0 +1,140 @@
+"""What the database remembers of earlier migrations: schema `fleet_ledger`.
+
+yoyo keeps its tables there, out of sight of the API, and beside them are two of ours: the
+digest of the sources that were applied last, and every function that they defined.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from yoyo import internalmigrations  # type: ignore[import-untyped]
+from yoyo.backends.core.postgresql import (  # type: ignore[import-untyped]
+    PostgresqlPsycopgBackend,
+)
+from yoyo.migrations import (  # type: ignore[import-untyped]
+    MigrationList,
+    default_migration_table,
+    read_migrations,
+)
+
+from pgfleet.sources import SqlFile, version_of
+
+SCHEMA = "fleet_ledger"
+
+_CREATE = """
+create schema if not exists fleet_ledger;
+revoke all on schema fleet_ledger from public;
+comment on schema fleet_ledger is
+  'What pgfleet has applied to this database; written by pgfleet db migrate only.';
+
+create table if not exists fleet_ledger.sources (
+  id int primary key default 1,
+  digest text not null,
+  applied_at timestamptz not null default now(),
+  constraint sources_has_one_row check (id = 1)
+);
+comment on table fleet_ledger.sources is 'Digest of db/sources as last applied.';
+
+create table if not exists fleet_ledger.functions (
+  signature text primary key,
+  digest text not null
+);
+comment on table fleet_ledger.functions is
+  'Every function that sources have defined, with the digest that defined it last.';
+"""
+
+
+class LedgerBackend(PostgresqlPsycopgBackend):  # type: ignore[misc]
+    """yoyo on psycopg 3, with any connection string and our session settings.
+
+    yoyo's own parser of URLs knows neither `key=value` strings nor several hosts, and a hosted
+    project ends every statement after two minutes, which building an index may take.
+    """
+
+    schema = SCHEMA
+
+    def connect(self, dburi: str) -> psycopg.Connection[Any]:
+        """Open a session in autocommit, as yoyo expects it."""
+        return psycopg.connect(
+            dburi, autocommit=True, application_name="pgfleet migrate", client_encoding="utf8"
+        )
+
+    def init_connection(self, connection: psycopg.Connection[Any]) -> None:
+        """Set the search path of yoyo's tables, and the timeouts of a migration."""
+        super().init_connection(connection)
+        connection.execute("set statement_timeout = 0")
+        connection.execute("set lock_timeout = '30s'")
+
+    def list_tables(self, **kwargs: Any) -> list[str]:
+        """List the tables of the ledger, by which yoyo tells its own version."""
+        rows = self.execute("select tablename from pg_tables where schemaname = current_schema")
+        return [name for (name,) in rows.fetchall()]
+
+
+def open_backend(conninfo: str) -> LedgerBackend:
+    """Connect yoyo, and bring its tables up to date.
+
+    The caller holds the migration lock: yoyo's own is a row that a killed process leaves behind.
+    """
+    backend = LedgerBackend(conninfo, default_migration_table)
+    try:
+        if internalmigrations.needs_upgrading(backend):
+            internalmigrations.upgrade(backend)
+    except BaseException:
+        backend.connection.close()
+        raise
+    return backend
+
+
+def read(folder: str) -> MigrationList:
+    """Read the migrations of a folder the way yoyo does."""
+    return read_migrations(folder)
+
+
+def create(conn: psycopg.Connection[Any]) -> None:
+    """Create the schema and our tables in it, if they are missing."""
+    conn.execute(_CREATE)
+
+
+def applied_versions(conn: psycopg.Connection[Any]) -> set[str]:
+    """List the versions that yoyo or the Supabase CLI has recorded."""
+    found: set[str] = set()
+    if _exists(conn, "fleet_ledger._yoyo_migration"):
+        rows = conn.execute("select migration_id from fleet_ledger._yoyo_migration").fetchall()
+        found.update(version_of(name) for (name,) in rows)
+    return found | pushed_versions(conn)
+
+
+def pushed_versions(conn: psycopg.Connection[Any]) -> set[str]:
+    """List the versions that `supabase db push` has recorded."""
+    if not _exists(conn, "supabase_migrations.schema_migrations"):
+        return set()
+    rows = conn.execute("select version from supabase_migrations.schema_migrations").fetchall()
+    return {version for (version,) in rows}
+
+
+def record_push(conn: psycopg.Connection[Any], file: SqlFile) -> None:
+    """Tell the Supabase CLI of a migration that we applied, so that it does not push it again."""
+    conn.execute(
+        """
+        insert into supabase_migrations.schema_migrations (version, name, statements)
+        values (%s, %s, array[%s])
+        on conflict (version) do nothing
+        """,
+        (version_of(file.name), file.path.stem[15:], file.text),
+    )
+
+
+def applied_digest(conn: psycopg.Connection[Any]) -> str | None:
+    """Give the digest of the sources as last applied; none on a new database."""
+    if not _exists(conn, "fleet_ledger.sources"):
+        return None
+    row = conn.execute("select digest from fleet_ledger.sources").fetchone()
+    return None if row is None else str(row[0])
+
+
+def _exists(conn: psycopg.Connection[Any], table: str) -> bool:
+    row = conn.execute("select to_regclass(%s) is not null", (table,)).fetchone()
+    return row is not None and bool(row[0])

@@ -1,0 +1,90 @@
+"""Where the SQL of pgfleet is, and in which order it is applied.
+
+A wheel carries it as `pgfleet/sql`; in a checkout it is the folder `db`, two levels above
+this package. Nothing else is searched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from pgfleet.errors import FleetError
+
+# Views need functions, triggers and policies need both, and jobs need everything.
+_LAST = ("views.sql", "triggers.sql", "policies.sql", "jobs.sql")
+_VERSION = re.compile(r"^(\d{14})_[a-z0-9_]+$")
+
+
+@dataclass(frozen=True, slots=True)
+class SqlFile:
+    """One file of SQL: its path below the SQL folder, and its text."""
+
+    name: str
+    path: Path
+
+    @property
+    def text(self) -> str:
+        """Read the file."""
+        return self.path.read_text(encoding="utf-8")
+
+
+def sql_folder() -> Path:
+    """Find the folder that holds migrations and sources."""
+    package = Path(str(resources.files("pgfleet")))
+    for folder in (package / "sql", package.parents[1] / "db"):
+        if (folder / "migrations").is_dir():
+            return folder
+    raise FleetError(
+        "the SQL of pgfleet was not found",
+        reason="sql_missing",
+        hint="Install pgfleet again; a wheel carries its SQL in pgfleet/sql",
+    )
+
+
+def migration_files(folder: Path) -> list[SqlFile]:
+    """List the table migrations, oldest first."""
+    found = []
+    for path in sorted((folder / "migrations").glob("*.sql")):
+        if path.name.endswith(".rollback.sql") or path.name.startswith("post-apply"):
+            continue
+        if _VERSION.match(path.stem) is None:
+            raise FleetError(
+                f"migration {path.name} is not named YYYYMMDDHHMMSS_slug.sql",
+                reason="migration_name",
+            )
+        found.append(SqlFile(f"migrations/{path.name}", path))
+    return found
+
+
+def version_of(name: str) -> str:
+    """Give the 14 digits with which the name of a migration begins."""
+    return Path(name).name[:14]
+
+
+def source_files(folder: Path) -> list[SqlFile]:
+    """List every repeatable source in the order in which it is applied."""
+    root = folder / "sources"
+    paths = sorted(
+        root.rglob("*.sql"),
+        key=lambda path: (
+            path.parent.relative_to(root).parts,
+            _LAST.index(path.name) if path.name in _LAST else -1,
+            path.name,
+        ),
+    )
+    return [SqlFile(f"sources/{path.relative_to(root).as_posix()}", path) for path in paths]
+
+
+def digest_of(files: list[SqlFile]) -> str:
+    """Hash names and contents, in order."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode())
+        digest.update(b"\0")
+        digest.update(file.text.encode())
+        digest.update(b"\0")
+    return digest.hexdigest()
