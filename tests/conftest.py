@@ -1,0 +1,240 @@
+"""Databases for the tests: one private cluster a session, cloned templates, signed-in callers."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Protocol
+from uuid import UUID
+
+import psycopg
+import pytest
+from psycopg import sql
+from pytest_postgresql.janitor import DatabaseJanitor
+
+from pgfleet_local.bootstrap import prepare_cluster, prepare_database
+from pgfleet_local.cluster import Cluster
+from pgfleet_local.processes import is_alive
+from pgfleet_local.settings import HOST, StackSettings
+
+Style = Literal["new", "old"]
+Template = Callable[[Style], str]
+
+
+class SignIn(Protocol):
+    """The shape of the `sign_in` fixture."""
+
+    def __call__(
+        self,
+        conn: psycopg.Connection[Any],
+        sub: str | UUID | None,
+        role: str = "authenticated",
+        **claims: Any,
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class Database:
+    """One database of the session's cluster, to be entered as any login role."""
+
+    name: str
+    settings: StackSettings
+
+    def url(self, role: str = "postgres") -> str:
+        """Give the URL for postgres, supabase_admin, authenticator or fleet_worker."""
+        return self.settings.url(role, self.name)
+
+    def connect(self, role: str = "postgres", **options: Any) -> psycopg.Connection[Any]:
+        """Open a connection, which the caller closes."""
+        return psycopg.connect(self.url(role), **options)
+
+
+@pytest.fixture(scope="session")
+def fast_folder() -> Iterator[Path]:
+    """Give a folder in memory where there is one; servers of any account can reach it."""
+    memory = Path("/dev/shm")
+    parent = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+    _remove_orphans(parent)
+    folder = Path(tempfile.mkdtemp(prefix=f"pgfleet-test-{os.getpid()}-", dir=parent))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Give a function that finds a port nobody listens on, another one at each call."""
+    given: set[int] = set()
+
+    def find() -> int:
+        while True:
+            with socket.socket() as probe:
+                probe.bind((HOST, 0))
+                port: int = probe.getsockname()[1]
+            if port not in given:
+                given.add(port)
+                return port
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def cluster(fast_folder: Path, free_port: Callable[[], int]) -> Iterator[Cluster]:
+    """Run one private Postgres, with the roles of a hosted project, for the whole session."""
+    settings = StackSettings(
+        data_dir=fast_folder / "cluster",
+        jwt_secret=secrets.token_hex(32),
+        db_port=free_port(),
+        api_port=free_port(),
+        durable=False,
+    )
+    server = Cluster(settings)
+    server.create()
+    try:
+        server.start()
+        prepare_cluster(settings.admin_url)
+        server.set_passwords()
+        yield server
+    finally:
+        server.stop("immediate")
+
+
+@pytest.fixture(scope="session")
+def template(cluster: Cluster) -> Iterator[Template]:
+    """Give a function that builds, once a style, a migrated database to clone from."""
+    janitors: list[DatabaseJanitor] = []
+
+    @cache
+    def build(style: Style) -> str:
+        from pgfleet.migrate import migrate
+
+        janitor = _janitor(cluster.settings, f"template_{style}")
+        janitor.init()
+        janitors.append(janitor)
+        prepare_database(
+            cluster.settings.url("supabase_admin", janitor.dbname),
+            default_privileges=style,
+            cron=False,
+            net=True,
+        )
+        migrate(cluster.settings.url("postgres", janitor.dbname))
+        return janitor.dbname
+
+    yield build
+    for janitor in janitors:
+        janitor.drop()
+
+
+@pytest.fixture(scope="module")
+def database(cluster: Cluster, template: Template) -> Iterator[Database]:
+    """Clone a database for the tests of one module: committed changes stay until its end."""
+    with _clone(cluster.settings, template("new")) as cloned:
+        yield cloned
+
+
+@pytest.fixture(scope="module")
+def old_style_database(cluster: Cluster, template: Template) -> Iterator[Database]:
+    """Clone a database whose default privileges open every new object to the API roles."""
+    with _clone(cluster.settings, template("old")) as cloned:
+        yield cloned
+
+
+@pytest.fixture
+def own_database(cluster: Cluster, template: Template) -> Iterator[Database]:
+    """Clone a database for one test that commits or needs several sessions."""
+    with _clone(cluster.settings, template("new")) as cloned:
+        yield cloned
+
+
+@pytest.fixture
+def empty_database(cluster: Cluster) -> Iterator[Database]:
+    """Create a database with hosted manners and nothing of ours in it, for one test."""
+    with _clone(cluster.settings, None) as made:
+        prepare_database(made.url("supabase_admin"), cron=False, net=True)
+        yield made
+
+
+@pytest.fixture
+def db(database: Database) -> Iterator[psycopg.Connection[Any]]:
+    """Connect to the module's database as postgres; all that the test does is rolled back."""
+    connection = database.connect()
+    try:
+        yield connection
+    finally:
+        connection.rollback()
+        connection.close()
+
+
+@pytest.fixture(scope="session")
+def sign_in() -> SignIn:
+    """Give a function that makes the rest of the transaction that of a signed-in caller."""
+
+    def become(
+        conn: psycopg.Connection[Any],
+        sub: str | UUID | None,
+        role: str = "authenticated",
+        **claims: Any,
+    ) -> None:
+        known = {"sub": str(sub)} if sub is not None else {}
+        text = json.dumps({"role": role, **known, **claims})
+        conn.execute("reset role")
+        conn.execute("select set_config('request.jwt.claims', %s, true)", (text,))
+        conn.execute(sql.SQL("set local role {}").format(sql.Identifier(role)))
+
+    return become
+
+
+@pytest.fixture(scope="session")
+def sign_out() -> Callable[[psycopg.Connection[Any]], None]:
+    """Give a function that makes the rest of the transaction that of postgres again."""
+
+    def leave(conn: psycopg.Connection[Any]) -> None:
+        conn.execute("reset role")
+        conn.execute("select set_config('request.jwt.claims', '', true)")
+
+    return leave
+
+
+def _janitor(settings: StackSettings, name: str, source: str | None = None) -> DatabaseJanitor:
+    # The superuser: only it may end an autovacuum worker that is busy in the template.
+    return DatabaseJanitor(
+        user="supabase_admin",
+        password=settings.password("supabase_admin"),
+        host=HOST,
+        port=settings.db_port,
+        dbname=name,
+        template_dbname=source,
+    )
+
+
+@contextmanager
+def _clone(settings: StackSettings, source: str | None) -> Iterator[Database]:
+    name = f"test_{secrets.token_hex(6)}"
+    janitor = _janitor(settings, name, source)
+    janitor.init()
+    try:
+        # The copy belongs to whoever made it; a project's database belongs to postgres.
+        with janitor.cursor() as cursor:
+            cursor.execute(
+                sql.SQL("alter database {} owner to postgres").format(sql.Identifier(name))
+            )
+        yield Database(name, settings)
+    finally:
+        janitor.drop()
+
+
+def _remove_orphans(parent: Path) -> None:
+    """Remove the folders of test sessions that were killed."""
+    for folder in parent.glob("pgfleet-test-*"):
+        owner = folder.name.split("-")[2]
+        if owner.isdecimal() and not is_alive(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
