@@ -1,0 +1,156 @@
+"""Read what Postgres commits, through a temporary logical slot, and pass it on in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+from typing import LiteralString
+
+import psycopg
+
+from pgfleet_local.realtime.database import Connection, Database
+from pgfleet_local.realtime.options import (
+    CHANGES_PUBLICATION,
+    MESSAGES_PUBLICATION,
+    RealtimeOptions,
+)
+from pgfleet_local.realtime.pgoutput import Change, Decoder, TableShape
+
+logger = logging.getLogger(__name__)
+
+WAKE_CHANNEL = "pgfleet_realtime"
+FIRST_BACKOFF = 0.1
+LONGEST_BACKOFF = 5.0
+# A publication that appears or goes is noticed this soon.
+PUBLICATION_CHECK_SECONDS = 5.0
+READ_SLOT = (
+    "select data from pg_logical_slot_get_binary_changes("
+    "%s, null, %s, 'proto_version', '1', 'publication_names', %s)"
+)
+# A commit that does not wait for the disk is announced before the slot can see it. Another commit,
+# one that does wait, pushes it there.
+PUSH_OUT = "select pg_logical_emit_message(true, 'pgfleet', '')::text"
+FLUSHED = "select pg_current_wal_flush_lsn()::text"
+PUBLICATIONS = "select pubname::text from pg_publication where pubname = any (%s) order by 1"
+
+
+class ChangeReader:
+    """The one reader of the stream.
+
+    The slot dies with its connection, so what is committed while the server is away is not
+    delivered; listeners are told when the stream is live again and look for themselves.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        options: RealtimeOptions,
+        live: asyncio.Event,
+        *,
+        wanted: Callable[[TableShape], bool],
+        on_change: Callable[[Change], None],
+        on_live: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._options = options
+        self._live = live
+        self._wanted = wanted
+        self._on_change = on_change
+        self._on_live = on_live
+        self._backoff = FIRST_BACKOFF
+
+    async def run(self) -> None:
+        """Read for ever; every failure ends in a new connection with a new slot."""
+        while True:
+            try:
+                await self._stream()
+            except (psycopg.Error, OSError) as error:
+                logger.warning("change stream lost, next try in %.1f s: %s", self._backoff, error)
+            except Exception:
+                # An unreadable message must not take the gateway down with it.
+                logger.exception("change stream failed, next try in %.1f s", self._backoff)
+            finally:
+                self._live.clear()
+            await asyncio.sleep(self._backoff)
+            self._backoff = min(self._backoff * 2, LONGEST_BACKOFF)
+
+    async def _stream(self) -> None:
+        """Read one slot until the connection or the set of publications changes."""
+        async with await self._database.connect("pgfleet realtime stream") as connection:
+            await connection.execute(f"listen {WAKE_CHANNEL}")
+            publications = await _publications(connection)
+            if not publications:
+                logger.info("no publication to read yet")
+                return
+            slot = f"pgfleet_realtime_{uuid.uuid4().hex[:16]}"
+            await connection.execute(
+                "select pg_create_logical_replication_slot(%s, 'pgoutput', true)", (slot,)
+            )
+            self._backoff = FIRST_BACKOFF
+            interrupted = not self._live.is_set()
+            self._live.set()
+            if interrupted:
+                self._on_live()
+            await self._follow(connection, slot, publications)
+
+    async def _follow(self, connection: Connection, slot: str, publications: list[str]) -> None:
+        loop = asyncio.get_running_loop()
+        seen, check_at = "", loop.time() + PUBLICATION_CHECK_SECONDS
+        while True:
+            woken = await _wait(connection, self._options.poll_interval)
+            flushed = await _text(connection, FLUSHED)
+            if flushed != seen or woken:
+                seen = flushed
+                found = await self._drain(connection, slot, publications)
+                if woken and not found:
+                    await connection.execute(PUSH_OUT)
+                    await self._drain(connection, slot, publications)
+            if loop.time() >= check_at:
+                check_at = loop.time() + PUBLICATION_CHECK_SECONDS
+                if await _publications(connection) != publications:
+                    return
+
+    async def _drain(self, connection: Connection, slot: str, publications: list[str]) -> bool:
+        """Read until the slot is empty; tell whether there was anything."""
+        found = False
+        while await self._read(connection, slot, publications):
+            found = True
+        return found
+
+    async def _read(self, connection: Connection, slot: str, publications: list[str]) -> bool:
+        """Take one batch from the slot and pass its changes on."""
+        decoder = Decoder()
+        async with connection.cursor(binary=True) as cursor:
+            await cursor.execute(
+                READ_SLOT, (slot, self._options.changes_per_poll, ",".join(publications))
+            )
+            rows = await cursor.fetchall()
+        for (data,) in rows:
+            assert isinstance(data, bytes)
+            for table, message in decoder.feed(data):
+                if self._wanted(table):
+                    self._on_change(decoder.change(table, message))
+        return bool(rows)
+
+
+async def _wait(connection: Connection, seconds: float) -> bool:
+    """Wait for the next turn; tell whether a wake-up call cut it short."""
+    woken = False
+    async for _ in connection.notifies(timeout=seconds, stop_after=1):
+        woken = True
+    return woken
+
+
+async def _text(connection: Connection, query: LiteralString) -> str:
+    row = await (await connection.execute(query)).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+async def _publications(connection: Connection) -> list[str]:
+    """Return the publications that exist now."""
+    names = [CHANGES_PUBLICATION, MESSAGES_PUBLICATION]
+    cursor = await connection.execute(PUBLICATIONS, (names,))
+    return [str(row[0]) for row in await cursor.fetchall()]

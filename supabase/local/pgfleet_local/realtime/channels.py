@@ -1,0 +1,284 @@
+"""One joined topic of one socket: who listens, what it hears, and when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from pgfleet_local.realtime.database import Unreachable
+from pgfleet_local.realtime.identity import Identity, IdentityError, choose_token, identify
+from pgfleet_local.realtime.protocol import EMPTY, Broadcast, Frame, Outgoing, to_json
+from pgfleet_local.realtime.subscriptions import Binding, SubscriptionError, bind
+from pgfleet_local.realtime.topics import WIRE_PREFIX
+
+if TYPE_CHECKING:
+    from pgfleet_local.realtime.services import Services
+    from pgfleet_local.realtime.sockets import Socket
+
+logger = logging.getLogger(__name__)
+
+# The hosted server looks at the expiry at least this often.
+EXPIRY_CHECK_SECONDS = 300.0
+RETRY_SECONDS = 5.0
+SUBSCRIBED = "Subscribed to PostgreSQL"
+REPLICATION_READY = "Replication connection established"
+
+
+@dataclass(frozen=True, slots=True)
+class JoinConfig:
+    """What a join asks for; whatever cannot be read counts as its default."""
+
+    private: bool = False
+    ack: bool = False
+    echo: bool = False
+    replication_ready: bool = False
+    bindings: tuple[Binding, ...] = ()
+
+
+def read_config(payload: Mapping[str, Any]) -> JoinConfig:
+    """Read the `config` of a join."""
+    config = _mapping(payload.get("config"))
+    broadcast = _mapping(config.get("broadcast"))
+    asked = config.get("postgres_changes")
+    return JoinConfig(
+        private=_flag(config.get("private")),
+        ack=_flag(broadcast.get("ack")),
+        echo=_flag(broadcast.get("self")),
+        replication_ready=_flag(broadcast.get("replication_ready")),
+        bindings=tuple(bind(one) for one in asked if isinstance(one, Mapping))
+        if isinstance(asked, list)
+        else (),
+    )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _flag(value: Any) -> bool:
+    return value is True or value == "true"
+
+
+class Channel:
+    """A joined channel."""
+
+    def __init__(
+        self,
+        services: Services,
+        socket: Socket,
+        topic: str,
+        join_ref: str | None,
+        config: JoinConfig,
+        identity: Identity,
+    ) -> None:
+        self.socket = socket
+        self.topic = topic
+        self.name = topic.removeprefix(WIRE_PREFIX)
+        self.join_ref = join_ref
+        self.config = config
+        self.identity = identity
+        self._services = services
+        self._joined = False
+        self._may_write: bool | None = None
+        self._held: Frame | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._subscribing: asyncio.Task[None] | None = None
+        self._announcing: asyncio.Task[None] | None = None
+
+    # Beginning and end
+
+    def start(self) -> None:
+        """Begin to listen; call it after the join has been answered."""
+        self._joined = True
+        self._services.topics.add(self)
+        self._watch_expiry()
+        if not self._joined:
+            return
+        options, faults = self._services.options, self._services.faults
+        if self.config.bindings:
+            self._subscribe_after(options.subscribe_delay + faults.subscribe_delay)
+        if self.config.replication_ready:
+            self._announcing = self.socket.spawn(self._announce_replication())
+
+    def stop(self) -> None:
+        """End listening without a word to the client."""
+        self._joined = False
+        self._services.topics.remove(self)
+        self._services.subscriptions.remove(self)
+        if self._expiry is not None:
+            self._expiry.cancel()
+        for task in (self._subscribing, self._announcing):
+            if task is not None:
+                task.cancel()
+
+    def close(self) -> None:
+        """End listening and tell the client that the channel has closed."""
+        self.stop()
+        self.socket.forget(self)
+        self.socket.push(
+            Outgoing(self.topic, "phx_close", EMPTY, ref=self.join_ref, join_ref=self.join_ref)
+        )
+
+    def crash(self) -> None:
+        """End listening with an error, after which clients join again."""
+        self.stop()
+        self.socket.forget(self)
+        reason = to_json({"reason": "channel_crash"})
+        self.socket.push(
+            Outgoing(self.topic, "phx_error", reason, ref=self.join_ref, join_ref=self.join_ref)
+        )
+
+    def shut(self, message: str) -> None:
+        """Tell the client what is wrong and close."""
+        self.system("system", "error", message)
+        self.close()
+
+    # What the client hears
+
+    def system(self, extension: str, status: str, message: str) -> None:
+        """Push a `system` message."""
+        payload = {
+            "extension": extension,
+            "status": status,
+            "message": message,
+            "channel": self.name,
+        }
+        self.socket.push(Outgoing(self.topic, "system", to_json(payload), join_ref=self.join_ref))
+
+    def deliver(self, frame: Frame) -> None:
+        """Send a broadcast or a change, unless a fault is switched on."""
+        faults = self._services.faults
+        if faults.lose_events:
+            return
+        if faults.reorder_events and self._held is None:
+            self._held = frame
+            return
+        frames = [frame] if self._held is None else [frame, self._held]
+        self._held = None
+        for one in frames:
+            for _ in range(2 if faults.duplicate_events else 1):
+                self.socket.send(one)
+
+    def confirm_live(self) -> None:
+        """Say again that changes are heard, after the stream has been interrupted."""
+        if self.config.bindings and self._subscribing is not None and self._subscribing.done():
+            self.system("postgres_changes", "ok", SUBSCRIBED)
+        if self.config.replication_ready and self._announcing is not None:
+            if self._announcing.done():
+                self.system("system", "ok", REPLICATION_READY)
+
+    async def _announce_replication(self) -> None:
+        await self._services.live.wait()
+        self.system("system", "ok", REPLICATION_READY)
+
+    # Changes
+
+    def _subscribe_after(self, delay: float) -> None:
+        """Subscribe anew; until it has settled the channel hears no changes."""
+        self._services.subscriptions.remove(self)
+        if self._subscribing is not None:
+            self._subscribing.cancel()
+        self._subscribing = self.socket.spawn(self._subscribe(delay))
+
+    async def _subscribe(self, delay: float) -> None:
+        await asyncio.sleep(delay)
+        while True:
+            await self._services.live.wait()
+            try:
+                found = await self._services.check.subscribe(self, self.identity.access.role)
+            except SubscriptionError as error:
+                self.system("postgres_changes", "error", str(error))
+                return
+            except Unreachable as error:
+                logger.warning("cannot subscribe %s: %s", self.topic, error)
+                self.system("postgres_changes", "error", "Too many database timeouts")
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            self._services.subscriptions.replace(self, found)
+            self.system("postgres_changes", "ok", SUBSCRIBED)
+            return
+
+    # Tokens
+
+    async def refresh(self, payload: Mapping[str, Any]) -> None:
+        """Take a new token; a good one is not answered, a bad one ends the channel."""
+        sent = payload.get("access_token")
+        if choose_token(sent, self.identity.token) == self.identity.token:
+            return
+        try:
+            identity = identify(self._services.verifier, str(sent))
+        except IdentityError as error:
+            self.shut(error.text)
+            return
+        self.identity = identity
+        self._may_write = None
+        if self.config.private and not await self.may_read():
+            self.shut("You no longer have permission to read from this Channel topic: " + self.name)
+            return
+        self._watch_expiry()
+        if self.config.bindings:
+            self._subscribe_after(self._services.options.resubscribe_delay)
+
+    async def may_read(self) -> bool:
+        """Ask the policies whether the private topic may be read with the present token."""
+        try:
+            return await self._services.authorizer.may_read(self.identity.access, self.name)
+        except Unreachable:
+            raise
+        except psycopg.DatabaseError as error:
+            logger.warning("cannot authorise %s: %s", self.topic, error)
+            return False
+
+    def _watch_expiry(self) -> None:
+        """Look again when the token ends, or after five minutes if that is sooner."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        left = self.identity.expires_at - time.time()
+        if left <= 0:
+            self.shut(self.identity.expiry_text)
+            return
+        loop = asyncio.get_running_loop()
+        self._expiry = loop.call_later(min(left, EXPIRY_CHECK_SECONDS), self._watch_expiry)
+
+    # What the client says
+
+    async def broadcast(self, payload: Mapping[str, Any], ref: str | None) -> None:
+        """Hand a client's broadcast to the others; only an acknowledged channel gets a reply."""
+        if self.config.private and not await self._write_allowed():
+            return
+        content = payload.get("payload", {})
+        body = content if isinstance(content, bytes) else to_json(content)
+        if len(body) > self._services.options.max_broadcast_bytes:
+            self.system("system", "error", "Payload size exceeds the limit")
+            return
+        event = str(payload.get("event", ""))
+        compact = payload.get("compact") is True
+        message = Broadcast(self.topic, event, body, compact=compact)
+        self._services.topics.publish(
+            self.name,
+            self.config.private,
+            message,
+            only=lambda channel: channel is not self or self.config.echo,
+        )
+        if self.config.ack:
+            self.socket.reply(self.topic, ref, self.join_ref, "ok", {})
+
+    async def _write_allowed(self) -> bool:
+        """Ask the policies once per token."""
+        if self._may_write is None:
+            try:
+                self._may_write = await self._services.authorizer.may_write(
+                    self.identity.access, self.name
+                )
+            except Unreachable:
+                raise
+            except psycopg.DatabaseError as error:
+                logger.warning("cannot authorise sending on %s: %s", self.topic, error)
+                self._may_write = False
+        return self._may_write

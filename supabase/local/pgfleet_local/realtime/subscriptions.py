@@ -1,0 +1,203 @@
+"""Keep who wants to hear of which rows, and check what they ask for."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pgfleet_local.realtime.authorize import selectable_columns
+from pgfleet_local.realtime.database import Connection, Database
+from pgfleet_local.realtime.filters import Filter, FilterError, check_filters, parse_filters
+from pgfleet_local.realtime.options import CHANGES_PUBLICATION
+from pgfleet_local.realtime.protocol import to_json
+from pgfleet_local.realtime.relations import load_relation
+
+if TYPE_CHECKING:
+    from pgfleet_local.realtime.channels import Channel
+
+ACTIONS = ("INSERT", "UPDATE", "DELETE")
+PUBLISHED_TABLES = """
+select c.oid
+from pg_catalog.pg_publication_tables as p
+join pg_catalog.pg_namespace as n on n.nspname = p.schemaname
+join pg_catalog.pg_class as c on c.relnamespace = n.oid and c.relname = p.tablename
+where p.pubname = %s
+  and (%s::text is null or p.schemaname = %s::text)
+  and (%s::text is null or p.tablename = %s::text)
+"""
+
+
+class SubscriptionError(Exception):
+    """Raised when a subscription is refused; the text goes to the client as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What a client asked for, one entry of `postgres_changes` in its join."""
+
+    id: int
+    asked: Mapping[str, Any]
+
+    @property
+    def action(self) -> str:
+        """INSERT, UPDATE, DELETE, or * for whatever else was asked."""
+        event = str(self.asked.get("event", "*")).upper()
+        return event if event in ACTIONS else "*"
+
+    @property
+    def schema(self) -> str | None:
+        """The schema, or None for every schema."""
+        return self._name("schema")
+
+    @property
+    def table(self) -> str | None:
+        """The table, or None for every table."""
+        return self._name("table")
+
+    @property
+    def select(self) -> tuple[str, ...] | None:
+        """The columns that were asked for, or None for all."""
+        columns = self.asked.get("select")
+        return tuple(map(str, columns)) if isinstance(columns, list) and columns else None
+
+    def _name(self, key: str) -> str | None:
+        value = self.asked.get(key)
+        return None if value in (None, "*", "") else str(value)
+
+    def echo(self) -> dict[str, Any]:
+        """Return what clients compare: their own object, unchanged, with the id."""
+        return {**self.asked, "id": self.id}
+
+
+def bind(asked: Mapping[str, Any]) -> Binding:
+    """Give a request its id, which stays the same across rejoins and is never 0."""
+    digest = zlib.crc32(to_json(dict(sorted(asked.items()))).encode()) & 0x7FFFFFF
+    return Binding(digest or 1, asked)
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A checked binding of a channel, live for what is committed from `after_lsn` on."""
+
+    channel: Channel
+    binding: Binding
+    filters: tuple[Filter, ...]
+    after_lsn: int
+
+    def wants(self, action: str, commit_lsn: int) -> bool:
+        """Tell whether this kind of change is asked for and young enough."""
+        return self.binding.action in ("*", action) and commit_lsn >= self.after_lsn
+
+
+@dataclass(slots=True)
+class Subscriptions:
+    """Live subscriptions by table; None stands for any schema or any table."""
+
+    _by_table: dict[tuple[str | None, str | None], list[Subscription]] = field(default_factory=dict)
+
+    def replace(self, channel: Channel, subscriptions: Iterable[Subscription]) -> None:
+        """Put a channel's subscriptions in the place of its earlier ones."""
+        self.remove(channel)
+        for one in subscriptions:
+            key = (one.binding.schema, one.binding.table)
+            self._by_table.setdefault(key, []).append(one)
+
+    def remove(self, channel: Channel) -> None:
+        """Forget a channel."""
+        for key, listed in list(self._by_table.items()):
+            kept = [one for one in listed if one.channel is not channel]
+            if kept:
+                self._by_table[key] = kept
+            else:
+                del self._by_table[key]
+
+    def on_table(self, schema: str, table: str) -> list[Subscription]:
+        """Return the subscriptions to a table, by name or by wildcard."""
+        keys = ((schema, table), (schema, None), (None, table), (None, None))
+        return [one for key in keys for one in self._by_table.get(key, ())]
+
+    def channels(self) -> list[Channel]:
+        """Return every channel that has a subscription."""
+        found = {one.channel: None for listed in self._by_table.values() for one in listed}
+        return list(found)
+
+
+class SubscriptionCheck:
+    """Check bindings against the catalogue, as the hosted platform's trigger does."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def subscribe(self, channel: Channel, role: str) -> list[Subscription]:
+        """Return the channel's subscriptions, or raise `SubscriptionError`."""
+        checked = []
+        for binding in channel.config.bindings:
+            checked.append((binding, await self._check(binding, role)))
+        async with self._database.connection() as connection:
+            after = await _flushed_lsn(connection)
+        return [Subscription(channel, binding, found, after) for binding, found in checked]
+
+    async def _check(self, binding: Binding, role: str) -> tuple[Filter, ...]:
+        try:
+            filters = parse_filters(str(binding.asked.get("filter") or ""))
+        except FilterError as error:
+            raise SubscriptionError(f"Error parsing `filter` params: [{error}]") from error
+        if binding.asked.get("schema") is None and binding.table is None:
+            raise SubscriptionError(
+                "No subscription params provided. Please provide at least a `schema` or `table`"
+                " to subscribe to"
+            )
+        if binding.table is None and filters:
+            raise SubscriptionError("Error parsing `filter` params: [a filter needs a table]")
+        if binding.table is None and binding.select:
+            raise SubscriptionError(
+                "Column selection is not supported for wildcard subscriptions."
+                " Please specify a table"
+            )
+        try:
+            return await self._check_tables(binding, role, filters)
+        except FilterError as error:
+            raise SubscriptionError(_refused(binding, f"Exception: {error}")) from error
+
+    async def _check_tables(
+        self, binding: Binding, role: str, filters: tuple[Filter, ...]
+    ) -> tuple[Filter, ...]:
+        """Check that a published table fits; filters come back in canonical form."""
+        schema, table = binding.schema, binding.table
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                PUBLISHED_TABLES, (CHANGES_PUBLICATION, schema, schema, table, table)
+            )
+            oids = [int(str(row[0])) for row in await cursor.fetchall()]
+            if not oids:
+                hint = "Please check Realtime is enabled for the given connect parameters"
+                raise SubscriptionError(_refused(binding, hint))
+            if table is None or not (filters or binding.select):
+                return ()
+            relation = await load_relation(connection, oids[0])
+            if relation is None:
+                raise SubscriptionError(_refused(binding, "The table is gone"))
+            readable = (await selectable_columns(connection, relation, [role]))[role]
+            for name in binding.select or ():
+                if relation.find(name) is None or name not in readable:
+                    raise FilterError(f"invalid column for select {name}")
+            return await check_filters(connection, relation, readable, filters)
+
+
+async def _flushed_lsn(connection: Connection) -> int:
+    """Return how far the log is safe.
+
+    What is in the log but not yet flushed is not yet visible either, so a listener that looks
+    at the table after `system` ok would miss it: it counts as later.
+    """
+    cursor = await connection.execute("select pg_current_wal_flush_lsn() - '0/0'::pg_lsn")
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(str(row[0]))
+
+
+def _refused(binding: Binding, why: str) -> str:
+    asked = ", ".join(f"{key}: {value}" for key, value in binding.asked.items())
+    return f"Unable to subscribe to changes with given parameters. {why}: [{asked}]"
