@@ -6,6 +6,7 @@ digest of the sources that were applied last, and every function that they defin
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -133,6 +134,14 @@ def applied_digest(conn: psycopg.Connection[Any]) -> str | None:
         return None
     row = conn.execute("select digest from fleet_ledger.sources").fetchone()
     return None if row is None else str(row[0])
+
+
+def applied_at(conn: psycopg.Connection[Any]) -> datetime | None:
+    """Give the time at which the sources were applied last."""
+    if not _exists(conn, "fleet_ledger.sources"):
+        return None
+    row = conn.execute("select applied_at from fleet_ledger.sources").fetchone()
+    return None if row is None else row[0]
 
 
 def _exists(conn: psycopg.Connection[Any], table: str) -> bool:

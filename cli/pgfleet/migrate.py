@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +21,14 @@ from psycopg.conninfo import conninfo_to_dict
 
 from pgfleet import ledger
 from pgfleet.errors import Conflict, FleetError, InvalidInput, MigrationFailed, translate_errors
-from pgfleet.sources import SqlFile, digest_of, migration_files, source_files, sql_folder
+from pgfleet.sources import (
+    SqlFile,
+    digest_of,
+    migration_files,
+    source_files,
+    sql_folder,
+    version_of,
+)
 
 LOCK = "pgfleet.migrate"
 _LOCK_PATIENCE_SECONDS = 300.0
@@ -66,6 +74,16 @@ class Pending:
             parts.append("set check_function_bodies = off;\n")
             parts += [f"-- {file.name}\n{file.text.rstrip()}\n" for file in self.sources]
         return "\n".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a database compares with the files."""
+
+    applied: list[str]
+    pending: Pending
+    sources_applied_at: datetime | None
+    leftovers: list[str]
 
 
 @dataclass(slots=True)
@@ -115,16 +133,26 @@ def migrate(
 
 def pending(database_url: str, *, folder: Path | None = None) -> Pending:
     """Say what a migration would apply, without changing anything."""
+    return status(database_url, folder=folder).pending
+
+
+def status(database_url: str, *, folder: Path | None = None) -> Status:
+    """Compare the database with the files, without changing anything."""
     refuse_transaction_pooler(database_url)
     folder = folder or sql_folder()
+    files, sources = migration_files(folder), source_files(folder)
     with translate_errors(), _connect(database_url) as conn:
-        applied = ledger.applied_versions(conn)
+        versions = ledger.applied_versions(conn)
         digest = ledger.applied_digest(conn)
-    sources = source_files(folder)
-    return Pending(
-        [f for f in migration_files(folder) if f.path.stem[:14] not in applied],
-        sources if digest_of(sources) != digest else [],
-    )
+        return Status(
+            applied=[f.path.stem for f in files if version_of(f.name) in versions],
+            pending=Pending(
+                [f for f in files if version_of(f.name) not in versions],
+                sources if digest_of(sources) != digest else [],
+            ),
+            sources_applied_at=ledger.applied_at(conn),
+            leftovers=leftovers(conn) if digest is not None else [],
+        )
 
 
 def refuse_transaction_pooler(database_url: str) -> None:

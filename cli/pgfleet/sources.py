@@ -16,7 +16,7 @@ from pgfleet.errors import FleetError
 
 # Views need functions, triggers and policies need both, and jobs need everything.
 _LAST = ("views.sql", "triggers.sql", "policies.sql", "jobs.sql")
-_VERSION = re.compile(r"^(\d{14})_[a-z0-9_]+$")
+_VERSION = re.compile(r"^\d{14}_[a-z0-9_]+$")
 
 
 @dataclass(frozen=True, slots=True)

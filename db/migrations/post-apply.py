@@ -5,7 +5,8 @@ yoyo runs this only when a migration was pending, so an edited function alone ne
 `?schema=fleet_ledger`; that schema must exist beforehand.
 """
 
-from pgfleet.migrate import apply_sources_in_hook
 from yoyo import step
+
+from pgfleet.migrate import apply_sources_in_hook
 
 steps = [step(apply_sources_in_hook)]

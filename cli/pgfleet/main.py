@@ -1,0 +1,121 @@
+"""The command `pgfleet`: nouns, each with its verbs, loaded when they are used."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pgfleet import __version__, options, output
+from pgfleet.errors import FleetError, MissingExtra
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    module: str
+    extra: str
+    help: str
+
+
+# A device installs the agent and nothing else, so no noun may be imported for another.
+_NOUNS: dict[str, _Entry] = {
+    "status": _Entry("pgfleet.status", "admin", "Show how the whole fleet is doing."),
+    "device": _Entry("pgfleet.device", "admin", "Devices: list, enrol, tag, retire."),
+    "group": _Entry("pgfleet.group", "admin", "Device groups and who is in them."),
+    "schedule": _Entry("pgfleet.schedule", "admin", "Schedules: when, what and who."),
+    "run": _Entry("pgfleet.run", "admin", "Runs: what became of each due instant."),
+    "command": _Entry("pgfleet.command", "admin", "Commands: one action on one device."),
+    "owner": _Entry("pgfleet.owner", "admin", "Owners: whose devices and schedules these are."),
+    "setting": _Entry("pgfleet.setting", "admin", "Settings of the engine."),
+    "db": _Entry("pgfleet.db", "admin", "The schema: migrate, check, bundle."),
+    "functions": _Entry("pgfleet.functions", "functions", "The HTTP functions."),
+    "stack": _Entry("pgfleet.stack", "local", "The local platform: up, down, status."),
+    "agent": _Entry("pgfleet.agent.cli", "agent", "The device side: enrol, run, inspect."),
+    "demo": _Entry("pgfleet.demo", "local", "See a small fleet at work."),
+}
+
+
+class NounGroup(TyperGroup):
+    """Finds a noun by importing its module, and prints the errors of all of them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Name the nouns that this installation has."""
+        return [name for name, entry in _NOUNS.items() if _is_there(entry)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Load one noun; one whose extra is missing says so when it is used."""
+        entry = _NOUNS.get(cmd_name)
+        if entry is None or not _is_there(entry):
+            return None
+        try:
+            module = importlib.import_module(entry.module)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("pgfleet."):
+                raise
+            return typer.main.get_command(_not_installed(cmd_name, entry))
+        command = typer.main.get_command(module.app)
+        command.name = cmd_name
+        return command
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; a FleetError is told to the person and ends with 1."""
+        try:
+            return super().invoke(ctx)
+        except FleetError as error:
+            output.show_error(error)
+            raise typer.Exit(1) from error
+
+
+def _is_there(entry: _Entry) -> bool:
+    package, _, _ = entry.module.rpartition(".")
+    return find_spec(package) is not None and find_spec(entry.module) is not None
+
+
+def _not_installed(name: str, entry: _Entry) -> typer.Typer:
+    stand_in = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+    @stand_in.command(
+        help=entry.help,
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+        add_help_option=False,
+    )
+    def refuse() -> None:
+        raise MissingExtra(entry.extra, f"pgfleet {name}")
+
+    return stand_in
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pgfleet {__version__}")
+        raise typer.Exit()
+
+
+app = typer.Typer(
+    cls=NounGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def main(
+    ctx: typer.Context,
+    database_url: options.DatabaseUrl = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Schedule, command and watch a fleet of devices from Postgres.
+
+    Example: pgfleet command send lab-01 lock_screen
+    """
+    given = replace(options.current(), database_url=database_url)
+    ctx.with_resource(options.using(given))
