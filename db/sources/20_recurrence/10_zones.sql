@@ -1,0 +1,115 @@
+-- Local time as plain numbers. A "local second" is a wall-clock reading counted in seconds since 0001-01-01 00:00,
+-- which was a Monday: day = second / 86400, weekday = day % 7, and both stay positive for every date in use.
+
+create or replace function fleet.utc_offset(p_timezone text, p_epoch bigint)
+returns bigint
+language sql
+immutable
+parallel safe
+return date_part('epoch', to_timestamp(p_epoch) at time zone p_timezone)::bigint - p_epoch;
+
+comment on function fleet.utc_offset(text, bigint) is
+  'Seconds by which the clocks of the zone are ahead of UTC at this Unix second.';
+revoke all on function fleet.utc_offset(text, bigint) from public, anon, authenticated, service_role;
+grant execute on function fleet.utc_offset(text, bigint) to authenticated, service_role;
+
+create or replace function fleet.local_second(p_instant timestamptz, p_timezone text)
+returns bigint
+language sql
+immutable
+parallel safe
+return floor(date_part('epoch', p_instant at time zone p_timezone))::bigint + 62135596800;
+
+comment on function fleet.local_second(timestamptz, text) is
+  'The wall-clock reading at an instant, in whole seconds since 0001-01-01.';
+revoke all on function fleet.local_second(timestamptz, text) from public, anon, authenticated, service_role;
+grant execute on function fleet.local_second(timestamptz, text) to authenticated, service_role;
+
+create or replace function fleet.zone_transitions(p_timezone text, p_from bigint, p_to bigint)
+returns table (changed_at bigint, offset_before bigint, offset_after bigint)
+language plpgsql
+immutable
+parallel safe
+set search_path = ''
+as $$
+declare
+  -- No zone has changed its clocks twice within three days since there are time zones.
+  c_step   constant bigint := 3 * 86400;
+  v_known  bigint := p_from;
+  v_probe  bigint;
+  v_low    bigint;
+  v_high   bigint;
+  v_middle bigint;
+begin
+  offset_before := fleet.utc_offset(p_timezone, p_from);
+
+  while v_known < p_to loop
+    v_probe := least(v_known + c_step, p_to);
+    offset_after := fleet.utc_offset(p_timezone, v_probe);
+
+    if offset_after <> offset_before then
+      v_low := v_known;
+      v_high := v_probe;
+      while v_high - v_low > 1 loop
+        v_middle := (v_low + v_high) / 2;
+        if fleet.utc_offset(p_timezone, v_middle) = offset_before then
+          v_low := v_middle;
+        else
+          v_high := v_middle;
+        end if;
+      end loop;
+
+      changed_at := v_high;
+      return next;
+      offset_before := offset_after;
+    end if;
+
+    v_known := v_probe;
+  end loop;
+end;
+$$;
+
+comment on function fleet.zone_transitions(text, bigint, bigint) is
+  'Every change of the zone''s clocks after p_from and up to p_to, both in Unix seconds, oldest first.';
+revoke all on function fleet.zone_transitions(text, bigint, bigint) from public, anon, authenticated, service_role;
+grant execute on function fleet.zone_transitions(text, bigint, bigint) to authenticated, service_role;
+
+create or replace function fleet.local_to_instant(p_local timestamp, p_timezone text)
+returns timestamptz
+language plpgsql
+immutable
+parallel safe
+set search_path = ''
+as $$
+declare
+  v_instant    timestamptz := p_local at time zone p_timezone;
+  v_epoch      bigint := floor(date_part('epoch', v_instant))::bigint;
+  v_transition record;
+begin
+  -- AT TIME ZONE reads a skipped time with the offset before the change and a repeated one with the offset after it;
+  -- here, as in every recurrence by default, a skipped time is the first instant after, a repeated one the first.
+  for v_transition in
+    select t.changed_at, t.offset_before, t.offset_after
+    from fleet.zone_transitions(p_timezone, v_epoch - 90000, v_epoch + 90000) as t
+  loop
+    if (v_instant at time zone p_timezone) <> p_local then
+      return to_timestamp(v_transition.changed_at);
+    elsif v_transition.offset_after < v_transition.offset_before
+      and v_instant >= to_timestamp(v_transition.changed_at)
+      and v_instant < to_timestamp(
+        v_transition.changed_at + v_transition.offset_before - v_transition.offset_after
+      )
+    then
+      return v_instant
+        - (v_transition.offset_before - v_transition.offset_after) * interval '1 second';
+    end if;
+  end loop;
+
+  return v_instant;
+end;
+$$;
+
+comment on function fleet.local_to_instant(timestamp, text) is
+  'The instant of a local time: a repeated one is its first, a skipped one is the first instant after the gap.';
+revoke all on function fleet.local_to_instant(timestamp, text) from public, anon, authenticated, service_role;
+grant execute on function fleet.local_to_instant(timestamp, text) to authenticated, service_role;

@@ -1,0 +1,157 @@
+-- Compiling a recurrence once, when it is written, so that nothing is parsed when it is read.
+--
+-- Beside what was asked for (type, timezone, start, end, config, gap, fold) the compiled object holds
+--   kind             once, interval or calendar
+--   interval_seconds for an interval
+--   day_rule         how the days of a calendar recurrence are found:
+--                      every: each every-th day from day number anchor
+--                      weekdays: seven flags from Monday, in each every-th week from week number anchor
+--                      month_days: twelve flags in months, and a mask of days (see fleet.month_day_mask), in each
+--                      every-th month from month number anchor (year * 12 + month - 1)
+--   times            seconds past midnight, or the flags hours, minutes and seconds
+--   is_elapsed       true for a cron wildcard job, which follows elapsed time
+--   resolve_gap, resolve_fold   the rules that apply; elapsed time skips gaps and knows both of two equal times
+
+create or replace function fleet.compile_recurrence(
+  p_type text,
+  p_config jsonb,
+  p_timezone text,
+  p_start timestamptz,
+  p_end timestamptz,
+  p_gap text default 'first_instant',
+  p_fold text default 'first'
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_type    text := fleet.recurrence_type(p_type);
+  v_config  jsonb := fleet.recurrence_settings(p_config);
+  v_end     timestamptz := nullif(p_end, 'infinity');
+  v_problem record;
+begin
+  select p.field, p.problem, p.hint into v_problem
+  from (
+    select * from fleet.recurrence_problems(p_type, p_config, p_timezone)
+    union all
+    select * from fleet.bounds_problems(v_type, v_config, p_timezone, p_start, p_end)
+    union all
+    select * from fleet.rule_problems(p_gap, p_fold)
+  ) as p
+  limit 1;
+
+  if found then
+    raise exception '%: %', v_problem.field, v_problem.problem
+      using errcode = 'PT422',
+            detail = 'recurrence_invalid',
+            hint = v_problem.hint;
+  end if;
+
+  if v_config ? 'end_date' then
+    v_end := least(v_end, fleet.recurrence_end(v_config ->> 'end_date', p_timezone));
+  end if;
+
+  return jsonb_build_object(
+    'type', v_type,
+    'timezone', p_timezone,
+    'start', fleet.instant_text(p_start),
+    'end', fleet.instant_text(v_end),
+    'config', v_config,
+    'gap', p_gap,
+    'fold', p_fold
+  ) || case v_type
+    when 'once' then '{"kind": "once"}'::jsonb
+    when 'interval' then jsonb_build_object('kind', 'interval', 'interval_seconds', fleet.interval_seconds(v_config))
+    when 'cron' then fleet.compiled_cron(v_config ->> 'cron_expression', p_gap, p_fold)
+    else fleet.compiled_calendar(v_type, v_config, p_start at time zone p_timezone, p_gap, p_fold)
+  end;
+end;
+$$;
+
+comment on function fleet.compile_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text) is
+  'Validate a recurrence and compile it for next_occurrence and occurrences. Start and end are inclusive. '
+  'Raises recurrence_invalid (PT422) with the first problem; recurrence_problems lists them all.';
+revoke all on function fleet.compile_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.compile_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text)
+  to authenticated, service_role;
+
+create or replace function fleet.instant_text(p_instant timestamptz)
+returns text
+language sql
+immutable
+parallel safe
+return to_char(p_instant at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US') || '+00:00';
+
+comment on function fleet.instant_text(timestamptz) is 'An instant as text in UTC, whatever the zone of the session.';
+revoke all on function fleet.instant_text(timestamptz) from public, anon, authenticated, service_role;
+grant execute on function fleet.instant_text(timestamptz) to authenticated, service_role;
+
+create or replace function fleet.bounds_problems(
+  p_type text,
+  p_config jsonb,
+  p_timezone text,
+  p_start timestamptz,
+  p_end timestamptz
+)
+returns table (field text, problem text, hint text)
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_leans_on_start boolean := case p_type
+    when 'once' then true
+    when 'interval' then true
+    when 'cron' then false
+    else not p_config ?| '{time,times}'
+      or (p_config ? 'every' and p_config ->> 'every' <> '1')
+      or (p_type = 'weekly' and not p_config ? 'days_of_week')
+      or (p_type = 'monthly' and not p_config ?| '{day_of_month,week}')
+  end;
+begin
+  if p_start is null and v_leans_on_start then
+    return query values ('start_time', 'is missing', 'This recurrence counts from its start: give it one');
+  elsif p_start in ('infinity', '-infinity') or p_end = '-infinity' then
+    return query values (
+      case when p_end = '-infinity' then 'end_time' else 'start_time' end,
+      'is not a moment in time', 'Give a date and time'
+    );
+  elsif p_end < p_start then
+    return query values ('end_time', 'lies before the start', 'Give an end after the start, or none');
+  elsif fleet.recurrence_end(p_config ->> 'end_date', p_timezone) < p_start then
+    return query values (
+      'recurrence_config.end_date', 'lies before the start', 'Give an end after the start, or none'
+    );
+  end if;
+end;
+$$;
+
+comment on function fleet.bounds_problems(text, jsonb, text, timestamptz, timestamptz) is
+  'Says what is wrong with start and end of a recurrence.';
+revoke all on function fleet.bounds_problems(text, jsonb, text, timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.bounds_problems(text, jsonb, text, timestamptz, timestamptz)
+  to authenticated, service_role;
+
+create or replace function fleet.rule_problems(p_gap text, p_fold text)
+returns table (field text, problem text, hint text)
+language sql
+immutable
+parallel safe
+set search_path = ''
+as $$
+  select 'gap', coalesce(format('%s is not a gap rule', quote_literal(p_gap)), 'is missing'), 'Use first_instant, shift or skip'
+  where p_gap is null or p_gap <> all ('{first_instant,shift,skip}')
+
+  union all
+
+  select 'fold', coalesce(format('%s is not a fold rule', quote_literal(p_fold)), 'is missing'), 'Use first, second or both'
+  where p_fold is null or p_fold <> all ('{first,second,both}')
+$$;
+
+comment on function fleet.rule_problems(text, text) is 'Says what is wrong with the rules for skipped and repeated times.';
+revoke all on function fleet.rule_problems(text, text) from public, anon, authenticated, service_role;
+grant execute on function fleet.rule_problems(text, text) to authenticated, service_role;

@@ -1,0 +1,167 @@
+-- The days and times that a compiled calendar recurrence names, still in local time. Days are numbers since
+-- 0001-01-01 (a Monday), times are local seconds since then.
+
+create or replace function fleet.flag_numbers(p_flags text)
+returns integer[]
+language sql
+immutable
+parallel safe
+set search_path = ''
+as $$
+  select array(
+    select n - 1 from generate_series(1, length(p_flags)) as n where substr(p_flags, n, 1) = '1' order by n
+  )
+$$;
+
+comment on function fleet.flag_numbers(text) is 'The places, counted from 0, at which a text of flags has a 1.';
+revoke all on function fleet.flag_numbers(text) from public, anon, authenticated, service_role;
+grant execute on function fleet.flag_numbers(text) to authenticated, service_role;
+
+create or replace function fleet.month_flags(p_mask text, p_first_day integer, p_length integer)
+returns text
+language sql
+immutable
+parallel safe
+return substr(
+  p_mask,
+  case length(p_mask)
+    when 31 then 1
+    when 124 then (p_length - 28) * 31 + 1
+    else (p_first_day % 7 * 4 + p_length - 28) * 31 + 1
+  end,
+  p_length
+);
+
+comment on function fleet.month_flags(text, integer, integer) is
+  'The part of a mask of month days that holds for a month with this first day number and length.';
+revoke all on function fleet.month_flags(text, integer, integer) from public, anon, authenticated, service_role;
+grant execute on function fleet.month_flags(text, integer, integer) to authenticated, service_role;
+
+create or replace function fleet.month_start(p_month integer)
+returns integer
+language sql
+immutable
+parallel safe
+return make_date(p_month / 12, p_month % 12 + 1, 1) - date '0001-01-01';
+
+comment on function fleet.month_start(integer) is 'The day number of the first of a month; months count as year * 12 + month - 1.';
+revoke all on function fleet.month_start(integer) from public, anon, authenticated, service_role;
+grant execute on function fleet.month_start(integer) to authenticated, service_role;
+
+create or replace function fleet.month_of_day(p_day integer)
+returns integer
+language sql
+immutable
+parallel safe
+return (
+  date_part('year', date '0001-01-01' + p_day) * 12 + date_part('month', date '0001-01-01' + p_day)
+)::integer - 1;
+
+comment on function fleet.month_of_day(integer) is 'The month of a day number, as year * 12 + month - 1.';
+revoke all on function fleet.month_of_day(integer) from public, anon, authenticated, service_role;
+grant execute on function fleet.month_of_day(integer) to authenticated, service_role;
+
+create or replace function fleet.matching_days(p_recurrence jsonb, p_first integer, p_last integer)
+returns setof integer
+language plpgsql
+immutable
+parallel safe
+set search_path = ''
+as $$
+declare
+  v_rule   text := p_recurrence ->> 'day_rule';
+  v_every  integer := (p_recurrence ->> 'every')::integer;
+  v_anchor integer := (p_recurrence ->> 'anchor')::integer;
+  v_flags  text := coalesce(p_recurrence ->> 'weekdays', p_recurrence ->> 'months');
+  v_mask   text := p_recurrence ->> 'month_days';
+  v_month  integer;
+begin
+  if v_rule = 'every' then
+    return query
+      select d.day
+      from generate_series(
+        p_first + ((v_anchor - p_first) % v_every + v_every) % v_every, p_last, v_every
+      ) as d (day);
+
+  elsif v_rule = 'weekdays' then
+    return query
+      select d.day
+      from generate_series(p_first, p_last) as d (day)
+      where substr(v_flags, d.day % 7 + 1, 1) = '1'
+        and (d.day / 7 - v_anchor) % v_every = 0;
+
+  else
+    v_month := fleet.month_of_day(p_first);
+    return query
+      select m.first_day + d.day - 1
+      from (
+        select fleet.month_start(g.month) as first_day, fleet.month_start(g.month + 1) as next_first_day
+        from generate_series(
+          v_month + ((v_anchor - v_month) % v_every + v_every) % v_every,
+          fleet.month_of_day(p_last),
+          v_every
+        ) as g (month)
+        where substr(v_flags, g.month % 12 + 1, 1) = '1'
+      ) as m
+      cross join lateral fleet.month_flags(v_mask, m.first_day, m.next_first_day - m.first_day) as f (flags)
+      cross join lateral generate_series(1, length(f.flags)) as d (day)
+      where substr(f.flags, d.day, 1) = '1'
+        and m.first_day + d.day - 1 between p_first and p_last
+      order by 1;
+  end if;
+end;
+$$;
+
+comment on function fleet.matching_days(jsonb, integer, integer) is
+  'The day numbers from p_first to p_last on which a compiled calendar recurrence runs, in order.';
+revoke all on function fleet.matching_days(jsonb, integer, integer) from public, anon, authenticated, service_role;
+grant execute on function fleet.matching_days(jsonb, integer, integer) to authenticated, service_role;
+
+create or replace function fleet.matching_slots(p_recurrence jsonb, p_from bigint, p_to bigint)
+returns setof bigint
+language plpgsql
+immutable
+parallel safe
+set search_path = ''
+as $$
+declare
+  v_first integer := (p_from / 86400)::integer;
+  v_last  integer := ((p_to - 1) / 86400)::integer;
+begin
+  if p_from >= p_to then
+    return;
+  end if;
+
+  if p_recurrence ? 'times' then
+    return query
+      select s.second
+      from fleet.matching_days(p_recurrence, v_first, v_last) as d (day)
+      cross join unnest(array(select jsonb_array_elements(p_recurrence -> 'times')::bigint)) as t (second_of_day)
+      cross join lateral (select d.day * 86400::bigint + t.second_of_day) as s (second)
+      where s.second >= p_from
+        and s.second < p_to
+      order by 1;
+  else
+    return query
+      select h.second + m.minute * 60 + s.second
+      from (
+        select d.day * 86400::bigint + h.hour * 3600 as second
+        from fleet.matching_days(p_recurrence, v_first, v_last) as d (day)
+        cross join unnest(fleet.flag_numbers(p_recurrence ->> 'hours')) as h (hour)
+        where d.day * 86400::bigint + h.hour * 3600 > p_from - 3600
+          and d.day * 86400::bigint + h.hour * 3600 < p_to
+        offset 0
+      ) as h
+      cross join unnest(fleet.flag_numbers(p_recurrence ->> 'minutes')) as m (minute)
+      cross join unnest(fleet.flag_numbers(p_recurrence ->> 'seconds')) as s (second)
+      where h.second + m.minute * 60 + s.second >= p_from
+        and h.second + m.minute * 60 + s.second < p_to
+      order by 1;
+  end if;
+end;
+$$;
+
+comment on function fleet.matching_slots(jsonb, bigint, bigint) is
+  'The local seconds in [p_from, p_to) that a compiled calendar recurrence names, in order; clock changes play no part yet.';
+revoke all on function fleet.matching_slots(jsonb, bigint, bigint) from public, anon, authenticated, service_role;
+grant execute on function fleet.matching_slots(jsonb, bigint, bigint) to authenticated, service_role;

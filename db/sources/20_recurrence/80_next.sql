@@ -1,0 +1,162 @@
+-- The next occurrence. Far from any change of the clocks it is plain arithmetic; near one, fleet.occurrences decides.
+
+create or replace function fleet.next_occurrence(p_recurrence jsonb, p_after timestamptz)
+returns timestamptz
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_kind  text := p_recurrence ->> 'kind';
+  v_start timestamptz := (p_recurrence ->> 'start')::timestamptz;
+  v_after timestamptz := p_after;
+  v_next  timestamptz;
+begin
+  if v_kind is null then
+    return fleet.next_occurrence(fleet.recompile_recurrence(p_recurrence), p_after);
+  elsif p_after < v_start then
+    -- The start itself may be an occurrence.
+    v_after := v_start - interval '1 microsecond';
+  end if;
+
+  if v_kind = 'calendar' then
+    v_next := fleet.next_calendar_occurrence(p_recurrence, v_after);
+  elsif p_after < v_start then
+    v_next := v_start;
+  elsif v_kind = 'interval' then
+    v_next := fleet.next_in_interval(v_start, (p_recurrence ->> 'interval_seconds')::bigint, p_after);
+  end if;
+
+  if v_next > (p_recurrence ->> 'end')::timestamptz then
+    return null;
+  end if;
+  return v_next;
+end;
+$$;
+
+comment on function fleet.next_occurrence(jsonb, timestamptz) is
+  'The first occurrence of a compiled recurrence strictly after p_after; null when there is none.';
+revoke all on function fleet.next_occurrence(jsonb, timestamptz) from public, anon, authenticated, service_role;
+grant execute on function fleet.next_occurrence(jsonb, timestamptz) to authenticated, service_role;
+
+create or replace function fleet.next_in_interval(p_start timestamptz, p_seconds bigint, p_after timestamptz)
+returns timestamptz
+language plpgsql
+immutable
+parallel safe
+set search_path = ''
+as $$
+declare
+  v_next timestamptz := p_start
+    + floor(date_part('epoch', p_after - p_start) / p_seconds) * p_seconds * interval '1 second';
+begin
+  -- A step back or forth, because seconds since the start are not exact in floating point.
+  while v_next <= p_after loop
+    v_next := v_next + p_seconds * interval '1 second';
+  end loop;
+  while v_next - p_seconds * interval '1 second' > p_after loop
+    v_next := v_next - p_seconds * interval '1 second';
+  end loop;
+  return v_next;
+end;
+$$;
+
+comment on function fleet.next_in_interval(timestamptz, bigint, timestamptz) is
+  'The first multiple of p_seconds from p_start on that lies after p_after.';
+revoke all on function fleet.next_in_interval(timestamptz, bigint, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.next_in_interval(timestamptz, bigint, timestamptz) to authenticated, service_role;
+
+create or replace function fleet.next_calendar_occurrence(p_recurrence jsonb, p_after timestamptz)
+returns timestamptz
+language plpgsql
+immutable
+parallel safe
+set search_path = ''
+as $$
+declare
+  v_zone   text := p_recurrence ->> 'timezone';
+  v_epoch  bigint := floor(date_part('epoch', p_after))::bigint;
+  v_offset bigint := fleet.utc_offset(v_zone, v_epoch);
+  v_local  bigint := v_epoch + v_offset + 62135596800;
+  v_slot   bigint := fleet.next_slot(p_recurrence, v_local + 1);
+  v_next   bigint;
+begin
+  if v_slot is null then
+    return null;
+  end if;
+
+  -- Whether the clocks stand still from a day before to a day after: the widest change there was is a day.
+  if v_slot - v_local <= 86400 then
+    v_next := v_epoch + v_slot - v_local;
+    if fleet.utc_offset(v_zone, v_epoch - 90000) = v_offset and fleet.utc_offset(v_zone, v_next + 90000) = v_offset then
+      return to_timestamp(v_next);
+    end if;
+  elsif fleet.utc_offset(v_zone, v_epoch - 90000) = v_offset and fleet.utc_offset(v_zone, v_epoch + 90000) = v_offset then
+    -- Far away the clocks may have changed and changed back, so there they are looked at anew.
+    v_offset := fleet.utc_offset(v_zone, v_epoch + v_slot - v_local);
+    v_next := v_slot - 62135596800 - v_offset;
+    if fleet.utc_offset(v_zone, v_next - 90000) = v_offset and fleet.utc_offset(v_zone, v_next + 90000) = v_offset then
+      return to_timestamp(v_next);
+    end if;
+  end if;
+
+  return fleet.search_occurrence(p_recurrence, v_epoch);
+end;
+$$;
+
+comment on function fleet.next_calendar_occurrence(jsonb, timestamptz) is
+  'The first occurrence of a compiled calendar recurrence after p_after, its start and end aside.';
+revoke all on function fleet.next_calendar_occurrence(jsonb, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.next_calendar_occurrence(jsonb, timestamptz) to authenticated, service_role;
+
+create or replace function fleet.search_occurrence(p_recurrence jsonb, p_after bigint)
+returns timestamptz
+language plpgsql
+immutable
+parallel safe
+set search_path = ''
+as $$
+declare
+  v_zone  text := p_recurrence ->> 'timezone';
+  v_from  bigint := p_after + 1;
+  v_width bigint;
+  v_found bigint;
+  v_slot  bigint;
+begin
+  -- Widening at first, because a recurrence may run each second …
+  foreach v_width in array array[3600, 36000, 216000] loop
+    v_found := (
+      select o.epoch from fleet.calendar_occurrences(p_recurrence, v_from, v_from + v_width) as o (epoch) limit 1
+    );
+    if v_found is not null then
+      return to_timestamp(v_found);
+    end if;
+    v_from := v_from + v_width;
+  end loop;
+
+  -- … then from one matching day to the next, a few of which may fall out under gap = skip.
+  for v_try in 1..500 loop
+    v_slot := fleet.next_slot(p_recurrence, v_from + fleet.utc_offset(v_zone, v_from) + 62135596800 - 90000);
+    if v_slot is null then
+      return null;
+    end if;
+
+    v_from := greatest(v_from, v_slot - 62135596800 - fleet.utc_offset(v_zone, v_slot - 62135596800) - 180000);
+    v_found := (
+      select o.epoch from fleet.calendar_occurrences(p_recurrence, v_from, v_from + 360000) as o (epoch) limit 1
+    );
+    if v_found is not null then
+      return to_timestamp(v_found);
+    end if;
+    v_from := v_from + 360000;
+  end loop;
+  return null;
+end;
+$$;
+
+comment on function fleet.search_occurrence(jsonb, bigint) is
+  'The first occurrence after a Unix second near which the clocks change.';
+revoke all on function fleet.search_occurrence(jsonb, bigint) from public, anon, authenticated, service_role;
+grant execute on function fleet.search_occurrence(jsonb, bigint) to authenticated, service_role;
