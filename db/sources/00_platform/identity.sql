@@ -80,6 +80,12 @@ stable
 security definer
 set search_path = ''
 as $$
+  -- Everybody's personal owner has the id of the user and needs no membership: policies must already let the very
+  -- statement in that makes it.
+  select u.id
+  from (select fleet.current_user_id() as id) as u
+  where u.id is not null
+  union
   select m.owner_id
   from public.owner_members as m
   where m.user_id = fleet.current_user_id()
@@ -118,11 +124,6 @@ begin
   if v_user is not null then
     -- Everybody has a personal owner; it is made the first time that it is needed.
     insert into public.owners (id, name) values (v_user, 'personal') on conflict (id) do nothing;
-    if found then
-      insert into public.owner_members (owner_id, user_id, permissions)
-      values (v_user, v_user, '{view,operate,manage,destructive,admin}')
-      on conflict do nothing;
-    end if;
     return v_user;
   end if;
 
@@ -205,3 +206,46 @@ $$;
 comment on function fleet.require_device() is 'The calling device. Raises not_a_device (PT403).';
 revoke all on function fleet.require_device() from public, anon, authenticated, service_role;
 grant execute on function fleet.require_device() to authenticated, service_role;
+
+create or replace function fleet.create_owner(p_name text)
+returns public.owners
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_user uuid := fleet.current_user_id();
+  v_owner public.owners;
+begin
+  if v_user is null and not fleet.is_trusted_caller() then
+    raise exception 'a device may not do this'
+      using errcode = 'PT403', detail = 'not_a_person', hint = 'Sign in as a person.';
+  end if;
+
+  insert into public.owners (name) values (p_name) returning * into v_owner;
+  if v_user is not null then
+    insert into public.owner_members (owner_id, user_id, permissions)
+    values (v_owner.id, v_user, '{view,operate,manage,destructive,admin}');
+  end if;
+  return v_owner;
+end;
+$$;
+
+comment on function fleet.create_owner(text) is
+  'See public.create_owner. Definer: nobody may write owners directly, because an owner''s id can mean a person.';
+revoke all on function fleet.create_owner(text) from public, anon, authenticated, service_role;
+grant execute on function fleet.create_owner(text) to authenticated, service_role;
+
+create or replace function public.create_owner(p_name text)
+returns public.owners
+language sql
+volatile
+set search_path = ''
+as $$
+  select fleet.create_owner(p_name)
+$$;
+
+comment on function public.create_owner(text) is
+  'Make a fleet that several people may run; who makes it is its admin. Others join through owner_members.';
+revoke all on function public.create_owner(text) from public, anon, authenticated, service_role;
+grant execute on function public.create_owner(text) to authenticated, service_role;

@@ -29,6 +29,8 @@ as $$
       'Pause before the second attempt; it doubles with each failure, up to an hour.'),
     ('history_days', '30',
       'How long finished runs and commands are kept.'),
+    ('ticker_enabled', 'true',
+      'False stops the ticker at its next second, for maintenance.'),
     ('functions_url', 'null',
       'Address of the HTTP functions, such as https://functions.example.com/functions/v1.')
 $$;

@@ -1,0 +1,201 @@
+-- Deciding what to do about what is due. Pure: everything is an argument, so it can be previewed and tested.
+
+create or replace function fleet.last_occurrence(p_recurrence jsonb, p_from timestamptz, p_to timestamptz)
+returns timestamptz
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_span interval := '1 hour';
+  v_last timestamptz;
+begin
+  -- Backwards in growing steps: the last instant of a long pause is found without walking through all of it.
+  loop
+    select max(o) into v_last
+    from fleet.occurrences(p_recurrence, greatest(p_from, p_to - v_span), p_to) as o;
+    exit when v_last is not null or p_to - v_span <= p_from;
+    v_span := v_span * 12;
+  end loop;
+  return v_last;
+end;
+$$;
+
+comment on function fleet.last_occurrence(jsonb, timestamptz, timestamptz) is
+  'The last due instant within [p_from, p_to); null when there is none.';
+revoke all on function fleet.last_occurrence(jsonb, timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.run_expiry(
+  p_policies jsonb,
+  p_next timestamptz,
+  p_now timestamptz
+)
+returns timestamptz
+language sql
+immutable
+set search_path = ''
+as $$
+  select case
+    when p_policies ->> 'expires_after' is not null then p_now + (p_policies ->> 'expires_after')::interval
+    else least(p_next, p_now + interval '24 hours')
+  end
+$$;
+
+comment on function fleet.run_expiry(jsonb, timestamptz, timestamptz) is
+  'Until when the commands of a run that starts now may be started: expires_after, else the next due instant, at most 24 hours.';
+revoke all on function fleet.run_expiry(jsonb, timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.decide_due(
+  p_recurrence jsonb,
+  p_policies jsonb,
+  p_due timestamptz,
+  p_now timestamptz
+)
+returns table (
+  scheduled_for timestamptz,
+  trigger text,
+  status text,
+  reason text,
+  missed_from timestamptz,
+  missed_to timestamptz,
+  missed_count bigint,
+  expires_at timestamptz,
+  dst_rule text,
+  next_run_at timestamptz
+)
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  -- Within a minute a tick is on time; only then does catch-up come into it.
+  v_on_time_from timestamptz := p_now - interval '1 minute';
+  v_window_from timestamptz;
+  v_run timestamptz[];
+  v_first_run timestamptz;
+begin
+  next_run_at := fleet.next_occurrence(p_recurrence, p_now);
+  expires_at := fleet.run_expiry(p_policies, next_run_at, p_now);
+
+  v_window_from := case p_policies ->> 'catchup'
+    when 'none' then v_on_time_from
+    else least(v_on_time_from, p_now - (p_policies ->> 'catchup_window')::interval)
+  end;
+  v_window_from := greatest(v_window_from, p_due);
+  v_run := fleet.instants_to_run(p_recurrence, p_policies, p_due, v_window_from, p_now);
+  v_first_run := v_run[1];
+
+  -- Older than the window, or left out of it: one row for the range, whole and counted.
+  return query
+  select g.missed_from, 'schedule', 'skipped', g.reason,
+    case when g.missed_count > 1 then g.missed_from end,
+    case when g.missed_count > 1 then g.missed_to end,
+    case when g.missed_count > 1 then g.missed_count end,
+    null::timestamptz, null::text, decide_due.next_run_at
+  from fleet.missed_ranges(p_recurrence, p_policies, p_due, v_window_from, v_first_run, p_now) as g;
+
+  return query
+  select r.instant, case when r.instant >= v_on_time_from then 'schedule' else 'catchup' end,
+    'pending', null::text, null::timestamptz, null::timestamptz, null::bigint,
+    decide_due.expires_at, fleet.applied_rule(p_recurrence, r.instant), decide_due.next_run_at
+  from unnest(v_run) as r(instant);
+end;
+$$;
+
+comment on function fleet.decide_due(jsonb, jsonb, timestamptz, timestamptz) is
+  'What becomes of a schedule that has been due since p_due: the rows to write into the ledger, and when it is due next. Each due '
+  'instant from p_due to p_now is in exactly one row. p_policies must be effective policies.';
+revoke all on function fleet.decide_due(jsonb, jsonb, timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.instants_to_run(
+  p_recurrence jsonb,
+  p_policies jsonb,
+  p_due timestamptz,
+  p_window_from timestamptz,
+  p_now timestamptz
+)
+returns timestamptz[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_last timestamptz;
+begin
+  if p_due >= p_window_from and coalesce(fleet.next_occurrence(p_recurrence, p_due) > p_now, true) then
+    return array[p_due];
+  end if;
+
+  if p_policies ->> 'catchup' = 'all' then
+    return (
+      select array_agg(o.instant order by o.instant)
+      from (
+        select i.instant
+        from fleet.occurrences(p_recurrence, p_window_from, p_now + interval '1 microsecond') as i(instant)
+        order by i.instant desc
+        limit (p_policies ->> 'catchup_limit')::integer
+      ) as o
+    );
+  end if;
+
+  v_last := fleet.last_occurrence(p_recurrence, p_window_from, p_now + interval '1 microsecond');
+  return case when v_last is not null then array[v_last] end;
+end;
+$$;
+
+comment on function fleet.instants_to_run(jsonb, jsonb, timestamptz, timestamptz, timestamptz) is
+  'Which of the instants that are due do run, by the catch-up policy; null for none.';
+revoke all on function fleet.instants_to_run(jsonb, jsonb, timestamptz, timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.missed_ranges(
+  p_recurrence jsonb,
+  p_policies jsonb,
+  p_due timestamptz,
+  p_window_from timestamptz,
+  p_first_run timestamptz,
+  p_now timestamptz
+)
+returns table (missed_from timestamptz, missed_to timestamptz, missed_count bigint, reason text)
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_end timestamptz := coalesce(p_first_run, p_now + interval '1 microsecond');
+  v_split timestamptz := least(p_window_from, v_end);
+begin
+  return query
+  select w.first_at, fleet.last_occurrence(p_recurrence, w.first_at, w.to_at),
+    fleet.count_occurrences(p_recurrence, w.first_at, w.to_at), w.reason
+  from (
+    select v.reason, v.to_at,
+      -- p_due is due whatever the recurrence says by now; what follows is asked from the recurrence.
+      case
+        when v.from_at = p_due then p_due
+        else fleet.next_occurrence(p_recurrence, v.from_at - interval '1 microsecond')
+      end as first_at
+    from (
+      values
+        (p_due, v_split, case p_policies ->> 'catchup'
+          when 'none' then 'catch-up is off'
+          else 'outside the catch-up window'
+        end),
+        (v_split, v_end, case p_policies ->> 'catchup'
+          when 'all' then 'beyond the catch-up limit'
+          else 'superseded by a later instant'
+        end)
+    ) as v(from_at, to_at, reason)
+    where v.from_at < v.to_at
+  ) as w
+  where w.first_at < w.to_at;
+end;
+$$;
+
+comment on function fleet.missed_ranges(jsonb, jsonb, timestamptz, timestamptz, timestamptz, timestamptz) is
+  'The due instants that do not run, as ranges with their reason: older than the window, and within it but before the first that runs.';
+revoke all on function fleet.missed_ranges(jsonb, jsonb, timestamptz, timestamptz, timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;

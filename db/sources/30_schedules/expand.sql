@@ -1,0 +1,216 @@
+-- From runs to commands: one row for each (run, device), in chunks.
+
+create or replace function fleet.expand_runs(p_run_ids bigint[], p_now timestamptz, p_limit integer)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_made bigint := 0;
+  v_id bigint;
+begin
+  begin
+    return fleet.write_commands(p_run_ids, p_now, p_limit);
+  exception
+    when query_canceled or admin_shutdown or deadlock_detected then
+      raise;
+    when others then
+      -- One of them is bad: each by itself, and the error goes to its run.
+      null;
+  end;
+
+  foreach v_id in array p_run_ids loop
+    begin
+      v_made := v_made + fleet.write_commands(array[v_id], p_now, p_limit);
+    exception
+      when query_canceled or admin_shutdown or deadlock_detected then
+        raise;
+      when others then
+        update public.schedule_runs as r
+        set status = 'failed', reason = 'error', error_message = sqlerrm, expanded_at = p_now, finished_at = p_now
+        where r.id = v_id;
+    end;
+  end loop;
+  return v_made;
+end;
+$$;
+
+comment on function fleet.expand_runs(bigint[], timestamptz, integer) is
+  'Make the next commands of these runs, at most p_limit devices of each. Answers how many rows were made.';
+revoke all on function fleet.expand_runs(bigint[], timestamptz, integer)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.has_unfinished(p_schedule_id bigint, p_device_id bigint, p_policies jsonb)
+returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select case p_policies ->> 'overlap'
+    when 'allow' then (
+      select count(*) >= (p_policies ->> 'max_concurrent')::integer
+      from public.device_commands as c
+      where c.schedule_id = p_schedule_id and c.device_id = p_device_id and c.status in ('pending', 'running')
+    )
+    else exists (
+      select 1
+      from public.device_commands as c
+      where c.schedule_id = p_schedule_id and c.device_id = p_device_id and c.status in ('pending', 'running')
+    )
+  end
+$$;
+
+comment on function fleet.has_unfinished(bigint, bigint, jsonb) is
+  'Whether a device still has as much of this schedule to do as its overlap policy allows.';
+revoke all on function fleet.has_unfinished(bigint, bigint, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.write_commands(p_run_ids bigint[], p_now timestamptz, p_limit integer)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_made bigint;
+begin
+  with run as materialized (
+    -- Locked, so that two sessions never expand the same run; one that is held elsewhere is expanded there.
+    select r.id, r.owner_id, r.schedule_id, r.expires_at, r.expanded_to, r.priority, r.payload, t.name as command_type, t.channel,
+      s.device_ids, s.group_ids, s.selector, fleet.effective_policies(s.policies) as policies,
+      exists (
+        select 1 from public.device_commands as c
+        where c.schedule_id = r.schedule_id and c.status in ('pending', 'running')
+      ) as may_overlap
+    from public.schedule_runs as r
+    join public.schedules as s on s.id = r.schedule_id and s.owner_id = r.owner_id
+    join public.command_types as t on t.name = r.action_type
+    where r.id = any (p_run_ids)
+      and r.expanded_at is null
+      and r.status in ('pending', 'running')
+    for update of r skip locked
+  ),
+  -- One more than the limit tells whether anything is left.
+  target as materialized (
+    select r.id as run_id, t.device_id, t.hostname, row_number() over (partition by r.id order by t.device_id) as n,
+      r.may_overlap and fleet.has_unfinished(r.schedule_id, t.device_id, r.policies) as is_busy
+    from run as r
+    cross join lateral fleet.targets(
+      r.owner_id, r.device_ids, r.group_ids, r.selector, coalesce(r.expanded_to, 0), p_limit + 1
+    ) as t
+  ),
+  made as (
+    insert into public.device_commands (
+      run_id, schedule_id, owner_id, device_id, device_hostname, channel, command_type, payload, priority, not_before,
+      expires_at, max_attempts
+    )
+    select r.id, r.schedule_id, r.owner_id, t.device_id, t.hostname, r.channel, r.command_type, r.payload, r.priority, p_now,
+      r.expires_at, (r.policies #>> '{retry,attempts}')::integer
+    from target as t
+    join run as r on r.id = t.run_id
+    where t.n <= p_limit and not t.is_busy
+    on conflict (run_id, device_id, step) do nothing
+    returning run_id
+  ),
+  progress as (
+    select r.id,
+      (select count(*) from made as m where m.run_id = r.id) as made,
+      (select count(*) from target as t where t.run_id = r.id and t.n <= p_limit and t.is_busy) as busy,
+      (select max(t.device_id) from target as t where t.run_id = r.id and t.n <= p_limit) as reached,
+      not exists (select 1 from target as t where t.run_id = r.id and t.n > p_limit) as is_whole
+    from run as r
+  ),
+  noted as (
+    update public.schedule_runs as r
+    set targeted = r.targeted + p.made,
+        skipped = r.skipped + p.busy,
+        expanded_to = coalesce(p.reached, r.expanded_to, 0),
+        expanded_at = case when p.is_whole then p_now end,
+        status = case when p.is_whole and r.targeted + p.made = 0 then 'skipped' else 'running' end,
+        reason = case
+          when p.is_whole and r.targeted + p.made = 0
+            then case when r.skipped + p.busy > 0 then 'overlap' else 'no targets' end
+        end,
+        finished_at = case when p.is_whole and r.targeted + p.made = 0 then p_now end
+    from progress as p
+    where r.id = p.id
+  )
+  select count(*) into v_made from made;
+  return v_made;
+end;
+$$;
+
+comment on function fleet.write_commands(bigint[], timestamptz, integer) is
+  'One statement: the next devices of these runs, their commands, and how far the runs have come.';
+revoke all on function fleet.write_commands(bigint[], timestamptz, integer)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.chunk_size()
+returns integer
+language sql
+stable
+set search_path = ''
+as $$
+  select greatest(1, fleet.setting_number(
+    case
+      when exists (
+        select 1 from pg_catalog.pg_publication_tables as p
+        where p.pubname = 'supabase_realtime' and p.schemaname = 'public' and p.tablename = 'device_commands'
+      ) then 'expand_chunk_size_published'
+      else 'expand_chunk_size'
+    end
+  ))::integer
+$$;
+
+comment on function fleet.chunk_size() is
+  'How many commands go into one transaction; fewer while the table is published, where one transaction is one poll of Realtime.';
+revoke all on function fleet.chunk_size() from public, anon, authenticated, service_role;
+
+create or replace function fleet.expand_next(p_now timestamptz)
+returns jsonb
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_chunk integer := fleet.chunk_size();
+  v_small integer := 20;
+  v_fresh bigint[];
+  v_large bigint;
+  v_made bigint := 0;
+begin
+  -- Small schedules never wait behind a large one: all fresh runs get their first devices, then one large run a chunk.
+  select array_agg(r.id) into v_fresh
+  from (
+    select r.id
+    from public.schedule_runs as r
+    where r.expanded_at is null and r.status = 'pending'
+    order by r.priority desc, r.id
+    limit greatest(v_chunk / v_small, 1)
+  ) as r;
+  if v_fresh is not null then
+    v_made := fleet.expand_runs(v_fresh, p_now, v_small);
+  end if;
+
+  select r.id into v_large
+  from public.schedule_runs as r
+  where r.expanded_at is null and r.status = 'running'
+  order by r.priority desc, r.targeted, r.id
+  limit 1;
+  if v_large is not null then
+    v_made := v_made + fleet.expand_runs(array[v_large], p_now, v_chunk);
+  end if;
+
+  return jsonb_build_object(
+    'commands', v_made,
+    'more', exists (
+      select 1 from public.schedule_runs as r
+      where r.expanded_at is null and r.status in ('pending', 'running')
+    )
+  );
+end;
+$$;
+
+comment on function fleet.expand_next(timestamptz) is
+  'One transaction''s worth of expansion. {commands, more}.';
+revoke all on function fleet.expand_next(timestamptz) from public, anon, authenticated, service_role;

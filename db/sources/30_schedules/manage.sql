@@ -1,0 +1,180 @@
+-- What people do with a schedule once it is there.
+
+create or replace function fleet.schedule_of_caller(p_schedule_id bigint, p_permission text)
+returns public.schedules
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_row public.schedules;
+begin
+  select s.* into v_row from public.schedules as s where s.id = p_schedule_id for update;
+  if not found then
+    raise exception 'schedule % was not found', p_schedule_id
+      using errcode = 'PT404', detail = 'schedule_not_found', hint = 'List your schedules with: pgfleet schedule list';
+  end if;
+  perform fleet.require_permission(v_row.owner_id, p_permission, format('schedule %s', p_schedule_id));
+  return v_row;
+end;
+$$;
+
+comment on function fleet.schedule_of_caller(bigint, text) is
+  'The schedule, locked, if the caller may do this with it. Raises schedule_not_found (PT404) or permission_missing (PT403). Definer: '
+  'it must see the row to tell.';
+revoke all on function fleet.schedule_of_caller(bigint, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.set_schedule_status(p_schedule_id bigint, p_status text, p_reason text)
+returns public.schedules
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_row public.schedules := fleet.schedule_of_caller(p_schedule_id, 'manage');
+begin
+  if v_row.status = p_status then
+    return v_row;
+  end if;
+
+  if v_row.status = 'cancelled' or (v_row.status = 'completed' and p_status <> 'cancelled')
+    or (p_status = 'active' and v_row.status <> 'paused')
+  then
+    raise exception 'schedule % is %', p_schedule_id, v_row.status
+      using errcode = 'PT409',
+            detail = 'schedule_' || v_row.status,
+            hint = 'Change its times to use it again, or create it anew.';
+  end if;
+
+  update public.schedules as s
+  set status = p_status, status_reason = p_reason
+  where s.id = p_schedule_id
+  returning * into v_row;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.set_schedule_status(bigint, text, text) is
+  'Pause, resume or cancel; the same again changes nothing. Raises PT404, PT403 or schedule_<status> (PT409). Definer: it checks the caller.';
+revoke all on function fleet.set_schedule_status(bigint, text, text)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.set_schedule_status(bigint, text, text) to authenticated, service_role;
+
+create or replace function public.pause_schedule(p_schedule_id bigint, p_reason text default null)
+returns public.schedules
+language sql
+volatile
+set search_path = ''
+as $$
+  select fleet.set_schedule_status(p_schedule_id, 'paused', p_reason)
+$$;
+
+comment on function public.pause_schedule(bigint, text) is
+  'Let a schedule rest; what is due meanwhile is told as one row of the ledger when it resumes. Raises schedule_not_found (PT404) or '
+  'schedule_completed, schedule_cancelled (PT409).';
+revoke all on function public.pause_schedule(bigint, text) from public, anon, authenticated, service_role;
+grant execute on function public.pause_schedule(bigint, text) to authenticated, service_role;
+
+create or replace function public.resume_schedule(p_schedule_id bigint)
+returns public.schedules
+language sql
+volatile
+set search_path = ''
+as $$
+  select fleet.set_schedule_status(p_schedule_id, 'active', null)
+$$;
+
+comment on function public.resume_schedule(bigint) is
+  'Go on at the next due instant. Raises schedule_not_found (PT404) or schedule_completed, schedule_cancelled (PT409).';
+revoke all on function public.resume_schedule(bigint) from public, anon, authenticated, service_role;
+grant execute on function public.resume_schedule(bigint) to authenticated, service_role;
+
+create or replace function public.cancel_schedule(p_schedule_id bigint, p_reason text default null)
+returns public.schedules
+language sql
+volatile
+set search_path = ''
+as $$
+  select fleet.set_schedule_status(p_schedule_id, 'cancelled', p_reason)
+$$;
+
+comment on function public.cancel_schedule(bigint, text) is
+  'End a schedule for good; commands that no device has started are cancelled. Raises schedule_not_found (PT404).';
+revoke all on function public.cancel_schedule(bigint, text) from public, anon, authenticated, service_role;
+grant execute on function public.cancel_schedule(bigint, text) to authenticated, service_role;
+
+create or replace function fleet.run_schedule(p_schedule_id bigint, p_idempotency_key text, p_now timestamptz)
+returns public.schedule_runs
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  -- Its lock makes two callers with the same key take turns: the second finds the run of the first.
+  v_schedule public.schedules := fleet.schedule_of_caller(p_schedule_id, 'operate');
+  v_run public.schedule_runs;
+begin
+  if v_schedule.status = 'cancelled' then
+    raise exception 'schedule % is cancelled', p_schedule_id
+      using errcode = 'PT409', detail = 'schedule_cancelled', hint = 'Create it anew.';
+  end if;
+
+  select r.* into v_run
+  from public.schedule_runs as r
+  where r.schedule_id = p_schedule_id and r.idempotency_key = p_idempotency_key;
+  if found then
+    return v_run;
+  end if;
+
+  insert into public.schedule_runs (
+    schedule_id, owner_id, scheduled_for, trigger, status, action_type, payload, priority, expires_at, idempotency_key, started_at
+  )
+  values (
+    p_schedule_id, v_schedule.owner_id,
+    -- An instant of its own, even in the microsecond of another run.
+    (
+      select g.at
+      from generate_series(p_now, p_now + interval '1 millisecond', '1 microsecond') as g(at)
+      where not exists (
+        select 1 from public.schedule_runs as r where r.schedule_id = p_schedule_id and r.scheduled_for = g.at
+      )
+      order by g.at
+      limit 1
+    ),
+    'manual', 'pending', v_schedule.action_type, v_schedule.payload, v_schedule.priority,
+    fleet.run_expiry(fleet.effective_policies(v_schedule.policies), null, p_now), p_idempotency_key, p_now
+  )
+  returning * into v_run;
+
+  update public.schedules as s
+  set execution_count = s.execution_count + 1, last_executed_at = p_now
+  where s.id = p_schedule_id;
+  perform fleet.expand_runs(array[v_run.id], p_now, fleet.setting_number('inline_expand_limit')::integer);
+
+  select r.* into v_run from public.schedule_runs as r where r.id = v_run.id;
+  return v_run;
+end;
+$$;
+
+comment on function fleet.run_schedule(bigint, text, timestamptz) is 'See public.run_schedule. Definer: it checks the caller.';
+revoke all on function fleet.run_schedule(bigint, text, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.run_schedule(bigint, text, timestamptz) to authenticated, service_role;
+
+create or replace function public.run_schedule(p_schedule_id bigint, p_idempotency_key text default null)
+returns public.schedule_runs
+language sql
+volatile
+set search_path = ''
+as $$
+  select fleet.run_schedule(p_schedule_id, p_idempotency_key, clock_timestamp())
+$$;
+
+comment on function public.run_schedule(bigint, text) is
+  'Run a schedule now, besides its due instants. The same key again gives the same run. Raises schedule_not_found (PT404), '
+  'permission_missing (PT403) or schedule_cancelled (PT409).';
+revoke all on function public.run_schedule(bigint, text) from public, anon, authenticated, service_role;
+grant execute on function public.run_schedule(bigint, text) to authenticated, service_role;

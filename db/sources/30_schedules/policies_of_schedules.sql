@@ -1,0 +1,133 @@
+-- Policies of a schedule: every default in one place, and what may be said instead.
+
+create or replace function fleet.default_policies()
+returns jsonb
+language sql
+immutable
+parallel safe
+return jsonb_build_object(
+  -- What happens to a device that has not finished the run before: skip it, or give it one more.
+  'overlap', 'skip',
+  'max_concurrent', 3,
+  -- What happens to instants that passed while nothing ticked: none, the latest, or all of them.
+  'catchup', 'latest',
+  'catchup_window', '1 hour',
+  'catchup_limit', 10,
+  -- Null: until the next due instant, at most 24 hours.
+  'expires_after', null,
+  'gap', 'first_instant',
+  'fold', 'first',
+  'retry', jsonb_build_object('attempts', 3)
+);
+
+comment on function fleet.default_policies() is 'The policies of a schedule that says nothing.';
+revoke all on function fleet.default_policies() from public, anon, authenticated, service_role;
+grant execute on function fleet.default_policies() to authenticated, service_role;
+
+create or replace function fleet.effective_policies(p_policies jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+return (
+  fleet.default_policies()
+  || p_policies
+  || jsonb_build_object(
+    'retry', (fleet.default_policies() -> 'retry') || coalesce(p_policies -> 'retry', '{}'::jsonb)
+  )
+);
+
+comment on function fleet.effective_policies(jsonb) is 'What a schedule says, completed by the defaults.';
+revoke all on function fleet.effective_policies(jsonb) from public, anon, authenticated, service_role;
+grant execute on function fleet.effective_policies(jsonb) to authenticated, service_role;
+
+create or replace function fleet.choice_problem(p_field text, p_value jsonb, p_choices text[])
+returns table (field text, problem text, hint text)
+language sql
+immutable
+set search_path = ''
+as $$
+  select p_field, format('%s is not one of %s', p_value, array_to_string(p_choices, ', ')),
+    format('Use one of: %s.', array_to_string(p_choices, ', '))
+  where p_value is not null
+    and (jsonb_typeof(p_value) <> 'string' or (p_value #>> '{}') <> all (p_choices))
+$$;
+
+comment on function fleet.choice_problem(text, jsonb, text[]) is 'One row where a value is not among the choices.';
+revoke all on function fleet.choice_problem(text, jsonb, text[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.whole_number_problem(p_field text, p_value jsonb, p_least bigint, p_most bigint)
+returns table (field text, problem text, hint text)
+language sql
+immutable
+set search_path = ''
+as $$
+  select p_field, format('%s is not a whole number from %s to %s', p_value, p_least, p_most),
+    format('Write a number without quotes, from %s to %s.', p_least, p_most)
+  where p_value is not null
+    and case
+      when jsonb_typeof(p_value) <> 'number' then true
+      else (p_value #>> '{}')::numeric <> trunc((p_value #>> '{}')::numeric)
+        or (p_value #>> '{}')::numeric not between p_least and p_most
+    end
+$$;
+
+comment on function fleet.whole_number_problem(text, jsonb, bigint, bigint) is
+  'One row where a value is not a whole number within its bounds.';
+revoke all on function fleet.whole_number_problem(text, jsonb, bigint, bigint)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.duration_problem(p_field text, p_value jsonb)
+returns table (field text, problem text, hint text)
+language sql
+immutable
+set search_path = ''
+as $$
+  select p_field, format('%s is not a duration', p_value), 'Examples: "15 minutes", "2 hours", "1 day".'
+  where p_value is not null
+    and jsonb_typeof(p_value) <> 'null'
+    and (
+      jsonb_typeof(p_value) <> 'string'
+      or fleet.try_interval(p_value #>> '{}') is null
+      or fleet.try_interval(p_value #>> '{}') <= interval '0'
+    )
+$$;
+
+comment on function fleet.duration_problem(text, jsonb) is 'One row where a value is not a positive duration.';
+revoke all on function fleet.duration_problem(text, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.policy_problems(p_policies jsonb)
+returns table (field text, problem text, hint text)
+language sql
+immutable
+set search_path = ''
+as $$
+  select 'policies.' || e.key, 'is not a policy',
+    'The policies are ' || (select string_agg(d.key, ', ' order by d.key) from jsonb_each(fleet.default_policies()) as d) || '.'
+  from jsonb_each(p_policies) as e
+  where not fleet.default_policies() ? e.key
+  union all
+  select * from fleet.choice_problem('policies.overlap', p_policies -> 'overlap', '{skip,allow}')
+  union all
+  select * from fleet.choice_problem('policies.catchup', p_policies -> 'catchup', '{none,latest,all}')
+  union all
+  select * from fleet.choice_problem('policies.gap', p_policies -> 'gap', '{first_instant,shift,skip}')
+  union all
+  select * from fleet.choice_problem('policies.fold', p_policies -> 'fold', '{first,second,both}')
+  union all
+  select * from fleet.whole_number_problem('policies.max_concurrent', p_policies -> 'max_concurrent', 1, 1000)
+  union all
+  select * from fleet.whole_number_problem('policies.catchup_limit', p_policies -> 'catchup_limit', 1, 1000)
+  union all
+  select * from fleet.whole_number_problem('policies.retry.attempts', p_policies #> '{retry,attempts}', 1, 1000)
+  union all
+  select * from fleet.duration_problem('policies.catchup_window', p_policies -> 'catchup_window')
+  union all
+  select * from fleet.duration_problem('policies.expires_after', p_policies -> 'expires_after')
+  union all
+  select 'policies.retry', 'must be an object', 'Example: {"retry": {"attempts": 5}}'
+  where p_policies ? 'retry' and jsonb_typeof(p_policies -> 'retry') <> 'object'
+$$;
+
+comment on function fleet.policy_problems(jsonb) is 'Everything that is wrong with the policies of a schedule.';
+revoke all on function fleet.policy_problems(jsonb) from public, anon, authenticated, service_role;

@@ -1,0 +1,274 @@
+-- create_schedule: from the JSON of a person, a script or an older system to a row.
+
+create or replace function fleet.schedule_aliases()
+returns table (alias text, name text)
+language sql
+immutable
+set search_path = ''
+as $$
+  values
+    ('task_name', 'name'),
+    ('task_type', 'action_type'),
+    ('scheduled_time', 'start_time'),
+    ('command_payload', 'payload'),
+    ('software_payload', 'payload'),
+    ('file_payload', 'payload')
+$$;
+
+comment on function fleet.schedule_aliases() is 'Keys that mean one of ours, as request bodies of task schedulers have them.';
+revoke all on function fleet.schedule_aliases() from public, anon, authenticated, service_role;
+
+create or replace function fleet.normal_schedule_spec(p_spec jsonb)
+returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  with named as (
+    select jsonb_object_agg(coalesce(a.name, e.key), e.value) as spec
+    from jsonb_each(p_spec) as e
+    left join fleet.schedule_aliases() as a on a.alias = e.key
+  )
+  select n.spec
+    || case n.spec ->> 'action_type'
+      when 'command' then '{"action_type": "run_command"}'
+      when 'software_deployment' then '{"action_type": "deploy_software"}'
+      when 'file_deployment' then '{"action_type": "deploy_files"}'
+      else '{}'
+    end::jsonb
+    || case n.spec ->> 'recurrence_type'
+      when 'custom' then '{"recurrence_type": "cron"}'
+      else '{}'
+    end::jsonb
+  from named as n
+$$;
+
+comment on function fleet.normal_schedule_spec(jsonb) is 'The same schedule in our own keys and words.';
+revoke all on function fleet.normal_schedule_spec(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.spec_type_problems(p_spec jsonb)
+returns table (field text, problem text, hint text)
+language sql
+stable
+set search_path = ''
+as $$
+  with expected (key, kind) as (
+    values
+      ('name', 'string'), ('description', 'string'), ('action_type', 'string'), ('payload', 'object'),
+      ('recurrence_type', 'string'), ('recurrence_config', 'object'), ('start_time', 'time'), ('end_time', 'time'),
+      ('timezone', 'string'), ('device_ids', 'ids'), ('group_ids', 'ids'), ('selector', 'object'),
+      ('profile_id', 'string'), ('device_id', 'id'), ('policies', 'object'), ('priority', 'priority'),
+      ('ui_initiated', 'boolean'), ('owner_id', 'uuid')
+  )
+  select e.key, 'is not a key of a schedule',
+    'The keys are ' || (select string_agg(x.key, ', ') from expected as x) || '.'
+  from jsonb_each(p_spec) as e
+  where e.key not in (select x.key from expected as x)
+  union all
+  select x.key, format('must be %s, not %s', case x.kind when 'object' then 'an object' else 'a ' || x.kind end, e.value),
+    'Check the type of the value.'
+  from expected as x
+  join jsonb_each(p_spec) as e on e.key = x.key
+  where x.kind in ('string', 'object', 'boolean')
+    and jsonb_typeof(e.value) not in (x.kind, 'null')
+  union all
+  select x.key, format('%s is not a time', e.value), 'Write it like "2026-03-01T06:30:00" (local) or "2026-03-01T05:30:00Z".'
+  from expected as x
+  join jsonb_each(p_spec) as e on e.key = x.key
+  where x.kind = 'time'
+    and jsonb_typeof(e.value) <> 'null'
+    and fleet.try_instant(e.value #>> '{}', 'UTC') is null
+  union all
+  select x.key, format('%s is not a uuid', e.value), 'Copy the id of the owner.'
+  from expected as x
+  join jsonb_each(p_spec) as e on e.key = x.key
+  where x.kind = 'uuid'
+    and jsonb_typeof(e.value) <> 'null'
+    and fleet.try_uuid(e.value #>> '{}') is null
+  union all
+  select x.key, format('%s is not a list of ids', e.value), 'Write whole numbers without quotes, like [1, 2].'
+  from expected as x
+  join jsonb_each(p_spec) as e on e.key = x.key
+  where x.kind = 'ids'
+    and jsonb_typeof(e.value) <> 'null'
+    and (
+      jsonb_typeof(e.value) <> 'array'
+      or jsonb_path_exists(e.value, 'lax $ ? (@.type() == "array")[*] ? (@.type() != "number" || @.floor() != @ || @ < 1 || @ > 9007199254740991)')
+    )
+  union all
+  select n.field, n.problem, n.hint
+  from expected as x
+  join jsonb_each(p_spec) as e on e.key = x.key
+  cross join lateral fleet.whole_number_problem(
+    x.key, e.value,
+    case x.kind when 'id' then 1 else -100 end,
+    case x.kind when 'id' then 9007199254740991 else 100 end
+  ) as n
+  where x.kind in ('id', 'priority') and jsonb_typeof(e.value) <> 'null'
+$$;
+
+comment on function fleet.spec_type_problems(jsonb) is
+  'Keys of a schedule in JSON that are unknown or hold something of another type.';
+revoke all on function fleet.spec_type_problems(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.schedule_from_spec(p_spec jsonb)
+returns public.schedules
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_row public.schedules;
+  v_zone text := coalesce(p_spec ->> 'timezone', 'UTC');
+begin
+  -- Local times are read in the schedule's zone; where that is unknown the error about it comes first anyway.
+  if not fleet.is_time_zone(v_zone) then
+    v_zone := 'UTC';
+  end if;
+
+  v_row.owner_id := (p_spec ->> 'owner_id')::uuid;
+  v_row.name := p_spec ->> 'name';
+  v_row.description := coalesce(p_spec ->> 'description', '');
+  v_row.action_type := p_spec ->> 'action_type';
+  v_row.payload := coalesce(nullif(p_spec -> 'payload', 'null'), '{}');
+  v_row.recurrence_type := coalesce(p_spec ->> 'recurrence_type', 'once');
+  v_row.recurrence_config := coalesce(nullif(p_spec -> 'recurrence_config', 'null'), '{}');
+  v_row.start_time := coalesce(fleet.try_instant(p_spec ->> 'start_time', v_zone), clock_timestamp());
+  v_row.end_time := fleet.try_instant(p_spec ->> 'end_time', v_zone);
+  v_row.timezone := coalesce(p_spec ->> 'timezone', 'UTC');
+  v_row.device_ids := fleet.bigint_array(p_spec -> 'device_ids');
+  v_row.group_ids := fleet.bigint_array(p_spec -> 'group_ids');
+  v_row.selector := nullif(p_spec -> 'selector', 'null');
+  v_row.profile_id := p_spec ->> 'profile_id';
+  v_row.device_id := (p_spec ->> 'device_id')::bigint;
+  v_row.policies := coalesce(nullif(p_spec -> 'policies', 'null'), '{}');
+  v_row.priority := coalesce((p_spec ->> 'priority')::smallint, 0);
+  v_row.ui_initiated := coalesce((p_spec ->> 'ui_initiated')::boolean, false);
+  return v_row;
+end;
+$$;
+
+comment on function fleet.schedule_from_spec(jsonb) is
+  'The row that a specification of the right types describes; defaults filled in, owner and derived columns not yet.';
+revoke all on function fleet.schedule_from_spec(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.bigint_array(p_list jsonb)
+returns bigint[]
+language sql
+immutable
+set search_path = ''
+as $$
+  select coalesce(array_agg(distinct (e #>> '{}')::bigint), '{}')
+  from jsonb_array_elements(case when jsonb_typeof(p_list) = 'array' then p_list else '[]' end) as e
+$$;
+
+comment on function fleet.bigint_array(jsonb) is 'A JSON list of whole numbers as an array, each once.';
+revoke all on function fleet.bigint_array(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.create_schedule(p_spec jsonb)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_spec jsonb;
+  v_row public.schedules;
+  v_fields text[];
+  v_problems text[];
+  v_hints text[];
+begin
+  if jsonb_typeof(p_spec) is distinct from 'object' then
+    raise exception 'a schedule must be a JSON object'
+      using errcode = 'PT422', detail = 'schedule_invalid', hint = 'See the README, "Schedules by example".';
+  end if;
+
+  v_spec := fleet.normal_schedule_spec(p_spec);
+  select array_agg(t.field), array_agg(t.problem), array_agg(t.hint)
+  into v_fields, v_problems, v_hints
+  from fleet.spec_type_problems(v_spec) as t;
+
+  -- What has the wrong type is left out, so that everything else is still checked in the same answer.
+  v_row := fleet.schedule_from_spec(v_spec - coalesce(v_fields, '{}'));
+  v_row.owner_id := coalesce(v_row.owner_id, fleet.resolve_owner());
+  perform fleet.require_permission(v_row.owner_id, 'manage', format('owner %s', v_row.owner_id));
+  v_row := fleet.completed_schedule(v_row);
+
+  select v_fields || array_agg(q.field), v_problems || array_agg(q.problem), v_hints || array_agg(q.hint)
+  into v_fields, v_problems, v_hints
+  from fleet.schedule_problems(v_row) as q
+  where q.field <> all (coalesce(v_fields, '{}'));
+  perform fleet.raise_problems('the schedule', 'schedule_invalid', v_fields, v_problems, v_hints);
+
+  insert into public.schedules as s (
+    owner_id, name, description, action_type, payload, recurrence_type, recurrence_config, start_time, end_time, timezone,
+    device_ids, group_ids, selector, profile_id, device_id, policies, priority, ui_initiated
+  )
+  values (
+    v_row.owner_id, v_row.name, v_row.description, v_row.action_type, v_row.payload, v_row.recurrence_type,
+    v_row.recurrence_config, v_row.start_time, v_row.end_time, v_row.timezone, v_row.device_ids, v_row.group_ids,
+    v_row.selector, v_row.profile_id, v_row.device_id, v_row.policies, v_row.priority, v_row.ui_initiated
+  )
+  returning s.id into v_row.id;
+
+  -- Read again: what is due at once has run by now.
+  select s.* into v_row from public.schedules as s where s.id = v_row.id;
+  return to_jsonb(v_row) || jsonb_build_object('warnings', fleet.schedule_warnings(v_row));
+end;
+$$;
+
+comment on function fleet.create_schedule(jsonb) is
+  'See public.create_schedule. Definer: it checks the caller first, then sees what the checks need to see.';
+revoke all on function fleet.create_schedule(jsonb) from public, anon, authenticated, service_role;
+grant execute on function fleet.create_schedule(jsonb) to authenticated, service_role;
+
+create or replace function fleet.schedule_warnings(p_schedule public.schedules)
+returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(jsonb_agg(w.text), '[]')
+  from (
+    select 'start_time is in the past: the run is in the ledger as skipped, outside the catch-up window' as text
+    from public.schedule_runs as r
+    where r.schedule_id = p_schedule.id
+      and p_schedule.recurrence_type = 'once'
+      and r.status = 'skipped'
+      and r.reason = 'outside the catch-up window'
+    union all
+    select 'no device matches at this moment'
+    where not exists (
+      select 1
+      from fleet.targets(
+        p_schedule.owner_id, p_schedule.device_ids, p_schedule.group_ids, p_schedule.selector, 0, 1
+      )
+    )
+    union all
+    select 'the schedule has no due instant: nothing will run'
+    where p_schedule.next_run_at is null
+      and not exists (select 1 from public.schedule_runs as r where r.schedule_id = p_schedule.id)
+  ) as w
+$$;
+
+comment on function fleet.schedule_warnings(public.schedules) is
+  'What is allowed but probably not meant: a start in the past, nobody to reach, nothing due.';
+revoke all on function fleet.schedule_warnings(public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function public.create_schedule(p_spec jsonb)
+returns jsonb
+language sql
+volatile
+set search_path = ''
+as $$
+  select fleet.create_schedule(p_spec)
+$$;
+
+comment on function public.create_schedule(jsonb) is
+  'Create a schedule from JSON: name, action_type, payload, recurrence_type, recurrence_config, start_time, end_time, timezone, '
+  'device_ids, group_ids, selector, policies, priority (task_name, task_type, scheduled_time, …_payload are understood too). A time '
+  'without an offset is local to the zone. Answers the row with "warnings". Raises schedule_invalid (PT422, or PT404) naming every '
+  'wrong field.';
+revoke all on function public.create_schedule(jsonb) from public, anon, authenticated, service_role;
+grant execute on function public.create_schedule(jsonb) to authenticated, service_role;

@@ -1,0 +1,182 @@
+-- From due schedules to runs in the ledger.
+
+create or replace function fleet.start_due_runs(
+  p_now timestamptz,
+  p_schedule_ids bigint[] default null,
+  p_limit integer default 2000
+)
+returns bigint[]
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_due bigint[];
+  v_id bigint;
+  v_runs bigint[];
+  v_one bigint[];
+begin
+  -- The lock keeps a second tick, or a trigger, from deciding about the same schedules; what it holds is skipped there.
+  select array_agg(d.id) into v_due
+  from (
+    select s.id
+    from public.schedules as s
+    where s.status = 'active'
+      and s.next_run_at <= p_now
+      and (p_schedule_ids is null or s.id = any (p_schedule_ids))
+    order by s.next_run_at
+    limit p_limit
+    for update skip locked
+  ) as d;
+  if v_due is null then
+    return '{}';
+  end if;
+
+  begin
+    return fleet.write_runs(v_due, p_now);
+  exception
+    when query_canceled or admin_shutdown or deadlock_detected then
+      raise;
+    when others then
+      -- One of them is bad. Each by itself, so that the others do not pay for it; the error goes to its run.
+      v_runs := '{}';
+  end;
+
+  foreach v_id in array v_due loop
+    begin
+      v_one := fleet.write_runs(array[v_id], p_now);
+      v_runs := v_runs || v_one;
+    exception
+      when query_canceled or admin_shutdown or deadlock_detected then
+        raise;
+      when others then
+        perform fleet.write_failed_run(v_id, p_now, sqlerrm);
+    end;
+  end loop;
+  return v_runs;
+end;
+$$;
+
+comment on function fleet.start_due_runs(timestamptz, bigint[], integer) is
+  'Write the runs of the schedules that are due, at most p_limit schedules, and move them on. Answers the runs to expand. Any number '
+  'of sessions may call it at once.';
+revoke all on function fleet.start_due_runs(timestamptz, bigint[], integer)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.write_runs(p_schedule_ids bigint[], p_now timestamptz)
+returns bigint[]
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_runs bigint[];
+begin
+  with decided as materialized (
+    select s.id, s.owner_id, s.action_type, s.payload, s.priority, s.recurrence, d.*
+    from public.schedules as s
+    cross join lateral fleet.decide_due(
+      s.recurrence, fleet.effective_policies(s.policies), s.next_run_at, p_now
+    ) as d
+    where s.id = any (p_schedule_ids)
+  ),
+  written as (
+    insert into public.schedule_runs (
+      schedule_id, owner_id, scheduled_for, trigger, status, reason, action_type, payload, priority, dst_rule,
+      missed_from, missed_to, missed_count, expires_at, started_at, finished_at
+    )
+    select d.id, d.owner_id, d.scheduled_for, d.trigger, d.status, d.reason, d.action_type, d.payload, d.priority, d.dst_rule,
+      d.missed_from, d.missed_to, d.missed_count, d.expires_at,
+      case when d.status = 'pending' then p_now end,
+      case when d.status = 'skipped' then p_now end
+    from decided as d
+    on conflict (schedule_id, scheduled_for) do nothing
+    returning id, schedule_id, status
+  ),
+  moved as (
+    update public.schedules as s
+    set next_run_at = m.next_run_at,
+        execution_count = s.execution_count + m.run_count,
+        last_executed_at = case when m.run_count > 0 then p_now else s.last_executed_at end,
+        status = case when m.next_run_at is null then 'completed' else s.status end,
+        status_reason = case when m.next_run_at is null then 'no due instant is left' else s.status_reason end
+    from (
+      select d.id, max(d.next_run_at) as next_run_at, count(*) filter (where d.status = 'pending') as run_count
+      from decided as d
+      group by d.id
+    ) as m
+    where s.id = m.id
+  )
+  select array_agg(w.id order by w.id) into v_runs
+  from written as w
+  where w.status = 'pending';
+  return coalesce(v_runs, '{}');
+end;
+$$;
+
+comment on function fleet.write_runs(bigint[], timestamptz) is
+  'Write into the ledger what decide_due says about these schedules, and move them on. The caller holds their rows.';
+revoke all on function fleet.write_runs(bigint[], timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.write_failed_run(p_schedule_id bigint, p_now timestamptz, p_error text)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_next timestamptz;
+  v_lost boolean := false;
+begin
+  begin
+    select fleet.next_occurrence(s.recurrence, p_now) into v_next
+    from public.schedules as s
+    where s.id = p_schedule_id;
+  exception
+    when query_canceled or admin_shutdown then
+      raise;
+    when others then
+      -- Not even the next instant can be told: going on would repeat the error every second.
+      v_lost := true;
+  end;
+
+  insert into public.schedule_runs (
+    schedule_id, owner_id, scheduled_for, status, reason, error_message, started_at, finished_at
+  )
+  select s.id, s.owner_id, s.next_run_at, 'failed', 'error', p_error, p_now, p_now
+  from public.schedules as s
+  where s.id = p_schedule_id
+  on conflict (schedule_id, scheduled_for) do nothing;
+
+  update public.schedules as s
+  set next_run_at = v_next,
+      status = case when v_lost then 'paused' when v_next is null then 'completed' else s.status end,
+      status_reason = case when v_lost then 'its recurrence cannot be computed: ' || p_error else s.status_reason end
+  where s.id = p_schedule_id;
+end;
+$$;
+
+comment on function fleet.write_failed_run(bigint, timestamptz, text) is
+  'Note the error of a schedule as a failed run and let it go on at its next instant; pause it where there is no telling.';
+revoke all on function fleet.write_failed_run(bigint, timestamptz, text)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.run_due(p_schedule_ids bigint[], p_now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_runs bigint[] := fleet.start_due_runs(p_now, p_schedule_ids);
+  v_limit integer := fleet.setting_number('inline_expand_limit')::integer;
+begin
+  if cardinality(v_runs) > 0 then
+    perform fleet.expand_runs(v_runs, p_now, greatest(v_limit / cardinality(v_runs), 1));
+  end if;
+end;
+$$;
+
+comment on function fleet.run_due(bigint[], timestamptz) is
+  'Run what is due of these schedules now, up to the setting inline_expand_limit; the tick does the rest.';
+revoke all on function fleet.run_due(bigint[], timestamptz) from public, anon, authenticated, service_role;

@@ -1,0 +1,18 @@
+-- What holds for schedules however a row is written. The tick moves next_run_at and counters only, so it fires none of these.
+
+create or replace trigger schedules_01_prepare
+  before insert or update of owner_id, name, action_type, payload, recurrence_type, recurrence_config, start_time, end_time,
+    timezone, device_ids, group_ids, selector, profile_id, device_id, policies, priority
+  on public.schedules
+  for each row execute function fleet.tg_prepare_schedule();
+
+create or replace trigger schedules_02_change_status
+  before update of status on public.schedules
+  for each row
+  when (new.status is distinct from old.status and new.status <> 'completed')
+  execute function fleet.tg_change_schedule_status();
+
+create or replace trigger schedules_03_run_due
+  after insert on public.schedules
+  referencing new table as new_rows
+  for each statement execute function fleet.tg_run_due_schedules();

@@ -1,0 +1,148 @@
+-- What is wrong with a schedule: everything at once, each with its field and what to do.
+
+create or replace function fleet.payload_problems(p_command_type text, p_payload jsonb, p_field text default 'payload')
+returns table (field text, problem text, hint text)
+language sql
+stable
+set search_path = ''
+as $$
+  select 'action_type', format('"%s" is not a known command type', p_command_type),
+    'List them with: select name, description from command_types'
+  where not exists (select 1 from public.command_types as t where t.name = p_command_type)
+  union all
+  select p_field || '.' || k.key, 'is missing',
+    format('%s needs "%s" (%s).', p_command_type, k.key, coalesce(k.value ->> 'type', 'any type'))
+  from public.command_types as t
+  cross join jsonb_each(t.payload_keys) as k
+  where t.name = p_command_type
+    and (k.value -> 'required') = 'true'::jsonb
+    and coalesce(jsonb_typeof(p_payload -> k.key), 'null') = 'null'
+  union all
+  select p_field || '.' || k.key, format('must be a %s, not a %s', k.value ->> 'type', jsonb_typeof(p_payload -> k.key)),
+    format('Example: {"%s": %s}', k.key, coalesce(k.value -> 'example', to_jsonb(k.value ->> 'type')))
+  from public.command_types as t
+  cross join jsonb_each(t.payload_keys) as k
+  where t.name = p_command_type
+    and p_payload ? k.key
+    and jsonb_typeof(p_payload -> k.key) <> 'null'
+    and jsonb_typeof(p_payload -> k.key) <> (k.value ->> 'type')
+  union all
+  select p_field || '.' || k.key, format('%s is not one of %s', p_payload -> k.key, k.value -> 'choices'),
+    'Use one of the values named.'
+  from public.command_types as t
+  cross join jsonb_each(t.payload_keys) as k
+  where t.name = p_command_type
+    and k.value ? 'choices'
+    and p_payload ? k.key
+    and not (k.value -> 'choices') @> (p_payload -> k.key)
+$$;
+
+comment on function fleet.payload_problems(text, jsonb, text) is
+  'What a payload lacks for its command type: missing keys, wrong types, values that are no choice.';
+revoke all on function fleet.payload_problems(text, jsonb, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.target_problems(
+  p_owner_id uuid,
+  p_device_ids bigint[],
+  p_group_ids bigint[],
+  p_selector jsonb
+)
+returns table (field text, problem text, hint text)
+language sql
+stable
+set search_path = ''
+as $$
+  select 'device_ids', format('device %s was not found', u.id), 'List your devices with: pgfleet device list'
+  from unnest(p_device_ids) as u(id)
+  where not exists (select 1 from public.devices as d where d.id = u.id and d.owner_id = p_owner_id)
+  union all
+  select 'group_ids', format('group %s was not found', u.id), 'List your groups with: pgfleet group list'
+  from unnest(p_group_ids) as u(id)
+  where not exists (select 1 from public.device_groups as g where g.id = u.id and g.owner_id = p_owner_id)
+  union all
+  select s.field, s.problem, s.hint from fleet.selector_problems(p_selector) as s
+  union all
+  select 'device_ids', 'names nobody: there is no device, group or selector',
+    'Give device_ids, group_ids or a selector; an empty selector {} means every device.'
+  where p_device_ids = '{}' and p_group_ids = '{}' and p_selector is null
+$$;
+
+comment on function fleet.target_problems(uuid, bigint[], bigint[], jsonb) is
+  'Targets that do not exist for this owner. What belongs to another owner is as good as not there.';
+revoke all on function fleet.target_problems(uuid, bigint[], bigint[], jsonb)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.schedule_problems(p_schedule public.schedules)
+returns table (field text, problem text, hint text)
+language sql
+stable
+set search_path = ''
+as $$
+  select 'name', 'must not be blank', 'Give the schedule a name.'
+  where btrim(coalesce(p_schedule.name, '')) = ''
+  union all
+  select 'timezone', format('"%s" is not a known time zone', p_schedule.timezone), 'Use an IANA name such as Europe/Berlin.'
+  where not fleet.is_time_zone(p_schedule.timezone)
+  union all
+  select r.field, r.problem, r.hint
+  from fleet.recurrence_problems(p_schedule.recurrence_type, p_schedule.recurrence_config, p_schedule.timezone) as r
+  where r.field <> 'timezone'
+  union all
+  select 'start_time', 'is after end_time', 'Let the schedule start before it ends.'
+  where p_schedule.start_time > p_schedule.end_time
+  union all
+  select 'priority', format('%s is not within -100 to 100', p_schedule.priority), 'The default is 0; higher goes first.'
+  where p_schedule.priority not between -100 and 100
+  union all
+  select 'payload', 'must be an object', 'Example: {"message": "Hello"}'
+  where jsonb_typeof(p_schedule.payload) <> 'object'
+  union all
+  select q.field, q.problem, q.hint
+  from fleet.payload_problems(p_schedule.action_type, p_schedule.payload) as q
+  where jsonb_typeof(p_schedule.payload) = 'object'
+  union all
+  select t.field, t.problem, t.hint
+  from fleet.target_problems(
+    p_schedule.owner_id, p_schedule.device_ids, p_schedule.group_ids, p_schedule.selector
+  ) as t
+  union all
+  select 'policies', 'must be an object', 'Example: {"overlap": "allow"}'
+  where jsonb_typeof(p_schedule.policies) <> 'object'
+  union all
+  select q.field, q.problem, q.hint
+  from fleet.policy_problems(
+    case when jsonb_typeof(p_schedule.policies) = 'object' then p_schedule.policies else '{}' end
+  ) as q
+$$;
+
+comment on function fleet.schedule_problems(public.schedules) is 'Everything that is wrong with a schedule; no row where nothing is.';
+revoke all on function fleet.schedule_problems(public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.raise_problems(p_what text, p_reason text, p_fields text[], p_problems text[], p_hints text[])
+returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if coalesce(cardinality(p_fields), 0) = 0 then
+    return;
+  end if;
+
+  raise exception '% is not valid: %', p_what, (
+    select string_agg(u.field || ': ' || u.problem, '; ')
+    from unnest(p_fields, p_problems) as u(field, problem)
+  )
+    using errcode = case
+            when (select bool_and(u.problem like '% was not found') from unnest(p_problems) as u(problem)) then 'PT404'
+            else 'PT422'
+          end,
+          detail = p_reason,
+          hint = (select string_agg(distinct u.hint, ' ') from unnest(p_hints) as u(hint));
+end;
+$$;
+
+comment on function fleet.raise_problems(text, text, text[], text[], text[]) is
+  'One error that names every wrong field; PT404 where all that is wrong is that something was not found, else PT422.';
+revoke all on function fleet.raise_problems(text, text, text[], text[], text[])
+  from public, anon, authenticated, service_role;

@@ -1,0 +1,147 @@
+-- What holds for device_commands however a row is written.
+
+create or replace function fleet.tg_prepare_command()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_device public.devices;
+  v_type public.command_types;
+  v_fields text[];
+  v_problems text[];
+  v_hints text[];
+begin
+  if new.device_id is null then
+    new.device_id := fleet.device_by_hostname(new.device_hostname, new.owner_id);
+  end if;
+  select d.* into v_device from public.devices as d where d.id = new.device_id;
+  if not found or (new.owner_id is not null and new.owner_id <> v_device.owner_id) then
+    perform fleet.raise_device_not_found(new.device_id);
+  end if;
+  perform fleet.require_permission(v_device.owner_id, 'operate', format('device %s', new.device_id));
+  if v_device.status = 'retired' then
+    raise exception 'device "%" is retired', v_device.hostname
+      using errcode = 'PT409', detail = 'device_retired', hint = 'Re-key it to bring it back: pgfleet device rekey <hostname>';
+  end if;
+
+  select array_agg(replace(q.field, 'action_type', 'command_type')), array_agg(q.problem), array_agg(q.hint)
+  into v_fields, v_problems, v_hints
+  from fleet.payload_problems(new.command_type, new.payload) as q;
+  if new.status <> 'pending' then
+    v_fields := v_fields || 'status'::text;
+    v_problems := v_problems || 'must be pending for a new command'::text;
+    v_hints := v_hints || 'Leave status out.'::text;
+  end if;
+  if new.expires_at <= new.not_before then
+    v_fields := v_fields || 'expires_at'::text;
+    v_problems := v_problems || 'is not after not_before'::text;
+    v_hints := v_hints || 'Leave expires_at out for 24 hours.'::text;
+  end if;
+  perform fleet.raise_problems('the command', 'command_invalid', v_fields, v_problems, v_hints);
+
+  select t.* into v_type from public.command_types as t where t.name = new.command_type;
+  if v_type.destructive then
+    perform fleet.require_permission(v_device.owner_id, 'destructive', format('command type %s', v_type.name));
+  end if;
+  new.owner_id := v_device.owner_id;
+  new.device_hostname := v_device.hostname;
+  new.channel := v_type.channel;
+  new.expires_at := coalesce(new.expires_at, new.not_before + interval '24 hours');
+  new.created_by := fleet.current_user_id();
+  return new;
+end;
+$$;
+
+comment on function fleet.tg_prepare_command() is
+  'Check an ad-hoc command however it is inserted, and find its device by host name where only that is given. Definer: it checks the '
+  'caller, then sees what the checks need to see.';
+revoke all on function fleet.tg_prepare_command() from public, anon, authenticated, service_role;
+
+create or replace function fleet.device_by_hostname(p_hostname text, p_owner_id uuid)
+returns bigint
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_found bigint[];
+begin
+  select array_agg(d.id) into v_found
+  from public.devices as d
+  where lower(d.hostname) = lower(p_hostname)
+    and d.status = 'active'
+    and (p_owner_id is null or d.owner_id = p_owner_id)
+    and (fleet.is_trusted_caller() or d.owner_id in (select fleet.my_owners()));
+
+  if v_found is null then
+    raise exception 'device_hostname: device "%" was not found', p_hostname
+      using errcode = 'PT404', detail = 'device_not_found', hint = 'List your devices with: pgfleet device list';
+  elsif cardinality(v_found) > 1 then
+    raise exception 'device_hostname: "%" is the name of devices of several owners', p_hostname
+      using errcode = 'PT409', detail = 'device_ambiguous', hint = 'Name device_id or owner_id as well.';
+  end if;
+  return v_found[1];
+end;
+$$;
+
+comment on function fleet.device_by_hostname(text, uuid) is
+  'The active device of that name that the caller may see. Raises device_not_found (PT404) or device_ambiguous (PT409).';
+revoke all on function fleet.device_by_hostname(text, uuid) from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_change_command_status()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  if old.status not in ('pending', 'running') then
+    raise exception 'command % is % already', old.id, old.status
+      using errcode = 'PT409', detail = 'command_final', hint = 'What is final stays as it is.';
+  end if;
+
+  if new.status not in ('pending', 'running') then
+    new.executed_at := coalesce(new.executed_at, clock_timestamp());
+    new.lease_expires_at := null;
+  elsif new.status = 'running' and new.lease_expires_at is not distinct from old.lease_expires_at then
+    -- Somebody took it by a plain UPDATE: that is a claim too, and gets a lease like every other.
+    new.attempt := old.attempt + 1;
+    new.claimed_at := clock_timestamp();
+    new.journal_id := null;
+    new.lease_expires_at := clock_timestamp()
+      + make_interval(secs => fleet.setting_number('lease_seconds')::integer);
+  end if;
+  return new;
+end;
+$$;
+
+comment on function fleet.tg_change_command_status() is
+  'What is final stays final; a plain UPDATE of status is a claim or a finish like any other. Definer: it reads a setting.';
+revoke all on function fleet.tg_change_command_status() from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_note_progress()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  insert into fleet.run_progress (run_id, completed, failed)
+  select n.run_id,
+    count(*) filter (where n.status = 'completed'),
+    count(*) filter (where n.status <> 'completed')
+  from new_rows as n
+  join old_rows as o on o.id = n.id
+  where n.run_id is not null
+    and o.status in ('pending', 'running')
+    and n.status not in ('pending', 'running')
+  group by n.run_id;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_note_progress() is
+  'Note for the runs how many of their commands became final. Definer: a device may not write the runs.';
+revoke all on function fleet.tg_note_progress() from public, anon, authenticated, service_role;

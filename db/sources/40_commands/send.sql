@@ -1,0 +1,138 @@
+-- Ad-hoc commands: sending and cancelling without a schedule.
+
+create or replace function fleet.send_command(
+  p_device_id bigint,
+  p_command_type text,
+  p_payload jsonb,
+  p_idempotency_key text,
+  p_priority integer,
+  p_not_before timestamptz,
+  p_expires_after interval,
+  p_max_attempts integer,
+  p_now timestamptz
+)
+returns public.device_commands
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_owner uuid;
+  v_row public.device_commands;
+begin
+  select d.owner_id into v_owner from public.devices as d where d.id = p_device_id;
+  if v_owner is null then
+    perform fleet.raise_device_not_found(p_device_id);
+  end if;
+  perform fleet.require_permission(v_owner, 'operate', format('device %s', p_device_id));
+
+  -- The trigger of the table checks type, payload and device, as for every other insert.
+  insert into public.device_commands as c (
+    owner_id, device_id, command_type, payload, idempotency_key, priority, not_before, expires_at, max_attempts
+  )
+  values (
+    v_owner, p_device_id, p_command_type, coalesce(p_payload, '{}'), p_idempotency_key, p_priority,
+    coalesce(p_not_before, p_now),
+    coalesce(p_not_before, p_now) + coalesce(p_expires_after, interval '24 hours'),
+    coalesce(p_max_attempts, 3)
+  )
+  on conflict (device_id, idempotency_key) where idempotency_key is not null do nothing
+  returning * into v_row;
+
+  if v_row.id is null then
+    select c.* into v_row
+    from public.device_commands as c
+    where c.device_id = p_device_id and c.idempotency_key = p_idempotency_key;
+  end if;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.send_command(bigint, text, jsonb, text, integer, timestamptz, interval, integer, timestamptz) is
+  'See public.send_command. Definer: it checks the caller.';
+revoke all on function fleet.send_command(bigint, text, jsonb, text, integer, timestamptz, interval, integer, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.send_command(bigint, text, jsonb, text, integer, timestamptz, interval, integer, timestamptz)
+  to authenticated, service_role;
+
+create or replace function public.send_command(
+  p_device_id bigint,
+  p_command_type text,
+  p_payload jsonb default '{}',
+  p_idempotency_key text default null,
+  p_priority integer default 0,
+  p_not_before timestamptz default null,
+  p_expires_after interval default null,
+  p_max_attempts integer default null
+)
+returns public.device_commands
+language sql
+volatile
+set search_path = ''
+as $$
+  select fleet.send_command(
+    p_device_id, p_command_type, p_payload, p_idempotency_key, p_priority, p_not_before, p_expires_after, p_max_attempts,
+    clock_timestamp()
+  )
+$$;
+
+comment on function public.send_command(bigint, text, jsonb, text, integer, timestamptz, interval, integer) is
+  'Send one command to one device now, or not before an instant. The same idempotency key again gives the same row. Not started within '
+  'p_expires_after (24 hours), it expires. Raises device_not_found (PT404), device_retired (PT409), permission_missing (PT403) or '
+  'command_invalid (PT422).';
+revoke all on function public.send_command(bigint, text, jsonb, text, integer, timestamptz, interval, integer)
+  from public, anon, authenticated, service_role;
+grant execute on function public.send_command(bigint, text, jsonb, text, integer, timestamptz, interval, integer)
+  to authenticated, service_role;
+
+create or replace function fleet.cancel_command(p_command_id bigint, p_reason text)
+returns public.device_commands
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_row public.device_commands;
+begin
+  select c.* into v_row from public.device_commands as c where c.id = p_command_id for update;
+  if not found then
+    raise exception 'command % was not found', p_command_id
+      using errcode = 'PT404', detail = 'command_not_found', hint = 'List commands with: pgfleet command list';
+  end if;
+  perform fleet.require_permission(v_row.owner_id, 'operate', format('command %s', p_command_id));
+
+  if v_row.status = 'cancelled' then
+    return v_row;
+  elsif v_row.status not in ('pending', 'running') then
+    raise exception 'command % is % already', p_command_id, v_row.status
+      using errcode = 'PT409', detail = 'command_final', hint = 'What is final stays as it is.';
+  end if;
+
+  update public.device_commands as c
+  set status = 'cancelled', reason = coalesce(p_reason, 'cancelled')
+  where c.id = p_command_id
+  returning * into v_row;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.cancel_command(bigint, text) is 'See public.cancel_command. Definer: it checks the caller.';
+revoke all on function fleet.cancel_command(bigint, text) from public, anon, authenticated, service_role;
+grant execute on function fleet.cancel_command(bigint, text) to authenticated, service_role;
+
+create or replace function public.cancel_command(p_command_id bigint, p_reason text default null)
+returns public.device_commands
+language sql
+volatile
+set search_path = ''
+as $$
+  select fleet.cancel_command(p_command_id, p_reason)
+$$;
+
+comment on function public.cancel_command(bigint, text) is
+  'Cancel a command. A device that is at it already hears so when it extends its lease or finishes. Raises command_not_found (PT404) or '
+  'command_final (PT409).';
+revoke all on function public.cancel_command(bigint, text) from public, anon, authenticated, service_role;
+grant execute on function public.cancel_command(bigint, text) to authenticated, service_role;

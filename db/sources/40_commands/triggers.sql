@@ -1,0 +1,19 @@
+-- The conditions keep the rows that the engine makes, thousands in one statement, free of all but what they need.
+
+create or replace trigger device_commands_01_prepare
+  before insert on public.device_commands
+  for each row when (new.run_id is null) execute function fleet.tg_prepare_command();
+
+create or replace trigger device_commands_02_change_status
+  before update of status on public.device_commands
+  for each row when (new.status is distinct from old.status) execute function fleet.tg_change_command_status();
+
+create or replace trigger device_commands_03_ring
+  after insert on public.device_commands
+  referencing new table as new_rows
+  for each statement execute function fleet.tg_ring_new_commands();
+
+create or replace trigger device_commands_04_note_progress
+  after update on public.device_commands
+  referencing old table as old_rows new table as new_rows
+  for each statement execute function fleet.tg_note_progress();
