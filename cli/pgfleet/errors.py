@@ -159,7 +159,7 @@ def from_database(error: psycopg.Error) -> FleetError:
         # The name of a check is a sentence, and so the best short reason there is.
         message = f"{message}{f' ({reason})' if reason else ''}"
         reason = error.diag.constraint_name
-    return kind(message, reason=reason, hint=hint or _HINTS.get(kind))
+    return kind(message, reason=reason, hint=_HINTS.get(kind) or hint)
 
 
 def _kind_of(error: psycopg.Error) -> type[FleetError]:

@@ -1,0 +1,101 @@
+"""pgfleet stack: the local platform, which stands in for a hosted project."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from pgfleet import options, output
+from pgfleet.errors import InvalidInput, Unavailable
+from pgfleet_local.settings import LocalError, SettingsError, StackSettings
+from pgfleet_local.stack import Stack
+
+app = options.Noun("The local platform: up, down, status.")
+
+_PATIENCE_SECONDS = 180.0
+_LOOK_SECONDS = 0.2
+
+
+@app.command()
+def up(
+    background: Annotated[
+        bool, typer.Option("--background", help="Return once everything answers.")
+    ] = False,
+) -> None:
+    """Start database, REST, Realtime and functions; runs until Ctrl-C.
+
+    Example: pgfleet stack up --background
+    """
+    with _plain_errors():
+        if background:
+            _start_in_background()
+        else:
+            Stack(StackSettings.from_environment(), output.say).up(output.show_row)
+
+
+@app.command()
+def down() -> None:
+    """Stop the local platform; its data stays.
+
+    Example: pgfleet stack down
+    """
+    with _plain_errors():
+        stopped = Stack(StackSettings.from_environment(), output.say).down()
+    output.say("Stopped." if stopped else "Nothing was running.")
+
+
+@app.command()
+def status() -> None:
+    """Show whether the local platform runs, with its addresses and keys; ends with 1 if not.
+
+    Example: pgfleet stack status --json
+    """
+    with _plain_errors():
+        found = Stack(StackSettings.from_environment()).status()
+    output.show_row(found)
+    if not (found["database"] and found["gateway"]):
+        raise typer.Exit(1)
+
+
+def _start_in_background() -> None:
+    settings = StackSettings.from_environment()
+    stack = Stack(settings)
+    log_file = settings.data_dir / "stack.log"
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pgfleet", "stack", "up"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not (found := stack.status())["gateway"]:
+        if process.poll() is not None or time.monotonic() > deadline:
+            said = log_file.read_text(errors="replace").strip()
+            raise Unavailable(
+                f"the local platform did not start: {said.splitlines()[0] if said else 'no word'}",
+                reason="stack_failed",
+                hint=f"Read {log_file}",
+            )
+        time.sleep(_LOOK_SECONDS)
+    # It goes on without us; nobody is to complain that we did not wait for it.
+    process.returncode = 0
+    output.show_row(found)
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Give what the platform raises the shape of every other error."""
+    try:
+        yield
+    except SettingsError as error:
+        raise InvalidInput(str(error), reason="setting_invalid") from error
+    except LocalError as error:
+        raise Unavailable(str(error), reason="stack_failed") from error
