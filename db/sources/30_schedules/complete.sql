@@ -105,6 +105,9 @@ begin
   end if;
 
   v_row := fleet.completed_schedule(v_row);
+  if exists (select 1 from public.command_types as t where t.name = v_row.action_type and t.destructive) then
+    perform fleet.require_permission(v_row.owner_id, 'destructive', format('command type %s', v_row.action_type));
+  end if;
   select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
   into v_fields, v_problems, v_hints
   from fleet.schedule_problems(v_row) as q;

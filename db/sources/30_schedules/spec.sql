@@ -46,6 +46,25 @@ $$;
 comment on function fleet.normal_schedule_spec(jsonb) is 'The same schedule in our own keys and words.';
 revoke all on function fleet.normal_schedule_spec(jsonb) from public, anon, authenticated, service_role;
 
+create or replace function fleet.is_id_list(p_list jsonb)
+returns boolean
+language sql
+immutable
+set search_path = ''
+as $$
+  select case jsonb_typeof(p_list)
+    when 'array' then not exists (
+      select 1
+      from jsonb_array_elements(p_list) as e
+      cross join lateral fleet.whole_number_problem('', e, 1, 9007199254740991)
+    )
+    else false
+  end
+$$;
+
+comment on function fleet.is_id_list(jsonb) is 'Whether this is a JSON list of ids.';
+revoke all on function fleet.is_id_list(jsonb) from public, anon, authenticated, service_role;
+
 create or replace function fleet.spec_type_problems(p_spec jsonb)
 returns table (field text, problem text, hint text)
 language sql
@@ -91,10 +110,7 @@ as $$
   join jsonb_each(p_spec) as e on e.key = x.key
   where x.kind = 'ids'
     and jsonb_typeof(e.value) <> 'null'
-    and (
-      jsonb_typeof(e.value) <> 'array'
-      or jsonb_path_exists(e.value, 'lax $ ? (@.type() == "array")[*] ? (@.type() != "number" || @.floor() != @ || @ < 1 || @ > 9007199254740991)')
-    )
+    and not fleet.is_id_list(e.value)
   union all
   select n.field, n.problem, n.hint
   from expected as x

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from pgfleet_local.settings import LocalError
+
 NEWEST, OLDEST = 18, 15
 
 
-class BinariesError(Exception):
+class BinariesError(LocalError):
     """No Postgres server of a version that we support is installed."""
 
 
@@ -48,21 +50,23 @@ class Binaries:
         return any((self.library_folder / f"{name}{end}").exists() for end in (".so", ".dylib"))
 
 
-def find_binaries() -> Binaries:
-    """Find the newest installed Postgres, preferring one that has pg_cron.
+def find_binaries(version: int | None = None) -> Binaries:
+    """Find the newest installed Postgres that has pg_cron, or just the newest.
 
+    A version limits the search to that one, which is what an existing data folder needs.
     PGFLEET_LOCAL_PG_BIN names the folder of its programs where they are in an unusual place.
     """
     given = os.environ.get("PGFLEET_LOCAL_PG_BIN")
+    oldest, newest = (version, version) if version else (OLDEST, NEWEST)
     found = [
-        Binaries(folder, version)
+        Binaries(folder, its_version)
         for folder in ([Path(given)] if given else _folders())
-        if OLDEST <= (version := _version(folder)) <= NEWEST
+        if oldest <= (its_version := _version(folder)) <= newest
     ]
     if not found:
-        where = given or "the usual folders and on the PATH"
+        wanted = f"{oldest}" if version else f"{oldest} to {newest}"
         raise BinariesError(
-            f"no Postgres server {OLDEST} to {NEWEST} found in {where}; "
+            f"no Postgres server {wanted} found in {given or 'the usual folders and on the PATH'}; "
             "install one (scripts/setup does it on Debian and Ubuntu) "
             "or name its programs' folder in PGFLEET_LOCAL_PG_BIN"
         )

@@ -12,7 +12,7 @@ from typing import LiteralString
 
 import psycopg
 
-from pgfleet_local.settings import DatabasePrivileges
+from pgfleet_local.settings import DatabasePrivileges, LocalError
 
 # Order matters: schemas and default privileges first, guards after what they guard.
 DATABASE_FILES = (
@@ -25,7 +25,7 @@ DATABASE_FILES = (
 )
 
 
-class BootstrapError(Exception):
+class BootstrapError(LocalError):
     """The server lacks something without which it cannot behave as a hosted project."""
 
 

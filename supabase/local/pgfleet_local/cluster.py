@@ -28,7 +28,7 @@ from pgfleet_local.processes import (
     spawn,
     wait_gone,
 )
-from pgfleet_local.settings import HOST, StackSettings, is_reachable
+from pgfleet_local.settings import HOST, LocalError, StackSettings, is_reachable
 
 ADMIN = "supabase_admin"
 StopMode = Literal["smart", "fast", "immediate"]
@@ -41,7 +41,7 @@ STOP_SIGNALS = {
 LONGEST_SOCKET_FOLDER = 85
 
 
-class ClusterError(Exception):
+class ClusterError(LocalError):
     """The cluster could not be created, started or stopped."""
 
 
@@ -54,9 +54,9 @@ class Cluster:
 
     def __init__(self, settings: StackSettings, binaries: Binaries | None = None) -> None:
         self.settings = settings
-        self.binaries = binaries or find_binaries()
-        self.account = server_account()
         self.folder = settings.data_dir / "postgres"
+        self.binaries = binaries or find_binaries(self._made_with())
+        self.account = server_account()
         self.log = settings.data_dir / "postgres.log"
         self.socket_dir = self._socket_folder()
         self._server: subprocess.Popen[bytes] | None = None
@@ -160,6 +160,13 @@ class Cluster:
             wait_gone(survivors, 5)
         # The number in it may belong to a stranger by now; Postgres would refuse to start.
         (self.folder / "postmaster.pid").unlink(missing_ok=True)
+
+    def _made_with(self) -> int | None:
+        """Give the version that made the data folder; no other one can serve it."""
+        try:
+            return int((self.folder / "PG_VERSION").read_text())
+        except (OSError, ValueError):
+            return None
 
     def _socket_folder(self) -> Path:
         folder = self.settings.data_dir / "socket"

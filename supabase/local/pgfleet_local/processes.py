@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+from pgfleet_local.settings import LocalError
 
-class ProcessError(Exception):
+
+class ProcessError(LocalError):
     """A process could not be started or did not do what it was started for."""
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,11 @@ HOST = "127.0.0.1"
 DatabasePrivileges = Literal["new", "old"]
 
 
-class SettingsError(Exception):
+class LocalError(Exception):
+    """The local platform cannot do what it was asked; the base of all its errors."""
+
+
+class SettingsError(LocalError):
     """A setting has a value that the local platform cannot work with."""
 
 
@@ -64,15 +70,18 @@ class StackSettings:
             net_pace=_switch(env, "PGFLEET_LOCAL_NET_PACE", False),
             durable=_switch(env, "PGFLEET_LOCAL_DURABLE", True),
             max_connections=_number(env, "PGFLEET_LOCAL_MAX_CONNECTIONS", 120, 10_000),
-            password_seed=kept["password_seed"],
+            password_seed=env.get("PGFLEET_LOCAL_PASSWORD_SEED") or kept["password_seed"],
             jwks=_jwks(env.get("PGFLEET_LOCAL_JWKS")),
         )
 
     def environment(self) -> dict[str, str]:
         """Give the variables from which a child process reads the same settings."""
+        keys = {"PGFLEET_LOCAL_JWKS": json.dumps(dict(self.jwks))} if self.jwks else {}
         return {
+            **keys,
             "PGFLEET_LOCAL_DATA_DIR": str(self.data_dir),
             "PGFLEET_LOCAL_JWT_SECRET": self.jwt_secret,
+            "PGFLEET_LOCAL_PASSWORD_SEED": self.password_seed or self.jwt_secret,
             "PGFLEET_LOCAL_API_PORT": str(self.api_port),
             "PGFLEET_LOCAL_DB_PORT": str(self.db_port),
             "PGFLEET_LOCAL_DEFAULT_PRIVILEGES": self.default_privileges,
@@ -157,16 +166,17 @@ def is_reachable(folder: Path) -> bool:
 def _kept_secrets(data_dir: Path) -> dict[str, str]:
     """Read the secrets of a data folder, making them at the first use."""
     path = data_dir / "secrets.json"
-    data_dir.mkdir(parents=True, exist_ok=True)
-    made = {"jwt_secret": secrets.token_hex(32), "password_seed": secrets.token_hex(32)}
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        kept = json.loads(path.read_text())
-        return {name: str(kept[name]) for name in made}
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(made, file)
-    return made
+    names = ("jwt_secret", "password_seed")
+    if not path.exists():
+        data_dir.mkdir(parents=True, exist_ok=True)
+        # Made aside and linked: nobody ever reads half a file or replaces another's secrets.
+        with tempfile.NamedTemporaryFile("w", dir=data_dir, prefix=".secrets-") as file:
+            json.dump({name: secrets.token_hex(32) for name in names}, file)
+            file.flush()
+            with contextlib.suppress(FileExistsError):
+                os.link(file.name, path)
+    kept = json.loads(path.read_text())
+    return {name: str(kept[name]) for name in names}
 
 
 def _number(env: Mapping[str, str], name: str, default: int, highest: int) -> int:
@@ -189,13 +199,15 @@ def _switch(env: Mapping[str, str], name: str, default: bool) -> bool:
     raise SettingsError(f"{name} is {text!r}, it can be 'on' or 'off'")
 
 
-def _jwks(path: str | None) -> Mapping[str, Any] | None:
-    if not path:
+def _jwks(given: str | None) -> Mapping[str, Any] | None:
+    """Read a JWKS, given as itself or as the path of a file."""
+    if not given:
         return None
     try:
-        keys = json.loads(Path(path).expanduser().read_text())
+        is_path = not given.lstrip().startswith("{")
+        keys = json.loads(Path(given).expanduser().read_text() if is_path else given)
     except (OSError, ValueError) as error:
-        raise SettingsError(f"PGFLEET_LOCAL_JWKS: cannot read {path}: {error}") from error
+        raise SettingsError(f"PGFLEET_LOCAL_JWKS: cannot read a JWKS from it: {error}") from error
     if not isinstance(keys, dict) or not isinstance(keys.get("keys"), list):
-        raise SettingsError(f"PGFLEET_LOCAL_JWKS: {path} is not a JWKS, it has no list `keys`")
+        raise SettingsError("PGFLEET_LOCAL_JWKS: that is not a JWKS, it has no list `keys`")
     return keys
