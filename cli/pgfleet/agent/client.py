@@ -1,0 +1,190 @@
+"""The calls that a device makes, on the official client, with token renewal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import httpx
+from supabase import AsyncClient, AsyncClientOptions, PostgrestAPIError
+
+from pgfleet.agent.credentials import Credentials
+from pgfleet.agent.enroll import Token, facts, fetch_token
+from pgfleet.agent.http import refusal, unreachable
+from pgfleet.agent.journal import Outcome
+from pgfleet.agent.settings import AgentSettings
+from pgfleet.errors import NotAllowed, NotSignedIn, Unavailable
+
+logger = logging.getLogger(__name__)
+
+# A request signed with less than this left could arrive too late.
+_MARGIN_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Hold one leased command as the server handed it out."""
+
+    command_id: int
+    command_type: str
+    payload: dict[str, Any]
+    attempt: int
+    rerun_safe: bool
+    timeout_seconds: float | None
+    lease_seconds: float
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Command:
+        """Read one row of `claim_commands`."""
+        timeout = row.get("timeout_seconds")
+        return cls(
+            command_id=int(row["command_id"]),
+            command_type=str(row["command_type"]),
+            payload=row["payload"] if isinstance(row["payload"], dict) else {},
+            attempt=int(row["attempt"]),
+            rerun_safe=bool(row["rerun_safe"]),
+            timeout_seconds=None if timeout is None else float(timeout),
+            lease_seconds=float(row["lease_seconds"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Hold what the server said to a finish, an extension or a release."""
+
+    accepted: bool
+    reason: str | None = None
+    status: str | None = None
+    retry_at: datetime | None = None
+
+    @classmethod
+    def from_json(cls, found: object) -> Answer:
+        """Read the jsonb that these functions return."""
+        if not isinstance(found, dict) or "accepted" not in found:
+            raise Unavailable(f"the server gave an answer that says nothing: {found!r}")
+        retry_at = found.get("retry_at")
+        return cls(
+            accepted=bool(found["accepted"]),
+            reason=found.get("reason"),
+            status=found.get("status"),
+            retry_at=None if retry_at is None else datetime.fromisoformat(retry_at),
+        )
+
+
+class DeviceClient:
+    """Speak for one device; every call renews the token when that is needed.
+
+    Calls raise FleetError: transient ones may be repeated, `IdentityRefused` is the end.
+    """
+
+    def __init__(
+        self, found: Credentials, settings: AgentSettings, http: httpx.AsyncClient
+    ) -> None:
+        self.credentials = found
+        self.topic = found.topic
+        self._settings = settings
+        self._http = http
+        self._supabase = AsyncClient(
+            settings.url,
+            settings.anon_key,
+            AsyncClientOptions(httpx_client=http, auto_refresh_token=False, persist_session=False),
+        )
+        self._token: Token | None = None
+        self._renewing = asyncio.Lock()
+
+    async def token(self, *, newer_than: Token | None = None, life_left: float = 0.0) -> Token:
+        """Give a token that is good for a while, asking for a new one when needed.
+
+        `newer_than` is one that did not work; `life_left` the share of its life that must
+        remain.
+        """
+        async with self._renewing:
+            present = self._token
+            if (
+                present is None
+                or present is newer_than
+                or present.remaining
+                < max(min(_MARGIN_SECONDS, present.lifetime / 4), life_left * present.lifetime)
+            ):
+                present, self.topic = await fetch_token(
+                    self.credentials, self._settings, self._http
+                )
+                self._token = present
+                logger.debug("a new token, good for %.0f s", present.lifetime)
+            return present
+
+    async def claim(self, limit: int, journal_id: str) -> list[Command]:
+        """Lease up to `limit` commands under this journal."""
+        rows = await self._call("claim_commands", {"p_limit": limit, "p_journal": journal_id})
+        return [Command.from_row(row) for row in rows or []]
+
+    async def finish(self, command_id: int, attempt: int, outcome: Outcome) -> Answer:
+        """Report how an attempt ended."""
+        params = {
+            "p_command_id": command_id,
+            "p_attempt": attempt,
+            "p_status": outcome.status,
+            "p_result": outcome.result,
+            "p_error": outcome.error,
+            "p_reason": outcome.reason,
+        }
+        return Answer.from_json(await self._call("finish_command", params))
+
+    async def extend(self, command_id: int, attempt: int) -> Answer:
+        """Ask for more time for a running attempt."""
+        params = {"p_command_id": command_id, "p_attempt": attempt}
+        return Answer.from_json(await self._call("extend_command", params))
+
+    async def release(self, command_id: int, attempt: int) -> Answer:
+        """Give back a command that was not started."""
+        params = {"p_command_id": command_id, "p_attempt": attempt}
+        return Answer.from_json(await self._call("release_command", params))
+
+    async def checkin(self) -> dict[str, Any]:
+        """Tell the server what this device is, and hear what it wants."""
+        answer = await self._call("device_checkin", {"p_facts": facts()})
+        return answer if isinstance(answer, dict) else {}
+
+    async def _call(self, function: str, params: dict[str, Any]) -> Any:
+        token = await self.token()
+        try:
+            return await self._post(function, params, token)
+        except (NotSignedIn, NotAllowed) as error:
+            # The token has ended by the server's clock, or it names an identity that the
+            # device had before it was re-keyed or retired: the token endpoint knows which.
+            logger.debug("%s: %s; asking for a new token", function, error.message)
+            return await self._post(function, params, await self.token(newer_than=token))
+
+    async def _post(self, function: str, params: dict[str, Any], token: Token) -> Any:
+        self._supabase.postgrest.auth(token.value)
+        try:
+            return (await self._supabase.rpc(function, params).execute()).data
+        except PostgrestAPIError as error:
+            raise refusal(
+                _status_of(error),
+                error.code,
+                error.message,
+                details=None if error.details is None else str(error.details),
+                hint=error.hint,
+            ) from error
+        except httpx.HTTPError as error:
+            raise unreachable(f"{self._settings.url}/rest/v1/rpc/{function}", error) from error
+
+
+def _status_of(error: PostgrestAPIError) -> int:
+    """Find the HTTP status again, which the official client keeps only in part."""
+    code = error.code or ""
+    if code.isdigit() and len(code) == 3:
+        return int(code)
+    if code.startswith("PT") and code[2:].isdigit():
+        return int(code[2:])
+    if code in ("PGRST301", "PGRST302", "PGRST303"):
+        return 401
+    if code in ("PGRST000", "PGRST001", "PGRST002", "PGRST003") or code[:2] in ("53", "08"):
+        return 503
+    if code[:2] in ("40", "55", "57", "XX"):
+        return 500
+    return {"42501": 403, "PGRST202": 404, "42883": 404}.get(code, 400)

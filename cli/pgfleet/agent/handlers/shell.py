@@ -1,0 +1,88 @@
+"""`run_command`: what an operator types, run on the device, when its owner allowed it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from typing import Any
+
+from pgfleet.agent.handlers.interface import (
+    HandlerContext,
+    HandlerFailed,
+    Reason,
+    invalid_payload,
+    seconds_of,
+    text_of,
+    unsupported,
+)
+from pgfleet.agent.handlers.process import run_process
+
+_SHELLS: dict[str, tuple[str, ...]] = {
+    "sh": ("sh", "-c"),
+    "bash": ("bash", "-c"),
+    "zsh": ("zsh", "-c"),
+    "cmd": ("cmd", "/d", "/s", "/c"),
+    "powershell": ("powershell", "-NoProfile", "-NonInteractive", "-Command"),
+    "pwsh": ("pwsh", "-NoProfile", "-NonInteractive", "-Command"),
+}
+
+_LONGEST_SECONDS = 24 * 3600.0
+
+
+async def run_command(context: HandlerContext, payload: dict[str, Any]) -> dict[str, Any]:
+    """Run `command`, a text for a shell or a list of words without one.
+
+    Payload: {"command": text | [text], "shell"?: name, "timeout"?: seconds}.
+    """
+    argv = _words(payload)
+    timeout = seconds_of(payload, "timeout", default=_LONGEST_SECONDS, limit=_LONGEST_SECONDS)
+    try:
+        async with asyncio.timeout(timeout):
+            done = await run_process(argv, limit=context.output_limit)
+    except TimeoutError as error:
+        raise HandlerFailed(
+            f"the command did not end within {timeout:g} s", Reason.TIMEOUT
+        ) from error
+    except OSError as error:
+        raise HandlerFailed(f"{argv[0]} cannot be run: {error.strerror or error}") from error
+    result = {
+        "exit_code": done.exit_code,
+        "stdout": done.stdout,
+        "stderr": done.stderr,
+        "truncated": done.truncated,
+    }
+    if done.exit_code != 0:
+        message = f"exit code {done.exit_code}"
+        if done.last_words:
+            message += f": {done.last_words[:500]}"
+        raise HandlerFailed(message, result=result)
+    return result
+
+
+async def refuse_command(context: HandlerContext, payload: dict[str, Any]) -> None:
+    """Say that this device does not run commands from outside."""
+    raise HandlerFailed(
+        "this device does not allow run_command; "
+        "its agent must be started with --allow-run-command",
+        Reason.FORBIDDEN,
+    )
+
+
+def _words(payload: dict[str, Any]) -> list[str]:
+    command = payload.get("command")
+    if isinstance(command, list):
+        if not command or not all(isinstance(word, str) for word in command):
+            raise invalid_payload("command must be a text or a list of texts")
+        if "shell" in payload:
+            raise invalid_payload("shell needs command as one text, not as a list")
+        return list(command)
+    line = text_of(payload, "command")
+    name = text_of(payload, "shell", default="powershell" if sys.platform == "win32" else "sh")
+    if name not in _SHELLS:
+        raise invalid_payload(f"shell must be one of {', '.join(sorted(_SHELLS))}")
+    program, *options = _SHELLS[name]
+    found = shutil.which(program)
+    if found is None:
+        raise unsupported(f"this device has no {program}")
+    return [found, *options, line]
