@@ -74,6 +74,50 @@ comment on function fleet.zone_transitions(text, bigint, bigint) is
 revoke all on function fleet.zone_transitions(text, bigint, bigint) from public, anon, authenticated, service_role;
 grant execute on function fleet.zone_transitions(text, bigint, bigint) to authenticated, service_role;
 
+create or replace function fleet.zone_clock(p_timezone text)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- Postgres reads these four names as abbreviations with one fixed offset. Where the server has the zones of the same
+  -- name under posix/ those are exact, elsewhere a city is that has kept the same rules since the seventies.
+  if p_timezone not in ('CET', 'EET', 'MET', 'WET') then
+    return p_timezone;
+  end if;
+  return fleet.existing_zone('posix/' || p_timezone, case p_timezone
+    when 'EET' then 'Europe/Athens'
+    when 'WET' then 'Europe/Lisbon'
+    else 'Europe/Brussels'
+  end);
+end;
+$$;
+
+comment on function fleet.zone_clock(text) is
+  'The name by which Postgres finds the clock of an IANA zone, which is the zone''s own name but for four old ones.';
+revoke all on function fleet.zone_clock(text) from public, anon, authenticated, service_role;
+grant execute on function fleet.zone_clock(text) to authenticated, service_role;
+
+create or replace function fleet.existing_zone(p_first text, p_second text)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  perform timestamptz 'epoch' at time zone p_first;
+  return p_first;
+exception
+  when invalid_parameter_value then
+    return p_second;
+end;
+$$;
+
+comment on function fleet.existing_zone(text, text) is 'The first of two zones if this server has it, else the second.';
+revoke all on function fleet.existing_zone(text, text) from public, anon, authenticated, service_role;
+grant execute on function fleet.existing_zone(text, text) to authenticated, service_role;
+
 create or replace function fleet.local_to_instant(p_local timestamp, p_timezone text)
 returns timestamptz
 language plpgsql
@@ -82,7 +126,8 @@ parallel safe
 set search_path = ''
 as $$
 declare
-  v_instant    timestamptz := p_local at time zone p_timezone;
+  v_clock      text := fleet.zone_clock(p_timezone);
+  v_instant    timestamptz := p_local at time zone v_clock;
   v_epoch      bigint := floor(date_part('epoch', v_instant))::bigint;
   v_transition record;
 begin
@@ -90,9 +135,9 @@ begin
   -- here, as in every recurrence by default, a skipped time is the first instant after, a repeated one the first.
   for v_transition in
     select t.changed_at, t.offset_before, t.offset_after
-    from fleet.zone_transitions(p_timezone, v_epoch - 90000, v_epoch + 90000) as t
+    from fleet.zone_transitions(v_clock, v_epoch - 90000, v_epoch + 90000) as t
   loop
-    if (v_instant at time zone p_timezone) <> p_local then
+    if (v_instant at time zone v_clock) <> p_local then
       return to_timestamp(v_transition.changed_at);
     elsif v_transition.offset_after < v_transition.offset_before
       and v_instant >= to_timestamp(v_transition.changed_at)

@@ -127,51 +127,6 @@ comment on function fleet.cron_field_problem(integer, text[]) is 'Says what one 
 revoke all on function fleet.cron_field_problem(integer, text[]) from public, anon, authenticated, service_role;
 grant execute on function fleet.cron_field_problem(integer, text[]) to authenticated, service_role;
 
-create or replace function fleet.is_cron_day(
-  p_day integer,
-  p_month_length integer,
-  p_first_weekday integer,
-  p_month_days integer[],
-  p_weekdays integer[],
-  p_both_days boolean
-)
-returns boolean
-language plpgsql
-immutable
-parallel safe
-set search_path = ''
-as $$
-declare
-  -- Monday is 1 and Sunday 7, as in the codes of nth weekdays.
-  v_weekday     integer := (p_first_weekday + p_day - 1) % 7 + 1;
-  v_on_day      boolean;
-  v_on_weekday  boolean;
-begin
-  v_on_day := p_day = any (p_month_days)
-    or 100 + p_month_length - p_day = any (p_month_days)
-    or exists (
-      select 1
-      from unnest(p_month_days) as d
-      where d >= 200
-        and p_day = fleet.nearest_working_day(d - 200, p_month_length, p_first_weekday)
-    );
-
-  v_on_weekday := v_weekday = any (p_weekdays)
-    or v_weekday % 7 = any (p_weekdays)
-    or 10 * v_weekday + (p_day + 6) / 7 = any (p_weekdays)
-    or (p_day + 7 > p_month_length and 90 + v_weekday = any (p_weekdays));
-
-  return case when p_both_days then v_on_day and v_on_weekday else v_on_day or v_on_weekday end;
-end;
-$$;
-
-comment on function fleet.is_cron_day(integer, integer, integer, integer[], integer[], boolean) is
-  'Whether the day fields of a cron expression match day p_day of a month with this length and first weekday (0 = Monday).';
-revoke all on function fleet.is_cron_day(integer, integer, integer, integer[], integer[], boolean)
-  from public, anon, authenticated, service_role;
-grant execute on function fleet.is_cron_day(integer, integer, integer, integer[], integer[], boolean)
-  to authenticated, service_role;
-
 create or replace function fleet.nearest_working_day(
   p_day integer,
   p_month_length integer,
@@ -227,21 +182,41 @@ begin
     );
   end if;
 
+  -- Weekdays count from 1 (Monday) to 7 here, as in the codes of nth weekdays.
   return (
     select string_agg(
       case
         when d > m.length then '0'
-        when fleet.is_cron_day(d, m.length, w, p_month_days, p_weekdays, p_both_days) then '1'
+        when case
+          when p_both_days then d = any (m.days) and w.codes && p_weekdays
+          else d = any (m.days) or w.codes && p_weekdays
+        end then '1'
         else '0'
       end,
-      '' order by w, m.length, d
+      '' order by m.first_weekday, m.length, d
     )
-    from generate_series(
-      0,
-      case when v_ignores_weekdays and p_month_days[cardinality(p_month_days)] < 200 then 0 else 6 end
-    ) as w
-    cross join (values (28), (29), (30), (31)) as m (length)
+    from (
+      select f.first_weekday, l.length, array(
+        select case
+          when v <= 31 then v
+          when v < 200 then l.length - (v - 100)
+          else fleet.nearest_working_day(v - 200, l.length, f.first_weekday)
+        end
+        from unnest(p_month_days) as v
+      ) as days
+      from generate_series(
+        0,
+        case when v_ignores_weekdays and p_month_days[cardinality(p_month_days)] < 200 then 0 else 6 end
+      ) as f (first_weekday)
+      cross join (values (28), (29), (30), (31)) as l (length)
+    ) as m
     cross join generate_series(1, 31) as d
+    cross join lateral (select (m.first_weekday + d - 1) % 7 + 1 as number) as n
+    cross join lateral (
+      select array[
+        n.number, n.number % 7, 10 * n.number + (d + 6) / 7, case when d + 7 > m.length then 90 + n.number else -1 end
+      ] as codes
+    ) as w
   );
 end;
 $$;

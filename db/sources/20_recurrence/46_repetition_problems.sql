@@ -134,7 +134,8 @@ begin
   problem := v_cron.problem;
   hint := v_cron.hint;
 
-  if problem is null and not fleet.has_cron_day(
+  -- A plain day up to the 28th comes every month, on every weekday in time.
+  if problem is null and not (v_cron.month_days[1] <= 28 and v_cron.weekdays[1] <= 7) and not fleet.has_cron_day(
     fleet.month_day_mask(v_cron.month_days, v_cron.weekdays, v_cron.both_days), v_cron.months
   ) then
     problem := 'no day ever matches the day-of-month, month and day-of-week fields';

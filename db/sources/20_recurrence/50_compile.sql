@@ -2,6 +2,7 @@
 --
 -- Beside what was asked for (type, timezone, start, end, config, gap, fold) the compiled object holds
 --   kind             once, interval or calendar
+--   clock            the zone as Postgres must be told it (see fleet.zone_clock)
 --   interval_seconds for an interval
 --   day_rule         how the days of a calendar recurrence are found:
 --                      every: each every-th day from day number anchor
@@ -56,6 +57,7 @@ begin
   return jsonb_build_object(
     'type', v_type,
     'timezone', p_timezone,
+    'clock', fleet.zone_clock(p_timezone),
     'start', fleet.instant_text(p_start),
     'end', fleet.instant_text(v_end),
     'config', v_config,
@@ -65,7 +67,7 @@ begin
     when 'once' then '{"kind": "once"}'::jsonb
     when 'interval' then jsonb_build_object('kind', 'interval', 'interval_seconds', fleet.interval_seconds(v_config))
     when 'cron' then fleet.compiled_cron(v_config ->> 'cron_expression', p_gap, p_fold)
-    else fleet.compiled_calendar(v_type, v_config, p_start at time zone p_timezone, p_gap, p_fold)
+    else fleet.compiled_calendar(v_type, v_config, p_start at time zone fleet.zone_clock(p_timezone), p_gap, p_fold)
   end;
 end;
 $$;

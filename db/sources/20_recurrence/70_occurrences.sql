@@ -1,5 +1,4 @@
--- Every occurrence in a window. Between two changes of the clocks local time and elapsed time run side by side, so
--- each such span is computed at once; the rules for skipped and repeated times only decide where spans begin and end.
+-- Every occurrence in a window.
 
 create or replace function fleet.occurrences(p_recurrence jsonb, p_from timestamptz, p_to timestamptz)
 returns setof timestamptz
@@ -116,57 +115,40 @@ parallel safe
 set search_path = ''
 as $$
 declare
-  v_zone   text := p_recurrence ->> 'timezone';
-  v_gap    text := p_recurrence ->> 'resolve_gap';
-  v_fold   text := p_recurrence ->> 'resolve_fold';
-  -- From the Unix epoch to the day from which local seconds count.
-  c_epoch  constant bigint := 62135596800;
-  v_since  bigint := p_from;
-  v_offset bigint := c_epoch + fleet.utc_offset(v_zone, p_from - 90000);
-  v_hold   bigint;
-  v_change record;
+  v_span record;
 begin
-  -- Changes up to a day outside the window matter: a time repeated or skipped there may belong to this window.
-  for v_change in
-    select t.changed_at, t.offset_before, t.offset_after
-    from fleet.zone_transitions(v_zone, p_from - 90000, p_to + 90000) as t
+  for v_span in
+    select * from fleet.clock_spans(
+      p_recurrence ->> 'clock', p_recurrence ->> 'resolve_gap', p_recurrence ->> 'resolve_fold', p_from, p_to
+    )
   loop
-    -- Under fold = second the first pass of the repeated time stays silent.
-    v_hold := case
-      when v_fold = 'second' then greatest(v_change.offset_before - v_change.offset_after, 0)
-      else 0
-    end;
-    return query
-      select s.slot - v_offset
-      from fleet.matching_slots(
-        p_recurrence, v_since + v_offset, least(p_to, v_change.changed_at - v_hold) + v_offset
-      ) as s (slot);
-
-    v_since := greatest(p_from, v_change.changed_at);
-    v_offset := c_epoch + v_change.offset_after;
-
-    if v_change.offset_after < v_change.offset_before then
-      -- Under fold = first the second pass does.
-      if v_fold = 'first' then
-        v_since := greatest(p_from, v_change.changed_at + v_change.offset_before - v_change.offset_after);
-      end if;
-    elsif v_gap <> 'skip' then
+    if v_span.skipped_shift is null then
       return query
-        select g.epoch
-        from fleet.gap_occurrences(
-          p_recurrence, v_gap, v_change.changed_at, v_change.offset_before, v_change.offset_after
-        ) as g (epoch)
-        where g.epoch >= p_from
-          and g.epoch < p_to;
-      v_since := greatest(
-        p_from, fleet.gap_end(v_gap, v_change.changed_at, v_change.offset_before, v_change.offset_after)
-      );
+        select s.slot - v_span.shift
+        from fleet.matching_slots(
+          p_recurrence, v_span.begins_at + v_span.shift, v_span.ends_at + v_span.shift
+        ) as s (slot);
+
+    elsif v_span.is_one_instant then
+      if fleet.next_slot(p_recurrence, v_span.begins_at + v_span.skipped_shift) < v_span.ends_at + v_span.shift then
+        return next v_span.ends_at - 1;
+      end if;
+
+    else
+      -- What was skipped meets what runs at that time anyway: each instant once.
+      return query
+        select s.slot - v_span.shift
+        from fleet.matching_slots(
+          p_recurrence, v_span.begins_at + v_span.shift, v_span.ends_at + v_span.shift
+        ) as s (slot)
+        union
+        select s.slot - v_span.skipped_shift
+        from fleet.matching_slots(
+          p_recurrence, v_span.begins_at + v_span.skipped_shift, v_span.ends_at + v_span.skipped_shift
+        ) as s (slot)
+        order by 1;
     end if;
   end loop;
-
-  return query
-    select s.slot - v_offset
-    from fleet.matching_slots(p_recurrence, v_since + v_offset, p_to + v_offset) as s (slot);
 end;
 $$;
 
@@ -175,61 +157,3 @@ comment on function fleet.calendar_occurrences(jsonb, bigint, bigint) is
 revoke all on function fleet.calendar_occurrences(jsonb, bigint, bigint)
   from public, anon, authenticated, service_role;
 grant execute on function fleet.calendar_occurrences(jsonb, bigint, bigint) to authenticated, service_role;
-
-create or replace function fleet.gap_end(p_gap text, p_changed_at bigint, p_before bigint, p_after bigint)
-returns bigint
-language sql
-immutable
-parallel safe
-return p_changed_at + case
-  when p_gap = 'shift' then p_after - p_before
-  -- The first whole minute: cron looks at its table once a minute. The one second keeps that minute from running twice.
-  else (60 - (p_changed_at + p_after) % 60) % 60 + 1
-end;
-
-comment on function fleet.gap_end(text, bigint, bigint, bigint) is
-  'The Unix second up to which what was skipped and what is regular after a gap are taken together.';
-revoke all on function fleet.gap_end(text, bigint, bigint, bigint) from public, anon, authenticated, service_role;
-grant execute on function fleet.gap_end(text, bigint, bigint, bigint) to authenticated, service_role;
-
-create or replace function fleet.gap_occurrences(
-  p_recurrence jsonb,
-  p_gap text,
-  p_changed_at bigint,
-  p_before bigint,
-  p_after bigint
-)
-returns setof bigint
-language sql
-immutable
-parallel safe
-set search_path = ''
-as $$
-  -- What was skipped, moved behind the gap …
-  select case p_gap
-    when 'shift' then s.slot - p_before - 62135596800
-    else fleet.gap_end(p_gap, p_changed_at, p_before, p_after) - 1
-  end
-  from fleet.matching_slots(
-    p_recurrence, p_changed_at + p_before + 62135596800, p_changed_at + p_after + 62135596800
-  ) as s (slot)
-
-  union
-
-  -- … and what runs there anyway, each instant once.
-  select s.slot - p_after - 62135596800
-  from fleet.matching_slots(
-    p_recurrence,
-    p_changed_at + p_after + 62135596800,
-    fleet.gap_end(p_gap, p_changed_at, p_before, p_after) + p_after + 62135596800
-  ) as s (slot)
-
-  order by 1
-$$;
-
-comment on function fleet.gap_occurrences(jsonb, text, bigint, bigint, bigint) is
-  'The occurrences just behind a gap, of skipped and of regular times together.';
-revoke all on function fleet.gap_occurrences(jsonb, text, bigint, bigint, bigint)
-  from public, anon, authenticated, service_role;
-grant execute on function fleet.gap_occurrences(jsonb, text, bigint, bigint, bigint)
-  to authenticated, service_role;

@@ -7,7 +7,7 @@ stable
 set search_path = ''
 as $$
 declare
-  v_zone   text := p_recurrence ->> 'timezone';
+  v_clock  text := p_recurrence ->> 'clock';
   v_gap    text := p_recurrence ->> 'resolve_gap';
   v_fold   text := p_recurrence ->> 'resolve_fold';
   v_epoch  bigint := floor(date_part('epoch', p_instant))::bigint;
@@ -21,7 +21,7 @@ begin
 
   for v_change in
     select t.changed_at, t.offset_before as before, t.offset_after as after
-    from fleet.zone_transitions(v_zone, v_epoch - 90000, v_epoch + 90000) as t
+    from fleet.zone_transitions(v_clock, v_epoch - 90000, v_epoch + 90000) as t
   loop
     if v_change.after > v_change.before then
       if v_gap <> 'skip'

@@ -75,9 +75,9 @@ parallel safe
 set search_path = ''
 as $$
 declare
-  v_zone   text := p_recurrence ->> 'timezone';
+  v_clock  text := p_recurrence ->> 'clock';
   v_epoch  bigint := floor(date_part('epoch', p_after))::bigint;
-  v_offset bigint := fleet.utc_offset(v_zone, v_epoch);
+  v_offset bigint := fleet.utc_offset(v_clock, v_epoch);
   v_local  bigint := v_epoch + v_offset + 62135596800;
   v_slot   bigint := fleet.next_slot(p_recurrence, v_local + 1);
   v_next   bigint;
@@ -89,14 +89,14 @@ begin
   -- Whether the clocks stand still from a day before to a day after: the widest change there was is a day.
   if v_slot - v_local <= 86400 then
     v_next := v_epoch + v_slot - v_local;
-    if fleet.utc_offset(v_zone, v_epoch - 90000) = v_offset and fleet.utc_offset(v_zone, v_next + 90000) = v_offset then
+    if fleet.utc_offset(v_clock, v_epoch - 90000) = v_offset and fleet.utc_offset(v_clock, v_next + 90000) = v_offset then
       return to_timestamp(v_next);
     end if;
-  elsif fleet.utc_offset(v_zone, v_epoch - 90000) = v_offset and fleet.utc_offset(v_zone, v_epoch + 90000) = v_offset then
+  elsif fleet.utc_offset(v_clock, v_epoch - 90000) = v_offset and fleet.utc_offset(v_clock, v_epoch + 90000) = v_offset then
     -- Far away the clocks may have changed and changed back, so there they are looked at anew.
-    v_offset := fleet.utc_offset(v_zone, v_epoch + v_slot - v_local);
+    v_offset := fleet.utc_offset(v_clock, v_epoch + v_slot - v_local);
     v_next := v_slot - 62135596800 - v_offset;
-    if fleet.utc_offset(v_zone, v_next - 90000) = v_offset and fleet.utc_offset(v_zone, v_next + 90000) = v_offset then
+    if fleet.utc_offset(v_clock, v_next - 90000) = v_offset and fleet.utc_offset(v_clock, v_next + 90000) = v_offset then
       return to_timestamp(v_next);
     end if;
   end if;
@@ -119,38 +119,25 @@ parallel safe
 set search_path = ''
 as $$
 declare
-  v_zone  text := p_recurrence ->> 'timezone';
+  v_clock text := p_recurrence ->> 'clock';
   v_from  bigint := p_after + 1;
-  v_width bigint;
   v_found bigint;
   v_slot  bigint;
 begin
-  -- Widening at first, because a recurrence may run each second …
-  foreach v_width in array array[3600, 36000, 216000] loop
-    v_found := (
-      select o.epoch from fleet.calendar_occurrences(p_recurrence, v_from, v_from + v_width) as o (epoch) limit 1
-    );
+  -- Time and again, because under gap = skip a few of the times may not exist.
+  for v_try in 1..500 loop
+    v_found := fleet.first_occurrence(p_recurrence, v_from, v_from + 90000);
     if v_found is not null then
       return to_timestamp(v_found);
     end if;
-    v_from := v_from + v_width;
-  end loop;
 
-  -- … then from one matching day to the next, a few of which may fall out under gap = skip.
-  for v_try in 1..500 loop
-    v_slot := fleet.next_slot(p_recurrence, v_from + fleet.utc_offset(v_zone, v_from) + 62135596800 - 90000);
+    -- Up to shortly before the next time that is named; a day of clocks set back may lie in between.
+    v_from := v_from + 90000;
+    v_slot := fleet.next_slot(p_recurrence, v_from + fleet.utc_offset(v_clock, v_from) + 62135596800 - 90000);
     if v_slot is null then
       return null;
     end if;
-
-    v_from := greatest(v_from, v_slot - 62135596800 - fleet.utc_offset(v_zone, v_slot - 62135596800) - 180000);
-    v_found := (
-      select o.epoch from fleet.calendar_occurrences(p_recurrence, v_from, v_from + 360000) as o (epoch) limit 1
-    );
-    if v_found is not null then
-      return to_timestamp(v_found);
-    end if;
-    v_from := v_from + 360000;
+    v_from := greatest(v_from, v_slot - 62135596800 - 150000);
   end loop;
   return null;
 end;
@@ -160,3 +147,42 @@ comment on function fleet.search_occurrence(jsonb, bigint) is
   'The first occurrence after a Unix second near which the clocks change.';
 revoke all on function fleet.search_occurrence(jsonb, bigint) from public, anon, authenticated, service_role;
 grant execute on function fleet.search_occurrence(jsonb, bigint) to authenticated, service_role;
+
+create or replace function fleet.first_occurrence(p_recurrence jsonb, p_from bigint, p_to bigint)
+returns bigint
+language plpgsql
+immutable
+parallel safe
+set search_path = ''
+as $$
+declare
+  v_span    record;
+  v_slot    bigint;
+  v_skipped bigint;
+begin
+  for v_span in
+    select * from fleet.clock_spans(
+      p_recurrence ->> 'clock', p_recurrence ->> 'resolve_gap', p_recurrence ->> 'resolve_fold', p_from, p_to
+    )
+  loop
+    if v_span.is_one_instant then
+      if fleet.next_slot(p_recurrence, v_span.begins_at + v_span.skipped_shift) < v_span.ends_at + v_span.shift then
+        return v_span.ends_at - 1;
+      end if;
+      continue;
+    end if;
+
+    v_slot := fleet.next_slot(p_recurrence, v_span.begins_at + v_span.shift) - v_span.shift;
+    v_skipped := fleet.next_slot(p_recurrence, v_span.begins_at + v_span.skipped_shift) - v_span.skipped_shift;
+    if least(v_slot, v_skipped) < v_span.ends_at then
+      return least(v_slot, v_skipped);
+    end if;
+  end loop;
+  return null;
+end;
+$$;
+
+comment on function fleet.first_occurrence(jsonb, bigint, bigint) is
+  'The first of fleet.calendar_occurrences in [p_from, p_to), by the same spans; null when there is none.';
+revoke all on function fleet.first_occurrence(jsonb, bigint, bigint) from public, anon, authenticated, service_role;
+grant execute on function fleet.first_occurrence(jsonb, bigint, bigint) to authenticated, service_role;
