@@ -1,0 +1,36 @@
+# Every target sets itself up: virtual environment, Python packages and, on Debian and Ubuntu,
+# PostgreSQL with pg_cron and plpgsql_check. See scripts/setup.
+
+PYTHON := .venv/bin/python
+PGFLEET := .venv/bin/pgfleet
+
+.DEFAULT_GOAL := help
+
+.PHONY: help setup demo test soak lint bench up down
+
+help: ## Show the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+setup: ## Install what is missing, saying so first
+	@scripts/setup
+
+demo: setup ## Show a small fleet at work, and account for every command
+	@$(PGFLEET) demo
+
+test: setup ## Run lint, types and all tests but the long ones
+	@scripts/test
+
+soak: setup ## Kill the gateway, agents and Postgres for 50 rounds (ROUNDS=n)
+	@PGFLEET_SOAK_ROUNDS=$(or $(ROUNDS),50) $(PYTHON) -m pytest -m soak --timeout=7200 -s tests/soak
+
+lint: setup ## Check style and types
+	@scripts/lint
+
+bench: setup ## Measure, with ratios against a plain SQL baseline of the same run
+	@$(PYTHON) tests/bench/run.py
+
+up: setup ## Run the local platform until Ctrl-C
+	@$(PGFLEET) stack up
+
+down: ## Stop the local platform
+	@$(PGFLEET) stack down
