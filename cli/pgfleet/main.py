@@ -35,7 +35,7 @@ _NOUNS: dict[str, _Entry] = {
     "functions": _Entry("pgfleet.functions", "functions", "The HTTP functions."),
     "stack": _Entry("pgfleet.stack", "local", "The local platform: up, down, status."),
     "agent": _Entry("pgfleet.agent.cli", "agent", "The device side: enrol, run, inspect."),
-    "demo": _Entry("pgfleet.demo", "local", "See a small fleet at work."),
+    "demo": _Entry("pgfleet.demo.cli", "local", "See a small fleet at work."),
 }
 
 
