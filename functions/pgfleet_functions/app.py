@@ -1,0 +1,59 @@
+"""The HTTP functions as one ASGI app."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Route
+
+from pgfleet_functions.database import make_pool
+from pgfleet_functions.device_token import device_token
+from pgfleet_functions.enroll_device import enroll_device
+from pgfleet_functions.errors import FunctionError
+from pgfleet_functions.guesses import Guesses
+from pgfleet_functions.health import health
+from pgfleet_functions.http import function_error, http_error, unexpected_error
+from pgfleet_functions.jwt_signing import TokenSigner
+from pgfleet_functions.settings import FunctionSettings
+
+# One line a function; poked ones are made by `pokes.poked_route`.
+ROUTES: tuple[BaseRoute, ...] = (
+    Route("/enroll-device", enroll_device, methods=["POST"]),
+    Route("/device-token", device_token, methods=["POST"]),
+    Route("/health", health, methods=["GET"]),
+)
+
+
+def create_app(settings: FunctionSettings, routes: Sequence[BaseRoute] = ROUTES) -> Starlette:
+    """Return the app; it is mounted at /functions/v1 or served alone.
+
+    Handlers find `pool`, `signer` and `guesses` in `request.app.state`. Raises `SettingsError`
+    for a signing key that cannot be used.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        pool = make_pool(settings.database_url)
+        # Not waited for: the functions come up before the database does, and answer 503.
+        await pool.open(wait=False)
+        app.state.pool = pool
+        try:
+            yield
+        finally:
+            await pool.close()
+
+    app = Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        exception_handlers={
+            FunctionError: function_error,
+            HTTPException: http_error,
+            Exception: unexpected_error,
+        },
+    )
+    app.state.signer = TokenSigner(settings)
+    app.state.guesses = Guesses()
+    return app

@@ -1,0 +1,75 @@
+"""What the functions are told: their database login, and the key that signs device tokens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LONGEST_TTL_SECONDS = 7 * 86_400
+
+
+class SettingsError(Exception):
+    """A setting is missing or has a value that cannot be used; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSettings:
+    """All that the functions need; either a secret or a private key signs the tokens."""
+
+    database_url: str = field(repr=False)
+    jwt_secret: str | None = field(default=None, repr=False)
+    jwt_private_key: str | None = field(default=None, repr=False)
+    jwt_key_id: str | None = None
+    service_role_key: str | None = field(default=None, repr=False)
+    token_ttl_seconds: int = 3600
+    issuer: str = "pgfleet"
+
+    def __post_init__(self) -> None:
+        """Refuse settings with which no token could be signed."""
+        if not self.database_url:
+            raise SettingsError("PGFLEET_FUNCTIONS_DATABASE_URL is not set")
+        if not self.jwt_secret and not self.jwt_private_key:
+            raise SettingsError(
+                "SUPABASE_JWT_SECRET is not set (or PGFLEET_JWT_PRIVATE_KEY, "
+                "for a project with asymmetric signing keys)"
+            )
+        if not 1 <= self.token_ttl_seconds <= LONGEST_TTL_SECONDS:
+            raise SettingsError(
+                f"PGFLEET_TOKEN_TTL_SECONDS is {self.token_ttl_seconds}, "
+                f"it must be 1 to {LONGEST_TTL_SECONDS}"
+            )
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> FunctionSettings:
+        """Read the settings from environment variables, or raise `SettingsError`."""
+        env = os.environ if environ is None else environ
+        return cls(
+            database_url=env.get("PGFLEET_FUNCTIONS_DATABASE_URL", ""),
+            jwt_secret=env.get("PGFLEET_JWT_SECRET") or env.get("SUPABASE_JWT_SECRET") or None,
+            jwt_private_key=_key_text(env.get("PGFLEET_JWT_PRIVATE_KEY")),
+            jwt_key_id=env.get("PGFLEET_JWT_KEY_ID") or None,
+            service_role_key=env.get("SUPABASE_SERVICE_ROLE_KEY") or None,
+            token_ttl_seconds=_seconds(env.get("PGFLEET_TOKEN_TTL_SECONDS") or "3600"),
+            issuer=env.get("PGFLEET_JWT_ISSUER") or "pgfleet",
+        )
+
+
+def _key_text(given: str | None) -> str | None:
+    """Take a private key itself (PEM or JWK) or the path of a file that holds one."""
+    if not given:
+        return None
+    if given.lstrip().startswith(("-----BEGIN", "{")):
+        return given
+    try:
+        return Path(given).expanduser().read_text()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise SettingsError(f"PGFLEET_JWT_PRIVATE_KEY: cannot read the file: {reason}") from error
+
+
+def _seconds(text: str) -> int:
+    if not text.isdecimal():
+        raise SettingsError(f"PGFLEET_TOKEN_TTL_SECONDS is {text!r}, it must be a whole number")
+    return int(text)
