@@ -6,7 +6,6 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable
-from typing import LiteralString
 
 import psycopg
 
@@ -29,10 +28,10 @@ READ_SLOT = (
     "select data from pg_logical_slot_get_binary_changes("
     "%s, null, %s, 'proto_version', '1', 'publication_names', %s)"
 )
-# A commit that does not wait for the disk is announced before the slot can see it. Another commit,
-# one that does wait, pushes it there.
-PUSH_OUT = "select pg_logical_emit_message(true, 'pgfleet', '')::text"
-FLUSHED = "select pg_current_wal_flush_lsn()::text"
+# The slot sees what is flushed. A commit that does not wait for the disk is pushed there by another
+# commit, one that does wait.
+LOG_ENDS = "select pg_current_wal_insert_lsn()::text, pg_current_wal_flush_lsn()::text"
+PUSH_OUT = "select pg_logical_emit_message(true, 'pgfleet', '')"
 PUBLICATIONS = "select pubname::text from pg_publication where pubname = any (%s) order by 1"
 
 
@@ -100,24 +99,22 @@ class ChangeReader:
         seen, check_at = "", loop.time() + PUBLICATION_CHECK_SECONDS
         while True:
             woken = await _wait(connection, self._options.poll_interval)
-            flushed = await _text(connection, FLUSHED)
-            if flushed != seen or woken:
-                seen = flushed
-                found = await self._drain(connection, slot, publications)
-                if woken and not found:
+            written, flushed = await _log_ends(connection)
+            if written != seen or woken:
+                if written != flushed:
                     await connection.execute(PUSH_OUT)
-                    await self._drain(connection, slot, publications)
+                    written, _ = await _log_ends(connection)
+                seen = written
+                await self._drain(connection, slot, publications)
             if loop.time() >= check_at:
                 check_at = loop.time() + PUBLICATION_CHECK_SECONDS
                 if await _publications(connection) != publications:
                     return
 
-    async def _drain(self, connection: Connection, slot: str, publications: list[str]) -> bool:
-        """Read until the slot is empty; tell whether there was anything."""
-        found = False
+    async def _drain(self, connection: Connection, slot: str, publications: list[str]) -> None:
+        """Read until the slot is empty."""
         while await self._read(connection, slot, publications):
-            found = True
-        return found
+            pass
 
     async def _read(self, connection: Connection, slot: str, publications: list[str]) -> bool:
         """Take one batch from the slot and pass its changes on."""
@@ -143,10 +140,11 @@ async def _wait(connection: Connection, seconds: float) -> bool:
     return woken
 
 
-async def _text(connection: Connection, query: LiteralString) -> str:
-    row = await (await connection.execute(query)).fetchone()
+async def _log_ends(connection: Connection) -> tuple[str, str]:
+    """Return how far the log is written, and how far it is flushed."""
+    row = await (await connection.execute(LOG_ENDS)).fetchone()
     assert row is not None
-    return str(row[0])
+    return str(row[0]), str(row[1])
 
 
 async def _publications(connection: Connection) -> list[str]:

@@ -30,8 +30,9 @@ Unreachable = (psycopg.OperationalError, PoolTimeout, OSError)
 class Database:
     """Connections of the role that owns the platform's side; row security does not bind it."""
 
-    def __init__(self, admin_url: str) -> None:
+    def __init__(self, admin_url: str, timeout: float) -> None:
         self._url = admin_url
+        self._timeout = timeout
         self._pool: AsyncConnectionPool[Connection] | None = None
 
     @asynccontextmanager
@@ -42,7 +43,7 @@ class Database:
             connection_class=psycopg.AsyncConnection,
             min_size=1,
             max_size=4,
-            timeout=5.0,
+            timeout=self._timeout,
             open=False,
             check=AsyncConnectionPool.check_connection,
             name="pgfleet-realtime",

@@ -72,7 +72,7 @@ class ChangeDelivery:
         listeners = [
             one
             for one in self._subscriptions.on_table(table.schema, table.name)
-            if one.wants(change.action, change.commit_lsn)
+            if one.wants(change.action, change.xid)
         ]
         if not listeners:
             return

@@ -23,8 +23,8 @@ class Faults:
       meanwhile is lost.
     - `lose_events`, `duplicate_events`, `reorder_events`: what happens to broadcasts and changes.
       Reordering swaps two neighbours, so the first waits for the second.
-    - `frozen`: neither read nor write any more. A ping is still answered until the client has
-      sent one more frame; after that nothing is.
+    - `frozen`: neither read nor write any more, nor answer pings (this one needs the settings
+      of `uvicorn_options`).
     """
 
     refuse_status: int | None = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pgfleet_local.realtime.faults import Faults
+from pgfleet_local.realtime.pings import MutableProtocol
 
 MESSAGES_PUBLICATION = "supabase_realtime_messages_publication"
 CHANGES_PUBLICATION = "supabase_realtime"
@@ -29,6 +30,7 @@ class RealtimeOptions:
     join_error_delay: float = 1.0
     subscribe_delay: float = 0.0
     resubscribe_delay: float = 1.0
+    database_timeout: float = 5.0
     poll_interval: float = 0.1
     changes_per_poll: int = 1000
     faults: Faults = field(default_factory=Faults)
@@ -40,7 +42,7 @@ def uvicorn_options() -> dict[str, Any]:
     It answers pings, sends none, does not compress, and takes frames up to 5 MB.
     """
     return {
-        "ws": "websockets-sansio",
+        "ws": MutableProtocol,
         "ws_max_size": 5_000_000,
         "ws_ping_interval": None,
         "ws_per_message_deflate": False,

@@ -42,7 +42,7 @@ class Change:
     new: Row | None
     identity: Row | None
     committed_at: datetime
-    commit_lsn: int
+    xid: int
 
 
 @dataclass(slots=True)
@@ -54,15 +54,14 @@ class Decoder:
     """
 
     tables: dict[int, TableShape] = field(default_factory=dict)
-    _commit_lsn: int = 0
+    _xid: int = 0
     _committed_at: datetime = EPOCH
 
     def feed(self, message: bytes) -> Iterator[tuple[TableShape, bytes]]:
         """Take one message; yield the table and the message when a row changed."""
         kind = message[:1]
         if kind == b"B":
-            lsn, micros, _ = struct.unpack_from("!QqI", message, 1)
-            self._commit_lsn = lsn
+            _, micros, self._xid = struct.unpack_from("!QqI", message, 1)
             self._committed_at = EPOCH + timedelta(microseconds=micros)
         elif kind == b"R":
             table = _read_table(message)
@@ -84,7 +83,7 @@ class Decoder:
                 new = row
             else:
                 identity = row
-        return Change(action, table, new, identity, self._committed_at, self._commit_lsn)
+        return Change(action, table, new, identity, self._committed_at, self._xid)
 
 
 def _read_table(message: bytes) -> TableShape:

@@ -22,6 +22,7 @@ from pgfleet_local.realtime.identity import IdentityError, identify
 from pgfleet_local.realtime.messages import PartitionJanitor, is_message, publish_message
 from pgfleet_local.realtime.options import RealtimeOptions
 from pgfleet_local.realtime.pgoutput import Change, TableShape
+from pgfleet_local.realtime.pings import silence_pings_while
 from pgfleet_local.realtime.protocol import SERIALIZERS, Broadcast, to_json
 from pgfleet_local.realtime.services import Services
 from pgfleet_local.realtime.sockets import Socket
@@ -43,7 +44,7 @@ class Realtime:
         self, admin_url: str, verifier: TokenVerifier, options: RealtimeOptions | None = None
     ) -> None:
         options = options or RealtimeOptions()
-        self._database = Database(admin_url)
+        self._database = Database(admin_url, options.database_timeout)
         self._services = Services(
             options, verifier, Authorizer(self._database), SubscriptionCheck(self._database)
         )
@@ -147,6 +148,7 @@ class Realtime:
             await websocket.send_denial_response(answer)
             return
         await websocket.accept()
+        silence_pings_while(websocket.scope, lambda: self.faults.frozen)
         socket = Socket(self._services, websocket, SERIALIZERS[version], apikey)
         self._sockets.add(socket)
         try:

@@ -78,17 +78,38 @@ def bind(asked: Mapping[str, Any]) -> Binding:
 
 
 @dataclass(frozen=True, slots=True)
+class Horizon:
+    """What was visible when a subscription began; exact, whenever the log reaches the disk."""
+
+    next_xid: int
+    running: frozenset[int]
+
+    @classmethod
+    def parse(cls, snapshot: str) -> Horizon:
+        """Read the text form of a snapshot, `xmin:xmax:running`."""
+        _, next_xid, running = snapshot.split(":")
+        return cls(int(next_xid), frozenset(int(one) for one in running.split(",") if one))
+
+    def is_before(self, xid: int) -> bool:
+        """Tell whether this transaction, numbered in 32 bits, had not committed yet."""
+        distance = (xid - self.next_xid) & 0xFFFFFFFF
+        if distance < 0x80000000:
+            return True
+        return self.next_xid + distance - 0x100000000 in self.running
+
+
+@dataclass(frozen=True, slots=True)
 class Subscription:
-    """A checked binding of a channel, live for what is committed from `after_lsn` on."""
+    """A checked binding of a channel, live for what is committed beyond the horizon."""
 
     channel: Channel
     binding: Binding
     filters: tuple[Filter, ...]
-    after_lsn: int
+    horizon: Horizon
 
-    def wants(self, action: str, commit_lsn: int) -> bool:
+    def wants(self, action: str, xid: int) -> bool:
         """Tell whether this kind of change is asked for and young enough."""
-        return self.binding.action in ("*", action) and commit_lsn >= self.after_lsn
+        return self.binding.action in ("*", action) and self.horizon.is_before(xid)
 
 
 @dataclass(slots=True)
@@ -136,8 +157,8 @@ class SubscriptionCheck:
         for binding in channel.config.bindings:
             checked.append((binding, await self._check(binding, role)))
         async with self._database.connection() as connection:
-            after = await _flushed_lsn(connection)
-        return [Subscription(channel, binding, found, after) for binding, found in checked]
+            horizon = await _horizon(connection)
+        return [Subscription(channel, binding, found, horizon) for binding, found in checked]
 
     async def _check(self, binding: Binding, role: str) -> tuple[Filter, ...]:
         try:
@@ -186,16 +207,11 @@ class SubscriptionCheck:
             return await check_filters(connection, relation, readable, filters)
 
 
-async def _flushed_lsn(connection: Connection) -> int:
-    """Return how far the log is safe.
-
-    What is in the log but not yet flushed is not yet visible either, so a listener that looks
-    at the table after `system` ok would miss it: it counts as later.
-    """
-    cursor = await connection.execute("select pg_current_wal_flush_lsn() - '0/0'::pg_lsn")
-    row = await cursor.fetchone()
+async def _horizon(connection: Connection) -> Horizon:
+    """Return what is visible now: a listener that looks at the table after `system` ok sees it."""
+    row = await (await connection.execute("select pg_current_snapshot()::text")).fetchone()
     assert row is not None
-    return int(str(row[0]))
+    return Horizon.parse(str(row[0]))
 
 
 def _refused(binding: Binding, why: str) -> str:

@@ -1,0 +1,49 @@
+"""Which transactions lie beyond the moment at which a subscription began."""
+
+from __future__ import annotations
+
+import pytest
+
+from pgfleet_local.realtime.filters import Filter, FilterError, parse_filters
+from pgfleet_local.realtime.subscriptions import Horizon, bind
+
+
+@pytest.mark.parametrize(
+    ("xid", "beyond"), [(99, False), (100, True), (104, False), (105, True), (110, True)]
+)
+def test_a_transaction_counts_when_it_was_running_or_had_not_begun(xid: int, beyond: bool) -> None:
+    assert Horizon.parse("100:105:100,102").is_before(xid) is beyond
+
+
+def test_the_horizon_holds_when_transaction_numbers_wrap() -> None:
+    wrap = 2**32
+    horizon = Horizon.parse(f"{wrap - 3}:{wrap + 1}:{wrap - 3}")
+
+    seen = [horizon.is_before(xid % wrap) for xid in (wrap - 3, wrap - 2, wrap, wrap + 1)]
+
+    assert seen == [True, False, False, True]
+
+
+def test_filters_are_split_at_commas_outside_quotes_and_lists() -> None:
+    text = r'a=eq.1,b=in.(x,"y,\"z"),c=not.is.null'
+
+    assert parse_filters(text) == (
+        Filter("a", "eq", ("1",)),
+        Filter("b", "in", ("x", 'y,"z')),
+        Filter("c", "is", ("null",), negated=True),
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "a=1", "=eq.1", "a=in.1", 'a=eq."x', "a=is.maybe", "a=eq.(1"]
+)
+def test_filters_that_cannot_be_read_are_refused(text: str) -> None:
+    with pytest.raises(FilterError):
+        parse_filters(text)
+
+
+def test_equal_bindings_share_an_id_whatever_the_order_of_their_keys() -> None:
+    first = bind({"event": "*", "schema": "public"})
+    second = bind({"schema": "public", "event": "*"})
+
+    assert first.id == second.id != bind({"event": "*", "schema": "api"}).id
