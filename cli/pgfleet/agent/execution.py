@@ -47,13 +47,13 @@ async def execute(
         return Outcome(
             "failed",
             _bounded(failure.result, context.output_limit),
-            _text(failure.message),
+            _message(failure.message),
             failure.reason,
         )
     except Exception as error:
         # Handlers are foreign code: one that breaks must not take the agent with it.
         logger.exception("the handler for %s broke", command.command_type)
-        return Outcome("failed", None, _text(f"{type(error).__name__}: {error}"), Reason.ERROR)
+        return Outcome("failed", None, _message(f"{type(error).__name__}: {error}"), Reason.ERROR)
 
 
 def _bounded(result: Any, limit: int) -> Any:
@@ -63,15 +63,31 @@ def _bounded(result: Any, limit: int) -> Any:
     """
     try:
         encoded = json.dumps(result, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise HandlerFailed(f"the handler's result is not JSON: {error}") from error
-    # jsonb has no NUL, and the program that printed one meant nothing by it.
-    encoded = encoded.replace("\\u0000", "\\ufffd")
     # A program's result holds two streams, each up to the limit, and some words beside them.
     if len(encoded) <= 3 * limit:
-        return json.loads(encoded)
+        return _storable(json.loads(encoded))
     return {"output": encoded[:limit], "truncated": True}
 
 
-def _text(message: str) -> str:
-    return message.replace("\0", "\ufffd")[:_ERROR_LIMIT]
+def _storable(value: Any) -> Any:
+    """Replace what JSON allows in a text and jsonb does not."""
+    match value:
+        case str():
+            return _plain(value)
+        case list():
+            return [_storable(item) for item in value]
+        case dict():
+            return {_plain(key): _storable(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def _plain(text: str) -> str:
+    """Leave out NUL and halves of surrogate pairs."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _message(text: str) -> str:
+    return _plain(text)[:_ERROR_LIMIT]
