@@ -6,8 +6,12 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
+import jwt
 import psycopg
 import pytest
 from psycopg import sql
@@ -56,6 +61,75 @@ class Database:
     def connect(self, role: str = "postgres", **options: Any) -> psycopg.Connection[Any]:
         """Open a connection, which the caller closes."""
         return psycopg.connect(self.url(role), **options)
+
+
+LAUNCHER = """
+import json, sys
+from pgfleet_local.settings import LocalError, StackSettings
+from pgfleet_local.stack import Stack
+
+def say(text): print(text, file=sys.stderr, flush=True)
+
+try:
+    Stack(StackSettings.from_environment(), say).up(lambda d: print(json.dumps(d), flush=True))
+except LocalError as error:
+    sys.exit(f"Error: {error}")
+"""
+
+
+class RunningStack:
+    """A local platform that runs as a process of its own."""
+
+    def __init__(self, settings: StackSettings) -> None:
+        self.settings = settings
+        self.described: dict[str, str] = {}
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self._log = (settings.data_dir / "stack.log").open("a+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", LAUNCHER],
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env={**os.environ, **settings.environment()},
+        )
+
+    def wait_ready(self) -> RunningStack:
+        """Wait until everything answers."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"the platform did not start:\n{self.said()}"
+        self.described = json.loads(line)
+        return self
+
+    def said(self) -> str:
+        """Give what the supervisor has told so far."""
+        return (self.settings.data_dir / "stack.log").read_text()
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the exit code."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for the exit code."""
+        code = self.process.wait(60)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self._log.close()
+        return code
+
+    def url(self, role: str = "postgres") -> str:
+        """Give the URL for postgres, supabase_admin, authenticator or fleet_worker."""
+        return self.settings.url(role)
+
+    def connect(self, role: str = "postgres", **options: Any) -> psycopg.Connection[Any]:
+        """Open a connection, which the caller closes."""
+        return psycopg.connect(self.url(role), **options)
+
+    def token(self, sub: str | UUID, role: str = "authenticated", **claims: Any) -> str:
+        """Sign a token of one hour for a caller of the API."""
+        known = {"sub": str(sub), "role": role, "exp": int(time.time()) + 3600}
+        return jwt.encode({**known, **claims}, self.settings.jwt_secret, algorithm="HS256")
 
 
 @pytest.fixture(scope="session")
@@ -202,6 +276,33 @@ def sign_out() -> Callable[[psycopg.Connection[Any]], None]:
         conn.execute("select set_config('request.jwt.claims', '', true)")
 
     return leave
+
+
+@pytest.fixture(scope="session")
+def stack_settings(fast_folder: Path, free_port: Callable[[], int]) -> Callable[[], StackSettings]:
+    """Give a function that makes settings for another local platform at each call."""
+
+    def make() -> StackSettings:
+        return StackSettings(
+            data_dir=fast_folder / f"stack-{secrets.token_hex(4)}",
+            jwt_secret=secrets.token_hex(32),
+            db_port=free_port(),
+            api_port=free_port(),
+            durable=False,
+            max_connections=60,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stack(stack_settings: Callable[[], StackSettings]) -> Iterator[RunningStack]:
+    """Run the whole local platform, with real pg_cron and all of the API, for the session."""
+    running = RunningStack(stack_settings())
+    try:
+        yield running.wait_ready()
+    finally:
+        running.end()
 
 
 def _janitor(settings: StackSettings, name: str, source: str | None = None) -> DatabaseJanitor:

@@ -147,7 +147,7 @@ class Cluster:
         return pid if is_alive(pid) and is_ours else None
 
     def end_leftovers(self) -> None:
-        """End a server and backends that outlived their supervisor, and drop a stale pid file."""
+        """End a server and backends that outlived their supervisor, and drop stale lock files."""
         pid = self.running_pid()
         if pid is not None:
             end_process(pid, signal.SIGINT)
@@ -158,8 +158,10 @@ class Cluster:
             for survivor in survivors:
                 send(survivor, signal.SIGKILL)
             wait_gone(survivors, 5)
-        # The number in it may belong to a stranger by now; Postgres would refuse to start.
+        # The number in them may belong to a stranger by now; Postgres would refuse to start.
         (self.folder / "postmaster.pid").unlink(missing_ok=True)
+        for file in self.socket_dir.glob(".s.PGSQL.*"):
+            file.unlink(missing_ok=True)
 
     def _made_with(self) -> int | None:
         """Give the version that made the data folder; no other one can serve it."""

@@ -11,7 +11,7 @@ import secrets
 import stat
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -39,14 +39,14 @@ class StackSettings:
     """One local platform, completely described."""
 
     data_dir: Path
-    jwt_secret: str
+    jwt_secret: str = field(repr=False)
     api_port: int = 54321
     db_port: int = 54322
     default_privileges: DatabasePrivileges = "new"
     net_pace: bool = False
     durable: bool = True
     max_connections: int = 120
-    password_seed: str = ""
+    password_seed: str = field(default="", repr=False)
     jwks: Mapping[str, Any] | None = None
 
     @classmethod
