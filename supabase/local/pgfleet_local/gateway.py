@@ -10,8 +10,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import uvicorn
-from pgfleet_functions.app import create_app
-from pgfleet_functions.settings import FunctionSettings
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -19,6 +17,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
+from pgfleet_functions.app import create_app
+from pgfleet_functions.settings import FunctionSettings
 from pgfleet_local.net import NetWorker
 from pgfleet_local.realtime import Realtime, uvicorn_options
 from pgfleet_local.rest import Rest
