@@ -12,14 +12,14 @@ from pgfleet_local.realtime.subscriptions import Horizon, bind
     ("xid", "beyond"), [(99, False), (100, True), (104, False), (105, True), (110, True)]
 )
 def test_a_transaction_counts_when_it_was_running_or_had_not_begun(xid: int, beyond: bool) -> None:
-    assert Horizon.parse("100:105:100,102").is_before(xid) is beyond
+    assert Horizon.parse("100:105:100,102").did_not_see(xid) is beyond
 
 
 def test_the_horizon_holds_when_transaction_numbers_wrap() -> None:
     wrap = 2**32
     horizon = Horizon.parse(f"{wrap - 3}:{wrap + 1}:{wrap - 3}")
 
-    seen = [horizon.is_before(xid % wrap) for xid in (wrap - 3, wrap - 2, wrap, wrap + 1)]
+    seen = [horizon.did_not_see(xid % wrap) for xid in (wrap - 3, wrap - 2, wrap, wrap + 1)]
 
     assert seen == [True, False, False, True]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pgfleet_local.realtime.faults import Faults
-from pgfleet_local.realtime.pings import MutableProtocol
+from pgfleet_local.realtime.transport import MutableProtocol
 
 MESSAGES_PUBLICATION = "supabase_realtime_messages_publication"
 CHANGES_PUBLICATION = "supabase_realtime"

@@ -22,11 +22,11 @@ from pgfleet_local.realtime.identity import IdentityError, identify
 from pgfleet_local.realtime.messages import PartitionJanitor, is_message, publish_message
 from pgfleet_local.realtime.options import RealtimeOptions
 from pgfleet_local.realtime.pgoutput import Change, TableShape
-from pgfleet_local.realtime.pings import silence_pings_while
 from pgfleet_local.realtime.protocol import SERIALIZERS, Broadcast, to_json
 from pgfleet_local.realtime.services import Services
 from pgfleet_local.realtime.sockets import Socket
 from pgfleet_local.realtime.subscriptions import SubscriptionCheck
+from pgfleet_local.realtime.transport import silence_pings_while
 from pgfleet_local.tokens import TokenVerifier
 
 DEFAULT_VERSION = "1.0.0"

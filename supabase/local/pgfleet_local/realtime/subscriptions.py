@@ -90,7 +90,7 @@ class Horizon:
         _, next_xid, running = snapshot.split(":")
         return cls(int(next_xid), frozenset(int(one) for one in running.split(",") if one))
 
-    def is_before(self, xid: int) -> bool:
+    def did_not_see(self, xid: int) -> bool:
         """Tell whether this transaction, numbered in 32 bits, had not committed yet."""
         distance = (xid - self.next_xid) & 0xFFFFFFFF
         if distance < 0x80000000:
@@ -109,7 +109,7 @@ class Subscription:
 
     def wants(self, action: str, xid: int) -> bool:
         """Tell whether this kind of change is asked for and young enough."""
-        return self.binding.action in ("*", action) and self.horizon.is_before(xid)
+        return self.binding.action in ("*", action) and self.horizon.did_not_see(xid)
 
 
 @dataclass(slots=True)

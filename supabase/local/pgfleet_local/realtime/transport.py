@@ -1,20 +1,29 @@
-"""Let a fault stop the answers to WebSocket pings, which otherwise never reach the application."""
+"""uvicorn's WebSocket protocol, with pings that a fault can leave unanswered and a discreet log."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
+# Addresses carry keys, and uvicorn writes every address into its log when a socket is accepted.
+DISCREET = logging.getLogger("uvicorn.error.realtime")
+DISCREET.setLevel(logging.WARNING)
+
 EXTENSION = "pgfleet.pings"
 
 
 class MutableProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's own protocol, except that it can keep a ping's answer to itself."""
+    """A protocol that can keep a ping's answer to itself."""
 
     is_silent: Callable[[], bool] = staticmethod(lambda: False)
+
+    def __init__(self, *settings: Any, **more: Any) -> None:
+        super().__init__(*settings, **more)
+        self.logger = DISCREET
 
     def handle_connect(self, event: Request) -> None:
         """Put itself within reach of the application."""
