@@ -65,6 +65,7 @@ create or replace function fleet.matching_days(p_recurrence jsonb, p_first integ
 returns setof integer
 language plpgsql
 immutable
+strict
 parallel safe
 set search_path = ''
 as $$
@@ -93,20 +94,25 @@ begin
   else
     v_month := fleet.month_of_day(p_first);
     return query
-      select m.first_day + d.day - 1
+      select f.first_day + d.day - 1
       from (
-        select fleet.month_start(g.month) as first_day, fleet.month_start(g.month + 1) as next_first_day
-        from generate_series(
-          v_month + ((v_anchor - v_month) % v_every + v_every) % v_every,
-          fleet.month_of_day(p_last),
-          v_every
-        ) as g (month)
-        where substr(v_flags, g.month % 12 + 1, 1) = '1'
-      ) as m
-      cross join lateral fleet.month_flags(v_mask, m.first_day, m.next_first_day - m.first_day) as f (flags)
-      cross join lateral generate_series(1, length(f.flags)) as d (day)
+        select m.first_day, fleet.month_flags(v_mask, m.first_day, m.length) as flags
+        from (
+          select fleet.month_start(g.month) as first_day, fleet.month_start(g.month + 1) - fleet.month_start(g.month) as length
+          from generate_series(
+            v_month + ((v_anchor - v_month) % v_every + v_every) % v_every,
+            fleet.month_of_day(p_last),
+            v_every
+          ) as g (month)
+          where substr(v_flags, g.month % 12 + 1, 1) = '1'
+          -- Kept apart, so that each month is looked at once.
+          offset 0
+        ) as m
+        offset 0
+      ) as f
+      cross join lateral generate_series(strpos(f.flags, '1'), length(f.flags)) as d (day)
       where substr(f.flags, d.day, 1) = '1'
-        and m.first_day + d.day - 1 between p_first and p_last
+        and f.first_day + d.day - 1 between p_first and p_last
       order by 1;
   end if;
 end;
@@ -121,6 +127,7 @@ create or replace function fleet.matching_slots(p_recurrence jsonb, p_from bigin
 returns setof bigint
 language plpgsql
 immutable
+strict
 parallel safe
 set search_path = ''
 as $$

@@ -4,6 +4,7 @@ create or replace function fleet.next_slot(p_recurrence jsonb, p_from bigint)
 returns bigint
 language plpgsql
 immutable
+strict
 parallel safe
 set search_path = ''
 as $$
@@ -32,6 +33,7 @@ create or replace function fleet.next_time_of_day(p_recurrence jsonb, p_from int
 returns integer
 language plpgsql
 immutable
+strict
 parallel safe
 set search_path = ''
 as $$
@@ -91,6 +93,7 @@ create or replace function fleet.next_matching_day(p_recurrence jsonb, p_day int
 returns integer
 language plpgsql
 immutable
+strict
 parallel safe
 set search_path = ''
 as $$
@@ -143,6 +146,7 @@ create or replace function fleet.next_month_day(p_recurrence jsonb, p_day intege
 returns integer
 language plpgsql
 immutable
+strict
 parallel safe
 set search_path = ''
 as $$
@@ -154,6 +158,8 @@ declare
   v_month  integer := fleet.month_of_day(p_day);
   v_from   integer := p_day;
   v_first  integer;
+  v_length integer;
+  v_flags  text;
   v_place  integer;
 begin
   -- 51 years of months: a leap day on a chosen weekday can be 40 years away.
@@ -163,14 +169,12 @@ begin
     elsif substr(v_months, v_month % 12 + 1, 1) = '0' then
       v_month := v_month + strpos(substr(v_months || v_months, v_month % 12 + 2), '1');
     else
+      -- Step by step: Postgres puts a function's body in place only where its arguments are this simple.
       v_first := fleet.month_start(v_month);
+      v_length := fleet.month_start(v_month + 1) - v_first;
       v_from := greatest(v_from, v_first);
-      v_place := strpos(
-        substr(
-          fleet.month_flags(v_mask, v_first, fleet.month_start(v_month + 1) - v_first), v_from - v_first + 1
-        ),
-        '1'
-      );
+      v_flags := fleet.month_flags(v_mask, v_first, v_length);
+      v_place := strpos(substr(v_flags, v_from - v_first + 1), '1');
       if v_place > 0 then
         return v_from + v_place - 1;
       end if;
