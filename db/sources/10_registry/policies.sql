@@ -9,6 +9,12 @@ grant select, insert, update, delete on table public.owners, public.owner_member
   public.device_group_members, public.enrollment_codes
   to service_role;
 
+-- Identity columns need no right on their sequences; the default privileges of a project would let anybody move them.
+revoke all on sequence public.devices_id_seq, public.device_groups_id_seq, public.enrollment_codes_id_seq
+  from public, anon, authenticated, service_role;
+grant usage, select on sequence public.devices_id_seq, public.device_groups_id_seq, public.enrollment_codes_id_seq
+  to service_role;
+
 -- service_role bypasses row security on Supabase; where it does not, these say the same.
 drop policy if exists owners_all_service_role on public.owners;
 create policy owners_all_service_role on public.owners for all to service_role using (true) with check (true);
@@ -38,7 +44,9 @@ create policy owners_update_admin on public.owners
   using (id = any (array(select fleet.my_owners('admin'))))
   with check (id = any (array(select fleet.my_owners('admin'))));
 
-grant select, insert, update, delete on table public.owner_members to authenticated;
+grant select, delete on table public.owner_members to authenticated;
+grant insert (owner_id, user_id, permissions) on table public.owner_members to authenticated;
+grant update (permissions) on table public.owner_members to authenticated;
 drop policy if exists owner_members_select_member on public.owner_members;
 create policy owner_members_select_member on public.owner_members
   for select to authenticated using (owner_id = any (array(select fleet.my_owners())));

@@ -2,6 +2,8 @@
 
 revoke all on table public.command_types, public.device_commands from public, anon, authenticated, service_role;
 grant select, insert, update, delete on table public.command_types, public.device_commands to service_role;
+revoke all on sequence public.device_commands_id_seq from public, anon, authenticated, service_role;
+grant usage, select on sequence public.device_commands_id_seq to service_role;
 
 drop policy if exists command_types_all_service_role on public.command_types;
 create policy command_types_all_service_role on public.command_types
