@@ -230,11 +230,6 @@ def test_a_command_line_runs_in_a_shell(open_registry: HandlerRegistry) -> None:
     assert done.result == {"exit_code": 0, "stdout": "42\n", "stderr": "no\n", "truncated": False}
 
 
-def test_a_list_of_words_runs_without_a_shell(open_registry: HandlerRegistry) -> None:
-    done = carry_out(open_registry, "run_command", {"command": ["echo", "$HOME; id"]})
-    assert done.result["stdout"] == "$HOME; id\n"
-
-
 def test_a_command_that_fails_keeps_its_output(open_registry: HandlerRegistry) -> None:
     done = carry_out(open_registry, "run_command", {"command": "echo partly; exit 3"})
     assert (done.status, done.reason, done.error) == ("failed", "error", "exit code 3: partly")
@@ -251,10 +246,8 @@ def test_a_command_has_a_time_limit_of_its_own(open_registry: HandlerRegistry) -
     [
         {},
         {"command": ""},
-        {"command": []},
-        {"command": [1]},
+        {"command": ["id"]},
         {"command": "id", "shell": "perl"},
-        {"command": ["id"], "shell": "sh"},
         {"command": "id", "timeout": 0},
         {"command": "id", "timeout": "soon"},
     ],
@@ -267,9 +260,9 @@ def test_a_wrong_payload_says_what_is_wrong(
     assert done.error
 
 
-def test_a_program_that_is_not_there_is_an_error(open_registry: HandlerRegistry) -> None:
-    done = carry_out(open_registry, "run_command", {"command": ["/nowhere/at-all"]})
-    assert (done.status, done.reason) == ("failed", "error")
+def test_a_shell_that_is_not_there_is_unsupported(open_registry: HandlerRegistry) -> None:
+    done = carry_out(open_registry, "run_command", {"command": "id", "shell": "cmd"})
+    assert (done.status, done.reason) == ("failed", "unsupported")
 
 
 @pytest.mark.parametrize("command_type", ["lock", "unlock", "buzz", "broadcast_message"])
@@ -316,8 +309,8 @@ def test_a_buzz_plays_a_tone_of_the_asked_length(
     kept = tmp_path / "kept.wav"
     program(programs, "aplay", f'/bin/cp "$2" {kept}')
     monkeypatch.setenv("PATH", str(programs))
-    done = carry_out(registry(tmp_path), "buzz", {"duration": 1})
-    assert done.result == {"method": "aplay", "duration": 1.0}
+    done = carry_out(registry(tmp_path), "buzz", {"seconds": 1})
+    assert done.result == {"method": "aplay", "seconds": 1.0}
     assert kept.stat().st_size == 44 + 2 * 16_000
 
 

@@ -264,6 +264,7 @@ class Session:
                 answer = await self._probe(channel)
             if answer != "ok":
                 raise SessionEnded(f"probe: {answer}")
+            logger.debug("probe answered")
             self._hear(Signal("probe"))
 
     async def _probe(self, channel: AsyncRealtimeChannel) -> str:

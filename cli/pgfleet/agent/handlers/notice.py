@@ -29,14 +29,14 @@ _PLAYERS = (("pw-play",), ("paplay",), ("aplay", "-q"), ("afplay",))
 
 
 async def buzz(context: HandlerContext, payload: dict[str, Any]) -> dict[str, Any]:
-    """Sound a tone. Payload: {"duration"?: seconds up to 60}."""
-    duration = seconds_of(payload, "duration", default=5.0, limit=60.0)
+    """Sound a tone. Payload: {"seconds"?: number up to 60}."""
+    seconds = seconds_of(payload, "seconds", default=5.0, limit=60.0)
     if sys.platform == "win32":
-        await asyncio.to_thread(_beep_windows, duration)
-        return {"method": "winsound", "duration": duration}
+        await asyncio.to_thread(_beep_windows, seconds)
+        return {"method": "winsound", "seconds": seconds}
     with tempfile.TemporaryDirectory(prefix="pgfleet-buzz-") as folder:
         sound = Path(folder) / "tone.wav"
-        _write_tone(sound, duration)
+        _write_tone(sound, seconds)
         failure = "this device has no program that plays sound"
         for program, *options in _PLAYERS:
             found = shutil.which(program)
@@ -44,7 +44,7 @@ async def buzz(context: HandlerContext, payload: dict[str, Any]) -> dict[str, An
                 continue
             done = await run_process([found, *options, sound], limit=_OUTPUT_LIMIT)
             if done.exit_code == 0:
-                return {"method": program, "duration": duration}
+                return {"method": program, "seconds": seconds}
             failure = f"{program}: {done.last_words or done.exit_code}"
     # A machine without a sound card or a session is not going to get one by a retry.
     raise unsupported(failure)
@@ -81,10 +81,10 @@ async def _first_that_works(ways: list[tuple[str, ...]]) -> dict[str, Any]:
     raise unsupported(f"this device has none of: {', '.join(way[0] for way in ways)}")
 
 
-def _write_tone(path: Path, duration: float) -> None:
+def _write_tone(path: Path, seconds: float) -> None:
     """Write half a second of tone and half of silence, as often as fits."""
     samples = array.array("h")
-    for number in range(int(_RATE * duration)):
+    for number in range(int(_RATE * seconds)):
         sounding = number % _RATE < _RATE // 2
         samples.append(int(20_000 * math.sin(2 * math.pi * 880 * number / _RATE) * sounding))
     if sys.byteorder == "big":
@@ -96,11 +96,11 @@ def _write_tone(path: Path, duration: float) -> None:
         file.writeframes(samples.tobytes())
 
 
-def _beep_windows(duration: float) -> None:
+def _beep_windows(seconds: float) -> None:
     import winsound
 
     beep: Any = getattr(winsound, "Beep")  # noqa: B009 - exists on Windows only
-    end = time.monotonic() + duration
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         beep(880, 500)
         time.sleep(0.5)

@@ -31,9 +31,9 @@ _LONGEST_SECONDS = 24 * 3600.0
 
 
 async def run_command(context: HandlerContext, payload: dict[str, Any]) -> dict[str, Any]:
-    """Run `command`, a text for a shell or a list of words without one.
+    """Run a command line in a shell.
 
-    Payload: {"command": text | [text], "shell"?: name, "timeout"?: seconds}.
+    Payload: {"command": text, "shell"?: name, "timeout"?: seconds}.
     """
     argv = _words(payload)
     timeout = seconds_of(payload, "timeout", default=_LONGEST_SECONDS, limit=_LONGEST_SECONDS)
@@ -70,13 +70,6 @@ async def refuse_command(context: HandlerContext, payload: dict[str, Any]) -> No
 
 
 def _words(payload: dict[str, Any]) -> list[str]:
-    command = payload.get("command")
-    if isinstance(command, list):
-        if not command or not all(isinstance(word, str) for word in command):
-            raise invalid_payload("command must be a text or a list of texts")
-        if "shell" in payload:
-            raise invalid_payload("shell needs command as one text, not as a list")
-        return list(command)
     line = text_of(payload, "command")
     name = text_of(payload, "shell", default="powershell" if sys.platform == "win32" else "sh")
     if name not in _SHELLS:
