@@ -54,7 +54,7 @@ class NounGroup(TyperGroup):
         try:
             module = importlib.import_module(entry.module)
         except ModuleNotFoundError as error:
-            if (error.name or "").startswith("pgfleet."):
+            if (error.name or "").startswith("pgfleet"):
                 raise
             return typer.main.get_command(_not_installed(cmd_name, entry))
         command = typer.main.get_command(module.app)
@@ -107,7 +107,7 @@ app = typer.Typer(
 @app.callback()
 def main(
     ctx: typer.Context,
-    database_url: options.DatabaseUrl = None,
+    database_url: options.RootDatabaseUrl = None,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-DatabaseUrl = Annotated[
+RootDatabaseUrl = Annotated[
     str | None,
     typer.Option(
         "--database-url",
@@ -20,6 +20,16 @@ DatabaseUrl = Annotated[
         envvar="PGFLEET_DATABASE_URL",
         help="Where the database is; without it, the local stack that is running.",
         show_envvar=True,
+    ),
+]
+
+# After the verb only what was typed counts: the environment must not win over `pgfleet -d …`.
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--database-url",
+        "-d",
+        help="Where the database is; else PGFLEET_DATABASE_URL, else the local stack.",
     ),
 ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pgfleet import options, output
 from pgfleet.database import open_database
 
@@ -16,4 +18,15 @@ def status() -> None:
     """
     with open_database() as db:
         found = db.row("select public.fleet_status() as status")["status"]
-    output.show_row(found)
+    output.show_row(found if options.current().as_json else _flat(found))
+
+
+def _flat(found: dict[str, Any]) -> dict[str, Any]:
+    """Give each number a line of its own, named by where it was."""
+    flat: dict[str, Any] = {}
+    for name, value in found.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": each for inner, each in value.items()}
+        else:
+            flat[name] = value
+    return flat
