@@ -135,7 +135,7 @@ begin
   end if;
 
   v_values := fleet.cron_term_values(p_field, v_base);
-  if v_values && array[100, 200] then
+  if v_values is null or v_values && array[100, 200] then
     -- The last day is one day whatever the step.
     return v_values;
   elsif v_values[1] > 99 then
