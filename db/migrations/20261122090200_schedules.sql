@@ -131,6 +131,8 @@ create index schedule_runs_schedule_owner_idx on public.schedule_runs (schedule_
 -- What is left to expand: fresh runs and large ones on their way.
 create index schedule_runs_to_expand_idx on public.schedule_runs (priority desc, id)
   where expanded_at is null and status in ('pending', 'running');
+create index schedule_runs_unfinished_idx on public.schedule_runs (schedule_id)
+  where status in ('pending', 'running');
 create index schedule_runs_finished_at_idx on public.schedule_runs (finished_at) where finished_at is not null;
 
 create table fleet.run_progress (

@@ -13,7 +13,7 @@ as $$
       'Whether device_commands is in the publication supabase_realtime, for clients that listen to postgres_changes.'),
     ('inline_expand_limit', '300',
       'How many commands a schedule that is due when it is inserted may make in the same transaction.'),
-    ('expand_chunk_size', '2000',
+    ('expand_chunk_size', '5000',
       'How many commands a large run makes in one transaction.'),
     ('expand_chunk_size_published', '500',
       'The same while device_commands is in the publication, where one transaction is one poll of Realtime.'),

@@ -69,22 +69,37 @@ stable
 set search_path = ''
 as $$
 begin
-  -- Each branch is bounded by itself, so that the next chunk of a large fleet costs a chunk.
+  -- Each branch is bounded by itself and brings its columns along, so that the next chunk of a large fleet costs a chunk.
   return query
-  with candidates as (
-    select unnest(p_device_ids) as id
-    union
+  select u.id, u.hostname, u.timezone
+  from (
     (
-      select m.device_id
-      from public.device_group_members as m
-      where m.group_id = any (p_group_ids)
-        and m.owner_id = p_owner_id
-        and m.device_id > p_after_id
-      order by m.device_id
+      select d.id, d.hostname, d.timezone
+      from public.devices as d
+      where d.id = any (p_device_ids)
+        and d.owner_id = p_owner_id
+        and d.status = 'active'
+        and d.id > p_after_id
+      order by d.id
+      limit p_limit
     )
     union
     (
-      select d.id
+      select d.id, d.hostname, d.timezone
+      from public.device_group_members as m
+      join public.devices as d on d.id = m.device_id
+      where m.group_id = any (p_group_ids)
+        and m.owner_id = p_owner_id
+        and m.device_id > p_after_id
+        and d.owner_id = p_owner_id
+        and d.status = 'active'
+      order by m.device_id
+      -- A device may be a member of each of the groups.
+      limit p_limit * greatest(cardinality(p_group_ids), 1)
+    )
+    union
+    (
+      select d.id, d.hostname, d.timezone
       from public.devices as d
       where p_selector is not null
         and d.owner_id = p_owner_id
@@ -96,9 +111,13 @@ begin
     )
     union
     (
-      select d.id
+      select d.id, d.hostname, d.timezone
       from public.devices as d
-      where p_group_ids <> '{}'
+      -- Static groups need no look at the devices of the owner.
+      where exists (
+          select 1 from public.device_groups as g
+          where g.id = any (p_group_ids) and g.selector is not null
+        )
         and d.owner_id = p_owner_id
         and d.status = 'active'
         and d.id > p_after_id
@@ -110,22 +129,11 @@ begin
             and g.selector is not null
             and fleet.device_matches(g.selector, d.tags, d.platform, d.attributes)
         )
-        -- Static groups need no look at the devices of the owner.
-        and exists (
-          select 1 from public.device_groups as g
-          where g.id = any (p_group_ids) and g.selector is not null
-        )
       order by d.id
       limit p_limit
     )
-  )
-  select d.id, d.hostname, d.timezone
-  from candidates as c
-  join public.devices as d on d.id = c.id
-  where d.owner_id = p_owner_id
-    and d.status = 'active'
-    and d.id > p_after_id
-  order by d.id
+  ) as u
+  order by u.id
   limit p_limit;
 end;
 $$;

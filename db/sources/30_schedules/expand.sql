@@ -78,9 +78,10 @@ begin
     -- Locked, so that two sessions never expand the same run; one that is held elsewhere is expanded there.
     select r.id, r.owner_id, r.schedule_id, r.expires_at, r.expanded_to, r.priority, r.payload, t.name as command_type, t.channel,
       s.device_ids, s.group_ids, s.selector, fleet.effective_policies(s.policies) as policies,
+      -- Devices need a look at what they still have to do only while another run of the schedule goes on.
       exists (
-        select 1 from public.device_commands as c
-        where c.schedule_id = r.schedule_id and c.status in ('pending', 'running')
+        select 1 from public.schedule_runs as o
+        where o.schedule_id = r.schedule_id and o.id <> r.id and o.status in ('pending', 'running')
       ) as may_overlap
     from public.schedule_runs as r
     join public.schedules as s on s.id = r.schedule_id and s.owner_id = r.owner_id

@@ -129,7 +129,7 @@ begin
     on conflict (device_id, ring_at) do nothing;
   else
     insert into fleet.doorbells (device_id, ring_at, priority, command_id, command_type)
-    select distinct on (n.device_id, n.not_before) n.device_id, n.not_before, n.priority, n.id, n.command_type
+    select n.device_id, n.not_before, n.priority, n.id, n.command_type
     from new_rows as n
     where n.channel = 'agent' and n.status = 'pending'
     on conflict (device_id, ring_at) do nothing;

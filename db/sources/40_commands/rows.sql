@@ -145,3 +145,63 @@ $$;
 comment on function fleet.tg_note_progress() is
   'Note for the runs how many of their commands became final. Definer: a device may not write the runs.';
 revoke all on function fleet.tg_note_progress() from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_check_new_commands()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_device_id bigint;
+begin
+  select n.device_id into v_device_id
+  from new_rows as n
+  where not exists (select 1 from public.devices as d where d.id = n.device_id and d.owner_id = n.owner_id)
+  limit 1;
+  if found then
+    perform fleet.raise_device_not_found(v_device_id);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_check_new_commands() is
+  'A command''s device exists and has the command''s owner, whoever wrote the row. Definer: it must see every device.';
+revoke all on function fleet.tg_check_new_commands() from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_delete_commands_of_runs()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  delete from public.device_commands as c
+  using old_rows as o
+  where c.run_id = o.id;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_delete_commands_of_runs() is
+  'Commands go with their run. Definer: whoever may delete a schedule may not delete commands.';
+revoke all on function fleet.tg_delete_commands_of_runs() from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_delete_commands_of_devices()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  delete from public.device_commands as c
+  using old_rows as o
+  where c.device_id = o.id;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_delete_commands_of_devices() is
+  'Commands go with their device. Definer: whoever may delete a device may not delete commands.';
+revoke all on function fleet.tg_delete_commands_of_devices() from public, anon, authenticated, service_role;

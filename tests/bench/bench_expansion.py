@@ -1,0 +1,134 @@
+"""One schedule for a large fleet: rows, doorbells, and what it does to the schedules of others."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import psycopg
+
+LARGE = 20_000
+WHOLE = 100_000
+DOORBELL_RATE = 500
+
+
+def run(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
+    """Measure the ticking of a real pg_cron, then expansion alone against a bare insert."""
+    _make_fleet(connection)
+    return [*_large_schedule_among_small_ones(connection), *_rows_against_bare_insert(connection)]
+
+
+def _make_fleet(connection: psycopg.Connection[Any]) -> None:
+    connection.execute(
+        "with made as (insert into owners (name) values ('bench') returning id)"
+        " select fleet.set_setting('default_owner', to_jsonb(id::text)) from made"
+    )
+    connection.execute(
+        "insert into devices (hostname, tags) select 'pc-' || i,"
+        " case when i <= %s then '{large}'::text[] else '{}' end"
+        " from generate_series(1, %s) as i",
+        (LARGE, WHOLE),
+    )
+    connection.execute("select fleet.set_setting('doorbell_rate', to_jsonb(%s))", (DOORBELL_RATE,))
+    connection.execute("vacuum analyze devices")
+
+
+def _large_schedule_among_small_ones(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
+    """Let a large run expand by the real ticker while a small schedule is due every second."""
+    connection.execute(
+        "select create_schedule(jsonb_build_object('name', 'small', 'action_type', 'lock',"
+        " 'device_ids', jsonb_build_array((select max(id) from devices)),"
+        " 'recurrence_type', 'interval', 'recurrence_config', '{\"every\": \"1 second\"}'::jsonb,"
+        ' \'policies\', \'{"overlap": "allow", "max_concurrent": 1000}\'::jsonb))'
+    )
+    started = time.monotonic()
+    connection.execute(
+        'select create_schedule(\'{"name": "large", "action_type": "lock",'
+        ' "selector": {"tags": ["large"]}}\')'
+    )
+    while (
+        _one(
+            connection,
+            "select count(*) from device_commands where command_type = 'lock'"
+            " and schedule_id = (select max(id) from schedules)",
+        )
+        < LARGE
+    ):
+        time.sleep(0.05)
+    rows_seconds = time.monotonic() - started
+    while _one(connection, "select count(*) from fleet.doorbells"):
+        time.sleep(0.2)
+    rung_seconds = time.monotonic() - started
+    worst = _one(
+        connection,
+        "select max(extract(epoch from c.created_at - r.scheduled_for)) from device_commands as c"
+        " join schedule_runs as r on r.id = c.run_id"
+        " where r.schedule_id = (select min(id) from schedules)",
+    )
+    busiest = _one(
+        connection,
+        "select max(n) from (select count(*) as n from realtime.messages"
+        " group by date_trunc('second', inserted_at)) as per_second",
+    )
+    connection.execute("select cancel_schedule(id) from schedules where status = 'active'")
+    return [
+        _row(f"{LARGE} commands of one schedule, real ticker", round(rows_seconds, 1), "s"),
+        _row("doorbells rung for them", round(rung_seconds, 1), "s", LARGE / DOORBELL_RATE),
+        _row("most doorbells in one second", busiest, "rings", DOORBELL_RATE, goal="at most twice"),
+        _row("worst delay of another schedule meanwhile", round(worst, 2), "s", goal="≤ 2 s"),
+    ]
+
+
+def _rows_against_bare_insert(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
+    """Compare expansion, chunk by chunk, with one plain statement that writes the same rows."""
+    connection.execute("select fleet.set_setting('ticker_enabled', 'false')")
+    connection.execute("select fleet.set_setting('publish_device_commands', 'false')")
+    time.sleep(2.5)  # The ticker looks at its flag every second.
+    connection.execute("truncate device_commands, fleet.run_progress, fleet.doorbells")
+    connection.execute(
+        'select create_schedule(\'{"name": "all", "action_type": "lock", "selector": {}}\')'
+    )
+    started = time.monotonic()
+    while _one(connection, "select (fleet.expand_next(clock_timestamp()) ->> 'more')::boolean"):
+        pass
+    expansion = time.monotonic() - started
+    count = _one(connection, "select count(*) from device_commands")
+    assert count == WHOLE, count
+    bare = _bare_insert(connection)
+    return [
+        _row(
+            f"{WHOLE} command rows by expansion",
+            round(WHOLE / expansion),
+            "rows/s",
+            round(WHOLE / bare),
+            goal="ratio ≥ 0.33",
+        )
+    ]
+
+
+def _bare_insert(connection: psycopg.Connection[Any]) -> float:
+    connection.execute("drop table if exists bare")
+    connection.execute("create table bare (like device_commands including all)")
+    started = time.monotonic()
+    connection.execute("insert into bare select * from device_commands")
+    return time.monotonic() - started
+
+
+def _one(connection: psycopg.Connection[Any], statement: str) -> Any:
+    row = connection.execute(statement).fetchone()
+    return row[0] if row else None
+
+
+def _row(
+    what: str, value: Any, unit: str, baseline: Any = None, goal: str | None = None
+) -> dict[str, Any]:
+    ratio = round(float(value) / float(baseline), 2) if baseline else ""
+    shown = "" if baseline is None else baseline
+    return {
+        "what": what,
+        "value": value,
+        "unit": unit,
+        "baseline": shown,
+        "ratio": ratio,
+        "goal": goal or "",
+    }
