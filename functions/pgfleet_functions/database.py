@@ -10,7 +10,7 @@ from psycopg_pool import AsyncConnectionPool
 from pgfleet_functions.errors import translate_errors
 
 Pool = AsyncConnectionPool[AsyncConnection[Any]]
-ACQUIRE_SECONDS = 5.0
+ACQUIRE_SECONDS = 3.0
 
 
 def make_pool(url: str) -> Pool:
