@@ -44,6 +44,13 @@ class Platform:
         os.kill(pid, signal.SIGKILL)
         return pid
 
+    def kill_postgres(self) -> int:
+        """Kill the database server the hard way, likewise."""
+        pid_file = self.folder / "data" / "postgres" / "postmaster.pid"
+        pid = int(pid_file.read_text().splitlines()[0])
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
 
 @contextmanager
 def running_platform() -> Iterator[Platform]:
@@ -71,24 +78,46 @@ def running_platform() -> Iterator[Platform]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+class Devices:
+    """Simulated devices in one process, which can be killed and started again."""
+
+    def __init__(self, platform: Platform, code: str, count: int, *options: str) -> None:
+        self._log = platform.folder / "agent.err"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._arguments = [
+            *("agent", "run", "--url", platform.api_url, "--anon-key", platform.anon_key),
+            *("--code", code, "--state-dir", str(platform.folder / "devices")),
+            *("--simulate", str(count), "--prefix", "laptop", "--starts-per-second", "25"),
+            *("--events", str(platform.events), "--log-file", str(platform.folder / "agent.log")),
+            *("--reconnect-seconds", "0.5", "--reconnect-limit-seconds", "2", *options),
+        ]
+
+    def start(self) -> None:
+        """Start all of them; those that enrolled before come back as they were."""
+        with self._log.open("ab") as log:
+            self._process = _spawn(self._arguments, dict(os.environ), log, subprocess.DEVNULL)
+
+    def kill(self) -> None:
+        """End all of them the hard way."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> None:
+        """End all of them gracefully."""
+        if self._process is not None:
+            _end(self._process)
+
+
 @contextmanager
-def running_devices(platform: Platform, code: str, count: int) -> Iterator[None]:
-    """Run simulated devices in one process until the block ends."""
-    arguments = [
-        *("agent", "run", "--url", platform.api_url, "--anon-key", platform.anon_key),
-        *("--code", code, "--state-dir", str(platform.folder / "devices")),
-        *("--simulate", str(count), "--prefix", "laptop", "--starts-per-second", "25"),
-        *("--duration", "0.05", "--events", str(platform.events)),
-        # A demo is short: come back soon after the gateway was killed.
-        *("--poll-seconds", "5", "--reconnect-seconds", "0.5", "--reconnect-limit-seconds", "2"),
-        *("--log-file", str(platform.folder / "agent.log")),
-    ]
-    with (platform.folder / "agent.err").open("wb") as log:
-        process = _spawn(arguments, dict(os.environ), log, subprocess.DEVNULL)
-        try:
-            yield
-        finally:
-            _end(process)
+def running_devices(platform: Platform, code: str, count: int, *options: str) -> Iterator[Devices]:
+    """Run simulated devices until the block ends."""
+    devices = Devices(platform, code, count, *options)
+    devices.start()
+    try:
+        yield devices
+    finally:
+        devices.stop()
 
 
 def _spawn(

@@ -30,6 +30,9 @@ SYSTEM_INFO = {
     "command_payload": {"command": "systeminfo", "shell": "cmd"},
 }
 
+# A demo is short: handlers are quick, and devices look often.
+_QUICK = ("--duration", "0.05", "--poll-seconds", "5")
+
 _PROGRESS = """
 select
   (select count(*) from public.devices where last_seen is not null) as devices,
@@ -68,7 +71,7 @@ class Scenario:
         with self._db:
             code = self._open_fleet()
             self._tell(f"enrolling {self._plan.devices} simulated devices over real WebSockets")
-            with running_devices(self._platform, code, self._plan.devices):
+            with running_devices(self._platform, code, self._plan.devices, *_QUICK):
                 self._await_devices()
                 outage = self._keep_busy()
                 self._tell("waiting until every command is final")
@@ -108,6 +111,7 @@ class Scenario:
             " 'recurrence_config', jsonb_build_object('every', %s::text),"
             ' \'policies\', \'{"overlap": "allow", "max_concurrent": 1000,'
             ' "expires_after": "10 minutes"}\'::jsonb,'
+            " 'start_time', date_trunc('second', now()) + interval '1 second',"
             " 'end_time', now() + make_interval(secs => %s)))",
             (f"{self._plan.every_seconds} seconds", self._plan.busy_seconds),
         )
