@@ -17,6 +17,7 @@ from pgfleet_functions.setup import ensure_worker_role
 
 Conn = psycopg.Connection[Any]
 
+
 @dataclass(frozen=True)
 class Fleet:
     """The ids of one owner's rows."""

@@ -26,8 +26,8 @@ CALLERS = (
 VERBS = ("select", "insert", "update", "delete")
 
 # Each column is a caller, in the order above; each letter is what that caller reaches:
-# x refused, - no row, m all of my fleet's rows, s some of them, f only the other fleet's, a every row.
-# An insert is of a row for my fleet: x refused, m done.
+# x refused, - no row, m all of my fleet's rows, s some of them, f only the other fleet's,
+# a every row, c a constraint. An insert is of a row for my fleet: x refused, m done.
 NOTHING = "x x x x x x x x x"
 MATRIX: dict[str, dict[str, str]] = {
     "public.owners": {
@@ -129,7 +129,8 @@ INSERTS = {
     "public.devices": "(owner_id, hostname) values ('{owner}', 'new')",
     "public.device_groups": "(owner_id, name) values ('{owner}', 'new')",
     "public.device_group_members": "(group_id, device_id) values ({empty_group}, {device})",
-    "public.enrollment_codes": "(owner_id, code_hash, expires_at) values ('{owner}', '\\x00', now())",
+    "public.enrollment_codes": "(owner_id, code_hash, expires_at)"
+    " values ('{owner}', '\\x00', now())",
     "public.schedules": "(owner_id, name, action_type, device_ids)"
     " values ('{owner}', 'new', 'lock', '{{{device}}}')",
     "public.schedule_runs": "(schedule_id, owner_id, scheduled_for)"
@@ -342,9 +343,9 @@ def test_nobody_but_the_service_role_touches_sequences(world: Any, sequence: str
             (list(ROLES), sequence),
         ).fetchall()
     allowed = {"service_role usage", "service_role select"}
-    assert {found for (found,) in held} <= (
-        allowed if sequence.startswith("public.") else set()
-    ), json.dumps(held)
+    assert {found for (found,) in held} <= (allowed if sequence.startswith("public.") else set()), (
+        json.dumps(held)
+    )
 
 
 def test_only_the_service_role_and_signed_in_callers_may_enter_the_engine_room(world: Any) -> None:
@@ -357,7 +358,8 @@ def test_only_the_service_role_and_signed_in_callers_may_enter_the_engine_room(w
             (list(ROLES),),
         ).fetchall()
         making = conn.execute(
-            "select r.name from unnest(%s::text[]) as r(name), unnest('{public,fleet}'::text[]) as n"
+            "select r.name from unnest(%s::text[]) as r(name),"
+            " unnest('{public,fleet}'::text[]) as n"
             " where has_schema_privilege(r.name, n, 'create')",
             (list(ROLES),),
         ).fetchall()

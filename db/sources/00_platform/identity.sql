@@ -3,18 +3,24 @@
 
 create or replace function fleet.claim(p_name text)
 returns text
-language sql
+language plpgsql
 stable
 set search_path = ''
 as $$
-  select case
-    when current_setting('request.jwt.claims', true) ~ '^\s*\{.*\}\s*$'
-      then current_setting('request.jwt.claims', true)::jsonb ->> p_name
-  end
+begin
+  -- json, not jsonb: what stands in other claims need not be fit for jsonb.
+  return case
+    when current_setting('request.jwt.claims', true) ~ '^\s*\{'
+      then current_setting('request.jwt.claims', true)::json ->> p_name
+  end;
+exception
+  when data_exception then
+    return null;
+end;
 $$;
 
 comment on function fleet.claim(text) is
-  'One claim of the caller''s token, or null. The setting is written by the platform, so what looks like an object is one.';
+  'One claim of the caller''s token, or null where there is none or the claims are no JSON object.';
 revoke all on function fleet.claim(text) from public, anon, authenticated, service_role;
 grant execute on function fleet.claim(text) to authenticated, service_role;
 
@@ -104,7 +110,11 @@ stable
 set search_path = ''
 as $$
   -- Outside of a request there are no claims: the SQL editor, pg_cron, a migration. Through the API only the service role.
+  -- Whoever comes as a role of the API is never trusted for claims that are missing or say another role. The setting role
+  -- is the role that the session took on, also inside of definer functions.
   select coalesce(fleet.claim('role'), 'service_role') = 'service_role'
+    and current_setting('role') not in ('anon', 'authenticated')
+    and session_user not in ('anon', 'authenticated')
 $$;
 
 comment on function fleet.is_trusted_caller() is 'Whether the caller is the service role or comes from inside the database.';
@@ -150,6 +160,46 @@ comment on function fleet.resolve_owner() is
   'not_a_person (PT403). Definer: it makes the personal owner.';
 revoke all on function fleet.resolve_owner() from public, anon, authenticated, service_role;
 
+create or replace function fleet.raise_not_found(p_what text)
+returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  v_kind text := replace(regexp_replace(p_what, ' [^ ]*$', ''), ' ', '_');
+begin
+  raise exception '% was not found', p_what
+    using errcode = 'PT404',
+          detail = v_kind || '_not_found',
+          hint = case
+            when v_kind in ('device', 'group', 'schedule', 'command', 'owner')
+              then format('List your %ss with: pgfleet %s list', v_kind, v_kind)
+            else 'Check the name.'
+          end;
+end;
+$$;
+
+comment on function fleet.raise_not_found(text) is
+  'Raise <kind>_not_found (PT404) for something like "device 7". The one answer for what is missing and for what is another''s: ids '
+  'are guessable.';
+revoke all on function fleet.raise_not_found(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_visible_owner(p_owner_id uuid)
+returns boolean
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select fleet.is_trusted_caller() or exists (select 1 from fleet.my_owners() as o(id) where o.id = p_owner_id)
+$$;
+
+comment on function fleet.is_visible_owner(uuid) is
+  'Whether the caller is a member of the owner, or trusted. Asked before a row is locked: nobody may hold up the rows of others. '
+  'Definer: it reads memberships.';
+revoke all on function fleet.is_visible_owner(uuid) from public, anon, authenticated, service_role;
+
 create or replace function fleet.require_permission(p_owner_id uuid, p_permission text, p_what text)
 returns void
 language plpgsql
@@ -163,11 +213,7 @@ begin
   end if;
 
   if p_owner_id is null or not exists (select 1 from fleet.my_owners() as o(id) where o.id = p_owner_id) then
-    -- What is another's is as good as not there: ids are guessable.
-    raise exception '% was not found', p_what
-      using errcode = 'PT404',
-            detail = 'not_found',
-            hint = 'Check the id, and that you are a member of the owner.';
+    perform fleet.raise_not_found(p_what);
   end if;
 
   if not exists (select 1 from fleet.my_owners(p_permission) as o(id) where o.id = p_owner_id) then
@@ -180,7 +226,7 @@ end;
 $$;
 
 comment on function fleet.require_permission(uuid, text, text) is
-  'Raise not_found (PT404) when the caller is no member of the owner, permission_missing (PT403) when one without the permission. '
+  'Raise <kind>_not_found (PT404) when the caller is no member of the owner, permission_missing (PT403) when one without the permission. '
   'The service role and callers inside the database pass. Definer: it reads memberships.';
 revoke all on function fleet.require_permission(uuid, text, text) from public, anon, authenticated, service_role;
 

@@ -137,10 +137,13 @@ as $$
 declare
   v_parts text[] := regexp_match(p_token, '^poke\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})$');
 begin
-  return v_parts is not null
+  return coalesce(
+    v_parts is not null
     and v_parts[1]::bigint >= floor(extract(epoch from p_now))
     and v_parts[1]::bigint <= floor(extract(epoch from p_now)) + 120
-    and fleet.poke_signature(p_function, p_body, v_parts[1]::bigint) = v_parts[2];
+    and fleet.poke_signature(p_function, p_body, v_parts[1]::bigint) = v_parts[2],
+    false
+  );
 end;
 $$;
 

@@ -7,10 +7,7 @@ immutable
 set search_path = ''
 as $$
 begin
-  raise exception 'device % was not found', p_device_id
-    using errcode = 'PT404',
-          detail = 'device_not_found',
-          hint = 'List your devices with: pgfleet device list';
+  perform fleet.raise_not_found(format('device %s', p_device_id));
 end;
 $$;
 
@@ -127,7 +124,10 @@ as $$
 declare
   v_device public.devices;
 begin
-  select d.* into v_device from public.devices as d where d.id = p_device_id for update;
+  select d.* into v_device
+  from public.devices as d
+  where d.id = p_device_id and fleet.is_visible_owner(d.owner_id)
+  for update;
   if not found then
     perform fleet.raise_device_not_found(p_device_id);
   end if;

@@ -10,10 +10,12 @@ as $$
 declare
   v_row public.schedules;
 begin
-  select s.* into v_row from public.schedules as s where s.id = p_schedule_id for update;
+  select s.* into v_row
+  from public.schedules as s
+  where s.id = p_schedule_id and fleet.is_visible_owner(s.owner_id)
+  for update;
   if not found then
-    raise exception 'schedule % was not found', p_schedule_id
-      using errcode = 'PT404', detail = 'schedule_not_found', hint = 'List your schedules with: pgfleet schedule list';
+    perform fleet.raise_not_found(format('schedule %s', p_schedule_id));
   end if;
   perform fleet.require_permission(v_row.owner_id, p_permission, format('schedule %s', p_schedule_id));
   return v_row;

@@ -26,15 +26,15 @@ grant update (status, result, error_message) on table public.device_commands to 
 drop policy if exists device_commands_select_member_or_device on public.device_commands;
 create policy device_commands_select_member_or_device on public.device_commands
   for select to authenticated
-  using (device_id = (select fleet.current_device_id()) or owner_id = any (array(select fleet.my_owners())));
+  using ((device_id = (select fleet.current_device_id()) and channel = 'agent') or owner_id = any (array(select fleet.my_owners())));
 drop policy if exists device_commands_insert_operator on public.device_commands;
 create policy device_commands_insert_operator on public.device_commands
   for insert to authenticated with check (owner_id = any (array(select fleet.my_owners('operate'))));
 drop policy if exists device_commands_update_operator_or_device on public.device_commands;
 create policy device_commands_update_operator_or_device on public.device_commands
   for update to authenticated
-  using (device_id = (select fleet.current_device_id()) or owner_id = any (array(select fleet.my_owners('operate'))))
-  with check (device_id = (select fleet.current_device_id()) or owner_id = any (array(select fleet.my_owners('operate'))));
+  using ((device_id = (select fleet.current_device_id()) and channel = 'agent') or owner_id = any (array(select fleet.my_owners('operate'))))
+  with check ((device_id = (select fleet.current_device_id()) and channel = 'agent') or owner_id = any (array(select fleet.my_owners('operate'))));
 
 -- A device hears its own topic only. The table belongs to Realtime; where there is none, there is nothing to hear.
 do $$

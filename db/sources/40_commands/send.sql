@@ -96,10 +96,12 @@ as $$
 declare
   v_row public.device_commands;
 begin
-  select c.* into v_row from public.device_commands as c where c.id = p_command_id for update;
+  select c.* into v_row
+  from public.device_commands as c
+  where c.id = p_command_id and fleet.is_visible_owner(c.owner_id)
+  for update;
   if not found then
-    raise exception 'command % was not found', p_command_id
-      using errcode = 'PT404', detail = 'command_not_found', hint = 'List commands with: pgfleet command list';
+    perform fleet.raise_not_found(format('command %s', p_command_id));
   end if;
   perform fleet.require_permission(v_row.owner_id, 'operate', format('command %s', p_command_id));
 

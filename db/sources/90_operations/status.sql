@@ -28,7 +28,8 @@ begin
       'tick_age_seconds', round(extract(epoch from p_now - h.last_tick_at)::numeric, 1),
       'is_ticking', coalesce(h.last_tick_at > p_now - interval '10 seconds', false),
       'tick_ms', h.tick_ms,
-      'last_error', h.last_error,
+      -- The words of an error may quote anybody's data.
+      'last_error', case when fleet.is_trusted_caller() then h.last_error end,
       'last_error_at', h.last_error_at,
       'pg_cron', v_cron,
       'jobs', coalesce(v_jobs, '{}'),
@@ -51,8 +52,8 @@ stable
 set search_path = ''
 as $$
 begin
-  -- Row security limits the counts to the caller's own; a device counts as nobody.
-  if fleet.current_device_id() is not null then
+  -- Row security limits the counts to the caller's own; a device, retired or not, counts as nobody.
+  if fleet.current_user_id() is null and not fleet.is_trusted_caller() then
     raise exception 'a device may not do this'
       using errcode = 'PT403', detail = 'not_a_person', hint = 'Sign in as a member of the fleet.';
   end if;
