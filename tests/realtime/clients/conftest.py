@@ -1,0 +1,140 @@
+"""Official clients in processes of their own, driven by lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# A client waits before it joins again, and a machine may be busy.
+CLIENT_PATIENCE = 30.0
+NODE = Path(__file__).parents[2] / "node"
+
+
+class Listener:
+    """An official client in a process of its own."""
+
+    def __init__(self, command: list[str], folder: Path, plan: dict[str, Any]) -> None:
+        self._wishes = plan["channels"]
+        self._events: list[dict[str, Any]] = []
+        self._arrived = threading.Condition()
+        self.process = subprocess.Popen(
+            [*command, json.dumps(plan)],
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        threading.Thread(target=self._collect, daemon=True).start()
+
+    def _collect(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._arrived:
+                self._events.append(json.loads(line))
+                self._arrived.notify_all()
+
+    def order(self, **what: Any) -> None:
+        """Tell the client to do something."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(what) + "\n")
+        self.process.stdin.flush()
+
+    def ready(self) -> None:
+        """Return when every channel is joined, and every one with changes is live."""
+        for wish in self._wishes:
+            self.status(wish["name"], "SUBSCRIBED")
+            if wish.get("changes"):
+                self._take(lambda one, name=wish["name"]: _is(one, "system", name))
+
+    def status(self, channel: str, status: str) -> Any:
+        """Return the report that the channel has reached a state."""
+        return self._take(
+            lambda one: _is(one, "status", channel) and one["data"]["status"] == status
+        )
+
+    def next(self, kind: str) -> Any:
+        """Return the next report of a kind."""
+        return self._take(lambda one: _is(one, kind))
+
+    def left(self, kind: str) -> list[Any]:
+        """Return what has been reported and not been asked for."""
+        return [one["data"] for one in self._events if _is(one, kind)]
+
+    def _take(self, fits: Callable[[dict[str, Any]], bool]) -> Any:
+        found: list[dict[str, Any]] = []
+
+        def look() -> bool:
+            found.extend([one for one in self._events if fits(one)][:1])
+            return bool(found)
+
+        with self._arrived:
+            assert self._arrived.wait_for(look, CLIENT_PATIENCE), self._events
+            self._events.remove(found[0])
+        return found[0]["data"]
+
+    def end(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
+
+
+def _is(event: dict[str, Any], kind: str, channel: str | None = None) -> bool:
+    return event["kind"] == kind and channel in (None, event["channel"])
+
+
+@pytest.fixture(scope="session")
+def node_folder() -> Path:
+    """Install the JavaScript packages once; without Node.js or a registry the tests are skipped."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("Node.js and npm are not installed")
+    wanted = json.loads((NODE / "package.json").read_text())["dependencies"]
+    present = NODE / "node_modules" / "@supabase" / "supabase-js" / "package.json"
+    if (
+        not present.exists()
+        or json.loads(present.read_text())["version"] != wanted["@supabase/supabase-js"]
+    ):
+        install = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"]
+        done = subprocess.run(install, cwd=NODE, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"npm install failed: {done.stderr[-300:]}")
+    return NODE
+
+
+@pytest.fixture(params=["python", pytest.param("javascript", marks=pytest.mark.node)])
+def client_name(request: pytest.FixtureRequest) -> str:
+    """Run the test with each official client."""
+    return str(request.param)
+
+
+@pytest.fixture
+def listen(client_name: str, request: pytest.FixtureRequest) -> Iterator[Callable[..., Listener]]:
+    """Give a function that starts the official client with channels to join."""
+    if client_name == "python":
+        command, folder = [sys.executable, "listen.py"], Path(__file__).parent
+    else:
+        command, folder = ["node", "listen.mjs"], request.getfixturevalue("node_folder")
+    with ExitStack() as stack:
+
+        def start(
+            url: str, key: str, channels: list[dict[str, Any]], token: str | None = None
+        ) -> Listener:
+            plan = {"url": url, "key": key, "token": token, "channels": channels}
+            listener = Listener(command, folder, plan)
+            stack.callback(listener.end)
+            return listener
+
+        yield start
