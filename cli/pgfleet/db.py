@@ -45,12 +45,13 @@ def migrate(
             "applied": report.applied,
             "marked": report.marked,
             "sources_applied": report.sources_applied,
+            "edited": report.edited,
             "leftovers": report.leftovers,
         }
     )
     if not report.changed:
         output.say("The database is up to date.")
-    _warn_of_leftovers(report.leftovers)
+    _warn(report.edited, report.leftovers)
 
 
 @app.command()
@@ -67,10 +68,11 @@ def status() -> None:
             "pending": [file.path.stem for file in found.pending.migrations],
             "sources": "changed" if found.pending.sources else "up to date",
             "sources_applied_at": found.sources_applied_at,
+            "edited": found.edited,
             "leftovers": found.leftovers,
         }
     )
-    _warn_of_leftovers(found.leftovers)
+    _warn(found.edited, found.leftovers)
     if found.pending:
         output.say("Bring it up to date with: pgfleet db migrate")
         raise typer.Exit(1)
@@ -114,9 +116,13 @@ def _pending_rows(pending: migrating.Pending) -> list[dict[str, str]]:
     return rows + [{"file": f.name, "kind": "source"} for f in pending.sources]
 
 
-def _warn_of_leftovers(leftovers: list[str]) -> None:
+def _warn(edited: list[str], leftovers: list[str]) -> None:
+    if edited:
+        output.say(
+            "Warning: edited after being applied, and so not in this database: " + ", ".join(edited)
+        )
     if leftovers:
         output.say(
-            "No file defines these functions any more; drop them in a migration: "
+            "Warning: no file defines these functions any more; drop them in a migration: "
             + ", ".join(leftovers)
         )

@@ -1,7 +1,8 @@
 """What the database remembers of earlier migrations: schema `fleet_ledger`.
 
-yoyo keeps its tables there, out of sight of the API, and beside them are two of ours: the
-digest of the sources that were applied last, and every function that they defined.
+yoyo keeps its tables there, out of sight of the API, and beside them are ours: the digest
+of the sources that were applied last, every function that they defined, and the checksum of
+each migration.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from yoyo.migrations import (  # type: ignore[import-untyped]
     read_migrations,
 )
 
-from pgfleet.sources import SqlFile, version_of
+from pgfleet.sources import SqlFile, checksum, version_of
 
 SCHEMA = "fleet_ledger"
 
@@ -42,6 +43,13 @@ create table if not exists fleet_ledger.functions (
   signature text primary key,
   digest text not null
 );
+create table if not exists fleet_ledger.migrations (
+  version text primary key,
+  checksum text not null
+);
+comment on table fleet_ledger.migrations is
+  'The checksum of each table migration as it was applied; yoyo and Supabase know only names.';
+
 comment on table fleet_ledger.functions is
   'Every function that sources have defined, with the digest that defined it last.';
 """
@@ -126,6 +134,30 @@ def record_push(conn: psycopg.Connection[Any], file: SqlFile) -> None:
         """,
         (version_of(file.name), file.path.stem[15:], file.text),
     )
+
+
+def record_checksum(conn: psycopg.Connection[Any], file: SqlFile) -> None:
+    """Keep what a migration looked like when it was applied."""
+    conn.execute(
+        """
+        insert into fleet_ledger.migrations (version, checksum) values (%s, %s)
+        on conflict (version) do update set checksum = excluded.checksum
+        """,
+        (version_of(file.name), checksum(file)),
+    )
+
+
+def edited_migrations(conn: psycopg.Connection[Any], files: list[SqlFile]) -> list[str]:
+    """Name the migrations that were edited after they had been applied here."""
+    if not _exists(conn, "fleet_ledger.migrations"):
+        return []
+    rows = conn.execute("select version, checksum from fleet_ledger.migrations").fetchall()
+    recorded = {str(version): str(known) for version, known in rows}
+    return [
+        file.path.stem
+        for file in files
+        if recorded.get(version_of(file.name), checksum(file)) != checksum(file)
+    ]
 
 
 def applied_digest(conn: psycopg.Connection[Any]) -> str | None:

@@ -8,19 +8,21 @@ transaction. An advisory lock keeps a second run out; jobs take it shared and so
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from pgfleet import ledger
-from pgfleet.errors import Conflict, FleetError, InvalidInput, MigrationFailed, translate_errors
+from pgfleet.errors import Conflict, InvalidInput, MigrationFailed, translate_errors
+from pgfleet.repeatable import Progress, apply, apply_with_patience, leftovers, refused, silent
 from pgfleet.sources import (
     SqlFile,
     digest_of,
@@ -32,29 +34,7 @@ from pgfleet.sources import (
 
 LOCK = "pgfleet.migrate"
 _LOCK_PATIENCE_SECONDS = 300.0
-_TRIES = 5
 _POOLER_PORT = "6543"
-
-_OWN_FUNCTIONS = """
-select p.oid::regprocedure::text, p.xmin::text, n.nspname = 'fleet'
-from pg_proc as p
-join pg_namespace as n on n.oid = p.pronamespace
-where n.nspname in ('public', 'fleet')
-  and p.proowner = (select r.oid from pg_roles as r where r.rolname = current_user)
-  and not exists (
-    select from pg_depend as d
-    where d.classid = 'pg_proc'::regclass
-      and d.objid = p.oid
-      and d.deptype = 'e'
-  )
-"""
-
-
-class Progress(Protocol):
-    """What a caller may pass to hear how far a migration has got."""
-
-    def __call__(self, step: str, done: int, total: int) -> None:
-        """Take the name of the step and how many of its parts are done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +63,7 @@ class Status:
     applied: list[str]
     pending: Pending
     sources_applied_at: datetime | None
+    edited: list[str]
     leftovers: list[str]
 
 
@@ -96,6 +77,8 @@ class MigrateReport:
     """Table migrations that the Supabase CLI had applied, now known here as well."""
     sources_applied: int = 0
     """How many source files were applied; none when nothing in them has changed."""
+    edited: list[str] = field(default_factory=list)
+    """Table migrations whose file is not what was applied; the edit is not in this database."""
     leftovers: list[str] = field(default_factory=list)
     """Functions that no file defines any more; drop them in a migration."""
 
@@ -118,13 +101,16 @@ def migrate(
     refuse_transaction_pooler(database_url)
     folder = folder or sql_folder()
     report = MigrateReport()
-    tell = progress or _silent
+    tell = progress or silent
     with translate_errors(), _connect(database_url) as conn, _migration_lock(conn):
         ledger.create(conn)
         with ledger.open_backend(database_url) as backend:
             migrations = ledger.read(str(folder / "migrations"))
             _apply_tables(conn, backend, migrations, report, tell)
-            _apply_sources_with_patience(conn, folder, report, tell)
+            report.edited = ledger.edited_migrations(conn, migration_files(folder))
+            with _hint_at_edits(report.edited):
+                report.sources_applied = apply_with_patience(conn, source_files(folder), tell)
+            report.leftovers = leftovers(conn)
             # yoyo itself runs hooks only where a migration was pending.
             backend.run_post_apply(migrations)
         conn.execute("notify pgrst, 'reload schema'")
@@ -151,6 +137,7 @@ def status(database_url: str, *, folder: Path | None = None) -> Status:
                 sources if digest_of(sources) != digest else [],
             ),
             sources_applied_at=ledger.applied_at(conn),
+            edited=ledger.edited_migrations(conn, files),
             leftovers=leftovers(conn) if digest is not None else [],
         )
 
@@ -158,7 +145,8 @@ def status(database_url: str, *, folder: Path | None = None) -> Status:
 def refuse_transaction_pooler(database_url: str) -> None:
     """Refuse port 6543, where no lock and no setting outlives a transaction."""
     try:
-        ports = str(conninfo_to_dict(database_url).get("port") or "").split(",")
+        given = conninfo_to_dict(database_url).get("port") or os.environ.get("PGPORT") or ""
+        ports = str(given).split(",")
     except psycopg.ProgrammingError as error:
         raise InvalidInput(
             f"database url: {str(error).strip()}",
@@ -175,18 +163,14 @@ def refuse_transaction_pooler(database_url: str) -> None:
 
 def apply_sources_in_hook(conn: psycopg.Connection[Any]) -> None:
     """Apply the sources inside yoyo's own transaction, for `yoyo apply` without pgfleet."""
-    folder = sql_folder()
-    if ledger.applied_digest(conn) == digest_of(source_files(folder)):
+    files = source_files(sql_folder())
+    if ledger.applied_digest(conn) == digest_of(files):
         # So it is inside `pgfleet db migrate`, which holds the lock in another session.
         return
     conn.execute("select pg_advisory_xact_lock(hashtext(%s))", (LOCK,))
     conn.execute("set local search_path = ''")
     ledger.create(conn)
-    _apply_sources(conn, folder, MigrateReport(), _silent)
-
-
-def _silent(step: str, done: int, total: int) -> None:
-    pass
+    apply(conn, files, silent)
 
 
 def _connect(database_url: str) -> psycopg.Connection[Any]:
@@ -244,10 +228,26 @@ def _apply_tables(
     follows_push = any(m.id[:14] in pushed for m in migrations)
     for done, migration in enumerate(todo):
         tell(f"migrations/{migration.id}.sql", done, len(todo))
+        file = SqlFile(migration.id, Path(migration.path))
         _apply_one(backend, migration)
+        ledger.record_checksum(conn, file)
         report.applied.append(migration.id)
         if follows_push:
-            ledger.record_push(conn, SqlFile(migration.id, Path(migration.path)))
+            ledger.record_push(conn, file)
+
+
+@contextlib.contextmanager
+def _hint_at_edits(edited: list[str]) -> Iterator[None]:
+    """Name the likely cause where sources meet tables that were edited too late."""
+    try:
+        yield
+    except MigrationFailed as error:
+        if edited:
+            error.hint = (
+                f"{', '.join(edited)} was edited after it was applied here; "
+                "change tables in a new migration, or start with an empty database"
+            )
+        raise
 
 
 def _apply_one(backend: ledger.LedgerBackend, migration: Any) -> None:
@@ -264,124 +264,4 @@ def _apply_one(backend: ledger.LedgerBackend, migration: Any) -> None:
                 session.mark_one(migration, log=False)
                 session.log_migration(migration, "apply")
     except psycopg.Error as error:
-        raise _failed(f"migrations/{migration.id}.sql", None, error) from error
-
-
-def _apply_sources_with_patience(
-    conn: psycopg.Connection[Any], folder: Path, report: MigrateReport, tell: Progress
-) -> None:
-    """Apply the sources; give way and try again where somebody holds a table for long."""
-    for left in reversed(range(_TRIES)):
-        try:
-            with conn.transaction():
-                _apply_sources(conn, folder, report, tell)
-            return
-        except MigrationFailed as error:
-            cause = error.__cause__
-            busy = isinstance(
-                cause, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected
-            )
-            if not busy or not left:
-                raise
-
-
-def _apply_sources(
-    conn: psycopg.Connection[Any], folder: Path, report: MigrateReport, tell: Progress
-) -> None:
-    """Apply every source file unless none has changed, and find what none defines any more."""
-    files = source_files(folder)
-    digest = digest_of(files)
-    if ledger.applied_digest(conn) != digest:
-        before = _own_functions(conn)
-        _execute_files(conn, files, tell)
-        _record_functions(conn, before, digest)
-        conn.execute(
-            """
-            insert into fleet_ledger.sources (digest) values (%s)
-            on conflict (id) do update set digest = excluded.digest, applied_at = now()
-            """,
-            (digest,),
-        )
-        report.sources_applied = len(files)
-    _after_migrate(conn)
-    report.leftovers = leftovers(conn)
-
-
-def _execute_files(conn: psycopg.Connection[Any], files: list[SqlFile], tell: Progress) -> None:
-    # Bodies may name what a later file defines; a lock that is not had soon is tried again.
-    conn.execute("set local check_function_bodies = off")
-    conn.execute("set local lock_timeout = '5s'")
-    for done, file in enumerate(files):
-        tell(file.name, done, len(files))
-        text = file.text
-        try:
-            conn.execute(text.encode())
-        except psycopg.Error as error:
-            raise _failed(file.name, text, error) from error
-    tell("sources", len(files), len(files))
-    conn.execute("set local check_function_bodies = on")
-
-
-def _own_functions(conn: psycopg.Connection[Any]) -> dict[str, str]:
-    """Map each function of ours to the transaction that wrote it last."""
-    return {signature: xmin for signature, xmin, _ in conn.execute(_OWN_FUNCTIONS)}
-
-
-def _record_functions(conn: psycopg.Connection[Any], before: dict[str, str], digest: str) -> None:
-    defined = [
-        signature
-        for signature, xmin in _own_functions(conn).items()
-        if before.get(signature) != xmin
-    ]
-    conn.execute(
-        """
-        insert into fleet_ledger.functions (signature, digest)
-        select unnest(%s::text[]), %s
-        on conflict (signature) do update set digest = excluded.digest
-        """,
-        (defined, digest),
-    )
-    conn.execute(
-        "delete from fleet_ledger.functions where not signature = any (%s::text[])",
-        (list(_own_functions(conn)),),
-    )
-
-
-def leftovers(conn: psycopg.Connection[Any]) -> list[str]:
-    """List the functions that no source defines any more.
-
-    In `fleet` that is every function not written by the last sources; in `public`, which a
-    project shares with us, only one that sources have defined before.
-    """
-    digest = ledger.applied_digest(conn)
-    recorded = dict(conn.execute("select signature, digest from fleet_ledger.functions").fetchall())
-    return sorted(
-        signature
-        for signature, _, is_fleet in conn.execute(_OWN_FUNCTIONS)
-        if (signature in recorded or is_fleet) and recorded.get(signature) != digest
-    )
-
-
-def _after_migrate(conn: psycopg.Connection[Any]) -> None:
-    """Let the database bring its jobs, publications and time zones in line."""
-    row = conn.execute("select to_regprocedure('fleet.after_migrate()') is not null").fetchone()
-    if row is None or not row[0]:
-        return
-    try:
-        conn.execute("select fleet.after_migrate()")
-    except psycopg.Error as error:
-        raise _failed("fleet.after_migrate()", None, error) from error
-
-
-def _failed(name: str, text: str | None, error: psycopg.Error) -> FleetError:
-    """Say which file, and where in it, the database refused."""
-    position = error.diag.statement_position
-    line = ""
-    if text is not None and position is not None:
-        line = f" line {text.count(chr(10), 0, int(position)) + 1}"
-    message = error.diag.message_primary or str(error).strip()
-    return MigrationFailed(
-        f"{name}{line}: {message}",
-        reason=error.diag.message_detail or error.sqlstate,
-        hint=error.diag.message_hint or "Nothing of this file was applied",
-    )
+        raise refused(f"migrations/{migration.id}.sql", None, error) from error

@@ -18,7 +18,7 @@ from pgfleet import options
 from pgfleet.errors import FleetError, InvalidInput
 
 if TYPE_CHECKING:
-    from pgfleet.migrate import Progress
+    from pgfleet.repeatable import Progress
 
 Row = Mapping[str, Any]
 

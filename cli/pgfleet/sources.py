@@ -79,6 +79,11 @@ def source_files(folder: Path) -> list[SqlFile]:
     return [SqlFile(f"sources/{path.relative_to(root).as_posix()}", path) for path in paths]
 
 
+def checksum(file: SqlFile) -> str:
+    """Hash the content of one file."""
+    return hashlib.sha256(file.path.read_bytes()).hexdigest()
+
+
 def digest_of(files: list[SqlFile]) -> str:
     """Hash names and contents, in order."""
     digest = hashlib.sha256()

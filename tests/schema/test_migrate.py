@@ -135,6 +135,25 @@ def test_failing_migration_is_undone_and_what_came_before_stays(
     assert waiting == ["20260101000001_more"]
 
 
+def test_edited_migration_is_told_and_named_where_sources_then_fail(
+    empty_database: Any, folder: Path
+) -> None:
+    url = empty_database.url()
+    migrate(url, folder=folder)
+    table = folder / "migrations" / "20260101000000_things.sql"
+    table.write_text(table.read_text() + "alter table public.things add colour text;\n")
+
+    assert migrate(url, folder=folder).edited == ["20260101000000_things"]
+    assert status(url, folder=folder).edited == ["20260101000000_things"]
+
+    (folder / "sources" / "20_colour.sql").write_text(
+        "create view public.colours as select colour from public.things;"
+    )
+    with pytest.raises(MigrationFailed) as caught:
+        migrate(url, folder=folder)
+    assert "20260101000000_things was edited" in (caught.value.hint or "")
+
+
 def test_index_is_built_concurrently_while_another_run_waits(
     empty_database: Any, folder: Path
 ) -> None:

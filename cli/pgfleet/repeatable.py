@@ -1,0 +1,164 @@
+"""Apply everything that can be replaced: functions, views, triggers and policies.
+
+All files run in one transaction whenever one of them has changed. A function that no file
+defines any more is not dropped but told: dropping is for a migration, which every way of
+getting the schema has.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import psycopg
+
+from pgfleet import ledger
+from pgfleet.errors import MigrationFailed
+from pgfleet.sources import SqlFile, digest_of
+
+_TRIES = 5
+
+_OWN_FUNCTIONS = """
+select p.oid::regprocedure::text, p.xmin::text, n.nspname = 'fleet'
+from pg_proc as p
+join pg_namespace as n on n.oid = p.pronamespace
+where n.nspname in ('public', 'fleet')
+  and p.proowner = (select r.oid from pg_roles as r where r.rolname = current_user)
+  and not exists (
+    select from pg_depend as d
+    where d.classid = 'pg_proc'::regclass
+      and d.objid = p.oid
+      and d.deptype = 'e'
+  )
+"""
+
+
+class Progress(Protocol):
+    """What a caller may pass to hear how far a migration has got."""
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """Take the name of the step and how many of its parts are done."""
+
+
+def silent(step: str, done: int, total: int) -> None:
+    """Be told of progress and say nothing."""
+
+
+def apply_with_patience(conn: psycopg.Connection[Any], files: list[SqlFile], tell: Progress) -> int:
+    """Apply the sources; give way and try again where somebody holds a table for long.
+
+    Gives the number of files applied, as `apply` does.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            with conn.transaction():
+                return apply(conn, files, tell)
+        except MigrationFailed as error:
+            cause = error.__cause__
+            busy = isinstance(
+                cause, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected
+            )
+            if not busy or not left:
+                raise
+    raise AssertionError("the last try either returns or raises")
+
+
+def apply(conn: psycopg.Connection[Any], files: list[SqlFile], tell: Progress) -> int:
+    """Apply every file inside the caller's transaction, unless none has changed.
+
+    Gives the number of files applied. Raises MigrationFailed, naming file and line.
+    """
+    digest = digest_of(files)
+    changed = ledger.applied_digest(conn) != digest
+    if changed:
+        before = _own_functions(conn)
+        _execute_files(conn, files, tell)
+        _record_functions(conn, before, digest)
+        conn.execute(
+            """
+            insert into fleet_ledger.sources (digest) values (%s)
+            on conflict (id) do update set digest = excluded.digest, applied_at = now()
+            """,
+            (digest,),
+        )
+    _after_migrate(conn)
+    return len(files) if changed else 0
+
+
+def _execute_files(conn: psycopg.Connection[Any], files: list[SqlFile], tell: Progress) -> None:
+    # Bodies may name what a later file defines; a lock that is not had soon is tried again.
+    conn.execute("set local check_function_bodies = off")
+    conn.execute("set local lock_timeout = '5s'")
+    for done, file in enumerate(files):
+        tell(file.name, done, len(files))
+        text = file.text
+        try:
+            conn.execute(text.encode())
+        except psycopg.Error as error:
+            raise refused(file.name, text, error) from error
+    tell("sources", len(files), len(files))
+    conn.execute("set local check_function_bodies = on")
+
+
+def _own_functions(conn: psycopg.Connection[Any]) -> dict[str, str]:
+    """Map each function of ours to the transaction that wrote it last."""
+    return {signature: xmin for signature, xmin, _ in conn.execute(_OWN_FUNCTIONS)}
+
+
+def _record_functions(conn: psycopg.Connection[Any], before: dict[str, str], digest: str) -> None:
+    defined = [
+        signature
+        for signature, xmin in _own_functions(conn).items()
+        if before.get(signature) != xmin
+    ]
+    conn.execute(
+        """
+        insert into fleet_ledger.functions (signature, digest)
+        select unnest(%s::text[]), %s
+        on conflict (signature) do update set digest = excluded.digest
+        """,
+        (defined, digest),
+    )
+    conn.execute(
+        "delete from fleet_ledger.functions where not signature = any (%s::text[])",
+        (list(_own_functions(conn)),),
+    )
+
+
+def leftovers(conn: psycopg.Connection[Any]) -> list[str]:
+    """List the functions that no source defines any more.
+
+    In `fleet` that is every function not written by the last sources; in `public`, which a
+    project shares with us, only one that sources have defined before.
+    """
+    digest = ledger.applied_digest(conn)
+    recorded = dict(conn.execute("select signature, digest from fleet_ledger.functions").fetchall())
+    return sorted(
+        signature
+        for signature, _, is_fleet in conn.execute(_OWN_FUNCTIONS)
+        if (signature in recorded or is_fleet) and recorded.get(signature) != digest
+    )
+
+
+def _after_migrate(conn: psycopg.Connection[Any]) -> None:
+    """Let the database bring its jobs, publications and time zones in line."""
+    row = conn.execute("select to_regprocedure('fleet.after_migrate()') is not null").fetchone()
+    if row is None or not row[0]:
+        return
+    try:
+        conn.execute("select fleet.after_migrate()")
+    except psycopg.Error as error:
+        raise refused("fleet.after_migrate()", None, error) from error
+
+
+def refused(name: str, text: str | None, error: psycopg.Error) -> MigrationFailed:
+    """Say which file, and where in it, the database refused."""
+    position = error.diag.statement_position
+    line = ""
+    if text is not None and position is not None:
+        line = f" line {text.count(chr(10), 0, int(position)) + 1}"
+    message = error.diag.message_primary or str(error).strip()
+    return MigrationFailed(
+        f"{name}{line}: {message}",
+        reason=error.diag.message_detail or error.sqlstate,
+        hint=error.diag.message_hint or "Nothing of this file was applied",
+    )
