@@ -78,8 +78,8 @@ class Fields:
         if not isinstance(value, str) or not value.strip() or len(value) > longest:
             self._problems.append(f"{name} must be text of 1 to {longest} characters")
             return None
-        if "\x00" in value:
-            self._problems.append(f"{name} must not hold a zero byte")
+        if "\x00" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+            self._problems.append(f"{name} must not hold a zero byte or half a character")
         return value
 
     def object(self, name: str) -> dict[str, Any] | None:

@@ -116,6 +116,14 @@ def test_every_wrong_field_is_named_at_once(site: Any, body: Any, words: list[st
         ({"content": b"\xff", "headers": {"Content-Type": "application/json"}}, 400, "unreadable"),
         ({"content": b"{}", "headers": {"Content-Type": "text/plain"}}, 415, "content_type"),
         ({"content": b"{}"}, 415, "content_type"),
+        (
+            {
+                "content": b'{"code": "x", "hostname": "\\ud800"}',
+                "headers": {"Content-Type": "application/json"},
+            },
+            422,
+            "invalid",
+        ),
         ({"json": {"code": "x" * 70_000}}, 413, "too_large"),
     ],
 )

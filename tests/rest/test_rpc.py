@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import httpx
 import pytest
-from supabase import PostgrestAPIError
+from supabase import AsyncClientOptions, PostgrestAPIError, acreate_client
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -150,7 +152,7 @@ def test_an_error_keeps_its_detail_and_hint_and_gets_its_status(
     }
 
 
-@pytest.mark.parametrize("body", [b"{", b"[1]", b'"x"', b'{"a": "\xff"}'])
+@pytest.mark.parametrize("body", [b"{", b"[1]", b'"x"', b'{"a": "\xff"}', b'{"\\ud800": 1}'])
 def test_a_body_that_is_no_object_is_refused(shop: Any, body: bytes) -> None:
     with shop.http(shop.token(), **{"Content-Type": "application/json"}) as http:
         answer = http.post("/rpc/add_up", content=body)
@@ -192,3 +194,15 @@ def test_a_new_function_is_found_and_a_changed_one_is_called_anew(shop: Any) -> 
         owner.execute("grant execute on function public.fresh() to authenticated")
 
     assert client.rpc("fresh").execute().data == 1
+
+
+def test_the_asynchronous_client_works_as_well(shop: Any) -> None:
+    async def ask() -> Any:
+        async with httpx.AsyncClient() as transport:
+            options = AsyncClientOptions(httpx_client=transport, auto_refresh_token=False)
+            client = await acreate_client(shop.url, shop.settings.anon_key, options)
+            client.postgrest.auth(shop.token())
+            calls = [client.rpc("add_up", {"a": n}).execute() for n in range(30)]
+            return [answer.data for answer in await asyncio.gather(*calls)]
+
+    assert asyncio.run(ask()) == [n + 10 for n in range(30)]

@@ -66,7 +66,7 @@ class RestError(Exception):
             "message": self.message,
         }
         return Response(
-            json.dumps(body, ensure_ascii=False),
+            json.dumps(body),
             status_code=self.status,
             media_type="application/json; charset=utf-8",
             headers={"Proxy-Status": f"PostgREST; error={self.code}", **self.headers},
@@ -134,5 +134,5 @@ def _ascii(value: str) -> str:
 
 
 def plain(value: Any) -> str:
-    """Return a value as one line of compact JSON."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """Return a value as compact JSON; in ASCII, so that no lone surrogate can break it."""
+    return json.dumps(value, separators=(",", ":"))

@@ -297,7 +297,11 @@ def _text(request: Request, body: bytes) -> str:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
+        parsed = json.loads(text)
+        if isinstance(parsed, dict):
+            # A key becomes a name in SQL, which cannot hold half a character.
+            "".join(parsed).encode()
+        return parsed
     except (ValueError, RecursionError) as error:
         raise bad_body() from error
 
