@@ -1,4 +1,4 @@
-"""Record the frames of the official clients: `python tests/realtime/golden/capture.py`.
+"""Record the frames of the official clients: `python tests/realtime/golden/capture.py FOLDER`.
 
 A scripted server, written down here without any code of ours, logs every frame of a short
 session and answers it as the hosted server does. What each client then hands to its application
@@ -12,15 +12,16 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from realtime import AsyncRealtimeClient
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 
-GOLDEN = Path(__file__).parent
-NODE = GOLDEN.parents[1] / "node"
+NODE = Path(__file__).parents[2] / "node"
 ANON, USER = "eyJ.anon.key", "eyJ.user.jwt"
 BINDINGS = [
     {"event": "INSERT", "schema": "public", "table": "jobs", "filter": "status=eq.queued"},
@@ -63,13 +64,15 @@ class Recorder:
         """Answer one client."""
         assert socket.request is not None
         self.version = "2.0.0" if "vsn=2.0.0" in socket.request.path else "1.0.0"
-        async for frame in socket:  # ends with the client
-            message = self._note("client", frame)
-            for answer in self._answers(message):
-                self._note("server", answer)
-                await socket.send(answer)
-            if message["event"] == "phx_leave":
-                self.left.set()
+        # A client that is done goes without a word.
+        with suppress(ConnectionClosed):
+            async for frame in socket:
+                message = self._note("client", frame)
+                for answer in self._answers(message):
+                    self._note("server", answer)
+                    await socket.send(answer)
+                if message["event"] == "phx_leave":
+                    self.left.set()
 
     def _note(self, side: str, frame: str | bytes) -> dict[str, Any]:
         """Log a frame and take it apart."""
@@ -195,21 +198,17 @@ def golden(client: str, recorder: Recorder) -> dict[str, Any]:
     }
 
 
-async def main() -> None:
-    """Write both golden files."""
-    package = NODE / "node_modules" / "@supabase" / "supabase-js" / "package.json"
-    sessions = {
+async def main(folder: Path, names: list[str]) -> None:
+    """Write the golden files of the named clients, or of both."""
+    sessions: dict[str, tuple[str, Session]] = {
         "python": (f"supabase {version('supabase')}", python_session),
-        "javascript": (
-            f"@supabase/supabase-js {json.loads(package.read_text())['version']}",
-            node_session,
-        ),
+        "javascript": ("@supabase/supabase-js", node_session),
     }
-    for name in sys.argv[1:] or sessions:
+    for name in names or sessions:
         client, session = sessions[name]
         data = golden(client, await capture(session))
-        (GOLDEN / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
+        (folder / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2:]))
