@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from psycopg import sql
 from starlette.requests import Request
 from starlette.responses import Response
 
 from pgfleet_local.rest import statements
-from pgfleet_local.rest.catalogue import Catalogue, Function
+from pgfleet_local.rest.catalogue import Catalogue, Function, Relation
 from pgfleet_local.rest.errors import RestError, bad_body, bad_query, from_token, plain
 from pgfleet_local.rest.query import RESERVED, Query, Values, is_condition, quoted, read
 from pgfleet_local.rest.statements import LIST_BODY, NO_BODY, OBJECT_BODY, Statement, name_of
@@ -193,50 +194,45 @@ def plan_table(
     relation = catalogue.relation(schema, request.path_params["relation"])
     values = Values()
     query = read(request.query_params.multi_items(), name_of(relation), values)
+    if request.method not in ("GET", "HEAD"):
+        return _plan_change(request, relation, query, values, body)
     prefer, singular = _preferences(request), _is_singular(request)
     counted = prefer.get("count") == "exact"
-    if request.method in ("GET", "HEAD"):
-        shape = OBJECT_BODY if singular else LIST_BODY
-        return Plan(
-            statements.read_rows(
-                relation, query, values, max_rows=max_rows, counted=counted, body=shape
-            ),
-            read_only=True,
-            status=200,
-            media_type=_media_type(singular),
-            singular=singular,
-            counted=counted,
-            offset=query.offset,
-            applied=_applied(prefer, ("count",)),
-        )
+    shape = OBJECT_BODY if singular else LIST_BODY
+    return Plan(
+        statements.read_rows(
+            relation, query, values, max_rows=max_rows, counted=counted, body=shape
+        ),
+        read_only=True,
+        status=200,
+        media_type=_media_type(singular),
+        singular=singular,
+        counted=counted,
+        offset=query.offset,
+        applied=_applied(prefer, ("count",)),
+    )
+
+
+def _plan_change(
+    request: Request, relation: Relation, query: Query, values: Values, body: bytes
+) -> Plan:
+    prefer, singular = _preferences(request), _is_singular(request)
     wants_rows = prefer.get("return") == "representation"
     shape = NO_BODY if not wants_rows else OBJECT_BODY if singular else LIST_BODY
-    statement: Statement | None
     status = 200 if wants_rows else 204
+    statement: Statement | None
     if request.method == "POST":
         status = 201
-        text = _text(request, body)
-        statement = statements.insert_rows(
-            relation,
-            query,
-            values,
-            names=query.columns if query.columns is not None else _columns(text),
-            payload=text if text.lstrip().startswith("[") else f"[{text}]",
-            missing_default=prefer.get("missing") == "default",
-            resolution=prefer.get("resolution"),
-            body=shape,
-        )
-        if text.lstrip().startswith("[") and not json.loads(text):
-            statement = None
+        statement = _insertion(relation, query, values, _text(request, body), prefer, shape)
     elif request.method == "PATCH":
         _check_narrowed(query, "UPDATE")
         text = _text(request, body)
         names = sorted(_object(text))
-        statement = (
-            statements.update_rows(relation, query, values, names=names, payload=text, body=shape)
-            if names
-            else None
-        )
+        statement = None
+        if names:
+            statement = statements.update_rows(
+                relation, query, values, names=names, payload=text, body=shape
+            )
     elif request.method == "DELETE":
         _check_narrowed(query, "DELETE")
         statement = statements.delete_rows(relation, query, values, body=shape)
@@ -248,8 +244,32 @@ def plan_table(
         status=status,
         media_type=_media_type(singular) if wants_rows else None,
         singular=singular and wants_rows,
-        counted=counted,
+        counted=prefer.get("count") == "exact",
         applied=_applied(prefer, ("return", "count", "resolution", "missing")),
+    )
+
+
+def _insertion(
+    relation: Relation,
+    query: Query,
+    values: Values,
+    text: str,
+    prefer: Mapping[str, str],
+    shape: sql.Composable,
+) -> Statement | None:
+    """Return the statement that inserts the payload, none for an empty list."""
+    parsed = _parsed(text)
+    if parsed == []:
+        return None
+    return statements.insert_rows(
+        relation,
+        query,
+        values,
+        names=query.columns if query.columns is not None else _columns(parsed),
+        payload=text if isinstance(parsed, list) else f"[{text}]",
+        missing_default=prefer.get("missing") == "default",
+        resolution=prefer.get("resolution"),
+        body=shape,
     )
 
 
@@ -313,15 +333,14 @@ def _object(text: str) -> dict[str, Any]:
     return parsed
 
 
-def _columns(text: str) -> Sequence[str]:
+def _columns(parsed: Any) -> Sequence[str]:
     """Return the keys of the payload, which must be the same in all its objects."""
-    parsed = _parsed(text)
     rows = parsed if isinstance(parsed, list) else [parsed]
     if not all(isinstance(row, dict) for row in rows):
         raise bad_body()
     if any(row.keys() != rows[0].keys() for row in rows):
         raise bad_body("All object keys must match")
-    return sorted(rows[0]) if rows else ()
+    return sorted(rows[0])
 
 
 def _arguments(function: Function, given: Mapping[str, str]) -> str:
