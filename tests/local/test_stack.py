@@ -176,6 +176,16 @@ def test_a_signal_stops_everything(launch: Callable[..., Any], number: int) -> N
     assert Stack(running.settings).status()["running"] is False
 
 
+def test_a_signal_while_it_starts_leaves_nothing_behind(launch: Callable[..., Any]) -> None:
+    running = launch()
+    wait_for(running.said)
+
+    assert running.end(signal.SIGTERM) == 0
+    assert server_processes(running.settings) == []
+    assert Stack(running.settings).down() is False
+    assert answers(launch(running.settings).wait_ready().settings)
+
+
 def test_down_stops_it_from_elsewhere(launch: Callable[..., Any]) -> None:
     running = launch().wait_ready()
 

@@ -18,10 +18,10 @@ from typing import IO, Any, NoReturn
 
 import httpx
 import psycopg
-from pgfleet_functions.setup import ensure_worker_role
 from psycopg.types.json import Jsonb
 
 from pgfleet.migrate import migrate
+from pgfleet_functions.setup import ensure_worker_role
 from pgfleet_local.bootstrap import prepare_cluster, prepare_database
 from pgfleet_local.cluster import Cluster
 from pgfleet_local.processes import command_line, end_process, is_alive, send, spawn
@@ -35,6 +35,9 @@ LOCK_SECONDS = 0.5
 # A part that dies again sooner than this is started again more slowly each time.
 STEADY_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 10.0
+
+# Ctrl-C, a service manager, and a terminal that is closed.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Say = Callable[[str], None]
 
@@ -69,7 +72,7 @@ class Stack:
         }
 
     def up(self, ready: Callable[[dict[str, str]], None]) -> None:
-        """Run the platform until SIGINT or SIGTERM; call `ready` once everything answers.
+        """Run the platform until a signal stops it; call `ready` once everything answers.
 
         Call it from the main thread: signals arrive there, and the servers end with it.
         Raises StackError when another one runs on the same folder, or when a part cannot start.
@@ -280,7 +283,7 @@ class Stack:
 
 @contextlib.contextmanager
 def _stopping_on_signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into an exception in the main thread."""
+    """Turn signals that stop into an exception in the main thread."""
 
     def stop(_number: int, _frame: FrameType | None) -> NoReturn:
         raise _StopRequested
