@@ -151,6 +151,7 @@ def cancel(
     with open_database() as db:
         row = _read(db, command)
         if not dry_run:
+            db.commit()
             output.confirm(f"Cancel command {command} on {row['device_hostname']}?", yes=yes)
             row = db.row(
                 """

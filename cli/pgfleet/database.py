@@ -45,7 +45,7 @@ class Database:
         return "\n".join(line[indent:] for line in lines).rstrip() + ";"
 
     def commit(self) -> None:
-        """End the transaction, so that others see what was done while the command goes on."""
+        """End the transaction before the command waits: nobody is to wait for a person."""
         self._conn.commit()
 
 

@@ -172,6 +172,48 @@ def enroll_code(
 
 
 @app.command()
+def codes(limit: options.Limit = 100) -> None:
+    """List enrolment codes, the newest first; the codes themselves are not kept.
+
+    Example: pgfleet device codes
+    """
+    with open_database() as db:
+        rows = db.rows(
+            """
+            select
+              c.id,
+              case
+                when c.revoked_at is not null then 'revoked'
+                when c.used_count >= c.max_uses then 'used up'
+                when c.expires_at <= now() then 'expired'
+                else 'good'
+              end as state,
+              c.used_count, c.max_uses, d.hostname as only_for, c.tags, c.group_ids, c.expires_at,
+              c.created_at
+            from public.enrollment_codes as c
+            left join public.devices as d on d.id = c.device_id
+            order by c.id desc
+            limit %(limit)s
+            """,
+            {"limit": limit},
+        )
+    output.show_rows(rows)
+
+
+@app.command("revoke-code")
+def revoke_code(
+    code: Annotated[int, typer.Argument(help="Id of the code; see pgfleet device codes.")],
+) -> None:
+    """Make an enrolment code useless; devices that used it stay.
+
+    Example: pgfleet device revoke-code 3
+    """
+    with open_database() as db:
+        db.rows("select public.revoke_enrollment_code(%(id)s)", {"id": code})
+    output.say(f"Code {code} is revoked.")
+
+
+@app.command()
 def rekey(device: Device) -> None:
     """Make a code with which this very device enrols again.
 
@@ -202,6 +244,7 @@ def retire(device: Device, yes: options.Yes = False, dry_run: options.DryRun = F
             output.show_row(db.row(_SHOW, {"id": found}))
             output.say("Would be retired; what waits for it would be cancelled.")
             return
+        db.commit()
         output.confirm(f"Retire device {device} and cancel what waits for it?", yes=yes)
         row = db.row(
             "select r.id, r.hostname, r.status from public.retire_device(%(id)s) as r",

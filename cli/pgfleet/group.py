@@ -158,6 +158,7 @@ def delete(group: Group, yes: options.Yes = False, dry_run: options.DryRun = Fal
         found = names.group_id(db, group)
         row = db.row(_GROUPS, {"id": found, "limit": 1})
         if not dry_run:
+            db.commit()
             output.confirm(f"Delete group {row['name']}?", yes=yes)
             db.rows(
                 "delete from public.device_groups as g where g.id = %(id)s returning g.id",

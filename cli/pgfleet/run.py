@@ -28,7 +28,7 @@ join public.schedules as s on s.id = r.schedule_id
 where (%(id)s::bigint is null or r.id = %(id)s)
   and (%(schedule_id)s::bigint is null or r.schedule_id = %(schedule_id)s)
   and (%(status)s::text is null or r.status = %(status)s)
-order by r.scheduled_for desc, r.id desc
+order by r.id desc
 limit %(limit)s
 """
 

@@ -214,6 +214,7 @@ def cancel(
         if dry_run:
             row = _waiting(db, found)
         else:
+            db.commit()
             output.confirm(f"Cancel schedule {schedule} for good?", yes=yes)
             row = db.row(
                 """

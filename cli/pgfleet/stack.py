@@ -66,6 +66,10 @@ def status() -> None:
 def _start_in_background() -> None:
     settings = StackSettings.from_environment()
     stack = Stack(settings)
+    if stack.status()["running"]:
+        output.say("It is running already.")
+        output.show_row(stack.status())
+        return
     log_file = settings.data_dir / "stack.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(

@@ -114,6 +114,20 @@ def test_enrolment_code_with_no_use_is_refused(pgfleet: Pgfleet) -> None:
     assert "Hint:" in answer.err
 
 
+def test_code_is_listed_without_itself_and_revoked_once(pgfleet: Pgfleet) -> None:
+    made = pgfleet("device", "enroll-code", "--json").data
+
+    def state() -> str:
+        rows = pgfleet("device", "codes", "--json")
+        assert made["code"] not in rows.out
+        return str(next(row["state"] for row in rows.data if row["id"] == made["id"]))
+
+    assert state() == "good"
+    assert pgfleet("device", "revoke-code", str(made["id"])).code == 0
+    assert state() == "revoked"
+    assert pgfleet("device", "revoke-code", str(made["id"])).code == 1
+
+
 def test_rekey_gives_a_code_for_the_device(pgfleet: Pgfleet, hostname: str) -> None:
     assert pgfleet("device", "rekey", hostname, "--json").data["code"]
 
