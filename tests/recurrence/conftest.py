@@ -1,4 +1,4 @@
-"""What the recurrence tests share: zones with their clock changes, compiling, and asking many at once."""
+"""What the recurrence tests share: clock changes, compiling, and asking many at once."""
 
 from __future__ import annotations
 
@@ -102,7 +102,9 @@ def next_of_many(
 
     def ask(questions: Sequence[Question]) -> list[int | None]:
         steady.execute("create temp table if not exists plans (id int, plan jsonb)")
-        steady.execute("create temp table if not exists asked (n int, id int, zone text, at bigint)")
+        steady.execute(
+            "create temp table if not exists asked (n int, id int, zone text, at bigint)"
+        )
         steady.execute("truncate plans, asked")
         ids: dict[int, int] = {}
         with steady.cursor() as cursor, cursor.copy("copy plans from stdin") as copy:

@@ -36,7 +36,9 @@ def problems(steady: psycopg.Connection[Any], text: str) -> list[str]:
     rows = steady.execute(
         """
         select problem
-        from fleet.recurrence_problems('cron', jsonb_build_object('cron_expression', %s::text), 'UTC')
+        from fleet.recurrence_problems(
+          'cron', jsonb_build_object('cron_expression', %s::text), 'UTC'
+        )
         """,
         (text,),
     )
@@ -68,7 +70,9 @@ def nearest_working_day(day: date) -> date:
 @settings(max_examples=400, deadline=None)
 @given(
     st.lists(
-        st.lists(st.sampled_from(ATOMS), min_size=1, max_size=2).map("".join), min_size=4, max_size=7
+        st.lists(st.sampled_from(ATOMS), min_size=1, max_size=2).map("".join),
+        min_size=4,
+        max_size=7,
     ).map(" ".join)
 )
 def test_any_text_is_refused_exactly_when_cronsim_refuses_it(

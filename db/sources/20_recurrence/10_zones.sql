@@ -95,7 +95,8 @@ end;
 $$;
 
 comment on function fleet.zone_clock(text) is
-  'The name by which Postgres finds the clock of an IANA zone, which is the zone''s own name but for four old ones.';
+  'The name by which Postgres finds the clock of an IANA zone, which is the zone''s own name but for four '
+  'old ones.';
 revoke all on function fleet.zone_clock(text) from public, anon, authenticated, service_role;
 grant execute on function fleet.zone_clock(text) to authenticated, service_role;
 
@@ -114,7 +115,8 @@ exception
 end;
 $$;
 
-comment on function fleet.existing_zone(text, text) is 'The first of two zones if this server has it, else the second.';
+comment on function fleet.existing_zone(text, text) is
+  'The first of two zones if this server has it, else the second.';
 revoke all on function fleet.existing_zone(text, text) from public, anon, authenticated, service_role;
 grant execute on function fleet.existing_zone(text, text) to authenticated, service_role;
 
@@ -155,6 +157,7 @@ end;
 $$;
 
 comment on function fleet.local_to_instant(timestamp, text) is
-  'The instant of a local time: a repeated one is its first, a skipped one is the first instant after the gap.';
+  'The instant of a local time: a repeated one is its first, a skipped one is the first instant after the '
+  'gap.';
 revoke all on function fleet.local_to_instant(timestamp, text) from public, anon, authenticated, service_role;
 grant execute on function fleet.local_to_instant(timestamp, text) to authenticated, service_role;

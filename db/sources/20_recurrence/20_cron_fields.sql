@@ -152,7 +152,8 @@ end;
 $$;
 
 comment on function fleet.cron_stepped_values(integer, text) is
-  'The values of a term with a step: every step-th of a range or of *, or from one number to the end of the field.';
+  'The values of a term with a step: every step-th of a range or of *, or from one number to the end of '
+  'the field.';
 revoke all on function fleet.cron_stepped_values(integer, text) from public, anon, authenticated, service_role;
 grant execute on function fleet.cron_stepped_values(integer, text) to authenticated, service_role;
 

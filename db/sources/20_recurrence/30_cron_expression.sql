@@ -156,7 +156,8 @@ end;
 $$;
 
 comment on function fleet.nearest_working_day(integer, integer, integer) is
-  'The Monday to Friday nearest to a day without leaving its month; day 0 asks for the last one. Null where the month has no such day.';
+  'The Monday to Friday nearest to a day without leaving its month; day 0 asks for the last one. Null '
+  'where the month has no such day.';
 revoke all on function fleet.nearest_working_day(integer, integer, integer)
   from public, anon, authenticated, service_role;
 grant execute on function fleet.nearest_working_day(integer, integer, integer) to authenticated, service_role;
@@ -222,7 +223,8 @@ end;
 $$;
 
 comment on function fleet.month_day_mask(integer[], integer[], boolean) is
-  'The days of a month as 31 flags: once where every month is alike, four times where only its length (28 to 31) '
+  'The days of a month as 31 flags: once where every month is alike, four times where only its length (28 '
+  'to 31) '
   'matters, 28 times where the weekday of its first day (from Monday) matters as well.';
 revoke all on function fleet.month_day_mask(integer[], integer[], boolean)
   from public, anon, authenticated, service_role;

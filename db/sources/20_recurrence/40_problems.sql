@@ -13,7 +13,7 @@ begin
   if v_type is null then
     return query values (
       'recurrence_type',
-      coalesce(format('%s is not a recurrence type', quote_literal(p_type)), 'is missing'),
+      coalesce(quote_literal(p_type) || ' is not a recurrence type', 'is missing'),
       'Use once, interval, daily, weekly, monthly or cron'
     );
   end if;
@@ -50,7 +50,7 @@ begin
     union all
     select
       'recurrence_config.end_date',
-      format('%s is not a date or time', v_config ->> 'end_date'),
+      format('%s is not a date or time', quote_literal(v_config ->> 'end_date')),
       'Write a date such as 2027-12-31, or a time such as 2027-12-31T18:00:00Z'
     where v_config ? 'end_date'
       and fleet.recurrence_end(v_config ->> 'end_date', 'UTC') is null;
@@ -70,7 +70,7 @@ set search_path = ''
 as $$
   select
     'timezone',
-    coalesce(format('%s is not a time zone', quote_literal(p_timezone)), 'is missing'),
+    coalesce(quote_literal(p_timezone) || ' is not a time zone', 'is missing'),
     coalesce(
       'Did you mean ' || (
         select z.name from fleet.time_zones as z where lower(z.name) = lower(btrim(p_timezone)) limit 1
@@ -82,7 +82,8 @@ as $$
 $$;
 
 comment on function fleet.timezone_problems(text) is
-  'Says that a time zone is not in fleet.time_zones, with the right spelling where only upper and lower case differ.';
+  'Says that a time zone is not in fleet.time_zones, with the right spelling where only upper and lower '
+  'case differ.';
 revoke all on function fleet.timezone_problems(text) from public, anon, authenticated, service_role;
 grant execute on function fleet.timezone_problems(text) to authenticated, service_role;
 

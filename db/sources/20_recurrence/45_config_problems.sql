@@ -39,7 +39,8 @@ as $$
   end
 $$;
 
-comment on function fleet.second_of_day(text) is 'HH:MM or HH:MM:SS as seconds past midnight; null where it is neither.';
+comment on function fleet.second_of_day(text) is
+  'HH:MM or HH:MM:SS as seconds past midnight; null where it is neither.';
 revoke all on function fleet.second_of_day(text) from public, anon, authenticated, service_role;
 grant execute on function fleet.second_of_day(text) to authenticated, service_role;
 
@@ -115,7 +116,8 @@ as $$
   where p_value is not null
 $$;
 
-comment on function fleet.as_list(jsonb) is 'The elements of an array, or the one value that stands for an array of itself.';
+comment on function fleet.as_list(jsonb) is
+  'The elements of an array, or the one value that stands for an array of itself.';
 revoke all on function fleet.as_list(jsonb) from public, anon, authenticated, service_role;
 grant execute on function fleet.as_list(jsonb) to authenticated, service_role;
 
@@ -142,7 +144,10 @@ as $$
 
   union all
 
-  select 'recurrence_config.times', 'stands beside time', 'Use time for one time of day or times for several, not both'
+  select
+    'recurrence_config.times',
+    'stands beside time',
+    'Use time for one time of day or times for several, not both'
   where p_config ?& '{time,times}'
 $$;
 
@@ -191,7 +196,9 @@ as $$
   union all
 
   select
-    'recurrence_config.day_of_week', 'is missing', 'Say which weekday of that week is meant, from 0 (Monday) to 6 (Sunday)'
+    'recurrence_config.day_of_week',
+    'is missing',
+    'Say which weekday of that week is meant, from 0 (Monday) to 6 (Sunday)'
   where p_config ? 'week' and not p_config ? 'day_of_week'
 
   union all
@@ -201,6 +208,7 @@ as $$
   where p_config ?& '{week,day_of_month}'
 $$;
 
-comment on function fleet.config_day_problems(jsonb) is 'Says what is wrong with weekdays, days of the month and weeks.';
+comment on function fleet.config_day_problems(jsonb) is
+  'Says what is wrong with weekdays, days of the month and weeks.';
 revoke all on function fleet.config_day_problems(jsonb) from public, anon, authenticated, service_role;
 grant execute on function fleet.config_day_problems(jsonb) to authenticated, service_role;

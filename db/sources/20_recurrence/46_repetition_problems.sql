@@ -41,7 +41,8 @@ end;
 $$;
 
 comment on function fleet.interval_seconds(jsonb) is
-  'The length of an interval recurrence in whole seconds of elapsed time; null where the configuration gives none.';
+  'The length of an interval recurrence in whole seconds of elapsed time; null where the configuration '
+  'gives none.';
 revoke all on function fleet.interval_seconds(jsonb) from public, anon, authenticated, service_role;
 grant execute on function fleet.interval_seconds(jsonb) to authenticated, service_role;
 
@@ -59,7 +60,8 @@ exception
 end;
 $$;
 
-comment on function fleet.parse_interval(text) is 'Text such as 15 minutes or PT15M as an interval; null where it is none.';
+comment on function fleet.parse_interval(text) is
+  'Text such as 15 minutes or PT15M as an interval; null where it is none.';
 revoke all on function fleet.parse_interval(text) from public, anon, authenticated, service_role;
 grant execute on function fleet.parse_interval(text) to authenticated, service_role;
 
@@ -170,7 +172,11 @@ as $$
     where strpos(
       substr(
         p_mask,
-        case length(p_mask) when 31 then 1 when 124 then (l.length - 28) * 31 + 1 else (w * 4 + l.length - 28) * 31 + 1 end,
+        case length(p_mask)
+          when 31 then 1
+          when 124 then (l.length - 28) * 31 + 1
+          else (w * 4 + l.length - 28) * 31 + 1
+        end,
         l.length
       ),
       '1'

@@ -87,7 +87,8 @@ immutable
 parallel safe
 return to_char(p_instant at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US') || '+00:00';
 
-comment on function fleet.instant_text(timestamptz) is 'An instant as text in UTC, whatever the zone of the session.';
+comment on function fleet.instant_text(timestamptz) is
+  'An instant as text in UTC, whatever the zone of the session.';
 revoke all on function fleet.instant_text(timestamptz) from public, anon, authenticated, service_role;
 grant execute on function fleet.instant_text(timestamptz) to authenticated, service_role;
 
@@ -145,15 +146,22 @@ immutable
 parallel safe
 set search_path = ''
 as $$
-  select 'gap', coalesce(format('%s is not a gap rule', quote_literal(p_gap)), 'is missing'), 'Use first_instant, shift or skip'
+  select
+    'gap',
+    coalesce(quote_literal(p_gap) || ' is not a gap rule', 'is missing'),
+    'Use first_instant, shift or skip'
   where p_gap is null or p_gap <> all ('{first_instant,shift,skip}')
 
   union all
 
-  select 'fold', coalesce(format('%s is not a fold rule', quote_literal(p_fold)), 'is missing'), 'Use first, second or both'
+  select
+    'fold',
+    coalesce(quote_literal(p_fold) || ' is not a fold rule', 'is missing'),
+    'Use first, second or both'
   where p_fold is null or p_fold <> all ('{first,second,both}')
 $$;
 
-comment on function fleet.rule_problems(text, text) is 'Says what is wrong with the rules for skipped and repeated times.';
+comment on function fleet.rule_problems(text, text) is
+  'Says what is wrong with the rules for skipped and repeated times.';
 revoke all on function fleet.rule_problems(text, text) from public, anon, authenticated, service_role;
 grant execute on function fleet.rule_problems(text, text) to authenticated, service_role;

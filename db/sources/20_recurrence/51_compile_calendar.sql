@@ -11,7 +11,8 @@ as $$
   from generate_series(p_from, p_to) as n
 $$;
 
-comment on function fleet.flags(integer[], integer, integer) is 'A set of numbers as text of 0 and 1, one for each number of the range.';
+comment on function fleet.flags(integer[], integer, integer) is
+  'A set of numbers as text of 0 and 1, one for each number of the range.';
 revoke all on function fleet.flags(integer[], integer, integer) from public, anon, authenticated, service_role;
 grant execute on function fleet.flags(integer[], integer, integer) to authenticated, service_role;
 

@@ -13,7 +13,8 @@ as $$
   )
 $$;
 
-comment on function fleet.flag_numbers(text) is 'The places, counted from 0, at which a text of flags has a 1.';
+comment on function fleet.flag_numbers(text) is
+  'The places, counted from 0, at which a text of flags has a 1.';
 revoke all on function fleet.flag_numbers(text) from public, anon, authenticated, service_role;
 grant execute on function fleet.flag_numbers(text) to authenticated, service_role;
 
@@ -44,7 +45,8 @@ immutable
 parallel safe
 return make_date(p_month / 12, p_month % 12 + 1, 1) - date '0001-01-01';
 
-comment on function fleet.month_start(integer) is 'The day number of the first of a month; months count as year * 12 + month - 1.';
+comment on function fleet.month_start(integer) is
+  'The day number of the first of a month; months count as year * 12 + month - 1.';
 revoke all on function fleet.month_start(integer) from public, anon, authenticated, service_role;
 grant execute on function fleet.month_start(integer) to authenticated, service_role;
 
@@ -98,7 +100,9 @@ begin
       from (
         select m.first_day, fleet.month_flags(v_mask, m.first_day, m.length) as flags
         from (
-          select fleet.month_start(g.month) as first_day, fleet.month_start(g.month + 1) - fleet.month_start(g.month) as length
+          select
+            fleet.month_start(g.month) as first_day,
+            fleet.month_start(g.month + 1) - fleet.month_start(g.month) as length
           from generate_series(
             v_month + ((v_anchor - v_month) % v_every + v_every) % v_every,
             fleet.month_of_day(p_last),
@@ -169,6 +173,7 @@ end;
 $$;
 
 comment on function fleet.matching_slots(jsonb, bigint, bigint) is
-  'The local seconds in [p_from, p_to) that a compiled calendar recurrence names, in order; clock changes play no part yet.';
+  'The local seconds in [p_from, p_to) that a compiled calendar recurrence names, in order; clock changes '
+  'play no part yet.';
 revoke all on function fleet.matching_slots(jsonb, bigint, bigint) from public, anon, authenticated, service_role;
 grant execute on function fleet.matching_slots(jsonb, bigint, bigint) to authenticated, service_role;

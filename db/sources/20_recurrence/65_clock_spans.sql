@@ -75,9 +75,12 @@ end;
 $$;
 
 comment on function fleet.clock_spans(text, text, text, bigint, bigint) is
-  'The spans of [p_from, p_to), in Unix seconds and in order, in which a recurrence may run: local second = Unix second '
-  '+ shift. Behind a gap a span has a second shift for the times that were skipped; under gap = first_instant all that '
-  'such a span names, from its beginning by the second shift to its end by the first, runs once, in its last second.';
+  'The spans of [p_from, p_to), in Unix seconds and in order, in which a recurrence may run: local second '
+  '= Unix second '
+  '+ shift. Behind a gap a span has a second shift for the times that were skipped; under gap = '
+  'first_instant all that '
+  'such a span names, from its beginning by the second shift to its end by the first, runs once, in its '
+  'last second.';
 revoke all on function fleet.clock_spans(text, text, text, bigint, bigint)
   from public, anon, authenticated, service_role;
 grant execute on function fleet.clock_spans(text, text, text, bigint, bigint) to authenticated, service_role;

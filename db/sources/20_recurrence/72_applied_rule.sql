@@ -57,7 +57,8 @@ end;
 $$;
 
 comment on function fleet.applied_rule(jsonb, timestamptz) is
-  'gap:first_instant or gap:shift when the local time of an occurrence was skipped, fold:first, fold:second or fold:both '
+  'gap:first_instant or gap:shift when the local time of an occurrence was skipped, fold:first, '
+  'fold:second or fold:both '
   'when it came twice, null when the clocks were quiet.';
 revoke all on function fleet.applied_rule(jsonb, timestamptz) from public, anon, authenticated, service_role;
 grant execute on function fleet.applied_rule(jsonb, timestamptz) to authenticated, service_role;

@@ -25,7 +25,8 @@ end;
 $$;
 
 comment on function fleet.next_slot(jsonb, bigint) is
-  'The first local second from p_from on that a compiled calendar recurrence names; null when there is none within decades.';
+  'The first local second from p_from on that a compiled calendar recurrence names; null when there is '
+  'none within decades.';
 revoke all on function fleet.next_slot(jsonb, bigint) from public, anon, authenticated, service_role;
 grant execute on function fleet.next_slot(jsonb, bigint) to authenticated, service_role;
 
@@ -85,7 +86,8 @@ end;
 $$;
 
 comment on function fleet.next_time_of_day(jsonb, integer) is
-  'The first second of the day from p_from on at which a compiled calendar recurrence runs; null when that day has none left.';
+  'The first second of the day from p_from on at which a compiled calendar recurrence runs; null when '
+  'that day has none left.';
 revoke all on function fleet.next_time_of_day(jsonb, integer) from public, anon, authenticated, service_role;
 grant execute on function fleet.next_time_of_day(jsonb, integer) to authenticated, service_role;
 
@@ -138,7 +140,8 @@ end;
 $$;
 
 comment on function fleet.next_matching_day(jsonb, integer) is
-  'The first day number from p_day on whose day a compiled calendar recurrence names; null when there is none within decades.';
+  'The first day number from p_day on whose day a compiled calendar recurrence names; null when there is '
+  'none within decades.';
 revoke all on function fleet.next_matching_day(jsonb, integer) from public, anon, authenticated, service_role;
 grant execute on function fleet.next_matching_day(jsonb, integer) to authenticated, service_role;
 
@@ -186,6 +189,7 @@ end;
 $$;
 
 comment on function fleet.next_month_day(jsonb, integer) is
-  'The first day number from p_day on that a mask of month days names; null when there is none within 51 years.';
+  'The first day number from p_day on that a mask of month days names; null when there is none within 51 '
+  'years.';
 revoke all on function fleet.next_month_day(jsonb, integer) from public, anon, authenticated, service_role;
 grant execute on function fleet.next_month_day(jsonb, integer) to authenticated, service_role;

@@ -14,9 +14,13 @@ declare
 begin
   if v_kind is null then
     return fleet.next_occurrence(fleet.recompile_recurrence(p_recurrence), p_after);
+  elsif p_after = 'infinity' then
+    return null;
   elsif p_after < v_start then
     -- The start itself may be an occurrence.
     v_after := v_start - interval '1 microsecond';
+  elsif p_after = '-infinity' then
+    v_after := '0001-01-03 00:00:00+00';
   end if;
 
   if v_kind = 'calendar' then
@@ -89,14 +93,20 @@ begin
   -- Whether the clocks stand still from a day before to a day after: the widest change there was is a day.
   if v_slot - v_local <= 86400 then
     v_next := v_epoch + v_slot - v_local;
-    if fleet.utc_offset(v_clock, v_epoch - 90000) = v_offset and fleet.utc_offset(v_clock, v_next + 90000) = v_offset then
+    if fleet.utc_offset(v_clock, v_epoch - 90000) = v_offset
+      and fleet.utc_offset(v_clock, v_next + 90000) = v_offset
+    then
       return to_timestamp(v_next);
     end if;
-  elsif fleet.utc_offset(v_clock, v_epoch - 90000) = v_offset and fleet.utc_offset(v_clock, v_epoch + 90000) = v_offset then
+  elsif fleet.utc_offset(v_clock, v_epoch - 90000) = v_offset
+    and fleet.utc_offset(v_clock, v_epoch + 90000) = v_offset
+  then
     -- Far away the clocks may have changed and changed back, so there they are looked at anew.
     v_offset := fleet.utc_offset(v_clock, v_epoch + v_slot - v_local);
     v_next := v_slot - 62135596800 - v_offset;
-    if fleet.utc_offset(v_clock, v_next - 90000) = v_offset and fleet.utc_offset(v_clock, v_next + 90000) = v_offset then
+    if fleet.utc_offset(v_clock, v_next - 90000) = v_offset
+      and fleet.utc_offset(v_clock, v_next + 90000) = v_offset
+    then
       return to_timestamp(v_next);
     end if;
   end if;
