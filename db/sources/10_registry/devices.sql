@@ -105,7 +105,7 @@ language sql
 volatile
 set search_path = ''
 as $$
-  select fleet.device_checkin(p_facts, now())
+  select fleet.device_checkin(p_facts, clock_timestamp())
 $$;
 
 comment on function public.device_checkin(jsonb) is

@@ -28,10 +28,10 @@ begin
     end if;
   end if;
   perform fleet.require_permission(
-    v_owner, 'manage', coalesce(format('device %s', p_device_id), 'the owner')
+    v_owner, 'manage', case when p_device_id is null then format('owner %s', v_owner) else format('device %s', p_device_id) end
   );
 
-  if p_max_uses not between 1 and 100000 or p_expires_in <= interval '0' then
+  if (p_max_uses between 1 and 100000 and p_expires_in > interval '0') is not true then
     raise exception 'max_uses must be 1 to 100000 and expires_in positive'
       using errcode = 'PT422',
             detail = 'enrollment_code_invalid',
@@ -55,7 +55,7 @@ begin
     owner_id, device_id, code_hash, max_uses, tags, group_ids, expires_at, created_by
   )
   values (
-    v_owner, p_device_id, fleet.hash_secret(v_code), p_max_uses, p_tags, p_group_ids,
+    v_owner, p_device_id, fleet.hash_secret(v_code), p_max_uses, coalesce(p_tags, '{}'), coalesce(p_group_ids, '{}'),
     now() + p_expires_in, fleet.current_user_id()
   )
   returning * into v_row;

@@ -42,9 +42,7 @@ begin
   perform fleet.raise_problems('the command', 'command_invalid', v_fields, v_problems, v_hints);
 
   select t.* into v_type from public.command_types as t where t.name = new.command_type;
-  if v_type.destructive then
-    perform fleet.require_permission(v_device.owner_id, 'destructive', format('command type %s', v_type.name));
-  end if;
+  perform fleet.require_destructive(v_device.owner_id, new.command_type);
   new.owner_id := v_device.owner_id;
   new.device_hostname := v_device.hostname;
   new.channel := v_type.channel;
@@ -128,6 +126,17 @@ security definer
 set search_path = ''
 as $$
 begin
+  if tg_op = 'DELETE' then
+    -- What is deleted before it is final will not come any more; without this its run would wait for ever.
+    insert into fleet.run_progress (run_id, completed, failed)
+    select o.run_id, 0, count(*)
+    from old_rows as o
+    where o.status in ('pending', 'running')
+      and exists (select 1 from public.schedule_runs as r where r.id = o.run_id)
+    group by o.run_id;
+    return null;
+  end if;
+
   insert into fleet.run_progress (run_id, completed, failed)
   select n.run_id,
     count(*) filter (where n.status = 'completed'),
@@ -143,7 +152,7 @@ end;
 $$;
 
 comment on function fleet.tg_note_progress() is
-  'Note for the runs how many of their commands became final. Definer: a device may not write the runs.';
+  'Note for the runs how many of their commands became final, or were deleted before. Definer: a device may not write the runs.';
 revoke all on function fleet.tg_note_progress() from public, anon, authenticated, service_role;
 
 create or replace function fleet.tg_check_new_commands()

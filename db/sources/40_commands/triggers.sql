@@ -8,6 +8,16 @@ create or replace trigger device_commands_02_change_status
   before update of status on public.device_commands
   for each row when (new.status is distinct from old.status) execute function fleet.tg_change_command_status();
 
+-- Nobody rewrites what a device answered.
+create or replace trigger device_commands_02_keep_final
+  before update of result, error_message on public.device_commands
+  for each row
+  when (
+    old.status not in ('pending', 'running')
+    and (new.result is distinct from old.result or new.error_message is distinct from old.error_message)
+  )
+  execute function fleet.tg_change_command_status();
+
 create or replace trigger device_commands_03_check
   after insert on public.device_commands
   referencing new table as new_rows
@@ -21,6 +31,11 @@ create or replace trigger device_commands_04_ring
 create or replace trigger device_commands_05_note_progress
   after update on public.device_commands
   referencing old table as old_rows new table as new_rows
+  for each statement execute function fleet.tg_note_progress();
+
+create or replace trigger device_commands_06_note_deleted
+  after delete on public.device_commands
+  referencing old table as old_rows
   for each statement execute function fleet.tg_note_progress();
 
 create or replace trigger schedule_runs_01_delete_commands
