@@ -1,4 +1,4 @@
-"""Ids are guessable: what another owner has is as good as not there, in every word of the answer."""
+"""Ids are guessable: what another owner has is as good as not there, word for word."""
 
 from __future__ import annotations
 
@@ -139,7 +139,8 @@ def snapshot(conn: Any, world: Any) -> Any:
         "select jsonb_build_array("
         "(select jsonb_agg(to_jsonb(d) - '{last_seen,updated_at}'::text[] order by id)"
         "  from public.devices as d where owner_id = %(o)s and id <> %(s)s),"
-        "(select jsonb_agg(to_jsonb(s) order by id) from public.schedules as s where owner_id = %(o)s),"
+        "(select jsonb_agg(to_jsonb(s) order by id)"
+        "  from public.schedules as s where owner_id = %(o)s),"
         "(select jsonb_agg(to_jsonb(r) order by id)"
         "  from public.schedule_runs as r where owner_id = %(o)s),"
         "(select jsonb_agg(to_jsonb(c) order by id)"

@@ -74,6 +74,7 @@ NOBODY = """
     fleet.jobs fleet.last_occurrence fleet.missed_ranges fleet.normal_schedule_spec
     fleet.payload_problems fleet.poke fleet.poke_key fleet.poke_signature
     fleet.policy_problems fleet.prune_batch fleet.prune_history fleet.queue_doorbells
+    fleet.owner_or_own fleet.require_destructive
     fleet.raise_device_not_found fleet.raise_not_found fleet.raise_problems fleet.random_secret
     fleet.refresh_time_zones fleet.refusal fleet.require_permission fleet.resolve_owner
     fleet.retry_delay fleet.ring fleet.ring_doorbells fleet.run_due fleet.run_expiry
@@ -119,7 +120,7 @@ def executable(world: Any) -> dict[str, frozenset[str]]:
             "   where has_function_privilege(r.name, p.oid, 'execute')), '{}')"
             " from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace"
             " cross join unnest(%s::text[]) as r(name)"
-            " where n.nspname in ('public', 'fleet', 'fleet_ledger')"
+            " where n.nspname in ('public', 'fleet')"
             " group by 1 order by 1",
             (ROLES,),
         ).fetchall()

@@ -113,12 +113,6 @@ MATRIX: dict[str, dict[str, str]] = {
     "fleet.device_credentials": {"key": "device_id"},
     "fleet.doorbells": {"key": "device_id"},
     "fleet.run_progress": {"key": "run_id"},
-    # The migration tool's own ledger: no role of the API may even enter the schema.
-    "fleet_ledger._yoyo_migration": {"key": "migration_hash"},
-    "fleet_ledger._yoyo_log": {"key": "id"},
-    "fleet_ledger._yoyo_version": {"key": "version"},
-    "fleet_ledger.functions": {"key": "signature"},
-    "fleet_ledger.sources": {"key": "id"},
 }
 REFUSED = f"{NOTHING} x"
 
@@ -195,7 +189,7 @@ def relations(world: Any, kinds: str) -> set[str]:
             for (name,) in conn.execute(
                 "select n.nspname || '.' || c.relname from pg_class as c"
                 " join pg_namespace as n on n.oid = c.relnamespace"
-                " where n.nspname in ('public', 'fleet', 'fleet_ledger')"
+                " where n.nspname in ('public', 'fleet')"
                 " and c.relkind::text = any (%s)",
                 (list(kinds),),
             )

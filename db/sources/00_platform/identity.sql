@@ -185,6 +185,19 @@ comment on function fleet.raise_not_found(text) is
   'are guessable.';
 revoke all on function fleet.raise_not_found(text) from public, anon, authenticated, service_role;
 
+create or replace function fleet.owner_or_own(p_owner_id uuid)
+returns uuid
+language sql
+volatile
+set search_path = ''
+as $$
+  select coalesce(nullif(p_owner_id, fleet.current_user_id()), fleet.resolve_owner())
+$$;
+
+comment on function fleet.owner_or_own(uuid) is
+  'The owner that was named; where none was, or the person''s own, that one, made if need be. Raises as resolve_owner does.';
+revoke all on function fleet.owner_or_own(uuid) from public, anon, authenticated, service_role;
+
 create or replace function fleet.is_visible_owner(p_owner_id uuid)
 returns boolean
 language sql

@@ -7,15 +7,13 @@ security definer
 set search_path = ''
 as $$
 begin
-  if new.owner_id is null then
-    new.owner_id := fleet.resolve_owner();
-  end if;
+  new.owner_id := fleet.owner_or_own(new.owner_id);
   return new;
 end;
 $$;
 
 comment on function fleet.tg_owner_from_caller() is
-  'Fill owner_id where the writer named none. Definer: a personal owner may have to be made.';
+  'Fill owner_id where the writer named none or the personal owner, which may have to be made. Definer: nobody writes owners.';
 revoke all on function fleet.tg_owner_from_caller() from public, anon, authenticated, service_role;
 
 create or replace function fleet.tg_set_updated_at()
@@ -106,14 +104,16 @@ comment on function fleet.tg_owner_from_group() is
 revoke all on function fleet.tg_owner_from_group() from public, anon, authenticated, service_role;
 
 create or replace trigger devices_01_owner before insert on public.devices
-  for each row when (new.owner_id is null) execute function fleet.tg_owner_from_caller();
+  for each row when (new.owner_id is null or current_setting('request.jwt.claims', true) <> '')
+  execute function fleet.tg_owner_from_caller();
 create or replace trigger devices_02_check before insert or update of timezone, status on public.devices
   for each row execute function fleet.tg_check_device();
 create or replace trigger devices_03_set_updated_at before update on public.devices
   for each row execute function fleet.tg_set_updated_at();
 
 create or replace trigger device_groups_01_owner before insert on public.device_groups
-  for each row when (new.owner_id is null) execute function fleet.tg_owner_from_caller();
+  for each row when (new.owner_id is null or current_setting('request.jwt.claims', true) <> '')
+  execute function fleet.tg_owner_from_caller();
 create or replace trigger device_groups_02_check before insert or update of selector on public.device_groups
   for each row execute function fleet.tg_check_group();
 create or replace trigger device_groups_03_set_updated_at before update on public.device_groups

@@ -85,9 +85,7 @@ declare
   v_problems text[];
   v_hints text[];
 begin
-  if v_row.owner_id is null then
-    v_row.owner_id := fleet.resolve_owner();
-  end if;
+  v_row.owner_id := fleet.owner_or_own(v_row.owner_id);
   perform fleet.require_permission(v_row.owner_id, 'manage', format('owner %s', v_row.owner_id));
 
   if tg_op = 'UPDATE' then
@@ -105,9 +103,7 @@ begin
   end if;
 
   v_row := fleet.completed_schedule(v_row);
-  if exists (select 1 from public.command_types as t where t.name = v_row.action_type and t.destructive) then
-    perform fleet.require_permission(v_row.owner_id, 'destructive', format('command type %s', v_row.action_type));
-  end if;
+  perform fleet.require_destructive(v_row.owner_id, v_row.action_type);
   select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
   into v_fields, v_problems, v_hints
   from fleet.schedule_problems(v_row) as q;
@@ -160,6 +156,9 @@ declare
   v_missed bigint;
 begin
   perform fleet.require_permission(old.owner_id, 'manage', format('schedule %s', old.id));
+  if new.status = 'active' then
+    perform fleet.require_destructive(old.owner_id, old.action_type);
+  end if;
   if old.status = 'cancelled' then
     raise exception 'schedule % was cancelled', old.id
       using errcode = 'PT409', detail = 'schedule_cancelled', hint = 'Create it anew.';

@@ -119,6 +119,7 @@ declare
   v_schedule public.schedules := fleet.schedule_of_caller(p_schedule_id, 'operate');
   v_run public.schedule_runs;
 begin
+  perform fleet.require_destructive(v_schedule.owner_id, v_schedule.action_type);
   if v_schedule.status = 'cancelled' then
     raise exception 'schedule % is cancelled', p_schedule_id
       using errcode = 'PT409', detail = 'schedule_cancelled', hint = 'Create it anew.';

@@ -207,7 +207,7 @@ begin
 
   -- What has the wrong type is left out, so that everything else is still checked in the same answer.
   v_row := fleet.schedule_from_spec(v_spec - coalesce(v_fields, '{}'));
-  v_row.owner_id := coalesce(v_row.owner_id, fleet.resolve_owner());
+  v_row.owner_id := fleet.owner_or_own(v_row.owner_id);
   perform fleet.require_permission(v_row.owner_id, 'manage', format('owner %s', v_row.owner_id));
   v_row := fleet.completed_schedule(v_row);
 

@@ -1,5 +1,23 @@
 -- Ad-hoc commands: sending and cancelling without a schedule.
 
+create or replace function fleet.require_destructive(p_owner_id uuid, p_command_type text)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if exists (select 1 from public.command_types as t where t.name = p_command_type and t.destructive) then
+    perform fleet.require_permission(p_owner_id, 'destructive', format('command type %s', p_command_type));
+  end if;
+end;
+$$;
+
+comment on function fleet.require_destructive(uuid, text) is
+  'Raise permission_missing (PT403) where the command type is destructive and the caller may not wipe. Asked by whatever sends, '
+  'schedules, runs or resumes; it must not run with fewer rights than a definer function.';
+revoke all on function fleet.require_destructive(uuid, text) from public, anon, authenticated, service_role;
+
 create or replace function fleet.send_command(
   p_device_id bigint,
   p_command_type text,
