@@ -76,22 +76,22 @@ class Authorizer:
                     return False
                 return True
 
-    async def who_sees(
-        self, relation: Relation, key: RowKey, listeners: Collection[Access]
-    ) -> set[Access]:
-        """Return the listeners whose policies show them the row as it is now."""
-        ordered = sorted(listeners, key=lambda access: access.role)
-        if not ordered:
-            return set()
-        query = _row_exists(relation, key)
-        async with self._database.connection() as connection:
-            try:
-                return await _ask_together(connection, query, key, ordered)
-            except psycopg.DatabaseError as error:
-                if connection.closed:
-                    raise
-                logger.warning("row security of %s raised: %s", relation.qualified_name, error)
-                return await _ask_one_by_one(connection, query, key, ordered)
+
+async def who_sees(
+    connection: Connection, relation: Relation, key: RowKey, listeners: Collection[Access]
+) -> set[Access]:
+    """Return the listeners whose policies show them the row as it is now."""
+    ordered = sorted(listeners, key=lambda access: access.role)
+    if not ordered:
+        return set()
+    query = _row_exists(relation, key)
+    try:
+        return await _ask_together(connection, query, key, ordered)
+    except psycopg.DatabaseError as error:
+        if connection.closed:
+            raise
+        logger.warning("row security of %s raised: %s", relation.qualified_name, error)
+        return await _ask_one_by_one(connection, query, key, ordered)
 
 
 async def selectable_columns(

@@ -24,6 +24,9 @@ FIRST_BACKOFF = 0.1
 LONGEST_BACKOFF = 5.0
 # A publication that appears or goes is noticed this soon.
 PUBLICATION_CHECK_SECONDS = 5.0
+# A large transaction comes whole; sockets are served in between.
+BREATH_EVERY = 500
+
 READ_SLOT = (
     "select data from pg_logical_slot_get_binary_changes("
     "%s, null, %s, 'proto_version', '1', 'publication_names', %s)"
@@ -124,7 +127,9 @@ class ChangeReader:
                 READ_SLOT, (slot, self._options.changes_per_poll, ",".join(publications))
             )
             rows = await cursor.fetchall()
-        for (data,) in rows:
+        for number, (data,) in enumerate(rows):
+            if number % BREATH_EVERY == 0:
+                await asyncio.sleep(0)
             assert isinstance(data, bytes)
             for table, message in decoder.feed(data):
                 if self._wanted(table):

@@ -7,9 +7,9 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pgfleet_local.realtime.authorize import Authorizer, RowKey, selectable_columns
+from pgfleet_local.realtime.authorize import RowKey, selectable_columns, who_sees
 from pgfleet_local.realtime.channels import Channel
-from pgfleet_local.realtime.database import Database, Unreachable
+from pgfleet_local.realtime.database import Connection, Database, Unreachable
 from pgfleet_local.realtime.filters import Filter, passes
 from pgfleet_local.realtime.pgoutput import Change, Row, Unchanged
 from pgfleet_local.realtime.protocol import Outgoing, to_json
@@ -20,6 +20,8 @@ from pgfleet_local.realtime.values import encode_row
 logger = logging.getLogger(__name__)
 
 SMALL_VALUE_BYTES = 64
+# So long may a change of grants or of a table go unnoticed; policies are asked for every row.
+TURN_SECONDS = 0.2
 NO_KEY = "Error 400: Bad Request, no primary key"
 UNAUTHORIZED = "Error 401: Unauthorized"
 TOO_LARGE = "Error 413: Payload Too Large"
@@ -36,18 +38,39 @@ class Picture:
     too_large: bool
 
 
+class Turn:
+    """One connection for a short while, and what the catalogue said in that while."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._relations: dict[int, Relation | None] = {}
+        self._readable: dict[tuple[int, str], set[str]] = {}
+
+    async def relation(self, oid: int) -> Relation | None:
+        """Return a table, or None when it is gone."""
+        if oid not in self._relations:
+            self._relations[oid] = await load_relation(self.connection, oid)
+        return self._relations[oid]
+
+    async def readable(self, relation: Relation, roles: Iterable[str]) -> dict[str, set[str]]:
+        """Return the columns that each role may read."""
+        found: dict[str, set[str]] = {}
+        for role in roles:
+            key = (relation.oid, role)
+            if key not in self._readable:
+                columns = await selectable_columns(self.connection, relation, [role])
+                self._readable[key] = columns[role]
+            found[role] = self._readable[key]
+        return found
+
+
 class ChangeDelivery:
     """Works changes off one after another, apart from broadcasts, which never wait for it."""
 
     def __init__(
-        self,
-        database: Database,
-        authorizer: Authorizer,
-        subscriptions: Subscriptions,
-        max_record_bytes: int,
+        self, database: Database, subscriptions: Subscriptions, max_record_bytes: int
     ) -> None:
         self._database = database
-        self._authorizer = authorizer
         self._subscriptions = subscriptions
         self._max_record_bytes = max_record_bytes
         self._queue: asyncio.Queue[Change] = asyncio.Queue()
@@ -61,80 +84,97 @@ class ChangeDelivery:
         while True:
             change = await self._queue.get()
             try:
-                await self._deliver(change)
+                async with self._database.connection() as connection:
+                    await self._take_turn(Turn(connection), change)
             except Unreachable as error:
                 logger.warning("a change of %s was lost: %s", change.table.name, error)
+
+    async def _take_turn(self, turn: Turn, first: Change) -> None:
+        """Deliver a change and what is waiting behind it, for as long as the catalogue holds."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + TURN_SECONDS
+        change = first
+        while True:
+            try:
+                await self._deliver(turn, change)
+            except Unreachable:
+                raise
             except Exception:
                 logger.exception("a change of %s was lost", change.table.name)
+            if self._queue.empty() or loop.time() >= ends:
+                return
+            change = self._queue.get_nowait()
 
-    async def _deliver(self, change: Change) -> None:
+    async def _deliver(self, turn: Turn, change: Change) -> None:
         table = change.table
         listeners = [
             one
             for one in self._subscriptions.on_table(table.schema, table.name)
             if one.wants(change.action, change.xid)
         ]
+        relation = await turn.relation(table.oid) if listeners else None
+        if relation is None:
+            return
+        new, old = _rows(change, relation)
+        row = new if new is not None else old
+        assert row is not None
+        verdicts: dict[tuple[Filter, ...], bool] = {}
+        for filters in {one.filters for one in listeners}:
+            verdicts[filters] = await passes(turn.connection, relation, row, filters)
+        listeners = [one for one in listeners if verdicts[one.filters]]
         if not listeners:
             return
-        async with self._database.connection() as connection:
-            relation = await load_relation(connection, table.oid)
-            if relation is None:
-                return
-            new, old = _rows(change, relation)
-            row = new if new is not None else old
-            assert row is not None
-            verdicts: dict[tuple[Filter, ...], bool] = {}
-            for filters in {one.filters for one in listeners}:
-                verdicts[filters] = await passes(connection, relation, row, filters)
-            listeners = [one for one in listeners if verdicts[one.filters]]
-            if not listeners:
-                return
-            roles = {one.channel.identity.access.role for one in listeners}
-            readable = await selectable_columns(connection, relation, roles)
-            if change.action == "DELETE" and relation.row_security:
-                # The row is gone, so no policy can be asked: only its key may be told.
-                old = {name: value for name, value in row.items() if name in relation.key}
-            picture = Picture(
-                change,
-                relation,
-                None if new is None else await encode_row(connection, relation, new),
-                None if old is None else await encode_row(connection, relation, old),
-                _size(new, old) > self._max_record_bytes,
-            )
-        await self._send(picture, row, listeners, readable)
-
-    async def _send(
-        self,
-        picture: Picture,
-        row: Row,
-        listeners: list[Subscription],
-        readable: Mapping[str, set[str]],
-    ) -> None:
-        """Send errors to those who may not see the table, and the change to those who may."""
-        relation, change = picture.relation, picture.change
+        if change.action == "DELETE" and relation.row_security:
+            # The row is gone, so no policy can be asked: only its key may be told.
+            old = {name: value for name, value in row.items() if name in relation.key}
+        picture = Picture(
+            change,
+            relation,
+            None if new is None else await encode_row(turn.connection, relation, new),
+            None if old is None else await encode_row(turn.connection, relation, old),
+            _size(new, old) > self._max_record_bytes,
+        )
+        readable = await turn.readable(relation, {_role(one.channel) for one in listeners})
         if change.action != "DELETE":
-            if not relation.key:
-                _push(listeners, _error(change, NO_KEY))
-                return
-            blind = [
-                one for one in listeners if not set(relation.key) <= readable[_role(one.channel)]
-            ]
-            _push(blind, _error(change, UNAUTHORIZED))
-            listeners = [one for one in listeners if one not in blind]
-            if relation.row_security:
-                accesses = {one.channel.identity.access for one in listeners}
-                key = RowKey(relation.key, tuple(str(row[name]) for name in relation.key))
-                seeing = await self._authorizer.who_sees(relation, key, accesses)
-                listeners = [one for one in listeners if one.channel.identity.access in seeing]
-        groups: dict[tuple[str, tuple[str, ...] | None], list[Subscription]] = {}
-        for one in listeners:
-            group = (_role(one.channel), one.binding.select)
-            groups.setdefault(group, []).append(one)
-        for (role, select), members in groups.items():
-            shown = readable[role]
-            if select is not None:
-                shown = shown & {*select, *relation.key}
-            _push(members, _data(picture, shown))
+            listeners = await _allowed(turn, picture, row, listeners, readable)
+        _send(picture, listeners, readable)
+
+
+async def _allowed(
+    turn: Turn,
+    picture: Picture,
+    row: Row,
+    listeners: list[Subscription],
+    readable: Mapping[str, set[str]],
+) -> list[Subscription]:
+    """Return who may see the row; who may not see the table is told so."""
+    relation, change = picture.relation, picture.change
+    if not relation.key:
+        _push(listeners, _error(change, NO_KEY))
+        return []
+    blind = [one for one in listeners if not set(relation.key) <= readable[_role(one.channel)]]
+    _push(blind, _error(change, UNAUTHORIZED))
+    listeners = [one for one in listeners if one not in blind]
+    if not relation.row_security:
+        return listeners
+    accesses = {one.channel.identity.access for one in listeners}
+    key = RowKey(relation.key, tuple(str(row[name]) for name in relation.key))
+    seeing = await who_sees(turn.connection, relation, key, accesses)
+    return [one for one in listeners if one.channel.identity.access in seeing]
+
+
+def _send(
+    picture: Picture, listeners: list[Subscription], readable: Mapping[str, set[str]]
+) -> None:
+    """Send the change, each role and list of columns its own view of it."""
+    groups: dict[tuple[str, tuple[str, ...] | None], list[Subscription]] = {}
+    for one in listeners:
+        groups.setdefault((_role(one.channel), one.binding.select), []).append(one)
+    for (role, select), members in groups.items():
+        shown = readable[role]
+        if select is not None:
+            shown = shown & {*select, *picture.relation.key}
+        _push(members, _data(picture, shown))
 
 
 def _role(channel: Channel) -> str:

@@ -49,10 +49,7 @@ class Realtime:
             options, verifier, Authorizer(self._database), SubscriptionCheck(self._database)
         )
         self._delivery = ChangeDelivery(
-            self._database,
-            self._services.authorizer,
-            self._services.subscriptions,
-            options.max_record_bytes,
+            self._database, self._services.subscriptions, options.max_record_bytes
         )
         self._reader = ChangeReader(
             self._database,
