@@ -79,7 +79,7 @@ def test_a_deaf_agent_looks_by_itself(
 
 
 @pytest.mark.parametrize(
-    "action", ["drop", "close", "phx_close", "phx_error", "expire", "oversize"]
+    "action", ["drop", "close", "phx_close", "phx_error", "system_error", "expire", "oversize"]
 )
 def test_a_lost_connection_is_rebuilt_and_hears_again(
     fleet: Any, launch: Callable[..., Any], name: str, programs: Path, action: str
@@ -93,6 +93,26 @@ def test_a_lost_connection_is_rebuilt_and_hears_again(
     command_id = fleet.send(name, "lock")
     assert fleet.wait_status(command_id, "completed", "failed")["status"] == "completed"
     assert f"rung: doorbell for command {command_id}" in agent.said()
+
+
+def test_a_refused_join_is_tried_again(fleet: Any, launch: Callable[..., Any], name: str) -> None:
+    fleet.realtime(set={"join_error": "ClientJoinRateLimitReached: Too many joins per second"})
+    agent = launch(name, *NEVER)
+    agent.wait_said("connection lost: CHANNEL_ERROR .*Too many joins")
+    fleet.realtime("DELETE")
+    agent.wait_live()
+
+
+def test_rings_that_come_twice_and_in_disorder_run_nothing_twice(
+    fleet: Any, launch: Callable[..., Any], name: str, programs: Path
+) -> None:
+    agent = launch(name, *NEVER, "--handlers", str(programs))
+    agent.wait_live()
+    fleet.realtime(set={"duplicate_events": True, "reorder_events": True})
+    sent = [fleet.send(name, "lock") for _ in range(6)]
+    for command_id in sent:
+        assert fleet.wait_status(command_id, "completed", "failed")["attempt"] == 1
+    assert sorted(line["command_id"] for line in agent.events("entered")) == sent
 
 
 def test_a_server_that_no_longer_answers_is_noticed(

@@ -16,7 +16,6 @@ import pytest
 from pgfleet.agent.client import Command
 from pgfleet.agent.events import EventFile
 from pgfleet.agent.execution import execute
-from pgfleet.agent.handlers import cache
 from pgfleet.agent.handlers.interface import HandlerContext
 from pgfleet.agent.handlers.registry import HandlerRegistry
 from pgfleet.agent.journal import Outcome
@@ -333,7 +332,7 @@ def test_clearing_caches_spares_what_is_new_and_what_is_linked(
 
 
 def test_no_cache_folder_is_unsupported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "cache_folders", lambda: [tmp_path / "none"])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
     assert carry_out(registry(tmp_path), "clear_cache").reason == "unsupported"
 
 

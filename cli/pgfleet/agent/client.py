@@ -38,7 +38,7 @@ class Command:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Command:
-        """Read one row of `claim_commands`."""
+        """Read one row of `claim_commands`; raises KeyError or the like when it is none."""
         timeout = row.get("timeout_seconds")
         return cls(
             command_id=int(row["command_id"]),
@@ -63,15 +63,18 @@ class Answer:
     @classmethod
     def from_json(cls, found: object) -> Answer:
         """Read the jsonb that these functions return."""
-        if not isinstance(found, dict) or "accepted" not in found:
-            raise Unavailable(f"the server gave an answer that says nothing: {found!r}")
-        retry_at = found.get("retry_at")
-        return cls(
-            accepted=bool(found["accepted"]),
-            reason=found.get("reason"),
-            status=found.get("status"),
-            retry_at=None if retry_at is None else datetime.fromisoformat(retry_at),
-        )
+        try:
+            if not isinstance(found, dict):
+                raise TypeError("no object")
+            retry_at = found.get("retry_at")
+            return cls(
+                accepted=bool(found["accepted"]),
+                reason=found.get("reason"),
+                status=found.get("status"),
+                retry_at=None if retry_at is None else datetime.fromisoformat(retry_at),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise _nonsense("the call", found) from error
 
 
 class DeviceClient:
@@ -119,7 +122,11 @@ class DeviceClient:
     async def claim(self, limit: int, journal_id: str) -> list[Command]:
         """Lease up to `limit` commands under this journal."""
         rows = await self._call("claim_commands", {"p_limit": limit, "p_journal": journal_id})
-        return [Command.from_row(row) for row in rows or []]
+        try:
+            return [Command.from_row(row) for row in rows]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # A hotel's login page answers 200 to everything.
+            raise _nonsense("claim_commands", rows) from error
 
     async def finish(self, command_id: int, attempt: int, outcome: Outcome) -> Answer:
         """Report how an attempt ended."""
@@ -172,6 +179,14 @@ class DeviceClient:
             ) from error
         except httpx.HTTPError as error:
             raise unreachable(f"{self._settings.url}/rest/v1/rpc/{function}", error) from error
+
+
+def _nonsense(what: str, found: object) -> Unavailable:
+    return Unavailable(
+        f"the answer to {what} is not what the server would say: {str(found)[:100]!r}",
+        reason="answer_not_understood",
+        hint="Check --url, and whether something stands between this device and its server.",
+    )
 
 
 def _status_of(error: PostgrestAPIError) -> int:

@@ -57,11 +57,13 @@ class Job:
         self._crew = crew
         self._renewed = asyncio.Event()
         self._gone = False
+        self._again: Command | None = None
 
-    def claimed_again(self, attempt: int) -> None:
+    def claimed_again(self, command: Command) -> None:
         """Go on under a new lease: the old one ran out while the work goes on."""
-        logger.info("command %s goes on as attempt %s", self.command_id, attempt)
-        self.attempt = attempt
+        logger.info("command %s goes on as attempt %s", self.command_id, command.attempt)
+        self.attempt = command.attempt
+        self._again = command
         self._renewed.set()
 
     async def work(self, command: Command) -> None:
@@ -80,8 +82,15 @@ class Job:
 
     async def report(self, outcome: Outcome) -> None:
         """Tell the server how it ended, until it answers; then settle the journal."""
+        # A lease that was renewed while the handler ran is the one that this outcome is for.
+        self._again = None
         backoff = self._backoff()
         while True:
+            if self._again is not None and _may_be_retried(outcome):
+                # This failure counted already, or there would be no new lease: it is a retry.
+                command, self._again = self._again, None
+                await self.work(command)
+                return
             attempt = self.attempt
             self._renewed.clear()
             try:
@@ -247,14 +256,13 @@ def _known_outcome(entry: Entry | None, command: Command) -> Outcome | None:
         return None
     if entry.outcome is None:
         return None if command.rerun_safe else INTERRUPTED
-    if entry.outcome.status == "failed" and entry.outcome.reason in (
-        None,
-        Reason.ERROR,
-        Reason.TIMEOUT,
-    ):
-        # The server counted the lost attempt as failed; this one is the retry.
-        return None
-    return entry.outcome
+    return None if _may_be_retried(entry.outcome) else entry.outcome
+
+
+def _may_be_retried(outcome: Outcome) -> bool:
+    """Tell whether the server gives a command that failed so another attempt."""
+    retried = (None, Reason.ERROR, Reason.TIMEOUT)
+    return outcome.status == "failed" and outcome.reason in retried
 
 
 def _without_result(outcome: Outcome, error: FleetError) -> Outcome:

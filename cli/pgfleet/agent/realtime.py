@@ -173,6 +173,12 @@ class Session:
                 self._keep_token(),
                 self._keep_probing(channel),
             )
+        except (SessionEnded, FleetError):
+            raise
+        except Exception as error:
+            # Whatever breaks inside the client costs this session and not the agent.
+            logger.debug("the Realtime client broke", exc_info=True)
+            raise SessionEnded(f"{type(error).__name__} {error}".strip()) from error
         finally:
             await asyncio.shield(self._discard())
 
@@ -186,13 +192,9 @@ class Session:
         channel = self._socket.channel(self._client.topic, cast(Any, {"config": config}))
         channel.on_broadcast("command", self._on_broadcast)
         channel.on_system(lambda payload: self._put("system", payload.message))
-        try:
-            async with asyncio.timeout(2 * self._timing.join + 1):
-                await self._socket.connect()
-                await channel.subscribe(self._on_state)
-        except Exception as error:
-            # The client lets whatever its WebSocket library raises pass through.
-            raise SessionEnded(f"{type(error).__name__} {error}".strip()) from error
+        async with asyncio.timeout(2 * self._timing.join + 1):
+            await self._socket.connect()
+            await channel.subscribe(self._on_state)
         return channel
 
     # The client stops listening for good when a callback raises, so callbacks only put.

@@ -115,6 +115,9 @@ class Simulation:
         except FleetError as error:
             logger.error("%s ended: %s", name, error.message)
             self._refusals.append(error)
+        except Exception:
+            # One device that breaks must not take the others with it.
+            logger.exception("%s broke", name)
 
     def _require_code(self) -> None:
         """Refuse at once when a device could not enrol, rather than each on its own later."""

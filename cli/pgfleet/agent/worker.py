@@ -166,7 +166,7 @@ class Worker:
     def _take(self, command: Command) -> None:
         present = self._jobs.get(command.command_id)
         if present is not None:
-            present[0].claimed_again(command.attempt)
+            present[0].claimed_again(command)
             return
         job = Job(command.command_id, command.attempt, self._crew)
         self._start(job, job.work(command))
