@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 import typer
 
 from pgfleet import options, output
+from pgfleet.agent import cli_options as opt
 from pgfleet.agent import credentials, inspect, log
 from pgfleet.agent.agent import Agent
 from pgfleet.agent.enroll import enroll as enroll_device
@@ -28,6 +29,8 @@ from pgfleet.errors import Conflict, InvalidInput
 # EX_NOPERM of sysexits.h: a service manager must not start this identity again.
 EXIT_REFUSED = 77
 
+_TIMING = Timing()
+
 app = typer.Typer(
     help="The device side: enrol, run, inspect.",
     no_args_is_help=True,
@@ -35,43 +38,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-Url = Annotated[
-    str | None,
-    typer.Option("--url", envvar="PGFLEET_URL", help="Address of the project's API."),
-]
-AnonKey = Annotated[
-    str | None,
-    typer.Option("--anon-key", envvar="PGFLEET_ANON_KEY", help="The anon or publishable key."),
-]
-FunctionsUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--functions-url",
-        envvar="PGFLEET_FUNCTIONS_URL",
-        help="Address of the functions; URL/functions/v1 unless given.",
-    ),
-]
-Code = Annotated[
-    str | None,
-    typer.Option(
-        "--code", envvar="PGFLEET_ENROLLMENT_CODE", help="Enrolment code, for the first start."
-    ),
-]
-StateDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--state-dir", envvar="PGFLEET_STATE_DIR", help="Folder for the secret and the journal."
-    ),
-]
-Hostname = Annotated[
-    str | None, typer.Option("--hostname", help="Name to enrol under; this machine's by default.")
-]
-LogLevel = Annotated[
-    str,
-    typer.Option("--log-level", envvar="PGFLEET_LOG_LEVEL", help="DEBUG, INFO, WARN or ERROR."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class Stoppable(Protocol):
@@ -96,73 +62,30 @@ class _SimulationOptions:
 
 @app.command()
 def run(
-    url: Url = None,
-    anon_key: AnonKey = None,
-    functions_url: FunctionsUrl = None,
-    code: Code = None,
-    state_dir: StateDir = None,
-    hostname: Hostname = None,
-    allow_run_command: Annotated[
-        bool,
-        typer.Option(
-            "--allow-run-command",
-            envvar="PGFLEET_ALLOW_RUN_COMMAND",
-            help="Let operators run any command here.",
-        ),
-    ] = False,
-    handlers: Annotated[
-        Path | None,
-        typer.Option(
-            "--handlers", envvar="PGFLEET_HANDLERS", help="Folder of programs, one a command type."
-        ),
-    ] = None,
-    concurrency: Annotated[
-        int, typer.Option("--concurrency", min=1, help="How many commands may run at once.")
-    ] = 4,
-    poll_seconds: Annotated[
-        float | None,
-        typer.Option(
-            "--poll-seconds", min=0.1, help="Look this often without a ring; the server's wish."
-        ),
-    ] = None,
-    probe_seconds: Annotated[
-        float, typer.Option("--probe-seconds", min=0.1, help="Test the doorbell this often.")
-    ] = Timing().probe,
-    reconnect_seconds: Annotated[
-        float, typer.Option("--reconnect-seconds", min=0.05, help="First pause to reconnect.")
-    ] = Timing().reconnect,
-    reconnect_limit_seconds: Annotated[
-        float, typer.Option("--reconnect-limit-seconds", min=0.05, help="Longest such pause.")
-    ] = Timing().reconnect_limit,
-    stop_seconds: Annotated[
-        float, typer.Option("--stop-seconds", min=0, help="Wait this long for running commands.")
-    ] = Timing().stop,
-    simulate: Annotated[
-        int | None, typer.Option("--simulate", min=1, help="Be this many devices.")
-    ] = None,
-    prefix: Annotated[
-        str, typer.Option("--prefix", help="Simulated devices are PREFIX-0001 and so on.")
-    ] = "sim",
-    starts_per_second: Annotated[
-        float, typer.Option("--starts-per-second", min=0.1, help="How fast simulated ones start.")
-    ] = 20.0,
-    duration: Annotated[
-        float, typer.Option("--duration", min=0, help="Seconds that a simulated handler takes.")
-    ] = 0.1,
-    failure_rate: Annotated[
-        float, typer.Option("--failure-rate", min=0, max=1, help="Share of them that fails.")
-    ] = 0.0,
-    events: Annotated[
-        Path | None, typer.Option("--events", help="File for handler entries and exits (JSON).")
-    ] = None,
-    events_fsync: Annotated[
-        bool, typer.Option("--events-fsync", help="Sync each of these lines to disk.")
-    ] = False,
-    log_level: LogLevel = "INFO",
-    log_file: Annotated[
-        Path | None, typer.Option("--log-file", help="Log to this file, not to stderr.")
-    ] = None,
-    log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")] = False,
+    url: opt.Url = None,
+    anon_key: opt.AnonKey = None,
+    functions_url: opt.FunctionsUrl = None,
+    code: opt.Code = None,
+    state_dir: opt.StateDir = None,
+    hostname: opt.Hostname = None,
+    allow_run_command: opt.AllowRunCommand = False,
+    handlers: opt.Handlers = None,
+    concurrency: opt.Concurrency = 4,
+    poll_seconds: opt.PollSeconds = None,
+    probe_seconds: opt.ProbeSeconds = _TIMING.probe,
+    reconnect_seconds: opt.ReconnectSeconds = _TIMING.reconnect,
+    reconnect_limit_seconds: opt.ReconnectLimitSeconds = _TIMING.reconnect_limit,
+    stop_seconds: opt.StopSeconds = _TIMING.stop,
+    simulate: opt.Simulate = None,
+    prefix: opt.Prefix = "sim",
+    starts_per_second: opt.StartsPerSecond = 20.0,
+    duration: opt.Duration = 0.1,
+    failure_rate: opt.FailureRate = 0.0,
+    events: opt.Events = None,
+    events_fsync: opt.EventsFsync = False,
+    log_level: opt.LogLevel = "INFO",
+    log_file: opt.LogFile = None,
+    log_json: opt.LogJson = False,
 ) -> None:
     """Run this device's agent until it is told to stop; ends with 77 if it was retired.
 
@@ -198,17 +121,15 @@ def run(
 
 @app.command()
 def enroll(
-    code: Code = None,
-    url: Url = None,
-    anon_key: AnonKey = None,
-    functions_url: FunctionsUrl = None,
-    state_dir: StateDir = None,
-    hostname: Hostname = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Enrol again where the device has an identity.")
-    ] = False,
-    log_level: LogLevel = "INFO",
-    as_json: AsJson = False,
+    code: opt.Code = None,
+    url: opt.Url = None,
+    anon_key: opt.AnonKey = None,
+    functions_url: opt.FunctionsUrl = None,
+    state_dir: opt.StateDir = None,
+    hostname: opt.Hostname = None,
+    force: opt.Force = False,
+    log_level: opt.LogLevel = "INFO",
+    as_json: opt.AsJson = False,
 ) -> None:
     """Trade an enrolment code for this device's identity, without running the agent.
 
@@ -236,7 +157,7 @@ def enroll(
 
 
 @app.command()
-def status(state_dir: StateDir = None, as_json: AsJson = False) -> None:
+def status(state_dir: opt.StateDir = None, as_json: opt.AsJson = False) -> None:
     """Show this device's identity and journal, and whether its agent runs; 1 if not enrolled.
 
     \b

@@ -1,0 +1,108 @@
+"""What can be said to `pgfleet agent`, each with its help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", envvar="PGFLEET_URL", help="Address of the project's API."),
+]
+AnonKey = Annotated[
+    str | None,
+    typer.Option("--anon-key", envvar="PGFLEET_ANON_KEY", help="The anon or publishable key."),
+]
+FunctionsUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--functions-url",
+        envvar="PGFLEET_FUNCTIONS_URL",
+        help="Address of the functions; URL/functions/v1 unless given.",
+    ),
+]
+Code = Annotated[
+    str | None,
+    typer.Option(
+        "--code", envvar="PGFLEET_ENROLLMENT_CODE", help="Enrolment code, for the first start."
+    ),
+]
+StateDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--state-dir", envvar="PGFLEET_STATE_DIR", help="Folder for the secret and the journal."
+    ),
+]
+Hostname = Annotated[
+    str | None, typer.Option("--hostname", help="Name to enrol under; this machine's by default.")
+]
+AllowRunCommand = Annotated[
+    bool,
+    typer.Option(
+        "--allow-run-command",
+        envvar="PGFLEET_ALLOW_RUN_COMMAND",
+        help="Let operators run any command here.",
+    ),
+]
+Handlers = Annotated[
+    Path | None,
+    typer.Option(
+        "--handlers", envvar="PGFLEET_HANDLERS", help="Folder of programs, one a command type."
+    ),
+]
+Concurrency = Annotated[
+    int, typer.Option("--concurrency", min=1, help="How many commands may run at once.")
+]
+PollSeconds = Annotated[
+    float | None,
+    typer.Option(
+        "--poll-seconds",
+        min=0.1,
+        help="Look this often without a ring; otherwise as the server wishes.",
+    ),
+]
+ProbeSeconds = Annotated[
+    float, typer.Option("--probe-seconds", min=0.1, help="Test the doorbell this often.")
+]
+ReconnectSeconds = Annotated[
+    float, typer.Option("--reconnect-seconds", min=0.05, help="First pause to reconnect.")
+]
+ReconnectLimitSeconds = Annotated[
+    float, typer.Option("--reconnect-limit-seconds", min=0.05, help="Longest such pause.")
+]
+StopSeconds = Annotated[
+    float, typer.Option("--stop-seconds", min=0, help="Wait this long for running commands.")
+]
+Simulate = Annotated[int | None, typer.Option("--simulate", min=1, help="Be this many devices.")]
+Prefix = Annotated[
+    str, typer.Option("--prefix", help="Simulated devices are PREFIX-0001 and so on.")
+]
+StartsPerSecond = Annotated[
+    float, typer.Option("--starts-per-second", min=0.1, help="How fast simulated ones start.")
+]
+Duration = Annotated[
+    float, typer.Option("--duration", min=0, help="Seconds that a simulated handler takes.")
+]
+FailureRate = Annotated[
+    float, typer.Option("--failure-rate", min=0, max=1, help="Share of them that fails.")
+]
+Events = Annotated[
+    Path | None, typer.Option("--events", help="File for handler entries and exits (JSON lines).")
+]
+EventsFsync = Annotated[
+    bool, typer.Option("--events-fsync", help="Sync each of these lines to disk.")
+]
+LogLevel = Annotated[
+    str,
+    typer.Option("--log-level", envvar="PGFLEET_LOG_LEVEL", help="DEBUG, INFO, WARN or ERROR."),
+]
+LogFile = Annotated[
+    Path | None, typer.Option("--log-file", help="Log to this file, not to stderr.")
+]
+LogJson = Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Enrol again where the device has an identity.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
