@@ -6,7 +6,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -165,20 +165,41 @@ def test_the_anonymous_hear_nothing(add_device: Any, join: Any) -> None:
 
 def test_a_retired_device_hears_nothing_more(add_device: Any, join: Any) -> None:
     one, two = add_device(), add_device()
-    client = join(one.doorbell(), one.rows(), token=one.token())
+    client = join(one.doorbell(), one.rows(event="*"), token=one.token())
     witness = join(two.rows(), two.doorbell(), token=two.token())
     client.ready()
     witness.ready()
 
-    command = one.send("waits")
+    one.send("waits")
     client.next("change")
     client.next("broadcast")
+    # Its waiting command is cancelled by this, which is an UPDATE of a row that was its own.
     one.sql("select public.retire_device(%s)", one.id)
-    one.sql("update public.device_commands set result = '{}' where id = %s", command)
     two.send("for two")
 
     witness.next("change")
     witness.next("broadcast")
+    assert client.left("change") == client.left("broadcast") == []
+
+
+def test_a_rekeyed_device_hears_under_its_new_identity_only(add_device: Any, join: Any) -> None:
+    one = add_device()
+    client = join(one.doorbell(), one.rows(event="*"), token=one.token())
+    client.ready()
+
+    ((auth_id,),) = one.sql(
+        "select fleet.worker_enroll_device(public.rekey_device(%s) ->> 'code', %s, '{}')"
+        " ->> 'auth_id'",
+        one.id,
+        one.hostname,
+    )
+    fresh = replace(one, auth_id=auth_id)
+    successor = join(fresh.doorbell(), fresh.rows(), token=fresh.token())
+    successor.ready()
+    fresh.send("for the new one")
+
+    successor.next("change")
+    successor.next("broadcast")
     assert client.left("change") == client.left("broadcast") == []
 
 

@@ -16,6 +16,8 @@ class FaultError(ValueError):
 class Faults:
     """Switches that a test may flip while the server runs; all off means a healthy server.
 
+    They belong to the server's event loop: from another thread or process use the route.
+
     - `refuse_status`: answer every WebSocket upgrade with this HTTP status.
     - `ignore_joins`: never answer a join. `join_delay`: answer it this many seconds late.
     - `join_error`: answer every join with this reason.
