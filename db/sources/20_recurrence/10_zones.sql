@@ -34,7 +34,7 @@ set search_path = ''
 as $$
 declare
   -- No zone has changed its clocks twice within three days since there are time zones.
-  c_step   constant bigint := 3 * 86400;
+  c_step   constant bigint := 3::bigint * 86400;
   v_known  bigint := p_from;
   v_probe  bigint;
   v_low    bigint;
@@ -133,7 +133,7 @@ declare
   v_epoch      bigint := floor(date_part('epoch', v_instant))::bigint;
   v_transition record;
 begin
-  -- AT TIME ZONE reads a skipped time with the offset before the change and a repeated one with the offset after it;
+  -- The plain conversion reads a skipped time with the offset before the change and a repeated one with the offset after it;
   -- here, as in every recurrence by default, a skipped time is the first instant after, a repeated one the first.
   for v_transition in
     select t.changed_at, t.offset_before, t.offset_after

@@ -58,7 +58,7 @@ as $$
 declare
   v_term   text;
   v_values integer[];
-  v_all    integer[] := '{}';
+  v_all    integer[] := array[]::integer[];
 begin
   foreach v_term in array string_to_array(p_text, ',') loop
     v_values := fleet.cron_term_values(p_field, v_term);

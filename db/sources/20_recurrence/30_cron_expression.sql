@@ -90,7 +90,7 @@ begin
       when '@ANNUALLY' then '0 0 1 1 *'
     end;
   elsif v_expression = '' then
-    return '{}';
+    return array[]::text[];
   end if;
   return regexp_split_to_array(v_expression, '\s+');
 end;

@@ -8,7 +8,7 @@ parallel safe
 set search_path = ''
 as $$
 declare
-  v_seconds numeric := 0;
+  v_seconds numeric := 0::numeric;
   v_every   interval;
   v_unit    record;
 begin
@@ -36,7 +36,9 @@ begin
     v_seconds := v_seconds + extract(epoch from v_every);
   end if;
 
-  return case when v_seconds >= 1 and v_seconds = trunc(v_seconds) and v_seconds < 1e11 then v_seconds end;
+  return case
+    when v_seconds >= 1 and v_seconds = trunc(v_seconds) and v_seconds < 1e11 then v_seconds::bigint
+  end;
 end;
 $$;
 

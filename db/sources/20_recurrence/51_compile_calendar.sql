@@ -79,7 +79,7 @@ begin
     if (v_every_month_day and v_every_weekday)
       or (not p_both_days and (v_every_month_day or v_every_weekday))
     then
-      return '{"day_rule": "every", "every": 1, "anchor": 0}';
+      return '{"day_rule": "every", "every": 1, "anchor": 0}'::jsonb;
     elsif v_every_month_day and p_both_days and p_weekdays[cardinality(p_weekdays)] <= 7 then
       return jsonb_build_object(
         'day_rule', 'weekdays',

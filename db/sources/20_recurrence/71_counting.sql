@@ -15,14 +15,17 @@ declare
   v_start timestamptz := (p_recurrence ->> 'start')::timestamptz;
   v_from  timestamptz := greatest(p_from, v_start);
   v_to    timestamptz := least(p_to, (p_recurrence ->> 'end')::timestamptz + interval '1 microsecond');
-  v_width interval := '6 hours';
+  v_width interval := interval '6 hours';
   v_every bigint := (p_recurrence ->> 'interval_seconds')::bigint;
-  v_count bigint := 0;
+  v_count bigint := 0::bigint;
 begin
   if p_recurrence ->> 'kind' = 'interval' and isfinite(v_from) and isfinite(v_to) and v_from < v_to then
     -- Occurrences before the end less those before the beginning.
     return least(
-      ceil(extract(epoch from v_to - v_start) / v_every) - ceil(extract(epoch from v_from - v_start) / v_every),
+      (
+        ceil(extract(epoch from v_to - v_start) / v_every)
+        - ceil(extract(epoch from v_from - v_start) / v_every)
+      )::bigint,
       p_limit
     );
   elsif p_limit is null or p_recurrence ->> 'kind' = 'once' then
