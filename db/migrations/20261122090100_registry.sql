@@ -64,6 +64,7 @@ comment on column public.devices.auth_id is
   'The sub claim of the device''s token and the name of its topic, device:<auth_id>. Changed by re-keying and retiring.';
 comment on column public.devices.platform is 'linux, windows, macos, ios, …: free text, used by selectors.';
 comment on column public.devices.timezone is 'IANA name, used by schedules whose time zone is "device".';
+comment on column public.devices.attributes is 'Facts by name, from operators and from the device itself; used by selectors.';
 comment on column public.devices.accuracy_m is 'Radius in metres within which the reported position is true.';
 
 -- One fleet never holds the same host twice, however it spells it.
@@ -141,6 +142,9 @@ create table public.enrollment_codes (
 
 comment on table public.enrollment_codes is
   'Codes that a device trades for its secret. Only the SHA-256 of a code is kept; one with a device_id re-keys that device.';
+comment on column public.enrollment_codes.code_hash is 'SHA-256 of the code. A code is random, so no slow hash is needed.';
+comment on column public.enrollment_codes.tags is 'Given to each device that enrols with the code.';
+comment on column public.enrollment_codes.group_ids is 'Static groups that each device which enrols with the code joins.';
 
 create index enrollment_codes_owner_id_idx on public.enrollment_codes (owner_id);
 create index enrollment_codes_device_idx on public.enrollment_codes (device_id, owner_id);

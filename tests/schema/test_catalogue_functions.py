@@ -1,0 +1,181 @@
+"""The house rules for functions, asked of the catalogue itself."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+# A procedure that commits can have no SET clause (Postgres forbids it); each name in its body
+# is qualified instead.
+WITHOUT_SEARCH_PATH = {"fleet.tick_minute", "fleet.prune_history"}
+
+# Functions that act with more rights than their caller. Each says why in its own comment, after
+# the word Definer, and checks its caller or is closed to callers.
+DEFINERS = """
+    fleet.cancel_command fleet.claim_commands fleet.create_enrollment_code
+    fleet.create_owner fleet.create_schedule fleet.current_device_id fleet.current_user_id
+    fleet.device_checkin fleet.engine_status fleet.extend_command fleet.finish_command
+    fleet.is_time_zone fleet.is_visible_owner fleet.my_owners fleet.poke fleet.poke_key
+    fleet.release_command fleet.require_permission fleet.resolve_owner fleet.retire_device
+    fleet.run_schedule fleet.schedule_of_caller fleet.send_command fleet.set_schedule_status
+    fleet.set_setting fleet.setting fleet.tg_change_command_status
+    fleet.tg_change_schedule_status fleet.tg_check_device fleet.tg_check_group
+    fleet.tg_check_new_commands fleet.tg_delete_commands_of_devices
+    fleet.tg_delete_commands_of_runs fleet.tg_note_progress fleet.tg_owner_from_caller
+    fleet.tg_owner_from_group fleet.tg_prepare_command fleet.tg_prepare_schedule
+    fleet.tg_refresh_device_time fleet.tg_ring_new_commands fleet.tg_run_due_schedules
+    fleet.worker_device_token fleet.worker_enroll_device fleet.worker_health
+    fleet.worker_verify_poke
+"""
+
+KEYWORDS = (
+    "SELECT FROM WHERE INSERT UPDATE DELETE VALUES RETURNING JOIN LEFT ORDER GROUP HAVING LIMIT"
+    " UNION WITH BEGIN END DECLARE IF THEN ELSE ELSIF LOOP RETURN PERFORM RAISE EXCEPTION WHEN"
+    " CASE AND OR NOT NULL EXISTS DISTINCT COALESCE INTO SET ON AS IS IN TRUE FALSE EXECUTE"
+).split()
+
+FUNCTIONS = """
+    select p.pronamespace::regnamespace || '.' || p.proname, p.prokind, p.prosecdef, p.prosrc,
+      p.prosqlbody is not null, p.proconfig, obj_description(p.oid, 'pg_proc'),
+      p.proargnames, p.proargmodes::text[], p.pronargs, l.lanname, p.proowner::regrole::text,
+      p.provolatile, p.proparallel, p.prorettype::regtype::text
+    from pg_proc as p
+    join pg_language as l on l.oid = p.prolang
+    where p.pronamespace::regnamespace::text in ('public', 'fleet')
+    order by 1
+"""
+
+
+def functions(db: Any) -> list[dict[str, Any]]:
+    keys = (
+        "name kind definer body bound config comment args modes count language owner volatility"
+        " parallel returns"
+    ).split()
+    return [dict(zip(keys, row, strict=True)) for row in db.execute(FUNCTIONS).fetchall()]
+
+
+def plain(body: str) -> str:
+    """Give a body without its comments, strings and quoted names."""
+    body = re.sub(r"--[^\n]*", "", body)
+    body = re.sub(r"\$(\w*)\$.*?\$\1\$", "''", body, flags=re.DOTALL)
+    return re.sub(r"'(?:[^']|'')*'|\"[^\"]*\"", "''", body)
+
+
+def test_every_function_has_a_comment(db: Any) -> None:
+    assert [f["name"] for f in functions(db) if not f["comment"]] == []
+
+
+def test_every_function_has_an_empty_search_path(db: Any) -> None:
+    without = {
+        f["name"]
+        for f in functions(db)
+        if not f["bound"] and 'search_path=""' not in (f["config"] or [])
+    }
+    assert without == WITHOUT_SEARCH_PATH
+
+
+def test_the_functions_that_act_with_more_rights_are_the_listed_ones(db: Any) -> None:
+    definers = {f["name"] for f in functions(db) if f["definer"]}
+    assert sorted(definers - set(DEFINERS.split())) == [], "not listed"
+    assert sorted(set(DEFINERS.split()) - definers) == [], "listed, but no definer"
+
+
+def test_each_of_them_says_why(db: Any) -> None:
+    silent = [f["name"] for f in functions(db) if f["definer"] and "Definer: " not in f["comment"]]
+    assert silent == []
+
+
+def test_no_other_function_says_that_it_is_one(db: Any) -> None:
+    wrong = [f["name"] for f in functions(db) if not f["definer"] and "Definer:" in f["comment"]]
+    assert wrong == []
+
+
+def test_every_function_belongs_to_postgres(db: Any) -> None:
+    assert [f["name"] for f in functions(db) if f["owner"] != "postgres"] == []
+
+
+def test_no_function_is_executable_by_everybody(db: Any) -> None:
+    rows = db.execute(
+        "select p.oid::regprocedure::text from pg_proc as p"
+        " where p.pronamespace::regnamespace::text in ('public', 'fleet')"
+        " and (has_function_privilege('public', p.oid, 'execute')"
+        "   or has_function_privilege('anon', p.oid, 'execute'))"
+    ).fetchall()
+    assert rows == []
+
+
+def test_no_name_stands_for_two_functions(db: Any) -> None:
+    found = [f["name"] for f in functions(db)]
+    assert sorted({name for name in found if found.count(name) > 1}) == []
+
+
+def test_parameters_begin_with_p(db: Any) -> None:
+    wrong = [
+        (f["name"], name)
+        for f in functions(db)
+        for name, mode in zip(
+            f["args"] or [], f["modes"] or ["i"] * len(f["args"] or []), strict=True
+        )
+        if mode in ("i", "b", "v") and not name.startswith("p_")
+    ]
+    unnamed = [f["name"] for f in functions(db) if f["count"] and not f["args"]]
+    assert (wrong, unnamed) == ([], [])
+
+
+def test_variables_begin_with_v_and_constants_with_c(db: Any) -> None:
+    wrong = []
+    for f in functions(db):
+        declared = re.search(r"\bdeclare\b(.*?)\bbegin\b", plain(f["body"]), re.DOTALL)
+        if f["language"] == "plpgsql" and declared:
+            for line in re.findall(r"(?:^|;)\s*(\w+)\s", declared.group(1)):
+                if not line.startswith(("v_", "c_")):
+                    wrong.append((f["name"], line))
+    assert wrong == []
+
+
+def test_keywords_are_in_lower_case(db: Any) -> None:
+    pattern = re.compile(r"\b(" + "|".join(KEYWORDS) + r")\b")
+    wrong = [
+        (f["name"], found.group(0))
+        for f in functions(db)
+        if (found := pattern.search(plain(f["body"])))
+    ]
+    assert wrong == []
+
+
+def test_what_is_parallel_safe_is_pure(db: Any) -> None:
+    wrong = [f["name"] for f in functions(db) if f["parallel"] == "s" and f["volatility"] == "v"]
+    assert wrong == []
+
+
+def test_nothing_in_the_api_is_security_definer(db: Any) -> None:
+    wrong = [
+        f["name"] for f in functions(db) if f["definer"] and not f["name"].startswith("fleet.")
+    ]
+    assert wrong == []
+
+
+def test_errors_raised_have_a_status_a_reason_and_a_next_step(db: Any) -> None:
+    wrong = []
+    for f in functions(db):
+        body = re.sub(r"--[^\n]*", "", f["body"])
+        for statement in re.findall(r"raise exception(.*?);\s*\n", body, re.DOTALL):
+            given = [word for word in ("errcode", "detail", "hint") if word not in statement]
+            message = re.search(r"'((?:[^']|'')*)'", statement)
+            if given or not message or re.match(r"[A-Z][a-z]", message.group(1)):
+                wrong.append((f["name"], given, message and message.group(1)))
+            elif message.group(1).endswith("."):
+                wrong.append((f["name"], given, message.group(1)))
+    assert wrong == []
+
+
+def test_the_time_comes_in_as_an_argument(db: Any) -> None:
+    wrong = [
+        f["name"]
+        for f in functions(db)
+        if f["args"]
+        and "p_now" in f["args"]
+        and f["volatility"] != "v"
+        and re.search(r"\b(now|clock_timestamp)\(\)", plain(f["body"]))
+    ]
+    assert wrong == []
