@@ -75,9 +75,8 @@ declare
   v_rule   text := p_recurrence ->> 'day_rule';
   v_every  integer := (p_recurrence ->> 'every')::integer;
   v_anchor integer := (p_recurrence ->> 'anchor')::integer;
-  v_flags  text := coalesce(p_recurrence ->> 'weekdays', p_recurrence ->> 'months');
-  v_mask   text := p_recurrence ->> 'month_days';
-  v_month  integer;
+  v_flags  text := p_recurrence ->> 'weekdays';
+  v_day    integer;
 begin
   if v_rule = 'every' then
     return query
@@ -94,30 +93,11 @@ begin
         and (d.day / 7 - v_anchor) % v_every = 0;
 
   else
-    v_month := fleet.month_of_day(p_first);
-    return query
-      select f.first_day + d.day - 1
-      from (
-        select m.first_day, fleet.month_flags(v_mask, m.first_day, m.length) as flags
-        from (
-          select
-            fleet.month_start(g.month) as first_day,
-            fleet.month_start(g.month + 1) - fleet.month_start(g.month) as length
-          from generate_series(
-            v_month + ((v_anchor - v_month) % v_every + v_every) % v_every,
-            fleet.month_of_day(p_last),
-            v_every
-          ) as g (month)
-          where substr(v_flags, g.month % 12 + 1, 1) = '1'
-          -- Kept apart, so that each month is looked at once.
-          offset 0
-        ) as m
-        offset 0
-      ) as f
-      cross join lateral generate_series(strpos(f.flags, '1'), length(f.flags)) as d (day)
-      where substr(f.flags, d.day, 1) = '1'
-        and f.first_day + d.day - 1 between p_first and p_last
-      order by 1;
+    v_day := fleet.next_month_day(p_recurrence, p_first);
+    while v_day <= p_last loop
+      return next v_day;
+      v_day := fleet.next_month_day(p_recurrence, v_day + 1);
+    end loop;
   end if;
 end;
 $$;
