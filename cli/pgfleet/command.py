@@ -63,7 +63,7 @@ def send(
 ) -> None:
     """Send one command to one device.
 
-    Example: pgfleet command send lab-01 show_message --payload '{"text": "Hello"}' --wait
+    Example: pgfleet command send lab-01 broadcast_message --payload '{"message": "Hello"}' --wait
     """
     wanted = names.json_object(payload, "--payload")
     with open_database() as db:

@@ -115,7 +115,7 @@ def main(
 ) -> None:
     """Schedule, command and watch a fleet of devices from Postgres.
 
-    Example: pgfleet command send lab-01 lock_screen
+    Example: pgfleet command send lab-01 lock
     """
     given = replace(options.current(), database_url=database_url)
     ctx.with_resource(options.using(given))

@@ -41,7 +41,7 @@ def list_runs(
 ) -> None:
     """List runs, the newest first.
 
-    Example: pgfleet run list --schedule nightly-reboot --status failed
+    Example: pgfleet run list --schedule nightly --status failed
     """
     with open_database() as db:
         found = names.schedule_id(db, schedule) if schedule else None

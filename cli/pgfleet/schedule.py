@@ -83,7 +83,7 @@ def list_schedules(
 def show(schedule: Schedule) -> None:
     """Show one schedule with the policies that hold for it.
 
-    Example: pgfleet schedule show nightly-reboot
+    Example: pgfleet schedule show nightly
     """
     with open_database() as db:
         output.show_row(db.row(_SHOW, {"id": names.schedule_id(db, schedule)}))
@@ -96,7 +96,7 @@ def upcoming(
 ) -> None:
     """List the next due instants of a schedule, with the rule where the clock changes.
 
-    Example: pgfleet schedule upcoming nightly-reboot --count 5
+    Example: pgfleet schedule upcoming nightly --count 5
     """
     with open_database() as db:
         found = names.schedule_id(db, schedule)
@@ -135,7 +135,7 @@ def create(
 ) -> None:
     """Create a schedule from options, or from JSON; every wrong field is named at once.
 
-    Example: pgfleet schedule create nightly --action reboot --group labs --daily 02:30
+    Example: pgfleet schedule create nightly --action clear_cache --group labs --daily 02:30
     """
     spec: dict[str, Any] = _from_file(file)
     when = Recurrence(at, every, daily, weekly, monthly, time, cron).keys()
@@ -168,7 +168,7 @@ def create(
 def pause(schedule: Schedule, reason: Reason = None) -> None:
     """Let a schedule rest; the ledger tells what was due meanwhile.
 
-    Example: pgfleet schedule pause nightly-reboot --reason holidays
+    Example: pgfleet schedule pause nightly --reason holidays
     """
     with open_database() as db:
         row = db.row(
@@ -185,7 +185,7 @@ def pause(schedule: Schedule, reason: Reason = None) -> None:
 def resume(schedule: Schedule) -> None:
     """Let a paused schedule go on at its next due instant.
 
-    Example: pgfleet schedule resume nightly-reboot
+    Example: pgfleet schedule resume nightly
     """
     with open_database() as db:
         row = db.row(
@@ -207,7 +207,7 @@ def cancel(
 ) -> None:
     """End a schedule for good; what no device has started is cancelled.
 
-    Example: pgfleet schedule cancel nightly-reboot --yes
+    Example: pgfleet schedule cancel nightly --yes
     """
     with open_database() as db:
         found = names.schedule_id(db, schedule)
@@ -237,7 +237,7 @@ def run(
 ) -> None:
     """Run a schedule now, besides its due instants.
 
-    Example: pgfleet schedule run nightly-reboot
+    Example: pgfleet schedule run nightly
     """
     with open_database() as db:
         row = db.row(

@@ -21,10 +21,15 @@ def status() -> None:
     output.show_row(found if options.current().as_json else _flat(found))
 
 
+_SECTIONS = ("now", "engine", "devices", "schedules", "runs_last_day", "commands")
+_ORDER = {name: number for number, name in enumerate(_SECTIONS)}
+
+
 def _flat(found: dict[str, Any]) -> dict[str, Any]:
     """Give each number a line of its own, named by where it was."""
     flat: dict[str, Any] = {}
-    for name, value in found.items():
+    # jsonb keeps its keys by length, which is no order for a person.
+    for name, value in sorted(found.items(), key=lambda item: _ORDER.get(item[0], len(_ORDER))):
         if isinstance(value, dict):
             flat |= {f"{name}.{inner}": each for inner, each in value.items()}
         else:
