@@ -23,6 +23,8 @@ create table public.schedules (
   priority smallint not null default 0,
   status text not null default 'active',
   status_reason text,
+  after_schedule_id bigint,
+  after_on text,
   next_run_at timestamptz,
   last_executed_at timestamptz,
   execution_count bigint not null default 0,
@@ -31,6 +33,11 @@ create table public.schedules (
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   constraint schedules_id_owner_id_key unique (id, owner_id),
+  -- The key carries the owner: a schedule can never follow another owner's.
+  constraint schedules_after_fkey foreign key (after_schedule_id, owner_id)
+    references public.schedules (id, owner_id) on delete set null (after_schedule_id),
+  constraint schedules_after_on_is_known check (after_on in ('completed', 'failed', 'either')),
+  constraint schedules_does_not_follow_itself check (after_schedule_id <> id),
   constraint schedules_name_is_not_blank check (btrim(name) <> ''),
   constraint schedules_recurrence_type_is_known
     check (recurrence_type in ('once', 'interval', 'daily', 'weekly', 'monthly', 'cron')),
@@ -44,8 +51,11 @@ with (fillfactor = 85);
 
 comment on table public.schedules is 'When, what and who: one row makes a run at each due instant.';
 comment on column public.schedules.action_type is 'What each device gets: the name of a command type.';
+comment on column public.schedules.recurrence_type is 'once, interval, daily, weekly, monthly or cron.';
+comment on column public.schedules.recurrence_config is 'How it recurs, in keys that depend on recurrence_type, such as {"time": "03:00"}.';
 comment on column public.schedules.recurrence is 'The compiled form of the recurrence columns; kept by a trigger.';
-comment on column public.schedules.timezone is 'IANA name in which local times of the recurrence are meant.';
+comment on column public.schedules.timezone is
+  'IANA name in which local times of the recurrence are meant; "device" means each device''s own.';
 comment on column public.schedules.selector is
   'Targets by property, as in device_groups.selector; added to device_ids and group_ids.';
 comment on column public.schedules.profile_id is 'Kept equal to payload.profile_id.';
@@ -53,12 +63,20 @@ comment on column public.schedules.device_id is 'Kept equal to the target where 
 comment on column public.schedules.policies is
   'What differs from the defaults of fleet.default_policies(): overlap, catchup, expires_after, retry, …';
 comment on column public.schedules.priority is '-100 to 100; higher goes first in expansion, doorbells and claims.';
+comment on column public.schedules.after_schedule_id is
+  'Runs when a run of that schedule ends as after_on says, instead of at due instants of its own.';
+comment on column public.schedules.after_on is 'completed, failed or either.';
 comment on column public.schedules.next_run_at is 'The next due instant; null when there is none.';
 comment on column public.schedules.status_reason is 'Why the schedule is paused, cancelled or completed.';
+comment on column public.schedules.last_executed_at is 'When its latest run was started.';
+comment on column public.schedules.execution_count is 'How many runs were started; skipped instants do not count.';
+comment on column public.schedules.ui_initiated is 'Whether a person made it by hand in a user interface; told apart by reports only.';
 
 -- A tick costs what is due, not what exists.
 create index schedules_due_idx on public.schedules (next_run_at) where status = 'active';
 create index schedules_owner_id_idx on public.schedules (owner_id, created_at);
+create index schedules_after_idx on public.schedules (after_schedule_id, owner_id) where after_schedule_id is not null;
+create index schedules_device_time_idx on public.schedules (owner_id) where timezone = 'device' and status = 'active';
 create index schedules_profile_idx on public.schedules (profile_id, device_id) where profile_id is not null;
 
 create table public.schedule_runs (
@@ -81,6 +99,9 @@ create table public.schedule_runs (
   missed_from timestamptz,
   missed_to timestamptz,
   missed_count bigint,
+  not_before timestamptz,
+  zones text[],
+  after_run_id bigint,
   expires_at timestamptz,
   expanded_to bigint,
   expanded_at timestamptz,
@@ -120,6 +141,17 @@ comment on column public.schedule_runs.skipped is 'How many devices were left ou
 comment on column public.schedule_runs.failed is 'How many of its commands failed, expired or were cancelled.';
 comment on column public.schedule_runs.dst_rule is 'Which rule moved the instant at a change of the clock, such as gap:first_instant.';
 comment on column public.schedule_runs.missed_count is 'How many due instants the range from missed_from to missed_to holds.';
+comment on column public.schedule_runs.missed_from is 'First due instant of a range of missed ones.';
+comment on column public.schedule_runs.missed_to is 'Last due instant of a range of missed ones.';
+comment on column public.schedule_runs.action_type is 'The schedule''s action_type when the run was made; later changes do not touch it.';
+comment on column public.schedule_runs.payload is 'The schedule''s payload when the run was made.';
+comment on column public.schedule_runs.priority is 'The schedule''s priority when the run was made.';
+comment on column public.schedule_runs.idempotency_key is 'A second run_schedule with the same key gives this row.';
+comment on column public.schedule_runs.not_before is
+  'Its commands start at this instant at the earliest: the execution window opens, or catching up is paced.';
+comment on column public.schedule_runs.zones is
+  'Time zones for whose devices this instant is due; null where the schedule has a zone of its own.';
+comment on column public.schedule_runs.after_run_id is 'The run whose end made this one.';
 comment on column public.schedule_runs.expires_at is 'After this instant its commands are no longer started.';
 comment on column public.schedule_runs.expanded_to is 'Highest device id that has been considered; null before expansion.';
 comment on column public.schedule_runs.expanded_at is 'When the last command row was made.';

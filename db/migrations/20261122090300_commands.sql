@@ -47,6 +47,7 @@ create table public.device_commands (
   max_attempts integer not null default 3,
   lease_expires_at timestamptz,
   journal_id uuid,
+  waits_for bigint,
   claimed_at timestamptz,
   executed_at timestamptz,
   result jsonb,
@@ -78,11 +79,18 @@ comment on column public.device_commands.reason is
   'Failure class: error, timeout, interrupted, unsupported, forbidden, invalid_payload, lease_expired, expired, cancelled, ….';
 comment on column public.device_commands.attempt is
   'Number of the latest lease. A finish must present it, so that a device that lost its lease cannot overwrite the next.';
+comment on column public.device_commands.step is 'Which action of its run on this device; 0 where there is one.';
+comment on column public.device_commands.channel is 'Who carries it out, taken from the command type: the agent on the device, or the MDM.';
+comment on column public.device_commands.priority is '-100 to 100; higher is claimed and rung first.';
+comment on column public.device_commands.not_before is 'No device gets it earlier; a retry moves it.';
+comment on column public.device_commands.expires_at is 'After this instant it is no longer started.';
 comment on column public.device_commands.failure_count is 'Attempts that failed or whose lease ran out.';
 comment on column public.device_commands.max_attempts is 'How many failures end it.';
 comment on column public.device_commands.lease_expires_at is
   'Until when the device that claimed it holds it; null when nobody does.';
 comment on column public.device_commands.journal_id is 'The journal of the agent that claimed it last.';
+comment on column public.device_commands.waits_for is
+  'The command that must be final before this one may start: a run that is buffered behind another.';
 comment on column public.device_commands.executed_at is 'When it became final.';
 comment on column public.device_commands.idempotency_key is 'A second send with the same key to the same device gives the first row.';
 
@@ -97,6 +105,7 @@ create index device_commands_expiry_idx on public.device_commands (expires_at) w
 create index device_commands_unfinished_idx on public.device_commands (schedule_id, device_id)
   where schedule_id is not null and status in ('pending', 'running');
 create index device_commands_device_idx on public.device_commands (device_id, id);
+create index device_commands_waits_for_idx on public.device_commands (waits_for) where waits_for is not null;
 create index device_commands_owner_id_idx on public.device_commands (owner_id, id);
 create index device_commands_executed_at_idx on public.device_commands (executed_at)
   where executed_at is not null and run_id is null;

@@ -9,22 +9,27 @@ as $$
 declare
   v_row public.schedules := p_schedule;
 begin
-  if v_row.profile_id is not null then
-    v_row.payload := v_row.payload || jsonb_build_object('profile_id', v_row.profile_id);
-  else
+  v_row.recurrence_type := coalesce(fleet.recurrence_type(v_row.recurrence_type), v_row.recurrence_type);
+  if v_row.profile_id is null then
     v_row.profile_id := v_row.payload ->> 'profile_id';
+  elsif v_row.profile_id is distinct from v_row.payload ->> 'profile_id' and jsonb_typeof(v_row.payload) = 'object' then
+    v_row.payload := v_row.payload || jsonb_build_object('profile_id', v_row.profile_id);
   end if;
 
-  if v_row.device_id is not null
-    and v_row.device_ids = '{}' and v_row.group_ids = '{}' and v_row.selector is null
-  then
-    v_row.device_ids := array[v_row.device_id];
-  end if;
+  -- Nobody who is named is dropped: a device beside other targets is one more of them.
+  v_row.device_ids := array(
+    select distinct u.id from unnest(v_row.device_ids || v_row.device_id) as u(id) where u.id is not null order by u.id
+  );
+  v_row.group_ids := coalesce(v_row.group_ids, '{}');
   v_row.device_id := case
     when cardinality(v_row.device_ids) = 1 and v_row.group_ids = '{}' and v_row.selector is null
       then v_row.device_ids[1]
   end;
 
+  v_row.policies := fleet.named_blackouts(v_row.owner_id, v_row.policies);
+  if v_row.after_schedule_id is not null then
+    v_row.after_on := coalesce(v_row.after_on, 'completed');
+  end if;
   if btrim(coalesce(v_row.name, '')) = '' then
     v_row.name := concat_ws(' ', v_row.action_type, v_row.profile_id, 'on ' || v_row.device_id);
   end if;
@@ -36,22 +41,39 @@ comment on function fleet.completed_schedule(public.schedules) is
   'The row with profile_id and payload, and device_id and device_ids, brought to agree, and a name where none was given.';
 revoke all on function fleet.completed_schedule(public.schedules) from public, anon, authenticated, service_role;
 
-create or replace function fleet.compiled(p_schedule public.schedules)
-returns jsonb
-language sql
-stable
+create or replace function fleet.changed_schedule(p_old public.schedules, p_new public.schedules)
+returns public.schedules
+language plpgsql
+immutable
 set search_path = ''
 as $$
-  select fleet.compile_recurrence(
-    p_schedule.recurrence_type, p_schedule.recurrence_config, p_schedule.timezone,
-    p_schedule.start_time, p_schedule.end_time,
-    fleet.effective_policies(p_schedule.policies) ->> 'gap',
-    fleet.effective_policies(p_schedule.policies) ->> 'fold'
-  )
+declare
+  v_row public.schedules := p_new;
+begin
+  -- Of two columns that say the same, the one that was changed is meant; the other follows from it.
+  if p_new.payload is distinct from p_old.payload and p_new.profile_id is not distinct from p_old.profile_id then
+    v_row.profile_id := null;
+  elsif p_new.profile_id is null and p_old.profile_id is not null and jsonb_typeof(p_new.payload) = 'object' then
+    v_row.payload := p_new.payload - 'profile_id';
+  end if;
+
+  if p_new.device_id is not distinct from p_old.device_id then
+    v_row.device_id := null;
+  elsif p_new.device_ids is not distinct from p_old.device_ids then
+    v_row.device_ids := case when p_new.device_id is null then array_remove(p_new.device_ids, p_old.device_id) else '{}' end;
+    -- The one device takes the place of all other targets, unless they were changed in the same breath.
+    if p_new.device_id is not null and p_new.group_ids = p_old.group_ids and p_new.selector is not distinct from p_old.selector then
+      v_row.group_ids := '{}';
+      v_row.selector := null;
+    end if;
+  end if;
+  return v_row;
+end;
 $$;
 
-comment on function fleet.compiled(public.schedules) is 'The compiled recurrence of a valid schedule.';
-revoke all on function fleet.compiled(public.schedules) from public, anon, authenticated, service_role;
+comment on function fleet.changed_schedule(public.schedules, public.schedules) is
+  'The new row, with the columns emptied that are to follow from their changed twin. fleet.completed_schedule fills them.';
+revoke all on function fleet.changed_schedule(public.schedules, public.schedules) from public, anon, authenticated, service_role;
 
 create or replace function fleet.first_due(p_schedule public.schedules, p_now timestamptz)
 returns timestamptz
@@ -62,9 +84,17 @@ as $$
   -- A single run is owed even when its time has passed: the ledger then says what became of it. A recurring schedule owes
   -- nothing for the time before it existed.
   select case
-    when p_schedule.recurrence_type = 'once' then p_schedule.start_time
-    else fleet.next_occurrence(
-      p_schedule.recurrence, greatest(p_schedule.start_time, p_now) - interval '1 microsecond'
+    -- What follows another schedule has no instants of its own.
+    when p_schedule.after_schedule_id is not null then null
+    when p_schedule.recurrence_type = 'once'
+      then fleet.next_due(p_schedule.recurrence, '-infinity')
+    else fleet.next_due(
+      p_schedule.recurrence,
+      case
+        -- Days start earlier in the east: the bounds of each zone are in its member of the union.
+        when p_schedule.timezone = 'device' then p_now
+        else greatest(p_schedule.start_time, p_now)
+      end - interval '1 microsecond'
     )
   end
 $$;
@@ -89,15 +119,7 @@ begin
   perform fleet.require_permission(v_row.owner_id, 'manage', format('owner %s', v_row.owner_id));
 
   if tg_op = 'UPDATE' then
-    -- Of two columns that say the same, the one that was changed is meant.
-    if new.profile_id is not distinct from old.profile_id and new.payload is distinct from old.payload then
-      v_row.profile_id := null;
-    end if;
-    if new.device_id is distinct from old.device_id and new.device_id is not null
-      and new.device_ids = old.device_ids and old.group_ids = '{}' and old.selector is null
-    then
-      v_row.device_ids := '{}';
-    end if;
+    v_row := fleet.changed_schedule(old, v_row);
   else
     v_row.created_by := fleet.current_user_id();
   end if;
@@ -110,12 +132,17 @@ begin
   perform fleet.raise_problems('the schedule', 'schedule_invalid', v_fields, v_problems, v_hints);
 
   v_row.recurrence := fleet.compiled(v_row);
-  if tg_op = 'INSERT' or fleet.timing_changed(old, v_row) then
+  if v_row.status <> 'cancelled' and (tg_op = 'INSERT' or fleet.timing_changed(old, v_row)) then
+    if tg_op = 'UPDATE' then
+      perform fleet.skip_due(old, clock_timestamp(), case old.status when 'paused' then 'paused' else 'the times were changed' end);
+    end if;
     v_row.next_run_at := fleet.first_due(v_row, clock_timestamp());
-    if v_row.next_run_at is null and v_row.status = 'active' then
+    if v_row.next_run_at is null and v_row.after_schedule_id is null and v_row.status = 'active' then
       v_row.status := 'completed';
       v_row.status_reason := 'no due instant is left';
-    elsif tg_op = 'UPDATE' and v_row.next_run_at is not null and v_row.status = 'completed' then
+    elsif tg_op = 'UPDATE' and v_row.status = 'completed'
+      and (v_row.next_run_at is not null or v_row.after_schedule_id is not null)
+    then
       v_row.status := 'active';
       v_row.status_reason := null;
     end if;
@@ -136,9 +163,11 @@ language sql
 immutable
 set search_path = ''
 as $$
-  select (p_old.recurrence_type, p_old.recurrence_config, p_old.start_time, p_old.end_time, p_old.timezone, p_old.recurrence)
+  select (p_old.recurrence_type, p_old.recurrence_config, p_old.start_time, p_old.end_time, p_old.timezone,
+      p_old.recurrence, p_old.after_schedule_id, p_old.after_on)
     is distinct from
-    (p_new.recurrence_type, p_new.recurrence_config, p_new.start_time, p_new.end_time, p_new.timezone, p_new.recurrence)
+    (p_new.recurrence_type, p_new.recurrence_config, p_new.start_time, p_new.end_time, p_new.timezone,
+      p_new.recurrence, p_new.after_schedule_id, p_new.after_on)
 $$;
 
 comment on function fleet.timing_changed(public.schedules, public.schedules) is 'Whether the due instants may have changed.';
@@ -153,7 +182,6 @@ set search_path = ''
 as $$
 declare
   v_now timestamptz := clock_timestamp();
-  v_missed bigint;
 begin
   perform fleet.require_permission(old.owner_id, 'manage', format('schedule %s', old.id));
   if new.status = 'active' then
@@ -164,21 +192,15 @@ begin
       using errcode = 'PT409', detail = 'schedule_cancelled', hint = 'Create it anew.';
   end if;
 
-  if new.status = 'active' and old.status = 'paused' and new.next_run_at <= v_now then
-    -- What was due while it was paused is told in one row, and not made up for.
-    v_missed := fleet.count_occurrences(old.recurrence, old.next_run_at, v_now);
-    insert into public.schedule_runs (
-      schedule_id, owner_id, scheduled_for, trigger, status, reason, missed_from, missed_to, missed_count, finished_at
-    )
-    select old.id, old.owner_id, old.next_run_at, 'schedule', 'skipped', 'paused', old.next_run_at,
-      fleet.last_occurrence(old.recurrence, old.next_run_at, v_now), greatest(v_missed, 1), v_now
-    on conflict (schedule_id, scheduled_for) do nothing;
-    new.next_run_at := fleet.next_occurrence(old.recurrence, v_now);
+  -- What was due while it was paused is told in one row, and not made up for.
+  if new.next_run_at <= v_now and new.status in ('active', 'cancelled') and new.recurrence = old.recurrence then
+    perform fleet.skip_due(old, v_now, case old.status when 'active' then new.status else old.status end);
+    new.next_run_at := fleet.next_due(old.recurrence, v_now);
   end if;
 
   if new.status = 'active' then
     new.status_reason := null;
-    if new.next_run_at is null then
+    if new.next_run_at is null and new.after_schedule_id is null then
       new.status := 'completed';
       new.status_reason := 'no due instant is left';
     end if;
@@ -194,6 +216,34 @@ $$;
 comment on function fleet.tg_change_schedule_status() is
   'Account for what was due during a pause; end everything of a cancelled schedule. Definer: it writes the ledger.';
 revoke all on function fleet.tg_change_schedule_status() from public, anon, authenticated, service_role;
+
+create or replace function fleet.skip_due(p_schedule public.schedules, p_now timestamptz, p_reason text)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_to timestamptz := p_now + interval '1 microsecond';
+begin
+  if p_schedule.next_run_at is null or p_schedule.next_run_at > p_now then
+    return;
+  end if;
+  insert into public.schedule_runs (
+    schedule_id, owner_id, scheduled_for, trigger, status, reason, missed_from, missed_to, missed_count, finished_at
+  )
+  values (
+    p_schedule.id, p_schedule.owner_id, p_schedule.next_run_at, 'schedule', 'skipped', p_reason, p_schedule.next_run_at,
+    coalesce(fleet.last_occurrence(p_schedule.recurrence, p_schedule.next_run_at, v_to), p_schedule.next_run_at),
+    greatest(fleet.count_occurrences(p_schedule.recurrence, p_schedule.next_run_at, v_to), 1), p_now
+  )
+  on conflict (schedule_id, scheduled_for) do nothing;
+end;
+$$;
+
+comment on function fleet.skip_due(public.schedules, timestamptz, text) is
+  'Account in one row for what is due and will not run, because of a pause or a change.';
+revoke all on function fleet.skip_due(public.schedules, timestamptz, text) from public, anon, authenticated, service_role;
 
 create or replace function fleet.cancel_runs_of(p_schedule_id bigint, p_reason text)
 returns void

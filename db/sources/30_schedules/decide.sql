@@ -13,7 +13,7 @@ begin
   -- Backwards in growing steps: the last instant of a long pause is found without walking through all of it.
   loop
     select max(o) into v_last
-    from fleet.occurrences(p_recurrence, greatest(p_from, p_to - v_span), p_to) as o;
+    from fleet.due_instants(p_recurrence, greatest(p_from, p_to - v_span), p_to) as o;
     exit when v_last is not null or p_to - v_span <= p_from;
     v_span := v_span * 12;
   end loop;
@@ -47,12 +47,7 @@ comment on function fleet.run_expiry(jsonb, timestamptz, timestamptz) is
 revoke all on function fleet.run_expiry(jsonb, timestamptz, timestamptz)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.decide_due(
-  p_recurrence jsonb,
-  p_policies jsonb,
-  p_due timestamptz,
-  p_now timestamptz
-)
+create or replace function fleet.decide_due(p_schedule public.schedules, p_now timestamptz)
 returns table (
   scheduled_for timestamptz,
   trigger text,
@@ -61,7 +56,9 @@ returns table (
   missed_from timestamptz,
   missed_to timestamptz,
   missed_count bigint,
+  not_before timestamptz,
   expires_at timestamptz,
+  zones text[],
   dst_rule text,
   next_run_at timestamptz
 )
@@ -70,22 +67,20 @@ stable
 set search_path = ''
 as $$
 declare
+  v_policies jsonb := fleet.effective_policies(p_schedule.policies);
+  v_due timestamptz := p_schedule.next_run_at;
   -- Within a minute a tick is on time; only then does catch-up come into it.
   v_on_time_from timestamptz := p_now - interval '1 minute';
   v_window_from timestamptz;
   v_run timestamptz[];
-  v_first_run timestamptz;
+  v_left bigint := (v_policies ->> 'max_runs')::bigint - p_schedule.execution_count;
 begin
-  next_run_at := fleet.next_occurrence(p_recurrence, p_now);
-  expires_at := fleet.run_expiry(p_policies, next_run_at, p_now);
-
-  v_window_from := case p_policies ->> 'catchup'
+  next_run_at := fleet.next_due(p_schedule.recurrence, p_now);
+  v_window_from := greatest(v_due, case v_policies ->> 'catchup'
     when 'none' then v_on_time_from
-    else least(v_on_time_from, p_now - (p_policies ->> 'catchup_window')::interval)
-  end;
-  v_window_from := greatest(v_window_from, p_due);
-  v_run := fleet.instants_to_run(p_recurrence, p_policies, p_due, v_window_from, p_now);
-  v_first_run := v_run[1];
+    else least(v_on_time_from, p_now - (v_policies ->> 'catchup_window')::interval)
+  end);
+  v_run := fleet.instants_to_run(p_schedule.recurrence, v_policies, v_due, v_window_from, p_now);
 
   -- Older than the window, or left out of it: one row for the range, whole and counted.
   return query
@@ -93,21 +88,69 @@ begin
     case when g.missed_count > 1 then g.missed_from end,
     case when g.missed_count > 1 then g.missed_to end,
     case when g.missed_count > 1 then g.missed_count end,
-    null::timestamptz, null::text, decide_due.next_run_at
-  from fleet.missed_ranges(p_recurrence, p_policies, p_due, v_window_from, v_first_run, p_now) as g;
+    null::timestamptz, null::timestamptz, null::text[], null::text, decide_due.next_run_at
+  from fleet.missed_ranges(p_schedule.recurrence, v_policies, v_due, v_window_from, v_run[1], p_now) as g;
 
   return query
-  select r.instant, case when r.instant >= v_on_time_from then 'schedule' else 'catchup' end,
-    'pending', null::text, null::timestamptz, null::timestamptz, null::bigint,
-    decide_due.expires_at, fleet.applied_rule(p_recurrence, r.instant), decide_due.next_run_at
-  from unnest(v_run) as r(instant);
+  select r.instant, r.trigger, case when r.refusal is null then 'pending' else 'skipped' end, r.refusal,
+    null::timestamptz, null::timestamptz, null::bigint,
+    nullif(r.starts_at, p_now),
+    fleet.run_expiry(v_policies, fleet.next_due(p_schedule.recurrence, r.starts_at), r.starts_at),
+    fleet.zones_due(p_schedule.recurrence, r.instant), fleet.dst_rule_at(p_schedule.recurrence, r.instant),
+    decide_due.next_run_at
+  from fleet.decide_runs(p_schedule, v_policies, v_run, v_on_time_from, v_left, p_now) as r;
 end;
 $$;
 
-comment on function fleet.decide_due(jsonb, jsonb, timestamptz, timestamptz) is
-  'What becomes of a schedule that has been due since p_due: the rows to write into the ledger, and when it is due next. Each due '
-  'instant from p_due to p_now is in exactly one row. p_policies must be effective policies.';
-revoke all on function fleet.decide_due(jsonb, jsonb, timestamptz, timestamptz)
+comment on function fleet.decide_due(public.schedules, timestamptz) is
+  'What becomes of a schedule that has been due since its next_run_at: the rows to write into the ledger, and when it is due next. Each '
+  'due instant up to p_now is in exactly one row.';
+revoke all on function fleet.decide_due(public.schedules, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.decide_runs(
+  p_schedule public.schedules,
+  p_policies jsonb,
+  p_instants timestamptz[],
+  p_on_time_from timestamptz,
+  p_left bigint,
+  p_now timestamptz
+)
+returns table (instant timestamptz, trigger text, refusal text, starts_at timestamptz)
+language sql
+stable
+set search_path = ''
+as $$
+  with judged as (
+    select u.instant, u.instant < p_on_time_from as is_late,
+      -- What is caught up acts now, so now must be allowed as well.
+      coalesce(
+        fleet.instant_refusal(p_schedule, u.instant),
+        case when u.instant < p_on_time_from then fleet.instant_refusal(p_schedule, p_now) end
+      ) as refusal
+    from unnest(p_instants) as u(instant)
+  ),
+  counted as (
+    select j.*,
+      count(*) filter (where j.refusal is null) over (order by j.instant) as n,
+      count(*) filter (where j.refusal is null and j.is_late) over (order by j.instant) as late_n
+    from judged as j
+  )
+  select c.instant, case when c.is_late then 'catchup' else 'schedule' end,
+    coalesce(c.refusal, case when c.n > p_left then 'max_runs reached' end),
+    greatest(
+      fleet.opening_of(p_schedule, p_now),
+      case
+        when c.is_late and p_policies ->> 'catchup_rate' is not null
+          then p_now + interval '1 minute' / (p_policies ->> 'catchup_rate')::double precision * (c.late_n - 1)
+      end
+    )
+  from counted as c
+$$;
+
+comment on function fleet.decide_runs(public.schedules, jsonb, timestamptz[], timestamptz, bigint, timestamptz) is
+  'For each instant that is to run: on time or caught up, what refuses it, and when it starts (the window opens, catching up is paced).';
+revoke all on function fleet.decide_runs(public.schedules, jsonb, timestamptz[], timestamptz, bigint, timestamptz)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.instants_to_run(
@@ -125,7 +168,7 @@ as $$
 declare
   v_last timestamptz;
 begin
-  if p_due >= p_window_from and coalesce(fleet.next_occurrence(p_recurrence, p_due) > p_now, true) then
+  if p_due >= p_window_from and coalesce(fleet.next_due(p_recurrence, p_due) > p_now, true) then
     return array[p_due];
   end if;
 
@@ -134,7 +177,7 @@ begin
       select array_agg(o.instant order by o.instant)
       from (
         select i.instant
-        from fleet.occurrences(p_recurrence, p_window_from, p_now + interval '1 microsecond') as i(instant)
+        from fleet.due_instants(p_recurrence, p_window_from, p_now + interval '1 microsecond') as i(instant)
         order by i.instant desc
         limit (p_policies ->> 'catchup_limit')::integer
       ) as o
@@ -170,13 +213,13 @@ declare
 begin
   return query
   select w.first_at, fleet.last_occurrence(p_recurrence, w.first_at, w.to_at),
-    fleet.count_occurrences(p_recurrence, w.first_at, w.to_at), w.reason
+    fleet.count_due(p_recurrence, w.first_at, w.to_at), w.reason
   from (
     select v.reason, v.to_at,
       -- p_due is due whatever the recurrence says by now; what follows is asked from the recurrence.
       case
         when v.from_at = p_due then p_due
-        else fleet.next_occurrence(p_recurrence, v.from_at - interval '1 microsecond')
+        else fleet.next_due(p_recurrence, v.from_at - interval '1 microsecond')
       end as first_at
     from (
       values

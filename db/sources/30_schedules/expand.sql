@@ -73,7 +73,18 @@ set search_path = ''
 as $$
 declare
   v_made bigint;
+  v_gone text;
 begin
+  select r.action_type into v_gone
+  from public.schedule_runs as r
+  where r.id = any (p_run_ids)
+    and not exists (select 1 from public.command_types as t where t.name = r.action_type)
+  limit 1;
+  if found then
+    raise exception 'command type "%" is gone', v_gone
+      using errcode = 'PT409', detail = 'command_type_gone', hint = 'Make it again, or change the action_type of the schedule.';
+  end if;
+
   with run as materialized (
     -- Locked, so that two sessions never expand the same run; one that is held elsewhere is expanded there.
     select r.id, r.owner_id, r.schedule_id, r.expires_at, r.expanded_to, r.priority, r.payload, t.name as command_type, t.channel,
@@ -86,10 +97,17 @@ begin
     from public.schedule_runs as r
     join public.schedules as s on s.id = r.schedule_id and s.owner_id = r.owner_id
     join public.command_types as t on t.name = r.action_type
-    where r.id = any (p_run_ids)
+    -- One run of a schedule at a time, here and in other sessions: within one statement, or unseen by each other, two of
+    -- them could not tell that a device is busy with the other.
+    where r.id in (
+      select min(x.id)
+      from public.schedule_runs as x
+      where x.id = any (p_run_ids) and x.expanded_at is null and x.status in ('pending', 'running')
+      group by x.schedule_id
+    )
       and r.expanded_at is null
       and r.status in ('pending', 'running')
-    for update of r skip locked
+    for no key update of r, s skip locked
   ),
   -- One more than the limit tells whether anything is left.
   target as materialized (
@@ -135,6 +153,11 @@ begin
         finished_at = case when p.is_whole and r.targeted + p.made = 0 then p_now end
     from progress as p
     where r.id = p.id
+  ),
+  whole as (
+    -- All of its commands may be final already: have the tick look at it once more.
+    insert into fleet.run_progress (run_id, completed, failed)
+    select p.id, 0, 0 from progress as p where p.is_whole
   )
   select count(*) into v_made from made;
   return v_made;
@@ -188,6 +211,7 @@ begin
     where r.expanded_at is null and r.status = 'pending'
     order by r.priority desc, r.id
     limit greatest(v_chunk / v_small, 1)
+    for update skip locked
   ) as r;
   if v_fresh is not null then
     v_made := fleet.expand_runs(v_fresh, p_now, v_small);
@@ -197,14 +221,16 @@ begin
   from public.schedule_runs as r
   where r.expanded_at is null and r.status = 'running'
   order by r.priority desc, r.targeted, r.id
-  limit 1;
+  limit 1
+  for update skip locked;
   if v_large is not null then
     v_made := v_made + fleet.expand_runs(array[v_large], p_now, v_chunk);
   end if;
 
   return jsonb_build_object(
     'commands', v_made,
-    'more', exists (
+    -- Only after some progress: what another session holds, or cannot be expanded, must not keep this one spinning.
+    'more', v_made > 0 and exists (
       select 1 from public.schedule_runs as r
       where r.expanded_at is null and r.status in ('pending', 'running')
     )

@@ -16,11 +16,11 @@ create policy schedule_runs_all_service_role on public.schedule_runs
 grant select, delete on table public.schedules to authenticated;
 grant insert (
   owner_id, name, description, action_type, payload, recurrence_type, recurrence_config, start_time, end_time, timezone,
-  device_ids, group_ids, selector, profile_id, device_id, policies, priority, ui_initiated
+  device_ids, group_ids, selector, profile_id, device_id, policies, priority, ui_initiated, after_schedule_id, after_on
 ) on table public.schedules to authenticated;
 grant update (
   name, description, action_type, payload, recurrence_type, recurrence_config, start_time, end_time, timezone,
-  device_ids, group_ids, selector, profile_id, device_id, policies, priority, status, status_reason
+  device_ids, group_ids, selector, profile_id, device_id, policies, priority, status, status_reason, after_schedule_id, after_on
 ) on table public.schedules to authenticated;
 
 drop policy if exists schedules_select_member on public.schedules;

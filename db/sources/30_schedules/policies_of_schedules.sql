@@ -6,18 +6,31 @@ language sql
 immutable
 parallel safe
 return jsonb_build_object(
-  -- What happens to a device that has not finished the run before: skip it, or give it one more.
+  -- What happens to a device that has not finished the run before: it is skipped, gets the new one when it has finished
+  -- (one at most is kept waiting), gets it at once, or has the old one cancelled.
   'overlap', 'skip',
   'max_concurrent', 3,
   -- What happens to instants that passed while nothing ticked: none, the latest, or all of them.
   'catchup', 'latest',
   'catchup_window', '1 hour',
   'catchup_limit', 10,
+  -- Runs a minute while catching up; null for all at once.
+  'catchup_rate', null,
   -- Null: until the next due instant, at most 24 hours.
   'expires_after', null,
   'gap', 'first_instant',
   'fold', 'first',
-  'retry', jsonb_build_object('attempts', 3)
+  -- Null backoff: the setting retry_backoff_seconds. Only failures of these classes are tried again.
+  'retry', jsonb_build_object(
+    'attempts', 3, 'backoff', null, 'max_backoff', '1 hour',
+    'on', jsonb_build_array('error', 'timeout', 'network', 'rate_limited', 'unavailable', 'lease_expired')
+  ),
+  -- Each device has a slot of its own within this time, the same at every run.
+  'jitter', null,
+  'execution_window', null,
+  'blackouts', '[]'::jsonb,
+  'max_runs', null,
+  'pause_on_failure', null
 );
 
 comment on function fleet.default_policies() is 'The policies of a schedule that says nothing.';
@@ -107,7 +120,7 @@ as $$
   from jsonb_each(p_policies) as e
   where not fleet.default_policies() ? e.key
   union all
-  select * from fleet.choice_problem('policies.overlap', p_policies -> 'overlap', '{skip,allow}')
+  select * from fleet.choice_problem('policies.overlap', p_policies -> 'overlap', '{skip,buffer_one,allow,replace}')
   union all
   select * from fleet.choice_problem('policies.catchup', p_policies -> 'catchup', '{none,latest,all}')
   union all
@@ -121,12 +134,20 @@ as $$
   union all
   select * from fleet.whole_number_problem('policies.retry.attempts', p_policies #> '{retry,attempts}', 1, 1000)
   union all
-  select * from fleet.duration_problem('policies.catchup_window', p_policies -> 'catchup_window')
+  select * from fleet.duration_problem(
+    'policies.catchup_window', case p_policies -> 'catchup_window' when 'null' then '""'::jsonb else p_policies -> 'catchup_window' end
+  )
   union all
   select * from fleet.duration_problem('policies.expires_after', p_policies -> 'expires_after')
   union all
   select 'policies.retry', 'must be an object', 'Example: {"retry": {"attempts": 5}}'
   where p_policies ? 'retry' and jsonb_typeof(p_policies -> 'retry') <> 'object'
+  union all
+  select 'policies.retry.' || k, 'is not part of retry', 'Example: {"retry": {"attempts": 5}}'
+  from jsonb_object_keys(
+    case when jsonb_typeof(p_policies -> 'retry') = 'object' then p_policies -> 'retry' else '{}' end
+  ) as k
+  where not (fleet.default_policies() -> 'retry') ? k
 $$;
 
 comment on function fleet.policy_problems(jsonb) is 'Everything that is wrong with the policies of a schedule.';

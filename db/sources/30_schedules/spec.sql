@@ -25,9 +25,15 @@ immutable
 set search_path = ''
 as $$
   with named as (
-    select jsonb_object_agg(coalesce(a.name, e.key), e.value) as spec
-    from jsonb_each(p_spec) as e
-    left join fleet.schedule_aliases() as a on a.alias = e.key
+    -- Clients that send every key of their model send null for what is not meant: of several names for one thing, the
+    -- one that says something counts.
+    select coalesce(jsonb_object_agg(k.name, k.value), '{}') as spec
+    from (
+      select distinct on (coalesce(a.name, e.key)) coalesce(a.name, e.key) as name, e.value
+      from jsonb_each(p_spec) as e
+      left join fleet.schedule_aliases() as a on a.alias = e.key
+      order by coalesce(a.name, e.key), e.value = 'null', a.alias is not null, e.key
+    ) as k
   )
   select n.spec
     || case n.spec ->> 'action_type'
@@ -65,6 +71,29 @@ $$;
 comment on function fleet.is_id_list(jsonb) is 'Whether this is a JSON list of ids.';
 revoke all on function fleet.is_id_list(jsonb) from public, anon, authenticated, service_role;
 
+create or replace function fleet.after_problems(p_after jsonb)
+returns table (field text, problem text, hint text)
+language sql
+immutable
+set search_path = ''
+as $$
+  select 'after.schedule_id', 'is missing', 'Example: {"after": {"schedule_id": 7, "on": "completed"}}'
+  where jsonb_typeof(p_after) = 'object' and not p_after ? 'schedule_id'
+  union all
+  select q.field, q.problem, q.hint
+  from fleet.whole_number_problem(
+    'after.schedule_id', case jsonb_typeof(p_after) when 'object' then p_after -> 'schedule_id' end, 1, 9007199254740991
+  ) as q
+  union all
+  select q.field, q.problem, q.hint
+  from fleet.choice_problem(
+    'after.on', case jsonb_typeof(p_after) when 'object' then p_after -> 'on' end, '{completed,failed,either}'
+  ) as q
+$$;
+
+comment on function fleet.after_problems(jsonb) is 'What is wrong with the key "after" of a schedule in JSON.';
+revoke all on function fleet.after_problems(jsonb) from public, anon, authenticated, service_role;
+
 create or replace function fleet.spec_type_problems(p_spec jsonb)
 returns table (field text, problem text, hint text)
 language sql
@@ -77,7 +106,8 @@ as $$
       ('recurrence_type', 'string'), ('recurrence_config', 'object'), ('start_time', 'time'), ('end_time', 'time'),
       ('timezone', 'string'), ('device_ids', 'ids'), ('group_ids', 'ids'), ('selector', 'object'),
       ('profile_id', 'string'), ('device_id', 'id'), ('policies', 'object'), ('priority', 'priority'),
-      ('ui_initiated', 'boolean'), ('owner_id', 'uuid')
+      ('ui_initiated', 'boolean'), ('owner_id', 'uuid'), ('after', 'object'),
+      ('after_schedule_id', 'id'), ('after_on', 'string'), ('rrule', 'string')
   )
   select e.key, 'is not a key of a schedule',
     'The keys are ' || (select string_agg(x.key, ', ') from expected as x) || '.'
@@ -97,6 +127,9 @@ as $$
   where x.kind = 'time'
     and jsonb_typeof(e.value) <> 'null'
     and fleet.try_instant(e.value #>> '{}', 'UTC') is null
+  union all
+  select q.field, q.problem, q.hint
+  from fleet.after_problems(p_spec -> 'after') as q
   union all
   select x.key, format('%s is not a uuid', e.value), 'Copy the id of the owner.'
   from expected as x
@@ -160,6 +193,8 @@ begin
   v_row.policies := coalesce(nullif(p_spec -> 'policies', 'null'), '{}');
   v_row.priority := coalesce((p_spec ->> 'priority')::smallint, 0);
   v_row.ui_initiated := coalesce((p_spec ->> 'ui_initiated')::boolean, false);
+  v_row.after_schedule_id := coalesce(p_spec -> 'after' -> 'schedule_id', p_spec -> 'after_schedule_id')::bigint;
+  v_row.after_on := coalesce(p_spec -> 'after' ->> 'on', p_spec ->> 'after_on');
   return v_row;
 end;
 $$;
@@ -206,7 +241,9 @@ begin
   from fleet.spec_type_problems(v_spec) as t;
 
   -- What has the wrong type is left out, so that everything else is still checked in the same answer.
-  v_row := fleet.schedule_from_spec(v_spec - coalesce(v_fields, '{}'));
+  v_row := fleet.schedule_from_spec(
+    v_spec - coalesce((select array_agg(split_part(f, '.', 1)) from unnest(v_fields) as f), '{}')
+  );
   v_row.owner_id := fleet.owner_or_own(v_row.owner_id);
   perform fleet.require_permission(v_row.owner_id, 'manage', format('owner %s', v_row.owner_id));
   v_row := fleet.completed_schedule(v_row);
@@ -219,12 +256,13 @@ begin
 
   insert into public.schedules as s (
     owner_id, name, description, action_type, payload, recurrence_type, recurrence_config, start_time, end_time, timezone,
-    device_ids, group_ids, selector, profile_id, device_id, policies, priority, ui_initiated
+    device_ids, group_ids, selector, profile_id, device_id, policies, priority, ui_initiated, after_schedule_id, after_on
   )
   values (
     v_row.owner_id, v_row.name, v_row.description, v_row.action_type, v_row.payload, v_row.recurrence_type,
     v_row.recurrence_config, v_row.start_time, v_row.end_time, v_row.timezone, v_row.device_ids, v_row.group_ids,
-    v_row.selector, v_row.profile_id, v_row.device_id, v_row.policies, v_row.priority, v_row.ui_initiated
+    v_row.selector, v_row.profile_id, v_row.device_id, v_row.policies, v_row.priority, v_row.ui_initiated,
+    v_row.after_schedule_id, v_row.after_on
   )
   returning s.id into v_row.id;
 
@@ -264,6 +302,7 @@ as $$
     union all
     select 'the schedule has no due instant: nothing will run'
     where p_schedule.next_run_at is null
+      and p_schedule.after_schedule_id is null
       and not exists (select 1 from public.schedule_runs as r where r.schedule_id = p_schedule.id)
   ) as w
 $$;

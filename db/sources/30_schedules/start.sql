@@ -72,21 +72,22 @@ as $$
 declare
   v_runs bigint[];
 begin
+  perform fleet.refresh_union(p_schedule_ids);
+
   with decided as materialized (
-    select s.id, s.owner_id, s.action_type, s.payload, s.priority, s.recurrence, d.*
+    select s.id, s.owner_id, s.action_type, s.payload, s.priority, s.execution_count,
+      (s.policies ->> 'max_runs')::bigint as max_runs, d.*
     from public.schedules as s
-    cross join lateral fleet.decide_due(
-      s.recurrence, fleet.effective_policies(s.policies), s.next_run_at, p_now
-    ) as d
+    cross join lateral fleet.decide_due(s, p_now) as d
     where s.id = any (p_schedule_ids)
   ),
   written as (
     insert into public.schedule_runs (
-      schedule_id, owner_id, scheduled_for, trigger, status, reason, action_type, payload, priority, dst_rule,
-      missed_from, missed_to, missed_count, expires_at, started_at, finished_at
+      schedule_id, owner_id, scheduled_for, trigger, status, reason, action_type, payload, priority, dst_rule, zones,
+      missed_from, missed_to, missed_count, not_before, expires_at, started_at, finished_at
     )
     select d.id, d.owner_id, d.scheduled_for, d.trigger, d.status, d.reason, d.action_type, d.payload, d.priority, d.dst_rule,
-      d.missed_from, d.missed_to, d.missed_count, d.expires_at,
+      d.zones, d.missed_from, d.missed_to, d.missed_count, d.not_before, d.expires_at,
       case when d.status = 'pending' then p_now end,
       case when d.status = 'skipped' then p_now end
     from decided as d
@@ -95,15 +96,20 @@ begin
   ),
   moved as (
     update public.schedules as s
-    set next_run_at = m.next_run_at,
+    set next_run_at = case when m.is_used_up then null else m.next_run_at end,
         execution_count = s.execution_count + m.run_count,
         last_executed_at = case when m.run_count > 0 then p_now else s.last_executed_at end,
-        status = case when m.next_run_at is null then 'completed' else s.status end,
-        status_reason = case when m.next_run_at is null then 'no due instant is left' else s.status_reason end
+        status = case when m.is_used_up or m.next_run_at is null then 'completed' else s.status end,
+        status_reason = case
+          when m.is_used_up then 'max_runs reached'
+          when m.next_run_at is null then 'no due instant is left'
+          else s.status_reason
+        end
     from (
-      select d.id, max(d.next_run_at) as next_run_at, count(*) filter (where d.status = 'pending') as run_count
+      select d.id, max(d.next_run_at) as next_run_at, count(*) filter (where d.status = 'pending') as run_count,
+        coalesce(d.execution_count + count(*) filter (where d.status = 'pending') >= d.max_runs, false) as is_used_up
       from decided as d
-      group by d.id
+      group by d.id, d.execution_count, d.max_runs
     ) as m
     where s.id = m.id
   )
@@ -118,6 +124,24 @@ comment on function fleet.write_runs(bigint[], timestamptz) is
   'Write into the ledger what decide_due says about these schedules, and move them on. The caller holds their rows.';
 revoke all on function fleet.write_runs(bigint[], timestamptz) from public, anon, authenticated, service_role;
 
+create or replace function fleet.refresh_union(p_schedule_ids bigint[])
+returns void
+language sql
+volatile
+set search_path = ''
+as $$
+  -- Devices may have gone to other zones since; groups and selectors tell only now.
+  update public.schedules as s
+  set recurrence = fleet.compiled(s)
+  where s.id = any (p_schedule_ids)
+    and s.timezone = 'device'
+    and s.recurrence -> 'zones' is distinct from to_jsonb(fleet.target_zones(s))
+$$;
+
+comment on function fleet.refresh_union(bigint[]) is
+  'Recompile those of these schedules that go by device time and whose devices are in other zones than before.';
+revoke all on function fleet.refresh_union(bigint[]) from public, anon, authenticated, service_role;
+
 create or replace function fleet.write_failed_run(p_schedule_id bigint, p_now timestamptz, p_error text)
 returns void
 language plpgsql
@@ -126,10 +150,15 @@ set search_path = ''
 as $$
 declare
   v_next timestamptz;
+  v_last timestamptz;
+  v_count bigint;
   v_lost boolean := false;
 begin
   begin
-    select fleet.next_occurrence(s.recurrence, p_now) into v_next
+    select fleet.next_occurrence(s.recurrence, p_now),
+      fleet.last_occurrence(s.recurrence, s.next_run_at, p_now + interval '1 microsecond'),
+      fleet.count_occurrences(s.recurrence, s.next_run_at, p_now + interval '1 microsecond')
+    into v_next, v_last, v_count
     from public.schedules as s
     where s.id = p_schedule_id;
   exception
@@ -141,9 +170,14 @@ begin
   end;
 
   insert into public.schedule_runs (
-    schedule_id, owner_id, scheduled_for, status, reason, error_message, started_at, finished_at
+    schedule_id, owner_id, scheduled_for, status, reason, error_message, missed_from, missed_to, missed_count, started_at,
+    finished_at
   )
-  select s.id, s.owner_id, s.next_run_at, 'failed', 'error', p_error, p_now, p_now
+  select s.id, s.owner_id, s.next_run_at, 'failed', 'error', p_error,
+    case when v_count > 1 then s.next_run_at end,
+    case when v_count > 1 then v_last end,
+    case when v_count > 1 then v_count end,
+    p_now, p_now
   from public.schedules as s
   where s.id = p_schedule_id
   on conflict (schedule_id, scheduled_for) do nothing;

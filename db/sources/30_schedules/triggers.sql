@@ -2,7 +2,7 @@
 
 create or replace trigger schedules_01_prepare
   before insert or update of owner_id, name, action_type, payload, recurrence_type, recurrence_config, start_time, end_time,
-    timezone, device_ids, group_ids, selector, profile_id, device_id, policies, priority
+    timezone, device_ids, group_ids, selector, profile_id, device_id, policies, priority, after_schedule_id, after_on
   on public.schedules
   for each row execute function fleet.tg_prepare_schedule();
 
@@ -16,3 +16,17 @@ create or replace trigger schedules_03_run_due
   after insert on public.schedules
   referencing new table as new_rows
   for each statement execute function fleet.tg_run_due_schedules();
+
+create or replace trigger devices_05_refresh_device_time_insert
+  after insert on public.devices
+  referencing new table as new_rows
+  for each statement execute function fleet.tg_refresh_device_time();
+
+create or replace trigger devices_05_refresh_device_time_update
+  after update on public.devices
+  referencing old table as old_rows new table as new_rows
+  for each statement execute function fleet.tg_refresh_device_time();
+
+create or replace trigger schedules_04_leave_followers
+  before delete on public.schedules
+  for each row execute function fleet.tg_leave_followers();

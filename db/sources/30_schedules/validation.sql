@@ -6,7 +6,7 @@ language sql
 stable
 set search_path = ''
 as $$
-  select 'action_type', format('"%s" is not a known command type', p_command_type),
+  select 'action_type', coalesce('"' || nullif(p_command_type, '') || '" is not a known command type', 'is missing'),
     'List them with: select name, description from command_types'
   where not exists (select 1 from public.command_types as t where t.name = p_command_type)
   union all
@@ -82,14 +82,24 @@ as $$
   where btrim(coalesce(p_schedule.name, '')) = ''
   union all
   select 'timezone', format('"%s" is not a known time zone', p_schedule.timezone), 'Use an IANA name such as Europe/Berlin.'
-  where not fleet.is_time_zone(p_schedule.timezone)
+  where p_schedule.timezone <> 'device' and not fleet.is_time_zone(p_schedule.timezone)
   union all
   select r.field, r.problem, r.hint
-  from fleet.recurrence_problems(p_schedule.recurrence_type, p_schedule.recurrence_config, p_schedule.timezone) as r
+  from fleet.recurrence_problems(
+    p_schedule.recurrence_type, p_schedule.recurrence_config, fleet.reference_zone(p_schedule)
+  ) as r
   where r.field <> 'timezone'
   union all
   select 'start_time', 'is after end_time', 'Let the schedule start before it ends.'
   where p_schedule.start_time > p_schedule.end_time
+  union all
+  select b.field, b.problem, b.hint
+  from fleet.bounds_problems(
+    fleet.recurrence_type(p_schedule.recurrence_type), fleet.recurrence_settings(p_schedule.recurrence_config),
+    case when fleet.is_time_zone(p_schedule.timezone) then p_schedule.timezone else 'UTC' end,
+    p_schedule.start_time, p_schedule.end_time
+  ) as b
+  where b.field <> 'end_time' or p_schedule.end_time = '-infinity'
   union all
   select 'priority', format('%s is not within -100 to 100', p_schedule.priority), 'The default is 0; higher goes first.'
   where p_schedule.priority not between -100 and 100
@@ -105,6 +115,11 @@ as $$
   from fleet.target_problems(
     p_schedule.owner_id, p_schedule.device_ids, p_schedule.group_ids, p_schedule.selector
   ) as t
+  union all
+  select f.field, f.problem, f.hint from fleet.follow_problems(p_schedule) as f
+  union all
+  select b.field, b.problem, b.hint from fleet.blackout_problems(p_schedule.owner_id, p_schedule.policies) as b
+  where jsonb_typeof(p_schedule.policies) = 'object'
   union all
   select 'policies', 'must be an object', 'Example: {"overlap": "allow"}'
   where jsonb_typeof(p_schedule.policies) <> 'object'

@@ -1,0 +1,156 @@
+-- Chains: a schedule that runs when a run of another one has ended.
+
+create or replace function fleet.follow_problems(p_schedule public.schedules)
+returns table (field text, problem text, hint text)
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_id bigint := p_schedule.after_schedule_id;
+  v_seen bigint[] := '{}';
+begin
+  if v_id is null then
+    return;
+  end if;
+
+  if not exists (
+    select 1 from public.schedules as s where s.id = v_id and s.owner_id = p_schedule.owner_id
+  ) then
+    return query
+    select 'after.schedule_id', format('schedule %s was not found', v_id), 'List your schedules with: pgfleet schedule list';
+    return;
+  end if;
+
+  -- Up the chain: whoever comes back to where it began would run for ever.
+  while v_id is not null and v_id <> all (v_seen) loop
+    if v_id = p_schedule.id then
+      return query
+      select 'after.schedule_id', format('schedule %s follows this one already: they would run for ever', p_schedule.after_schedule_id),
+        'Let the first schedule of the chain have times of its own.';
+      return;
+    end if;
+    v_seen := v_seen || v_id;
+    select s.after_schedule_id into v_id from public.schedules as s where s.id = v_id;
+  end loop;
+end;
+$$;
+
+comment on function fleet.follow_problems(public.schedules) is
+  'Whether the schedule that this one follows exists for its owner and does not follow it in turn.';
+revoke all on function fleet.follow_problems(public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.start_followers(p_runs bigint[], p_now timestamptz)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_started bigint;
+begin
+  -- The key makes a second look at the same end harmless.
+  with written as (
+    insert into public.schedule_runs (
+      schedule_id, owner_id, scheduled_for, trigger, status, reason, action_type, payload, priority, expires_at, after_run_id,
+      idempotency_key, not_before, started_at, finished_at
+    )
+    select s.id, s.owner_id,
+      -- Several runs may end in one tick: an instant for each.
+      p_now + interval '1 microsecond' * (row_number() over (partition by s.id order by r.id) - 1),
+      'chain',
+      case when f.refusal is null then 'pending' else 'skipped' end, f.refusal,
+      s.action_type, s.payload, s.priority,
+      fleet.run_expiry(fleet.effective_policies(s.policies), null, o.opens_at), r.id, 'after:' || r.id,
+      nullif(o.opens_at, p_now),
+      case when f.refusal is null then p_now end,
+      case when f.refusal is not null then p_now end
+    from public.schedule_runs as r
+    join public.schedules as s on s.after_schedule_id = r.schedule_id and s.owner_id = r.owner_id
+    cross join lateral fleet.follower_refusal(s, p_now) as f(refusal)
+    cross join lateral fleet.opening_of(s, p_now) as o(opens_at)
+    where r.id = any (p_runs)
+      and s.status = 'active'
+      and (s.after_on = 'either' or s.after_on = r.status)
+    on conflict do nothing
+    returning schedule_id, status
+  ),
+  counted as (
+    update public.schedules as s
+    set execution_count = s.execution_count + w.n,
+        last_executed_at = p_now,
+        status = case
+          when s.execution_count + w.n >= (s.policies ->> 'max_runs')::bigint then 'completed' else s.status
+        end,
+        status_reason = case
+          when s.execution_count + w.n >= (s.policies ->> 'max_runs')::bigint then 'max_runs reached' else s.status_reason
+        end
+    from (select x.schedule_id, count(*) as n from written as x where x.status = 'pending' group by x.schedule_id) as w
+    where s.id = w.schedule_id
+    returning s.id
+  )
+  select count(*) into v_started from written as w where w.status = 'pending';
+  return v_started;
+end;
+$$;
+
+comment on function fleet.start_followers(bigint[], timestamptz) is
+  'Write the runs of the schedules that follow these ended runs. Answers how many; the tick expands them.';
+revoke all on function fleet.start_followers(bigint[], timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.follower_refusal(p_schedule public.schedules, p_now timestamptz)
+returns text
+language sql
+stable
+set search_path = ''
+as $$
+  select case
+    when p_schedule.execution_count >= (p_schedule.policies ->> 'max_runs')::bigint then 'max_runs reached'
+    when p_now > p_schedule.end_time then 'the schedule has ended'
+    else fleet.instant_refusal(p_schedule, p_now)
+  end
+$$;
+
+comment on function fleet.follower_refusal(public.schedules, timestamptz) is
+  'Why a schedule does not follow now: max_runs, its end, a blackout or its execution window; null where it does.';
+revoke all on function fleet.follower_refusal(public.schedules, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.opening_of(p_schedule public.schedules, p_instant timestamptz)
+returns timestamptz
+language sql
+stable
+set search_path = ''
+as $$
+  select case
+    when not p_schedule.policies ? 'execution_window' then p_instant
+    else coalesce(
+      fleet.window_opening(
+        fleet.window_list(p_schedule.policies), 'schedule', fleet.reference_zone(p_schedule), p_instant
+      ),
+      p_instant
+    )
+  end
+$$;
+
+comment on function fleet.opening_of(public.schedules, timestamptz) is
+  'When a run of this instant may begin: at once, or when the execution window opens.';
+revoke all on function fleet.opening_of(public.schedules, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_leave_followers()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  update public.schedules as s
+  set status = 'paused', status_reason = format('schedule "%s", which it followed, was deleted', old.name)
+  where s.after_schedule_id = old.id and s.status = 'active';
+  return old;
+end;
+$$;
+
+comment on function fleet.tg_leave_followers() is
+  'Pause what followed a schedule that is deleted. Definer: whoever may delete one may not have to change the others.';
+revoke all on function fleet.tg_leave_followers() from public, anon, authenticated, service_role;

@@ -1,0 +1,165 @@
+-- Execution windows: at which local times a schedule may act.
+
+create or replace function fleet.window_list(p_policies jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+return (
+  case jsonb_typeof(p_policies -> 'execution_window')
+    when 'array' then p_policies -> 'execution_window'
+    when 'object' then jsonb_build_array(p_policies -> 'execution_window')
+    else '[]'::jsonb
+  end
+);
+
+comment on function fleet.window_list(jsonb) is 'The execution windows of effective policies; none means always.';
+revoke all on function fleet.window_list(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.time_of_day(p_text text)
+returns time
+language sql
+immutable
+parallel safe
+return (
+  case when p_text ~ '^([01]?\d|2[0-4]):[0-5]\d(:[0-5]\d)?$' and p_text !~ '^24:.*[1-9]' then p_text::time end
+);
+
+comment on function fleet.time_of_day(text) is 'HH:MM or HH:MM:SS as a time, 24:00 for midnight; null where it is none.';
+revoke all on function fleet.time_of_day(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_in_window(p_window jsonb, p_local timestamp)
+returns boolean
+language sql
+immutable
+set search_path = ''
+as $$
+  select exists (
+    select 1
+    -- A window across midnight belongs to the day on which it begins.
+    from (values (p_local::date), (p_local::date - 1)) as d(day)
+    cross join lateral (
+      select fleet.time_of_day(p_window ->> 'from') as opens, fleet.time_of_day(p_window ->> 'to') as closes
+    ) as w
+    where (
+        not p_window ? 'days_of_week'
+        or (p_window -> 'days_of_week') @> to_jsonb(extract(isodow from d.day)::integer - 1)
+      )
+      and p_local >= d.day + w.opens
+      and p_local < d.day + w.closes + case when w.closes <= w.opens then interval '1 day' else interval '0' end
+  )
+$$;
+
+comment on function fleet.is_in_window(jsonb, timestamp) is
+  'Whether a local time lies in a window {from, to, days_of_week (0 = Monday)}; to is exclusive and may be on the next day.';
+revoke all on function fleet.is_in_window(jsonb, timestamp) from public, anon, authenticated, service_role;
+
+create or replace function fleet.window_opening(p_windows jsonb, p_place text, p_timezone text, p_from timestamptz)
+returns timestamptz
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_windows jsonb := (
+    select jsonb_agg(w) from jsonb_array_elements(p_windows) as w where coalesce(w ->> 'in', 'schedule') = p_place
+  );
+  v_local timestamp := p_from at time zone p_timezone;
+begin
+  if v_windows is null
+    or exists (select 1 from jsonb_array_elements(v_windows) as w where fleet.is_in_window(w, v_local))
+  then
+    return p_from;
+  end if;
+
+  -- Windows repeat weekly, so the next opening is within eight days.
+  return (
+    select min(o.instant)
+    from jsonb_array_elements(v_windows) as w
+    cross join generate_series(0, 8) as g(days)
+    cross join lateral (
+      select fleet.local_to_instant(
+        v_local::date + g.days + fleet.time_of_day(w ->> 'from'), p_timezone
+      ) as instant
+    ) as o
+    where o.instant > p_from
+      and (
+        not w ? 'days_of_week'
+        or (w -> 'days_of_week') @> to_jsonb(extract(isodow from v_local::date + g.days)::integer - 1)
+      )
+  );
+end;
+$$;
+
+comment on function fleet.window_opening(jsonb, text, text, timestamptz) is
+  'p_from itself where it lies in one of the windows of this place (schedule or device), else when the next of them opens.';
+revoke all on function fleet.window_opening(jsonb, text, text, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.waits_for_window(p_windows jsonb, p_place text)
+returns boolean
+language sql
+immutable
+parallel safe
+return (
+  exists (
+    select 1
+    from jsonb_array_elements(p_windows) as w
+    where coalesce(w ->> 'in', 'schedule') = p_place and w ->> 'outside' = 'wait'
+  )
+);
+
+comment on function fleet.waits_for_window(jsonb, text) is
+  'Whether what is due outside of the windows of this place waits for the next opening instead of being skipped.';
+revoke all on function fleet.waits_for_window(jsonb, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.window_problems(p_windows jsonb)
+returns table (field text, problem text, hint text)
+language sql
+immutable
+set search_path = ''
+as $$
+  with given as (
+    select e.item as w, 'policies.execution_window' as field
+    from jsonb_array_elements(
+      case jsonb_typeof(p_windows) when 'array' then p_windows else jsonb_build_array(p_windows) end
+    ) as e(item)
+    where p_windows is not null and jsonb_typeof(p_windows) <> 'null'
+  )
+  select g.field, 'must be an object or a list of them', 'Example: {"from": "22:00", "to": "05:00"}'
+  from given as g
+  where jsonb_typeof(g.w) <> 'object'
+  union all
+  select g.field || '.' || k.key, 'is not a time of day', 'Write it like "22:00".'
+  from given as g
+  cross join (values ('from'), ('to')) as k(key)
+  where jsonb_typeof(g.w) = 'object' and fleet.time_of_day(g.w ->> k.key) is null
+  union all
+  select q.field, q.problem, q.hint
+  from given as g
+  cross join lateral fleet.choice_problem(g.field || '.in', g.w -> 'in', '{schedule,device}') as q
+  where jsonb_typeof(g.w) = 'object'
+  union all
+  select q.field, q.problem, q.hint
+  from given as g
+  cross join lateral fleet.choice_problem(g.field || '.outside', g.w -> 'outside', '{skip,wait}') as q
+  where jsonb_typeof(g.w) = 'object'
+  union all
+  select g.field || '.days_of_week', 'must be a list of days from 0 (Monday) to 6', 'Example: [0, 1, 2, 3, 4]'
+  from given as g
+  where jsonb_typeof(g.w) = 'object'
+    and g.w ? 'days_of_week'
+    and (
+      jsonb_typeof(g.w -> 'days_of_week') <> 'array'
+      or g.w -> 'days_of_week' = '[]'
+      or not '[0, 1, 2, 3, 4, 5, 6]'::jsonb @> (g.w -> 'days_of_week')
+    )
+  union all
+  select g.field || '.' || k.key, 'is not a key of a window', 'The keys are from, to, days_of_week, in and outside.'
+  from given as g
+  cross join lateral jsonb_object_keys(case when jsonb_typeof(g.w) = 'object' then g.w else '{}' end) as k(key)
+  where k.key not in ('from', 'to', 'days_of_week', 'in', 'outside')
+$$;
+
+comment on function fleet.window_problems(jsonb) is 'Everything that is wrong with execution windows.';
+revoke all on function fleet.window_problems(jsonb) from public, anon, authenticated, service_role;
