@@ -38,8 +38,8 @@ stable
 set search_path = ''
 as $$
 begin
-  -- 'now', 'tomorrow' and their kin are words of Postgres, not times.
-  if p_text !~ '^\s*\d{4}-\d{2}-\d{2}' then
+  -- 'now', 'tomorrow' and their kin are words of Postgres, not times; and the name of a zone behind a time would be ignored.
+  if p_text !~ '^\s*\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?\s*(Z|z|[+-]\d{2}(:?\d{2})?)?\s*$' then
     return null;
   elsif p_text ~ '(Z|z|[+-]\d{2}(:?\d{2})?)\s*$' and p_text ~ '\d:\d' then
     return p_text::timestamptz;
