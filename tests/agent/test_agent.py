@@ -129,6 +129,23 @@ def test_a_server_that_no_longer_answers_is_noticed(
     agent.wait_said("the doorbell is live", times=before + 1)
 
 
+def test_a_device_that_may_send_is_probed_by_acknowledgements(
+    fleet: Any, launch: Callable[..., Any], name: str
+) -> None:
+    fleet.conn.execute(
+        "create policy test_devices_send on realtime.messages for insert to authenticated"
+        " with check (true)"
+    )
+    try:
+        agent = launch(name, *NEVER, "--probe-seconds", "0.3")
+        # Without an acknowledgement the first probe alone would take longer.
+        agent.wait_said("probe answered", times=3, seconds=7)
+        fleet.realtime(set={"frozen": True})
+        agent.wait_said("connection lost: probe: timeout", seconds=15)
+    finally:
+        fleet.conn.execute("drop policy test_devices_send on realtime.messages")
+
+
 def test_a_killed_agent_runs_again_what_is_safe_and_nothing_else(
     fleet: Any, launch: Callable[..., Any], name: str
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from pgfleet.agent.backoff import Backoff, jittered
+from pgfleet.agent.backoff import Backoff, jittered, stretched
 
 
 def test_the_bound_doubles_up_to_the_limit() -> None:
@@ -50,3 +50,9 @@ def test_asking_for_patience_skips_the_short_waits_only() -> None:
 
 def test_jitter_stays_within_its_share() -> None:
     assert all(270 <= jittered(300) <= 330 for _ in range(100))
+
+
+def test_a_quiet_interval_stretches_to_an_hour_and_never_shrinks() -> None:
+    assert [stretched(300, 3600, times) for times in range(6)] == [300, 600, 1200, 2400, 3600, 3600]
+    assert stretched(7200, 3600, 3) == 7200
+    assert stretched(300, 3600, 10_000) == 3600

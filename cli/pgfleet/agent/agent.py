@@ -9,7 +9,7 @@ import httpx
 
 from pgfleet import __version__
 from pgfleet.agent import credentials, state
-from pgfleet.agent.backoff import Backoff, jittered
+from pgfleet.agent.backoff import Backoff, jittered, stretched
 from pgfleet.agent.client import DeviceClient
 from pgfleet.agent.credentials import Credentials
 from pgfleet.agent.enroll import enroll, fetch_token
@@ -137,9 +137,7 @@ class Agent:
     def _poll_seconds(self, healthy: bool, quiet: int) -> float:
         timing = self._settings.timing
         base = timing.poll or self._server_poll or DEFAULT_POLL_SECONDS
-        if not healthy:
-            return base
-        return max(base, min(timing.poll_limit, base * 2.0 ** min(quiet, 16)))
+        return stretched(base, timing.poll_limit, quiet) if healthy else base
 
     async def _check_in(self, client: DeviceClient, worker: Worker) -> None:
         """Tell the server about this device at the start and every hour."""

@@ -43,3 +43,8 @@ class Backoff:
 def jittered(seconds: float, share: float = 0.1) -> float:
     """Vary an interval by a share of it, so that devices do not move in step."""
     return seconds * random.uniform(1 - share, 1 + share)
+
+
+def stretched(base: float, limit: float, times: int) -> float:
+    """Double an interval some times up to a limit, but never make it shorter than it was."""
+    return max(base, min(limit, base * 2.0 ** min(times, 32)))
