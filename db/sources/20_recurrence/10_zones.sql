@@ -30,7 +30,7 @@ returns table (changed_at bigint, offset_before bigint, offset_after bigint)
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   -- No zone has changed its clocks twice within three days since there are time zones.
@@ -78,7 +78,7 @@ create or replace function fleet.zone_clock(p_timezone text)
 returns text
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- Postgres reads these four names as abbreviations with one fixed offset. Where the server has the zones of the same
@@ -104,7 +104,7 @@ create or replace function fleet.existing_zone(p_first text, p_second text)
 returns text
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform timestamptz 'epoch' at time zone p_first;
@@ -125,7 +125,7 @@ returns timestamptz
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_clock      text := fleet.zone_clock(p_timezone);

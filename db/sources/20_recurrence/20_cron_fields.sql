@@ -7,7 +7,7 @@ returns integer
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   -- Capped, so that a step of any length is a step beyond the end.
   select case
@@ -26,7 +26,7 @@ returns integer
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select v.number
   from (
@@ -53,7 +53,7 @@ returns integer[]
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_term   text;
@@ -82,7 +82,7 @@ returns integer[]
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_lowest  constant integer := (array[0, 0, 0, 1, 1, 0])[p_field + 1];
@@ -122,7 +122,7 @@ returns integer[]
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_highest constant integer := (array[59, 59, 23, 31, 12, 7])[p_field + 1];
@@ -162,7 +162,7 @@ returns integer[]
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_number integer;
@@ -192,7 +192,7 @@ returns integer[]
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_weekday integer;

@@ -16,7 +16,7 @@ create or replace function fleet.parse_cron(
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_parts text[] := fleet.cron_parts(p_expression);
@@ -74,7 +74,7 @@ returns text[]
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_expression text := upper(btrim(p_expression, E' \t\r\n\f\v'));
@@ -106,7 +106,7 @@ returns table (problem text, hint text)
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select
     format('the %s field %s is not valid', f.name, quote_literal(lower(p_parts[p_field + 1]))),
@@ -136,7 +136,7 @@ returns integer
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_day     integer := coalesce(nullif(p_day, 0), p_month_length);
@@ -171,7 +171,7 @@ returns text
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_ignores_weekdays boolean := p_both_days and p_weekdays @> '{1,2,3,4,5,6}' and p_weekdays && '{0,7}';

@@ -4,7 +4,7 @@ create or replace function fleet.recurrence_problems(p_type text, p_config jsonb
 returns table (field text, problem text, hint text)
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_type   text := fleet.recurrence_type(p_type);
@@ -60,13 +60,13 @@ $$;
 comment on function fleet.recurrence_problems(text, jsonb, text) is
   'Everything that is wrong with a recurrence, one row per field; no row when it is valid.';
 revoke all on function fleet.recurrence_problems(text, jsonb, text) from public, anon, authenticated, service_role;
-grant execute on function fleet.recurrence_problems(text, jsonb, text) to authenticated, service_role;
+grant execute on function fleet.recurrence_problems(text, jsonb, text) to service_role;
 
 create or replace function fleet.timezone_problems(p_timezone text)
 returns table (field text, problem text, hint text)
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select
     'timezone',
@@ -85,7 +85,7 @@ comment on function fleet.timezone_problems(text) is
   'Says that a time zone is not in fleet.time_zones, with the right spelling where only upper and lower '
   'case differ.';
 revoke all on function fleet.timezone_problems(text) from public, anon, authenticated, service_role;
-grant execute on function fleet.timezone_problems(text) to authenticated, service_role;
+grant execute on function fleet.timezone_problems(text) to service_role;
 
 create or replace function fleet.recurrence_type(p_type text)
 returns text
@@ -107,7 +107,7 @@ returns jsonb
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when p_config is null or jsonb_typeof(p_config) = 'null' then '{}'::jsonb
@@ -125,7 +125,7 @@ create or replace function fleet.recurrence_end(p_text text, p_timezone text)
 returns timestamptz
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- A bare date means the whole of that day.

@@ -5,7 +5,7 @@ returns table (field text, problem text, hint text)
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select
     'recurrence_config.' || k.name,
@@ -29,7 +29,7 @@ returns integer
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when p_text ~ '^\s*([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d(\.0+)?)?\s*$'
@@ -49,7 +49,7 @@ returns integer
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when p_value #>> '{}' ~ '^[0-6]$' then (p_value #>> '{}')::integer
@@ -72,7 +72,7 @@ returns integer
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when p_value #>> '{}' in ('last', '-1') then 100
@@ -90,7 +90,7 @@ returns integer
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when p_value #>> '{}' in ('last', '-1') then -1
@@ -107,7 +107,7 @@ returns setof jsonb
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select e.value
   from jsonb_array_elements(
@@ -126,7 +126,7 @@ returns table (field text, problem text, hint text)
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select
     'recurrence_config.' || k.name,
@@ -160,7 +160,7 @@ returns table (field text, problem text, hint text)
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select
     'recurrence_config.' || k.name,

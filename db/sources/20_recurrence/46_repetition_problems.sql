@@ -5,7 +5,7 @@ returns bigint
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_seconds numeric := 0::numeric;
@@ -52,7 +52,7 @@ create or replace function fleet.parse_interval(p_text text)
 returns interval
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return p_text::interval;
@@ -72,7 +72,7 @@ returns table (field text, problem text, hint text)
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_is_set constant boolean := p_config ?| '{every,seconds,minutes,hours,days,weeks}';
@@ -118,7 +118,7 @@ returns table (field text, problem text, hint text)
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_cron record;
@@ -161,7 +161,7 @@ returns boolean
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select exists (
     select 1

@@ -25,7 +25,7 @@ create or replace function fleet.compile_recurrence(
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_type    text := fleet.recurrence_type(p_type);
@@ -78,7 +78,7 @@ comment on function fleet.compile_recurrence(text, jsonb, text, timestamptz, tim
 revoke all on function fleet.compile_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text)
   from public, anon, authenticated, service_role;
 grant execute on function fleet.compile_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text)
-  to authenticated, service_role;
+  to service_role;
 
 create or replace function fleet.instant_text(p_instant timestamptz)
 returns text
@@ -102,7 +102,7 @@ create or replace function fleet.bounds_problems(
 returns table (field text, problem text, hint text)
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_leans_on_start boolean := case p_type
@@ -144,7 +144,7 @@ returns table (field text, problem text, hint text)
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select
     'gap',

@@ -5,7 +5,7 @@ returns text
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select string_agg(case when n = any (p_values) then '1' else '0' end, '' order by n)
   from generate_series(p_from, p_to) as n
@@ -21,7 +21,7 @@ returns jsonb
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_cron  record := fleet.parse_cron(p_expression);
@@ -69,7 +69,7 @@ returns jsonb
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_every_month_day constant boolean := cardinality(p_month_days) >= 31 and p_month_days[31] = 31;
@@ -118,7 +118,7 @@ returns jsonb
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_start_day integer := p_local_start::date - date '0001-01-01';
@@ -178,7 +178,7 @@ returns text
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_week integer := fleet.week_of_month(p_config -> 'week');

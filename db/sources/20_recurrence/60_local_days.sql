@@ -6,7 +6,7 @@ returns integer[]
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select array(
     select n - 1 from generate_series(1, length(p_flags)) as n where substr(p_flags, n, 1) = '1' order by n
@@ -69,7 +69,7 @@ language plpgsql
 immutable
 strict
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_rule   text := p_recurrence ->> 'day_rule';
@@ -113,7 +113,7 @@ language plpgsql
 immutable
 strict
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_first integer := (p_from / 86400)::integer;

@@ -18,7 +18,7 @@ returns table (
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   -- From the Unix epoch to the day from which local seconds count.

@@ -4,7 +4,7 @@ create or replace function fleet.occurrences(p_recurrence jsonb, p_from timestam
 returns setof timestamptz
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_kind  text := p_recurrence ->> 'kind';
@@ -57,7 +57,7 @@ create or replace function fleet.recompile_recurrence(p_recurrence jsonb)
 returns jsonb
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.compile_recurrence(
     p_recurrence ->> 'type',
@@ -73,7 +73,7 @@ $$;
 comment on function fleet.recompile_recurrence(jsonb) is
   'Compile a recurrence that was written by hand and so lacks its compiled part.';
 revoke all on function fleet.recompile_recurrence(jsonb) from public, anon, authenticated, service_role;
-grant execute on function fleet.recompile_recurrence(jsonb) to authenticated, service_role;
+grant execute on function fleet.recompile_recurrence(jsonb) to service_role;
 
 create or replace function fleet.interval_occurrences(
   p_start timestamptz,
@@ -85,7 +85,7 @@ returns setof timestamptz
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_first bigint := greatest(0, floor(date_part('epoch', p_from - p_start) / p_seconds)::bigint - 1);
@@ -112,7 +112,7 @@ returns setof bigint
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_span record;

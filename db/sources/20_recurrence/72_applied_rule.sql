@@ -4,7 +4,7 @@ create or replace function fleet.applied_rule(p_recurrence jsonb, p_instant time
 returns text
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_clock  text := p_recurrence ->> 'clock';

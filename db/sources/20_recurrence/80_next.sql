@@ -4,7 +4,7 @@ create or replace function fleet.next_occurrence(p_recurrence jsonb, p_after tim
 returns timestamptz
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_kind  text := p_recurrence ->> 'kind';
@@ -48,7 +48,7 @@ returns timestamptz
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_next timestamptz := p_start
@@ -76,7 +76,7 @@ returns timestamptz
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_clock  text := p_recurrence ->> 'clock';
@@ -126,7 +126,7 @@ returns timestamptz
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_clock text := p_recurrence ->> 'clock';
@@ -163,7 +163,7 @@ returns bigint
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_span    record;

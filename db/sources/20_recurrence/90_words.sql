@@ -5,7 +5,7 @@ returns text
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when cardinality(p_words) <= 1 then p_words[1]
@@ -40,7 +40,7 @@ returns text
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   -- Numbers that follow each other share their difference to their place.
   with runs as (
@@ -87,7 +87,7 @@ returns text
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   -- Names count from 1, numbers from 0.
   select fleet.english_runs(
@@ -105,7 +105,7 @@ returns text
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when s.number = 1 then s.unit
@@ -131,7 +131,7 @@ returns integer
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select p_size / cardinality(p_values)
   where cardinality(p_values) > 1

@@ -5,7 +5,7 @@ returns text
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_cron  record := fleet.parse_cron(p_expression);
@@ -40,7 +40,7 @@ returns text
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_seconds text := fleet.describe_round(p_seconds, 60, 'second');
@@ -89,7 +89,7 @@ returns text
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when s.step = 1 then 'every ' || p_unit
@@ -110,7 +110,7 @@ returns text
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_every_day     boolean := p_month_days[31] = 31;
@@ -140,7 +140,7 @@ returns text
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.english_list(array_remove(
     fleet.english_weekdays(array(

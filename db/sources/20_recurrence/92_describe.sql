@@ -4,7 +4,7 @@ create or replace function fleet.describe_recurrence(p_recurrence jsonb)
 returns text
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_recurrence jsonb := case
@@ -40,7 +40,7 @@ create or replace function fleet.local_text(p_instant text, p_clock text)
 returns text
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select to_char(l.at, 'YYYY-MM-DD') || ' at ' || case
     when l.at = date_trunc('minute', l.at) then to_char(l.at, 'HH24:MI')
@@ -58,7 +58,7 @@ returns text
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.english_list(array_agg(
     to_char(t.at, case when date_part('second', t.at) = 0 then 'HH24:MI' else 'HH24:MI:SS' end) order by t.at
@@ -76,7 +76,7 @@ create or replace function fleet.describe_days(p_type text, p_config jsonb, p_lo
 returns text
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_every    integer := coalesce((p_config ->> 'every')::integer, 1);
@@ -121,7 +121,7 @@ returns text
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.english_list(array(
     select case
@@ -147,7 +147,7 @@ returns text
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when p_recurrence ->> 'kind' <> 'calendar' then ''

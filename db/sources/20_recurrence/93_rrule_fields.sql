@@ -10,7 +10,7 @@ returns jsonb
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object(
     'recurrence_type', p_type,
@@ -47,7 +47,7 @@ returns jsonb
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when p_month_days <> '*' and p_weekdays <> '*' then
@@ -81,7 +81,7 @@ returns jsonb
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_agg(distinct array_position('{MO,TU,WE,TH,FR,SA,SU}'::text[], right(d, 2)) - 1)
   from regexp_split_to_table(p_parts ->> 'BYDAY', ',') as d
@@ -96,7 +96,7 @@ returns text
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select string_agg(
     w.number || case
@@ -121,7 +121,7 @@ returns text
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select string_agg(
     case
@@ -143,7 +143,7 @@ returns jsonb
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_month_days text := fleet.rrule_month_days(p_parts);
@@ -152,9 +152,9 @@ declare
   v_place      integer := (p_parts ->> 'BYSETPOS')::integer;
 begin
   if v_month_days is not null and v_weekdays is not null then
-    return '{"refused": "BYMONTHDAY together with BYDAY"}';
+    return '{"refused": "BYMONTHDAY together with BYDAY"}'::jsonb;
   elsif v_weekdays ~ '#-' then
-    return '{"refused": "weekdays counted from the end, other than the last"}';
+    return '{"refused": "weekdays counted from the end, other than the last"}'::jsonb;
   elsif v_place is null then
     return jsonb_build_object(
       'month_days', coalesce(v_month_days, case when v_set is null then date_part('day', p_local)::text end, '*'),
@@ -179,7 +179,7 @@ begin
       'month_days', '*', 'weekdays', v_weekdays || case v_place when -1 then 'L' else '#' || v_place end
     );
   end if;
-  return '{"refused": "BYSETPOS in this set"}';
+  return '{"refused": "BYSETPOS in this set"}'::jsonb;
 end;
 $$;
 
@@ -193,7 +193,7 @@ returns jsonb
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when p_fields ->> 'month_days' ~ '^(\d+|L)(,(\d+|L))*$' and p_fields ->> 'weekdays' = '*' then

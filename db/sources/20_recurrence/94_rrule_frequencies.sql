@@ -5,7 +5,7 @@ returns jsonb
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when p_parts ?| '{BYDAY,BYMONTHDAY,BYMONTH,BYSETPOS,BYHOUR,BYMINUTE}' then
@@ -30,15 +30,15 @@ returns jsonb
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if not p_parts ?| '{BYDAY,BYMONTHDAY,BYMONTH,BYSETPOS}' then
     return fleet.rrule_simple('daily', p_parts, p_local, '{}');
   elsif p_parts ? 'BYSETPOS' or p_parts ->> 'BYDAY' ~ '\d' then
-    return '{"refused": "DAILY with BYSETPOS or numbered days"}';
+    return '{"refused": "DAILY with BYSETPOS or numbered days"}'::jsonb;
   elsif coalesce(p_parts ->> 'INTERVAL', '1') <> '1' then
-    return '{"refused": "DAILY with INTERVAL and BY rules"}';
+    return '{"refused": "DAILY with INTERVAL and BY rules"}'::jsonb;
   elsif not p_parts ?| '{BYMONTHDAY,BYMONTH}' then
     return fleet.rrule_simple(
       'weekly', p_parts, p_local, jsonb_build_object('days_of_week', fleet.rrule_weekdays(p_parts))
@@ -63,7 +63,7 @@ returns jsonb
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_start_day integer := date_part('isodow', p_local)::integer - 1;
@@ -71,13 +71,13 @@ declare
   v_every     text := coalesce(p_parts ->> 'INTERVAL', '1');
 begin
   if p_parts ?| '{BYMONTHDAY,BYSETPOS}' or p_parts ->> 'BYDAY' ~ '\d' then
-    return '{"refused": "WEEKLY with BYMONTHDAY, BYSETPOS or numbered days"}';
+    return '{"refused": "WEEKLY with BYMONTHDAY, BYSETPOS or numbered days"}'::jsonb;
   elsif v_every <> '1' and coalesce(p_parts ->> 'WKST', 'MO') <> 'MO' and v_days <> jsonb_build_array(v_start_day) then
-    return '{"refused": "WKST: our weeks begin on Monday"}';
+    return '{"refused": "WKST: our weeks begin on Monday"}'::jsonb;
   elsif not p_parts ? 'BYMONTH' then
     return fleet.rrule_simple('weekly', p_parts, p_local, jsonb_build_object('days_of_week', v_days));
   elsif v_every <> '1' then
-    return '{"refused": "WEEKLY with INTERVAL and BYMONTH"}';
+    return '{"refused": "WEEKLY with INTERVAL and BYMONTH"}'::jsonb;
   end if;
 
   return fleet.rrule_cron(
@@ -96,7 +96,7 @@ returns jsonb
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_fields jsonb := fleet.rrule_day_fields(p_parts, p_local);
@@ -107,7 +107,7 @@ begin
   elsif v_simple is not null and not p_parts ? 'BYMONTH' then
     return fleet.rrule_simple('monthly', p_parts, p_local, v_simple);
   elsif coalesce(p_parts ->> 'INTERVAL', '1') <> '1' then
-    return '{"refused": "MONTHLY with INTERVAL and such BY rules"}';
+    return '{"refused": "MONTHLY with INTERVAL and such BY rules"}'::jsonb;
   end if;
 
   return fleet.rrule_cron(
@@ -126,7 +126,7 @@ returns jsonb
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_every  integer := coalesce((p_parts ->> 'INTERVAL')::integer, 1);
@@ -139,15 +139,15 @@ declare
   v_simple jsonb := fleet.rrule_simple_month(v_fields);
 begin
   if not p_parts ? 'BYMONTH' and (p_parts ? 'BYSETPOS' or p_parts ->> 'BYDAY' ~ '\d') then
-    return '{"refused": "YEARLY with days numbered within the year"}';
+    return '{"refused": "YEARLY with days numbered within the year"}'::jsonb;
   elsif p_parts ? 'BYSETPOS' and v_months like '%,%' then
-    return '{"refused": "YEARLY with BYSETPOS over several months"}';
+    return '{"refused": "YEARLY with BYSETPOS over several months"}'::jsonb;
   elsif v_fields ? 'refused' then
     return v_fields;
   elsif v_every = 1 then
     return fleet.rrule_cron(p_parts, p_local, v_fields ->> 'month_days', v_months, v_fields ->> 'weekdays');
   elsif v_simple is null or v_months <> v_start or v_every > 800 then
-    return '{"refused": "YEARLY with INTERVAL and such BY rules"}';
+    return '{"refused": "YEARLY with INTERVAL and such BY rules"}'::jsonb;
   end if;
 
   return fleet.rrule_simple(

@@ -8,7 +8,7 @@ create or replace function fleet.recurrence_from_rrule(
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_parts   jsonb := fleet.rrule_parts(p_rrule);
@@ -65,14 +65,14 @@ comment on function fleet.recurrence_from_rrule(text, timestamptz, text) is
   'COUNT), timezone and policies. Raises rrule_invalid or rrule_unsupported (PT422) with the reason.';
 revoke all on function fleet.recurrence_from_rrule(text, timestamptz, text)
   from public, anon, authenticated, service_role;
-grant execute on function fleet.recurrence_from_rrule(text, timestamptz, text) to authenticated, service_role;
+grant execute on function fleet.recurrence_from_rrule(text, timestamptz, text) to service_role;
 
 create or replace function fleet.rrule_parts(p_rrule text)
 returns jsonb
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   -- A part that comes twice is an error of the standard; kept under its name with a mark it is refused as unknown.
   select jsonb_object_agg(
@@ -98,7 +98,7 @@ returns text
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(
     case when p_parts is null then 'RRULE: is empty' end,
@@ -140,7 +140,7 @@ create or replace function fleet.rrule_end(p_parts jsonb, p_spec jsonb, p_timezo
 returns timestamptz
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_until text := p_parts ->> 'UNTIL';
