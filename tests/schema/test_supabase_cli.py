@@ -21,25 +21,29 @@ from pgfleet_local.cluster import Cluster
 pytestmark = pytest.mark.node
 
 NODE_TESTS = Path(__file__).parents[1] / "node"
+PACKAGE = "supabase@3.1"
 
 Cli = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def supabase() -> Path:
-    """Find the CLI among the Node packages of the tests, installing those where they are not."""
+def supabase(request: pytest.FixtureRequest) -> Path:
+    """Find the CLI among the Node packages of the tests, else install it beside pytest's cache."""
     if shutil.which("npm") is None:
         pytest.skip("the official Supabase CLI is a Node package, and npm is not installed")
-    program = NODE_TESTS / "node_modules" / ".bin" / "supabase"
-    if not program.exists():
-        done = subprocess.run(
-            ["npm", "install", "--no-audit", "--no-fund"],
-            cwd=NODE_TESTS,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode != 0 or not program.exists():
-            pytest.skip(f"npm could not install the Supabase CLI: {done.stderr.strip()[-300:]}")
+    cache = request.config.cache
+    assert cache is not None
+    own = cache.mkdir("supabase-cli")
+    for folder in (NODE_TESTS, own):
+        if (program := folder / "node_modules" / ".bin" / "supabase").exists():
+            return program
+    done = subprocess.run(
+        ["npm", "install", "--prefix", str(own), "--no-audit", "--no-fund", PACKAGE],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        pytest.skip(f"npm could not install the Supabase CLI: {done.stderr.strip()[-200:]}")
     return program
 
 
