@@ -80,3 +80,30 @@ def test_the_worker_does_its_work_over_its_own_login(world: Any, query: str) -> 
 def test_the_worker_becomes_nobody_else(one_world: Any, role: str) -> None:
     with one_world.database.connect("fleet_worker") as conn:
         assert one_world.outcome(conn, f"set role {role}")[0] == "42501"
+
+
+def test_nothing_of_a_session_s_own_runs_as_the_owner(one_world: Any) -> None:
+    """A temporary type could stand in for one of Postgres, and bring a check of its own."""
+    with one_world.database.connect("fleet_worker") as conn:
+        conn.execute(
+            "create function pg_temp.note(p_text pg_catalog.text) returns pg_catalog.bool"
+            " language sql as $$ select pg_catalog.set_config('test.ran_as', pg_catalog.concat("
+            "   pg_catalog.current_setting('test.ran_as', true), ' ', current_user), false)"
+            "   is not null $$"
+        )
+        for name in ("text", "uuid", "jsonb", "bytea", "timestamptz", "regclass", "interval"):
+            conn.execute(
+                f"create domain pg_temp.{name} as pg_catalog.{name}"
+                " check (pg_temp.note(value::pg_catalog.text))"
+            )
+        for query in (
+            "select fleet.worker_health()",
+            f"select fleet.worker_verify_poke('poke.1.{'a' * 43}', 'x', 'y')",
+            f"select fleet.worker_device_token('{one_world.mine.plain_secrets[0]}')",
+            f"select fleet.worker_enroll_device('{one_world.mine.plain_code}', 'new',"
+            ' \'{"attributes": {"a": 1}}\')',
+        ):
+            assert not isinstance(one_world.outcome(conn, query), tuple)
+        row = conn.execute("select current_setting('test.ran_as', true)").fetchone()
+        conn.rollback()
+    assert "postgres" not in (row[0] or "")

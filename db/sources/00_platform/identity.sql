@@ -5,7 +5,7 @@ create or replace function fleet.claim(p_name text)
 returns text
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- json, not jsonb: what stands in other claims need not be fit for jsonb.
@@ -28,7 +28,7 @@ create or replace function fleet.current_subject()
 returns uuid
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when fleet.claim('sub') ~* '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then fleet.claim('sub')::uuid
@@ -45,7 +45,7 @@ returns uuid
 language sql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select u.id
   from (select fleet.current_subject() as id) as u
@@ -65,7 +65,7 @@ returns bigint
 language sql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select d.id
   from public.devices as d
@@ -84,7 +84,7 @@ returns setof uuid
 language sql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   -- Everybody's personal owner has the id of the user and needs no membership: policies must already let the very
   -- statement in that makes it.
@@ -107,7 +107,7 @@ create or replace function fleet.is_trusted_caller()
 returns boolean
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   -- Outside of a request there are no claims: the SQL editor, pg_cron, a migration. Through the API only the service role.
   -- Whoever comes as a role of the API is never trusted for claims that are missing or say another role. The setting role
@@ -125,7 +125,7 @@ create or replace function fleet.resolve_owner()
 returns uuid
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_user uuid := fleet.current_user_id();
@@ -164,7 +164,7 @@ create or replace function fleet.raise_not_found(p_what text)
 returns void
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_kind text := replace(regexp_replace(p_what, ' [^ ]*$', ''), ' ', '_');
@@ -189,7 +189,7 @@ create or replace function fleet.owner_or_own(p_owner_id uuid)
 returns uuid
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(nullif(p_owner_id, fleet.current_user_id()), fleet.resolve_owner())
 $$;
@@ -203,7 +203,7 @@ returns boolean
 language sql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.is_trusted_caller() or exists (select 1 from fleet.my_owners() as o(id) where o.id = p_owner_id)
 $$;
@@ -218,7 +218,7 @@ returns void
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if fleet.is_trusted_caller() then
@@ -247,7 +247,7 @@ create or replace function fleet.require_device()
 returns bigint
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_device_id bigint := fleet.current_device_id();
@@ -270,7 +270,7 @@ create or replace function fleet.create_owner(p_name text)
 returns public.owners
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_user uuid := fleet.current_user_id();
@@ -299,7 +299,7 @@ create or replace function public.create_owner(p_name text)
 returns public.owners
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.create_owner(p_name)
 $$;

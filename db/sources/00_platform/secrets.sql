@@ -5,7 +5,7 @@ create or replace function fleet.random_secret()
 returns text
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'hex')
 $$;
@@ -17,7 +17,7 @@ create or replace function fleet.hash_secret(p_secret text)
 returns bytea
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select sha256(convert_to(p_secret, 'UTF8'))
 $$;
@@ -29,7 +29,7 @@ create or replace function fleet.xor_with_byte(p_bytes bytea, p_byte integer)
 returns bytea
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select string_agg(set_byte('\x00'::bytea, 0, get_byte(p_bytes, i) # p_byte), ''::bytea order by i)
   from generate_series(0, length(p_bytes) - 1) as g(i)
@@ -42,7 +42,7 @@ create or replace function fleet.hmac_sha256(p_message bytea, p_key bytea)
 returns bytea
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select sha256(fleet.xor_with_byte(k.key, 92) || sha256(fleet.xor_with_byte(k.key, 54) || p_message))
   from (
@@ -59,7 +59,7 @@ create or replace function fleet.base64url(p_bytes bytea)
 returns text
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select translate(rtrim(replace(encode(p_bytes, 'base64'), E'\n', ''), '='), '+/', '-_')
 $$;
@@ -72,7 +72,7 @@ returns text
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_key text;
@@ -96,7 +96,7 @@ create or replace function fleet.poke_signature(p_function text, p_body text, p_
 returns text
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.base64url(fleet.hmac_sha256(
     convert_to(p_function || '.' || p_expires || '.' || encode(sha256(convert_to(p_body, 'UTF8')), 'hex'), 'UTF8'),
@@ -112,7 +112,7 @@ create or replace function fleet.sign_poke(p_function text, p_body text, p_now t
 returns text
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select 'poke.' || e.expires || '.' || fleet.poke_signature(p_function, p_body, e.expires)
   from (select floor(extract(epoch from p_now))::bigint + 60 as expires) as e
@@ -132,7 +132,7 @@ returns boolean
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_parts text[] := regexp_match(p_token, '^poke\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})$');
@@ -156,7 +156,7 @@ returns bigint
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_url text := fleet.setting('functions_url') #>> '{}';

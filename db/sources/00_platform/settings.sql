@@ -4,7 +4,7 @@ create or replace function fleet.default_settings()
 returns table (name text, value jsonb, description text)
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   values
     ('default_owner', 'null'::jsonb,
@@ -43,7 +43,7 @@ returns jsonb
 language sql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(
     (select s.value from fleet.settings as s where s.name = p_name),
@@ -60,7 +60,7 @@ create or replace function fleet.setting_number(p_name text)
 returns numeric
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select (fleet.setting(p_name) #>> '{}')::numeric
 $$;
@@ -72,7 +72,7 @@ create or replace function fleet.set_setting(p_name text, p_value jsonb)
 returns jsonb
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_default fleet.settings;
@@ -125,7 +125,7 @@ grant execute on function fleet.set_setting(text, jsonb) to service_role;
 create or replace function fleet.sync_publication()
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_wanted boolean := fleet.setting('publish_device_commands') = 'true'::jsonb;

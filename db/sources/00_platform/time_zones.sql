@@ -4,7 +4,7 @@ create or replace function fleet.refresh_time_zones()
 returns void
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   -- Names with a slash are IANA's areas; of the others only UTC and its kin are meant by people. POSIX rules such as
   -- "Nonsense5", which Postgres accepts everywhere, are in no list and so never pass.
@@ -24,7 +24,7 @@ returns boolean
 language sql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select exists (select 1 from fleet.time_zones as z where z.name = p_name)
 $$;

@@ -4,7 +4,7 @@ create or replace function fleet.raise_device_not_found(p_device_id bigint)
 returns void
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform fleet.raise_not_found(format('device %s', p_device_id));
@@ -18,7 +18,7 @@ create or replace function fleet.store_facts(p_device_id bigint, p_facts jsonb)
 returns void
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   -- A device is believed about itself, but what is no known zone or no object is left out rather than refused: a check-in
   -- must not fail because of a detail.
@@ -48,7 +48,7 @@ create or replace function fleet.touch_device(p_device_id bigint, p_now timestam
 returns void
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   -- At most twice a minute: last_seen is for people, and each write of it is a row version.
   update public.devices as d
@@ -65,7 +65,7 @@ returns jsonb
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_device_id bigint := fleet.require_device();
@@ -103,7 +103,7 @@ create or replace function public.device_checkin(p_facts jsonb default '{}')
 returns jsonb
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.device_checkin(p_facts, clock_timestamp())
 $$;
@@ -119,7 +119,7 @@ returns public.devices
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_device public.devices;
@@ -147,7 +147,7 @@ create or replace function public.retire_device(p_device_id bigint)
 returns public.devices
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.retire_device(p_device_id)
 $$;
@@ -162,7 +162,7 @@ create or replace function public.rekey_device(p_device_id bigint)
 returns jsonb
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.create_enrollment_code(p_device_id, 1, interval '1 day', '{}', '{}')
 $$;

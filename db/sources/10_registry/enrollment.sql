@@ -11,7 +11,7 @@ returns jsonb
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_owner uuid;
@@ -83,7 +83,7 @@ create or replace function public.create_enrollment_code(
 returns jsonb
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.create_enrollment_code(p_device_id, p_max_uses, p_expires_in, p_tags, p_group_ids)
 $$;
@@ -100,7 +100,7 @@ create or replace function public.revoke_enrollment_code(p_id bigint)
 returns void
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   update public.enrollment_codes as c
@@ -124,7 +124,7 @@ create or replace function fleet.take_enrollment_code(p_code text, p_now timesta
 returns public.enrollment_codes
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row public.enrollment_codes;
@@ -156,7 +156,7 @@ create or replace function fleet.issue_device_secret(p_device_id bigint)
 returns text
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_secret text := format('pgfd_%s_%s', p_device_id, fleet.random_secret());
@@ -182,7 +182,7 @@ returns jsonb
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_code public.enrollment_codes;
@@ -241,7 +241,7 @@ create or replace function fleet.device_identity(p_device public.devices)
 returns jsonb
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object(
     'device_id', p_device.id,
@@ -260,7 +260,7 @@ returns jsonb
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_device public.devices;

@@ -31,7 +31,7 @@ create or replace function fleet.selector_problems(p_selector jsonb)
 returns table (field text, problem text, hint text)
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select 'selector', 'must be an object', 'Example: {"tags": ["school-7"], "platform": ["windows"]}'
   where p_selector is not null and jsonb_typeof(p_selector) <> 'object'
@@ -66,7 +66,7 @@ create or replace function fleet.targets(
 returns table (device_id bigint, hostname text, timezone text)
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- Each branch is bounded by itself and brings its columns along, so that the next chunk of a large fleet costs a chunk.
@@ -148,7 +148,7 @@ create or replace function public.group_devices(p_group_id bigint)
 returns setof public.devices
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select d.*
   from public.device_groups as g

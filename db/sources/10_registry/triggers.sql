@@ -4,7 +4,7 @@ create or replace function fleet.tg_owner_from_caller()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   new.owner_id := fleet.owner_or_own(new.owner_id);
@@ -19,7 +19,7 @@ revoke all on function fleet.tg_owner_from_caller() from public, anon, authentic
 create or replace function fleet.tg_set_updated_at()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   new.updated_at := now();
@@ -34,7 +34,7 @@ create or replace function fleet.tg_check_device()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if new.timezone is not null and not fleet.is_time_zone(new.timezone) then
@@ -65,7 +65,7 @@ create or replace function fleet.tg_check_group()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_problem record;
@@ -86,7 +86,7 @@ create or replace function fleet.tg_owner_from_group()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   select g.owner_id into new.owner_id from public.device_groups as g where g.id = new.group_id;

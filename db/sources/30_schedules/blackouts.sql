@@ -4,7 +4,7 @@ create or replace function fleet.blackout_ids(p_policies jsonb)
 returns bigint[]
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(array_agg((e #>> '{}')::bigint), '{}')
   from jsonb_array_elements(
@@ -25,7 +25,7 @@ create or replace function fleet.blackout_at(
 returns text
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_day date;
@@ -58,7 +58,7 @@ create or replace function fleet.named_blackouts(p_owner_id uuid, p_policies jso
 returns jsonb
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   -- People write names; the schedule keeps ids, so that renaming a calendar changes nothing.
   select case
@@ -79,7 +79,7 @@ create or replace function fleet.blackout_problems(p_owner_id uuid, p_policies j
 returns table (field text, problem text, hint text)
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select 'policies.blackouts', 'must be a list of calendars', 'Example: {"blackouts": ["School holidays"]}'
   where p_policies ? 'blackouts' and jsonb_typeof(p_policies -> 'blackouts') not in ('array', 'null')
@@ -101,7 +101,7 @@ create or replace function fleet.instant_refusal(p_schedule public.schedules, p_
 returns text
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_policies jsonb := fleet.effective_policies(p_schedule.policies);

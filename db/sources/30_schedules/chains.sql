@@ -4,7 +4,7 @@ create or replace function fleet.follow_problems(p_schedule public.schedules)
 returns table (field text, problem text, hint text)
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_id bigint := p_schedule.after_schedule_id;
@@ -44,7 +44,7 @@ create or replace function fleet.start_followers(p_runs bigint[], p_now timestam
 returns bigint
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_started bigint;
@@ -102,7 +102,7 @@ create or replace function fleet.follower_refusal(p_schedule public.schedules, p
 returns text
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when p_schedule.execution_count >= (p_schedule.policies ->> 'max_runs')::bigint then 'max_runs reached'
@@ -120,7 +120,7 @@ create or replace function fleet.opening_of(p_schedule public.schedules, p_insta
 returns timestamptz
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when not p_schedule.policies ? 'execution_window' then p_instant
@@ -141,7 +141,7 @@ create or replace function fleet.tg_leave_followers()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   update public.schedules as s

@@ -4,7 +4,7 @@ create or replace function fleet.completed_schedule(p_schedule public.schedules)
 returns public.schedules
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row public.schedules := p_schedule;
@@ -45,7 +45,7 @@ create or replace function fleet.changed_schedule(p_old public.schedules, p_new 
 returns public.schedules
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row public.schedules := p_new;
@@ -79,7 +79,7 @@ create or replace function fleet.first_due(p_schedule public.schedules, p_now ti
 returns timestamptz
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   -- A single run is owed even when its time has passed: the ledger then says what became of it. A recurring schedule owes
   -- nothing for the time before it existed.
@@ -107,7 +107,7 @@ create or replace function fleet.tg_prepare_schedule()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row public.schedules := new;
@@ -161,7 +161,7 @@ create or replace function fleet.timing_changed(p_old public.schedules, p_new pu
 returns boolean
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select (p_old.recurrence_type, p_old.recurrence_config, p_old.start_time, p_old.end_time, p_old.timezone,
       p_old.recurrence, p_old.after_schedule_id, p_old.after_on)
@@ -178,7 +178,7 @@ create or replace function fleet.tg_change_schedule_status()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_now timestamptz := clock_timestamp();
@@ -221,7 +221,7 @@ create or replace function fleet.skip_due(p_schedule public.schedules, p_now tim
 returns void
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_to timestamptz := p_now + interval '1 microsecond';
@@ -249,7 +249,7 @@ create or replace function fleet.cancel_runs_of(p_schedule_id bigint, p_reason t
 returns void
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   update public.device_commands as c
   set status = 'cancelled', reason = p_reason
@@ -268,7 +268,7 @@ create or replace function fleet.tg_run_due_schedules()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_now timestamptz := clock_timestamp();

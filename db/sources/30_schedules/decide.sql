@@ -4,7 +4,7 @@ create or replace function fleet.last_occurrence(p_recurrence jsonb, p_from time
 returns timestamptz
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_span interval := '1 hour';
@@ -34,7 +34,7 @@ create or replace function fleet.run_expiry(
 returns timestamptz
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when p_policies ->> 'expires_after' is not null then p_now + (p_policies ->> 'expires_after')::interval
@@ -64,7 +64,7 @@ returns table (
 )
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_policies jsonb := fleet.effective_policies(p_schedule.policies);
@@ -119,7 +119,7 @@ create or replace function fleet.decide_runs(
 returns table (instant timestamptz, trigger text, refusal text, starts_at timestamptz)
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   with judged as (
     select u.instant, u.instant < p_on_time_from as is_late,
@@ -163,7 +163,7 @@ create or replace function fleet.instants_to_run(
 returns timestamptz[]
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_last timestamptz;
@@ -205,7 +205,7 @@ create or replace function fleet.missed_ranges(
 returns table (missed_from timestamptz, missed_to timestamptz, missed_count bigint, reason text)
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_end timestamptz := coalesce(p_first_run, p_now + interval '1 microsecond');

@@ -58,7 +58,7 @@ create or replace function fleet.choice_problem(p_field text, p_value jsonb, p_c
 returns table (field text, problem text, hint text)
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select p_field, format('%s is not one of %s', p_value, array_to_string(p_choices, ', ')),
     format('Use one of: %s.', array_to_string(p_choices, ', '))
@@ -73,7 +73,7 @@ create or replace function fleet.whole_number_problem(p_field text, p_value json
 returns table (field text, problem text, hint text)
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select p_field, format('%s is not a whole number from %s to %s', p_value, p_least, p_most),
     format('Write a number without quotes, from %s to %s.', p_least, p_most)
@@ -94,7 +94,7 @@ create or replace function fleet.duration_problem(p_field text, p_value jsonb)
 returns table (field text, problem text, hint text)
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select p_field, format('%s is not a duration', p_value), 'Examples: "15 minutes", "2 hours", "1 day".'
   where p_value is not null
@@ -113,7 +113,7 @@ create or replace function fleet.policy_problems(p_policies jsonb)
 returns table (field text, problem text, hint text)
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select 'policies.' || e.key, 'is not a policy',
     'The policies are ' || (select string_agg(d.key, ', ' order by d.key) from jsonb_each(fleet.default_policies()) as d) || '.'

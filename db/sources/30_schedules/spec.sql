@@ -4,7 +4,7 @@ create or replace function fleet.schedule_aliases()
 returns table (alias text, name text)
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   values
     ('task_name', 'name'),
@@ -22,7 +22,7 @@ create or replace function fleet.normal_schedule_spec(p_spec jsonb)
 returns jsonb
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   with named as (
     -- Clients that send every key of their model send null for what is not meant: of several names for one thing, the
@@ -56,7 +56,7 @@ create or replace function fleet.is_id_list(p_list jsonb)
 returns boolean
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case jsonb_typeof(p_list)
     when 'array' then not exists (
@@ -75,7 +75,7 @@ create or replace function fleet.after_problems(p_after jsonb)
 returns table (field text, problem text, hint text)
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select 'after.schedule_id', 'is missing', 'Example: {"after": {"schedule_id": 7, "on": "completed"}}'
   where jsonb_typeof(p_after) = 'object' and not p_after ? 'schedule_id'
@@ -98,7 +98,7 @@ create or replace function fleet.spec_type_problems(p_spec jsonb)
 returns table (field text, problem text, hint text)
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   with expected (key, kind) as (
     values
@@ -164,7 +164,7 @@ create or replace function fleet.schedule_from_spec(p_spec jsonb)
 returns public.schedules
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row public.schedules;
@@ -207,7 +207,7 @@ create or replace function fleet.bigint_array(p_list jsonb)
 returns bigint[]
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(array_agg(distinct (e #>> '{}')::bigint), '{}')
   from jsonb_array_elements(case when jsonb_typeof(p_list) = 'array' then p_list else '[]' end) as e
@@ -221,7 +221,7 @@ returns jsonb
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_spec jsonb;
@@ -281,7 +281,7 @@ create or replace function fleet.schedule_warnings(p_schedule public.schedules)
 returns jsonb
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(jsonb_agg(w.text), '[]')
   from (
@@ -315,7 +315,7 @@ create or replace function public.create_schedule(p_spec jsonb)
 returns jsonb
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.create_schedule(p_spec)
 $$;

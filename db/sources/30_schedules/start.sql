@@ -8,7 +8,7 @@ create or replace function fleet.start_due_runs(
 returns bigint[]
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_due bigint[];
@@ -67,7 +67,7 @@ create or replace function fleet.write_runs(p_schedule_ids bigint[], p_now times
 returns bigint[]
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_runs bigint[];
@@ -128,7 +128,7 @@ create or replace function fleet.refresh_union(p_schedule_ids bigint[])
 returns void
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   -- Devices may have gone to other zones since; groups and selectors tell only now.
   update public.schedules as s
@@ -146,7 +146,7 @@ create or replace function fleet.write_failed_run(p_schedule_id bigint, p_now ti
 returns void
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_next timestamptz;
@@ -199,7 +199,7 @@ create or replace function fleet.run_due(p_schedule_ids bigint[], p_now timestam
 returns void
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_runs bigint[] := fleet.start_due_runs(p_now, p_schedule_ids);

@@ -4,7 +4,7 @@ create or replace function fleet.payload_problems(p_command_type text, p_payload
 returns table (field text, problem text, hint text)
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select 'action_type', coalesce('"' || nullif(p_command_type, '') || '" is not a known command type', 'is missing'),
     'List them with: select name, description from command_types'
@@ -50,7 +50,7 @@ create or replace function fleet.target_problems(
 returns table (field text, problem text, hint text)
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select 'device_ids', format('device %s was not found', u.id), 'List your devices with: pgfleet device list'
   from unnest(p_device_ids) as u(id)
@@ -76,7 +76,7 @@ create or replace function fleet.schedule_problems(p_schedule public.schedules)
 returns table (field text, problem text, hint text)
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select 'name', 'must not be blank', 'Give the schedule a name.'
   where btrim(coalesce(p_schedule.name, '')) = ''
@@ -137,7 +137,7 @@ create or replace function fleet.raise_problems(p_what text, p_reason text, p_fi
 returns void
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if coalesce(cardinality(p_fields), 0) = 0 then

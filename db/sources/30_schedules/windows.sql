@@ -32,7 +32,7 @@ create or replace function fleet.is_in_window(p_window jsonb, p_local timestamp)
 returns boolean
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select exists (
     select 1
@@ -58,7 +58,7 @@ create or replace function fleet.window_opening(p_windows jsonb, p_place text, p
 returns timestamptz
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_windows jsonb := (
@@ -117,7 +117,7 @@ create or replace function fleet.window_problems(p_windows jsonb)
 returns table (field text, problem text, hint text)
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   with given as (
     select e.item as w, 'policies.execution_window' as field

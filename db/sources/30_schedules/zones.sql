@@ -16,7 +16,7 @@ create or replace function fleet.target_zones(p_schedule public.schedules)
 returns text[]
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(array_agg(distinct coalesce(t.timezone, 'UTC')), '{UTC}')
   from fleet.targets(p_schedule.owner_id, p_schedule.device_ids, p_schedule.group_ids, p_schedule.selector) as t
@@ -29,7 +29,7 @@ create or replace function fleet.compiled(p_schedule public.schedules)
 returns jsonb
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when p_schedule.timezone <> 'device' then fleet.compiled_in(p_schedule, p_schedule.timezone)
@@ -52,7 +52,7 @@ create or replace function fleet.compiled_in(p_schedule public.schedules, p_time
 returns jsonb
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.compile_recurrence(
     p_schedule.recurrence_type, p_schedule.recurrence_config, p_timezone,
@@ -70,7 +70,7 @@ create or replace function fleet.bound_in_zone(p_schedule public.schedules, p_bo
 returns timestamptz
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   -- A single run in device time means the same hands of the clock everywhere; kept as UTC, read in each zone.
   select case
@@ -89,7 +89,7 @@ create or replace function fleet.next_due(p_recurrence jsonb, p_after timestampt
 returns timestamptz
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if p_recurrence ->> 'kind' is distinct from 'union' then
@@ -109,7 +109,7 @@ create or replace function fleet.due_instants(p_recurrence jsonb, p_from timesta
 returns setof timestamptz
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if p_recurrence ->> 'kind' is distinct from 'union' then
@@ -133,7 +133,7 @@ create or replace function fleet.count_due(p_recurrence jsonb, p_from timestampt
 returns bigint
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if p_recurrence ->> 'kind' is distinct from 'union' then
@@ -151,7 +151,7 @@ create or replace function fleet.zones_due(p_recurrence jsonb, p_instant timesta
 returns text[]
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if p_recurrence ->> 'kind' is distinct from 'union' then
@@ -173,7 +173,7 @@ create or replace function fleet.dst_rule_at(p_recurrence jsonb, p_instant times
 returns text
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if p_recurrence ->> 'kind' is distinct from 'union' then
@@ -197,7 +197,7 @@ create or replace function fleet.tg_refresh_device_time()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_now timestamptz := clock_timestamp();

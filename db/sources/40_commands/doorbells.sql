@@ -4,7 +4,7 @@ create or replace function fleet.ring(p_auth_id uuid, p_command_id bigint, p_com
 returns void
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- Plain Postgres without Realtime: devices look by themselves.
@@ -27,7 +27,7 @@ create or replace function fleet.queue_doorbells(p_command_ids bigint[])
 returns void
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   insert into fleet.doorbells as b (device_id, ring_at, priority, command_id, command_type)
   select distinct on (c.device_id, c.not_before) c.device_id, c.not_before, c.priority, c.id, c.command_type
@@ -46,7 +46,7 @@ create or replace function fleet.ring_doorbells(p_now timestamptz)
 returns integer
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_rate numeric := fleet.setting_number('doorbell_rate');
@@ -99,7 +99,7 @@ create or replace function fleet.tg_ring_new_commands()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_now timestamptz := clock_timestamp();

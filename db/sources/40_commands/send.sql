@@ -4,7 +4,7 @@ create or replace function fleet.require_destructive(p_owner_id uuid, p_command_
 returns void
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if exists (select 1 from public.command_types as t where t.name = p_command_type and t.destructive) then
@@ -33,7 +33,7 @@ returns public.device_commands
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_owner uuid;
@@ -87,7 +87,7 @@ create or replace function public.send_command(
 returns public.device_commands
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.send_command(
     p_device_id, p_command_type, p_payload, p_idempotency_key, p_priority, p_not_before, p_expires_after, p_max_attempts,
@@ -109,7 +109,7 @@ returns public.device_commands
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row public.device_commands;
@@ -146,7 +146,7 @@ create or replace function public.cancel_command(p_command_id bigint, p_reason t
 returns public.device_commands
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.cancel_command(p_command_id, p_reason)
 $$;

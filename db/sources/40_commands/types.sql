@@ -6,7 +6,7 @@ returns table (
 )
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   values
     ('lock', 'agent', 'Lock the screen of every session.', '{}'::jsonb, 30, true, false),
@@ -30,7 +30,7 @@ create or replace function fleet.sync_command_types()
 returns void
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   insert into public.command_types as t (
     name, channel, description, payload_keys, timeout_seconds, rerun_safe, destructive, is_built_in

@@ -4,7 +4,7 @@ create or replace function fleet.jobs()
 returns table (name text, schedule text, command text)
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   values
     ('pgfleet-tick', '* * * * *', 'call fleet.tick_minute()'),
@@ -20,7 +20,7 @@ create or replace function fleet.sync_jobs()
 returns void
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_job record;
@@ -59,7 +59,7 @@ create or replace function fleet.prune_batch(p_before timestamptz, p_limit integ
 returns integer
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_runs integer;
@@ -121,7 +121,7 @@ create or replace function fleet.grant_worker()
 returns void
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_function regprocedure;
@@ -148,7 +148,7 @@ create or replace function fleet.after_migrate()
 returns void
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform fleet.refresh_time_zones();

@@ -5,7 +5,7 @@ returns jsonb
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_jobs jsonb;
@@ -49,7 +49,7 @@ create or replace function public.fleet_status(p_now timestamptz default now())
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- Row security limits the counts to the caller's own; a device, retired or not, counts as nobody.
@@ -114,7 +114,7 @@ returns jsonb
 language sql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object(
     'ok', coalesce(h.last_tick_at > p_now - interval '60 seconds', false),

@@ -4,7 +4,7 @@ create or replace function fleet.tick(p_now timestamptz default now())
 returns jsonb
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_started timestamptz := clock_timestamp();
