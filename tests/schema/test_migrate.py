@@ -20,6 +20,8 @@ create or replace function fleet.answer({arguments}) returns integer
 language sql immutable return {value};
 """
 
+START_OF_WAIT = "select max(waitstart) from pg_locks where not granted and relation is not null"
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -297,3 +299,26 @@ def test_database_without_pgfleet_says_to_migrate(empty_database: Any) -> None:
         value_of(empty_database.url(), "select public.fleet_status()")
 
     assert "pgfleet db migrate" in (caught.value.hint or "")
+
+
+def test_pooler_port_of_the_environment_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPORT", "6543")
+
+    with pytest.raises(InvalidInput, match="6543"):
+        migrate("postgresql://postgres@pooler.example.com/postgres")
+
+
+def test_table_that_somebody_holds_is_waited_for(empty_database: Any, folder: Path) -> None:
+    url = empty_database.url()
+    migrate(url, folder=folder)
+    (folder / "sources" / "20_note.sql").write_text("comment on table public.things is 'Held.';")
+    with ThreadPoolExecutor() as pool, psycopg.connect(url) as holder:
+        holder.execute("lock table public.things in access exclusive mode")
+        running = pool.submit(migrate, url, folder=folder)
+        # A second start of waiting: the first was given up, and tried again.
+        waits: set[Any] = set()
+        while len(waits) < 2:
+            waits |= {value_of(empty_database.url("supabase_admin"), START_OF_WAIT)} - {None}
+        holder.commit()
+
+        assert running.result().sources_applied == 2
