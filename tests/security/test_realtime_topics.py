@@ -68,3 +68,16 @@ def test_nobody_sends_to_a_topic(one_world: Any, caller: str, extension: str) ->
         conn.execute("reset role")
         sent = conn.execute("select count(*) from realtime.messages where payload ? 'planted'")
         assert sent.fetchone() == (0,)
+
+
+def test_a_deleted_command_tells_listeners_no_more_than_its_id(one_world: Any) -> None:
+    # Row security cannot be asked about a row that is gone, so everybody hears of it.
+    with one_world.database.connect() as conn:
+        identity = conn.execute(
+            "select relreplident::text from pg_class where oid = 'public.device_commands'::regclass"
+        ).fetchone()
+        published = conn.execute(
+            "select tablename from pg_publication_tables where pubname = 'supabase_realtime'"
+        ).fetchall()
+    assert identity == ("d",)
+    assert published == [("device_commands",)]
