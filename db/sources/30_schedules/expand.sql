@@ -4,7 +4,7 @@ create or replace function fleet.expand_runs(p_run_ids bigint[], p_now timestamp
 returns bigint
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_made bigint := 0;
@@ -41,64 +41,56 @@ comment on function fleet.expand_runs(bigint[], timestamptz, integer) is
 revoke all on function fleet.expand_runs(bigint[], timestamptz, integer)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.has_unfinished(p_schedule_id bigint, p_device_id bigint, p_policies jsonb)
-returns boolean
+create or replace function fleet.runs_to_expand(p_run_ids bigint[], p_now timestamptz)
+returns table (
+  id bigint, owner_id uuid, schedule_id bigint, starts_at timestamptz, expires_at timestamptz, expanded_to bigint, priority smallint,
+  payload jsonb, command_type text, channel text, device_ids bigint[], group_ids bigint[], selector jsonb, zones text[],
+  policies jsonb, overlap text, max_concurrent bigint, max_attempts integer, is_plain boolean, may_overlap boolean
+)
 language sql
-stable
-set search_path = ''
+volatile
+rows 20
+set search_path = pg_catalog, pg_temp
 as $$
-  select case p_policies ->> 'overlap'
-    when 'allow' then (
-      select count(*) >= (p_policies ->> 'max_concurrent')::integer
-      from public.device_commands as c
-      where c.schedule_id = p_schedule_id and c.device_id = p_device_id and c.status in ('pending', 'running')
+  select r.id, r.owner_id, r.schedule_id, greatest(r.not_before, p_now), r.expires_at, r.expanded_to, r.priority,
+    r.payload, t.name, t.channel, s.device_ids, s.group_ids, s.selector, r.zones,
+    p.policies, p.policies ->> 'overlap', (p.policies ->> 'max_concurrent')::bigint,
+    (p.policies #>> '{retry,attempts}')::integer,
+    not s.policies ?| '{jitter,execution_window}',
+    -- Devices need a look at what they still have to do only while another run of the schedule goes on.
+    exists (
+      select 1 from public.schedule_runs as o
+      where o.schedule_id = r.schedule_id and o.id <> r.id and o.status in ('pending', 'running')
     )
-    else exists (
-      select 1
-      from public.device_commands as c
-      where c.schedule_id = p_schedule_id and c.device_id = p_device_id and c.status in ('pending', 'running')
-    )
-  end
+  from public.schedule_runs as r
+  join public.schedules as s on s.id = r.schedule_id and s.owner_id = r.owner_id
+  join public.command_types as t on t.name = r.action_type
+  cross join lateral (select fleet.effective_policies(s.policies) as policies) as p
+  where r.id = any (p_run_ids)
 $$;
 
-comment on function fleet.has_unfinished(bigint, bigint, jsonb) is
-  'Whether a device still has as much of this schedule to do as its overlap policy allows.';
-revoke all on function fleet.has_unfinished(bigint, bigint, jsonb) from public, anon, authenticated, service_role;
+comment on function fleet.runs_to_expand(bigint[], timestamptz) is 'What it takes to expand these runs.';
+revoke all on function fleet.runs_to_expand(bigint[], timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.write_commands(p_run_ids bigint[], p_now timestamptz, p_limit integer)
-returns bigint
+create or replace function fleet.lock_runs(p_run_ids bigint[])
+returns bigint[]
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_made bigint;
+  v_runs bigint[];
   v_gone text;
 begin
-  select r.action_type into v_gone
-  from public.schedule_runs as r
-  where r.id = any (p_run_ids)
-    and not exists (select 1 from public.command_types as t where t.name = r.action_type)
-  limit 1;
-  if found then
-    raise exception 'command type "%" is gone', v_gone
-      using errcode = 'PT409', detail = 'command_type_gone', hint = 'Make it again, or change the action_type of the schedule.';
-  end if;
-
-  with run as materialized (
-    -- Locked, so that two sessions never expand the same run; one that is held elsewhere is expanded there.
-    select r.id, r.owner_id, r.schedule_id, r.expires_at, r.expanded_to, r.priority, r.payload, t.name as command_type, t.channel,
-      s.device_ids, s.group_ids, s.selector, fleet.effective_policies(s.policies) as policies,
-      -- Devices need a look at what they still have to do only while another run of the schedule goes on.
-      exists (
-        select 1 from public.schedule_runs as o
-        where o.schedule_id = r.schedule_id and o.id <> r.id and o.status in ('pending', 'running')
-      ) as may_overlap
+  -- Two sessions never expand the same run; what is held elsewhere is expanded there. And one run of a schedule at a time,
+  -- here and in other sessions: within one statement, or unseen by each other, two of them could not tell that a device is
+  -- busy with the other. In a statement of its own, so that the next one sees all that was done under the lock before.
+  select array_agg(l.id), min(l.gone) into v_runs, v_gone
+  from (
+    select r.id, case when t.name is null then r.action_type end as gone
     from public.schedule_runs as r
-    join public.schedules as s on s.id = r.schedule_id and s.owner_id = r.owner_id
-    join public.command_types as t on t.name = r.action_type
-    -- One run of a schedule at a time, here and in other sessions: within one statement, or unseen by each other, two of
-    -- them could not tell that a device is busy with the other.
+    join public.schedules as s on s.id = r.schedule_id
+    left join public.command_types as t on t.name = r.action_type
     where r.id in (
       select min(x.id)
       from public.schedule_runs as x
@@ -108,47 +100,101 @@ begin
       and r.expanded_at is null
       and r.status in ('pending', 'running')
     for no key update of r, s skip locked
+  ) as l;
+
+  if v_gone is not null then
+    raise exception 'command type "%" is gone', v_gone
+      using errcode = 'PT409', detail = 'command_type_gone', hint = 'Make it again, or change the action_type of the schedule.';
+  end if;
+  return v_runs;
+end;
+$$;
+
+comment on function fleet.lock_runs(bigint[]) is
+  'Those of these runs that this session expands now. Raises command_type_gone (PT409).';
+revoke all on function fleet.lock_runs(bigint[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.write_commands(p_run_ids bigint[], p_now timestamptz, p_limit integer)
+returns bigint
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+-- Compiling the plan would take a hundred times as long as running it.
+set jit = off
+as $$
+declare
+  v_runs bigint[] := fleet.lock_runs(p_run_ids);
+  v_made bigint;
+begin
+  with run as materialized (
+    select * from fleet.runs_to_expand(v_runs, p_now)
   ),
   -- One more than the limit tells whether anything is left.
   target as materialized (
     select r.id as run_id, t.device_id, t.hostname, row_number() over (partition by r.id order by t.device_id) as n,
-      r.may_overlap and fleet.has_unfinished(r.schedule_id, t.device_id, r.policies) as is_busy
+      r.zones is null or coalesce(t.timezone, 'UTC') = any (r.zones) as is_due,
+      case
+        when r.is_plain then r.starts_at
+        else fleet.device_start(r.policies, r.schedule_id, t.device_id, coalesce(t.timezone, 'UTC'), r.starts_at)
+      end as starts_at,
+      coalesce(u.n, 0) as unfinished, u.last_id
     from run as r
     cross join lateral fleet.targets(
       r.owner_id, r.device_ids, r.group_ids, r.selector, coalesce(r.expanded_to, 0), p_limit + 1
     ) as t
+    left join lateral fleet.unfinished_of(r.schedule_id, t.device_id, r.id) as u on r.may_overlap
+  ),
+  replaced as (
+    update public.device_commands as c
+    set status = 'cancelled', reason = 'replaced'
+    from target as t
+    join run as r on r.id = t.run_id
+    where r.overlap = 'replace'
+      and t.n <= p_limit and t.is_due and t.starts_at is not null and t.unfinished > 0
+      and c.schedule_id = r.schedule_id
+      and c.device_id = t.device_id
+      and c.status in ('pending', 'running')
+      and c.run_id <> r.id
   ),
   made as (
     insert into public.device_commands (
       run_id, schedule_id, owner_id, device_id, device_hostname, channel, command_type, payload, priority, not_before,
-      expires_at, max_attempts
+      expires_at, max_attempts, waits_for
     )
-    select r.id, r.schedule_id, r.owner_id, t.device_id, t.hostname, r.channel, r.command_type, r.payload, r.priority, p_now,
-      r.expires_at, (r.policies #>> '{retry,attempts}')::integer
+    select r.id, r.schedule_id, r.owner_id, t.device_id, t.hostname, r.channel, r.command_type, r.payload, r.priority, t.starts_at,
+      r.expires_at + (t.starts_at - r.starts_at), r.max_attempts,
+      case when r.overlap = 'buffer_one' then t.last_id end
     from target as t
     join run as r on r.id = t.run_id
-    where t.n <= p_limit and not t.is_busy
+    where t.n <= p_limit and t.is_due and t.starts_at is not null and not fleet.leaves_out(r.overlap, r.max_concurrent, t.unfinished)
     on conflict (run_id, device_id, step) do nothing
     returning run_id
   ),
   progress as (
     select r.id,
       (select count(*) from made as m where m.run_id = r.id) as made,
-      (select count(*) from target as t where t.run_id = r.id and t.n <= p_limit and t.is_busy) as busy,
-      (select max(t.device_id) from target as t where t.run_id = r.id and t.n <= p_limit) as reached,
-      not exists (select 1 from target as t where t.run_id = r.id and t.n > p_limit) as is_whole
+      -- Left out: they had enough to do, or it is not their time of day.
+      count(*) filter (where t.starts_at is not null and fleet.leaves_out(r.overlap, r.max_concurrent, t.unfinished)) as busy,
+      count(*) filter (where t.run_id is not null and t.starts_at is null) as outside,
+      (select max(x.device_id) from target as x where x.run_id = r.id and x.n <= p_limit) as reached,
+      not exists (select 1 from target as x where x.run_id = r.id and x.n > p_limit) as is_whole
     from run as r
+    left join target as t on t.run_id = r.id and t.n <= p_limit and t.is_due
+      and (t.starts_at is null or t.unfinished > 0)
+    group by r.id
   ),
   noted as (
     update public.schedule_runs as r
     set targeted = r.targeted + p.made,
-        skipped = r.skipped + p.busy,
+        skipped = r.skipped + p.busy + p.outside,
         expanded_to = coalesce(p.reached, r.expanded_to, 0),
         expanded_at = case when p.is_whole then p_now end,
         status = case when p.is_whole and r.targeted + p.made = 0 then 'skipped' else 'running' end,
         reason = case
-          when p.is_whole and r.targeted + p.made = 0
-            then case when r.skipped + p.busy > 0 then 'overlap' else 'no targets' end
+          when not p.is_whole or r.targeted + p.made > 0 then null
+          when p.outside > 0 then 'outside the execution window'
+          when r.skipped + p.busy > 0 then 'overlap'
+          else 'no targets'
         end,
         finished_at = case when p.is_whole and r.targeted + p.made = 0 then p_now end
     from progress as p
@@ -173,7 +219,7 @@ create or replace function fleet.chunk_size()
 returns integer
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select greatest(1, fleet.setting_number(
     case
@@ -194,7 +240,7 @@ create or replace function fleet.expand_next(p_now timestamptz)
 returns jsonb
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_chunk integer := fleet.chunk_size();

@@ -5,7 +5,7 @@ returns public.schedules
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row public.schedules;
@@ -32,7 +32,7 @@ returns public.schedules
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row public.schedules := fleet.schedule_of_caller(p_schedule_id, 'manage');
@@ -68,7 +68,7 @@ create or replace function public.pause_schedule(p_schedule_id bigint, p_reason 
 returns public.schedules
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.set_schedule_status(p_schedule_id, 'paused', p_reason)
 $$;
@@ -83,7 +83,7 @@ create or replace function public.resume_schedule(p_schedule_id bigint)
 returns public.schedules
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.set_schedule_status(p_schedule_id, 'active', null)
 $$;
@@ -97,7 +97,7 @@ create or replace function public.cancel_schedule(p_schedule_id bigint, p_reason
 returns public.schedules
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.set_schedule_status(p_schedule_id, 'cancelled', p_reason)
 $$;
@@ -112,7 +112,7 @@ returns public.schedule_runs
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   -- Its lock makes two callers with the same key take turns: the second finds the run of the first.
@@ -137,13 +137,16 @@ begin
   )
   values (
     p_schedule_id, v_schedule.owner_id,
-    -- An instant of its own, even in the microsecond of another run.
+    -- An instant of its own, even in the microsecond of another run; and never one that may be due, which are whole seconds
+    -- of the clock or whole seconds from the start.
     (
       select g.at
       from generate_series(p_now, p_now + interval '1 millisecond', '1 microsecond') as g(at)
-      where not exists (
-        select 1 from public.schedule_runs as r where r.schedule_id = p_schedule_id and r.scheduled_for = g.at
-      )
+      where extract(microseconds from g.at) % 1000000
+          not in (0, extract(microseconds from v_schedule.start_time) % 1000000)
+        and not exists (
+          select 1 from public.schedule_runs as r where r.schedule_id = p_schedule_id and r.scheduled_for = g.at
+        )
       order by g.at
       limit 1
     ),
@@ -171,7 +174,7 @@ create or replace function public.run_schedule(p_schedule_id bigint, p_idempoten
 returns public.schedule_runs
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.run_schedule(p_schedule_id, p_idempotency_key, clock_timestamp())
 $$;
