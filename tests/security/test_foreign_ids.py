@@ -288,16 +288,14 @@ def test_a_schedule_that_names_foreign_targets_all_the_same_reaches_nobody(
         wanted = one_world.mine.device if column == "device_ids" else one_world.mine.group
         row = conn.execute(
             "insert into public.schedules (owner_id, name, action_type, recurrence_type,"
-            f" recurrence, {target}, next_run_at)"
-            " select owner_id, 'x', 'lock', recurrence_type, recurrence, array[%s::bigint],"
-            " now() - interval '1 second' from public.schedules where id = %s returning id",
+            f" recurrence, {target}) select owner_id, 'x', 'lock', recurrence_type, recurrence,"
+            " array[%s::bigint] from public.schedules where id = %s returning id",
             (wanted, one_world.theirs.schedule),
         ).fetchone()
         conn.execute("set local session_replication_role = origin")
         conn.execute("select set_config('request.jwt.claims', '', true)")
+        conn.execute("select public.run_schedule(%s)", row)
         conn.execute("select fleet.tick(now())")
-        conn.execute("select fleet.tick(now())")
-        assert row is not None
         runs = conn.execute(
             "select status, reason, targeted from public.schedule_runs where schedule_id = %s", row
         ).fetchall()

@@ -154,7 +154,7 @@ INSERT_COLUMNS = {
     "public.device_group_members": "group_id device_id",
     "public.schedules": "owner_id name description action_type payload recurrence_type"
     " recurrence_config start_time end_time timezone device_ids group_ids selector profile_id"
-    " device_id policies priority ui_initiated",
+    " device_id policies priority ui_initiated after_schedule_id after_on",
     "public.device_commands": "owner_id device_id device_hostname command_type payload priority"
     " status not_before expires_at max_attempts idempotency_key",
 }
@@ -166,7 +166,7 @@ UPDATE_COLUMNS = {
     "public.enrollment_codes": "revoked_at",
     "public.schedules": "name description action_type payload recurrence_type recurrence_config"
     " start_time end_time timezone device_ids group_ids selector profile_id device_id policies"
-    " priority status status_reason",
+    " priority status status_reason after_schedule_id after_on",
     "public.device_commands": "status result error_message",
 }
 
