@@ -1,5 +1,6 @@
 -- Selectors: choosing devices by tags, platform and attributes.
 
+-- Without a subquery, so that Postgres inlines it: it is asked for each device of a fleet.
 create or replace function fleet.device_matches(
   p_selector jsonb,
   p_tags text[],
@@ -14,7 +15,7 @@ return (
   (not p_selector ? 'tags'
     or to_jsonb(p_tags) @> (p_selector -> 'tags'))
   and (not p_selector ? 'any_tags'
-    or array(select jsonb_array_elements_text(p_selector -> 'any_tags')) && p_tags)
+    or (p_selector -> 'any_tags') ?| p_tags)
   and (not p_selector ? 'platform'
     or coalesce(p_selector -> 'platform' @> to_jsonb(p_platform), false))
   and (not p_selector ? 'attributes'
@@ -69,6 +70,21 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if p_group_ids = '{}' and p_device_ids = '{}' then
+    -- The common case of large fleets: in the order of an index, with nothing to sort and nothing twice.
+    return query
+    select d.id, d.hostname, d.timezone
+    from public.devices as d
+    where p_selector is not null
+      and d.owner_id = p_owner_id
+      and d.status = 'active'
+      and d.id > p_after_id
+      and fleet.device_matches(p_selector, d.tags, d.platform, d.attributes)
+    order by d.id
+    limit p_limit;
+    return;
+  end if;
+
   -- Each branch is bounded by itself and brings its columns along, so that the next chunk of a large fleet costs a chunk.
   return query
   select u.id, u.hostname, u.timezone

@@ -142,7 +142,10 @@ begin
     cross join lateral fleet.targets(
       r.owner_id, r.device_ids, r.group_ids, r.selector, coalesce(r.expanded_to, 0), p_limit + 1
     ) as t
-    left join lateral fleet.unfinished_of(r.schedule_id, t.device_id, r.id) as u on r.may_overlap
+    -- Strict: with a null it is not even called.
+    left join lateral fleet.unfinished_of(
+      case when r.may_overlap then r.schedule_id end, t.device_id, r.id
+    ) as u on true
   ),
   replaced as (
     update public.device_commands as c

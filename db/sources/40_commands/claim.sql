@@ -4,7 +4,7 @@ create or replace function fleet.interrupt_unsafe(p_device_id bigint, p_journal 
 returns void
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   -- Whoever held the lease may have been in the middle. Only the same journal can tell; without it, what is not safe to
   -- repeat ends here, and is not handed out again.
@@ -45,7 +45,7 @@ returns table (
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_device_id bigint := fleet.require_device();
@@ -64,6 +64,9 @@ begin
       and c.channel = 'agent'
       and c.not_before <= p_now
       and c.expires_at > p_now
+      and not exists (
+        select 1 from public.device_commands as w where w.id = c.waits_for and w.status in ('pending', 'running')
+      )
     order by c.priority desc, c.id
     limit least(greatest(p_limit, 1), 100)
     for update skip locked
@@ -110,7 +113,7 @@ returns table (
 )
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select * from fleet.claim_commands(p_limit, p_journal, clock_timestamp())
 $$;
@@ -125,7 +128,7 @@ create or replace function fleet.command_of_device(p_command_id bigint, p_attemp
 returns public.device_commands
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select c.*
   from public.device_commands as c
@@ -142,7 +145,7 @@ create or replace function fleet.refusal(p_command public.device_commands, p_att
 returns text
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when p_command.id is null then 'not_found'
@@ -163,7 +166,7 @@ returns jsonb
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_command public.device_commands := fleet.command_of_device(p_command_id, p_attempt);
@@ -192,7 +195,7 @@ create or replace function public.extend_command(p_command_id bigint, p_attempt 
 returns jsonb
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.extend_command(p_command_id, p_attempt, clock_timestamp())
 $$;
@@ -208,7 +211,7 @@ returns jsonb
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_command public.device_commands := fleet.command_of_device(p_command_id, p_attempt);
@@ -234,7 +237,7 @@ create or replace function public.release_command(p_command_id bigint, p_attempt
 returns jsonb
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.release_command(p_command_id, p_attempt)
 $$;

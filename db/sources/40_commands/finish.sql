@@ -1,33 +1,50 @@
 -- The end of an attempt: accepted once, retried by failure class.
 
-create or replace function fleet.is_retryable(p_reason text)
+create or replace function fleet.retry_policy(p_schedule_id bigint)
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    (select fleet.effective_policies(s.policies) from public.schedules as s where s.id = p_schedule_id),
+    fleet.default_policies()
+  ) -> 'retry'
+$$;
+
+comment on function fleet.retry_policy(bigint) is 'How failures are tried again: by the schedule, or by default for ad-hoc commands.';
+revoke all on function fleet.retry_policy(bigint) from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_retryable(p_policy jsonb, p_reason text)
 returns boolean
 language sql
 immutable
 parallel safe
-return coalesce(p_reason, 'error') in ('error', 'timeout', 'network', 'rate_limited', 'unavailable', 'lease_expired');
+return (p_policy -> 'on') ? coalesce(p_reason, 'error');
 
-comment on function fleet.is_retryable(text) is
-  'Whether another attempt can help. interrupted, unsupported, forbidden, invalid_payload and their kin cannot be helped.';
-revoke all on function fleet.is_retryable(text) from public, anon, authenticated, service_role;
+comment on function fleet.is_retryable(jsonb, text) is
+  'Whether a failure of this class is tried again. interrupted, unsupported, forbidden, invalid_payload and their kin cannot be helped.';
+revoke all on function fleet.is_retryable(jsonb, text) from public, anon, authenticated, service_role;
 
-create or replace function fleet.retry_delay(p_failure_count integer)
+create or replace function fleet.retry_delay(p_policy jsonb, p_failure_count integer)
 returns interval
 language sql
-stable
-set search_path = ''
+volatile
+set search_path = pg_catalog, pg_temp
 as $$
-  select make_interval(
-    secs => least(
-      fleet.setting_number('retry_backoff_seconds')::double precision * power(2, least(greatest(p_failure_count, 1), 20) - 1),
-      3600
-    )
+  select least(
+    coalesce(
+      (p_policy ->> 'backoff')::interval, make_interval(secs => fleet.setting_number('retry_backoff_seconds')::double precision)
+    ) * power(2, least(greatest(p_failure_count, 1), 20) - 1),
+    coalesce((p_policy ->> 'max_backoff')::interval, interval '1 hour')
   )
+  -- A fleet that failed together must not come back together.
+  * (1 + 0.2 * random())
 $$;
 
-comment on function fleet.retry_delay(integer) is
-  'Pause after the n-th failure: the setting retry_backoff_seconds, doubling, at most an hour.';
-revoke all on function fleet.retry_delay(integer) from public, anon, authenticated, service_role;
+comment on function fleet.retry_delay(jsonb, integer) is
+  'Pause after the n-th failure: the backoff, doubling up to max_backoff, and up to a fifth more by chance.';
+revoke all on function fleet.retry_delay(jsonb, integer) from public, anon, authenticated, service_role;
 
 create or replace function fleet.settle_attempt(
   p_command public.device_commands,
@@ -40,14 +57,15 @@ create or replace function fleet.settle_attempt(
 returns public.device_commands
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row public.device_commands;
+  v_policy jsonb := fleet.retry_policy(p_command.schedule_id);
   v_failures integer := p_command.failure_count + (p_status = 'failed')::integer;
-  v_retry_at timestamptz := p_now + fleet.retry_delay(v_failures);
+  v_retry_at timestamptz := p_now + fleet.retry_delay(v_policy, v_failures);
   v_again boolean := p_status = 'failed'
-    and fleet.is_retryable(p_reason)
+    and fleet.is_retryable(v_policy, p_reason)
     and v_failures < p_command.max_attempts
     and v_retry_at < p_command.expires_at;
 begin
@@ -89,7 +107,7 @@ returns jsonb
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_command public.device_commands;
@@ -136,7 +154,7 @@ create or replace function public.finish_command(
 returns jsonb
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.finish_command(p_command_id, p_attempt, p_status, p_result, p_error, p_reason, clock_timestamp())
 $$;

@@ -4,7 +4,7 @@ create or replace function fleet.tg_prepare_command()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_device public.devices;
@@ -61,7 +61,7 @@ create or replace function fleet.device_by_hostname(p_hostname text, p_owner_id 
 returns bigint
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_found bigint[];
@@ -92,7 +92,7 @@ create or replace function fleet.tg_change_command_status()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if old.status not in ('pending', 'running') then
@@ -123,7 +123,7 @@ create or replace function fleet.tg_note_progress()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if tg_op = 'DELETE' then
@@ -147,6 +147,16 @@ begin
     and o.status in ('pending', 'running')
     and n.status not in ('pending', 'running')
   group by n.run_id;
+
+  -- Whatever waited for one of them may start.
+  insert into fleet.doorbells (device_id, ring_at, priority, command_id, command_type)
+  select c.device_id, clock_timestamp(), c.priority, c.id, c.command_type
+  from new_rows as n
+  join public.device_commands as c on c.waits_for = n.id
+  where n.status not in ('pending', 'running')
+    and c.status = 'pending'
+    and c.channel = 'agent'
+  on conflict (device_id, ring_at) do nothing;
   return null;
 end;
 $$;
@@ -159,7 +169,7 @@ create or replace function fleet.tg_check_new_commands()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_device_id bigint;
@@ -183,7 +193,7 @@ create or replace function fleet.tg_delete_commands_of_runs()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   delete from public.device_commands as c
@@ -201,7 +211,7 @@ create or replace function fleet.tg_delete_commands_of_devices()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   delete from public.device_commands as c

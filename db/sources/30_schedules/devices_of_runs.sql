@@ -1,0 +1,85 @@
+-- What a run means for one device: when it starts there, and what it still has to do.
+
+create or replace function fleet.device_start(
+  p_policies jsonb,
+  p_schedule_id bigint,
+  p_device_id bigint,
+  p_timezone text,
+  p_from timestamptz
+)
+returns timestamptz
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_windows jsonb := fleet.window_list(p_policies);
+  v_start timestamptz := p_from;
+begin
+  if v_windows <> '[]' then
+    v_start := fleet.window_opening(v_windows, 'device', p_timezone, p_from);
+    if v_start > p_from and not fleet.waits_for_window(v_windows, 'device') then
+      return null;
+    end if;
+  end if;
+  return v_start + coalesce(fleet.jitter_slot(p_policies, p_schedule_id, p_device_id), interval '0');
+end;
+$$;
+
+comment on function fleet.device_start(jsonb, bigint, bigint, text, timestamptz) is
+  'When a device may start: when its window opens, plus its slot of the jitter. Null where it is outside of its window and is not to wait.';
+revoke all on function fleet.device_start(jsonb, bigint, bigint, text, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.jitter_slot(p_policies jsonb, p_schedule_id bigint, p_device_id bigint)
+returns interval
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- From a hash of both, so that a device keeps its slot, and the fleet is spread evenly.
+  select (p_policies ->> 'jitter')::interval
+    * (('x' || substr(md5(p_schedule_id || ':' || p_device_id), 1, 8))::bit(32)::bigint / 4294967296.0)
+$$;
+
+comment on function fleet.jitter_slot(jsonb, bigint, bigint) is
+  'How much later than due a device runs a schedule: the same at each run, within policies.jitter. Null where there is none.';
+revoke all on function fleet.jitter_slot(jsonb, bigint, bigint) from public, anon, authenticated, service_role;
+
+create or replace function fleet.leaves_out(p_overlap text, p_max_concurrent bigint, p_unfinished bigint)
+returns boolean
+language sql
+immutable
+parallel safe
+return (
+  case p_overlap
+    when 'replace' then false
+    when 'allow' then p_unfinished >= p_max_concurrent
+    when 'buffer_one' then p_unfinished >= 2
+    else p_unfinished >= 1
+  end
+);
+
+comment on function fleet.leaves_out(text, bigint, bigint) is
+  'Whether the overlap policy leaves a device out that has so many unfinished commands of the schedule.';
+revoke all on function fleet.leaves_out(text, bigint, bigint) from public, anon, authenticated, service_role;
+
+create or replace function fleet.unfinished_of(p_schedule_id bigint, p_device_id bigint, p_run_id bigint)
+returns table (n bigint, last_id bigint)
+language sql
+stable
+strict
+rows 1
+set search_path = pg_catalog, pg_temp
+as $$
+  select count(*), max(c.id)
+  from public.device_commands as c
+  where c.schedule_id = p_schedule_id
+    and c.device_id = p_device_id
+    and c.status in ('pending', 'running')
+    and c.run_id <> p_run_id
+$$;
+
+comment on function fleet.unfinished_of(bigint, bigint, bigint) is
+  'What a device has still to do for earlier runs of a schedule: how many commands, and the last of them.';
+revoke all on function fleet.unfinished_of(bigint, bigint, bigint) from public, anon, authenticated, service_role;
