@@ -1,4 +1,4 @@
--- The next occurrence. Far from any change of the clocks it is plain arithmetic; near one, fleet.occurrences decides.
+-- The next occurrence. Far from any change of the clocks it is plain arithmetic; near one, the spans of clocks decide.
 
 create or replace function fleet.next_occurrence(p_recurrence jsonb, p_after timestamptz)
 returns timestamptz

@@ -7,27 +7,28 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_recurrence jsonb := case
-    when p_recurrence ? 'kind' then p_recurrence
-    else fleet.recompile_recurrence(p_recurrence)
-  end;
-  v_type   text := v_recurrence ->> 'type';
-  v_config jsonb := v_recurrence -> 'config';
-  v_start  text := fleet.local_text(v_recurrence ->> 'start', v_recurrence ->> 'clock');
-  v_end    text := fleet.local_text(v_recurrence ->> 'end', v_recurrence ->> 'clock');
+  v_type   text := p_recurrence ->> 'type';
+  v_config jsonb := p_recurrence -> 'config';
+  v_clock  text := p_recurrence ->> 'clock';
+  v_start  text := fleet.local_text(p_recurrence ->> 'start', v_clock);
+  v_end    text := fleet.local_text(p_recurrence ->> 'end', v_clock);
 begin
+  if not p_recurrence ? 'kind' then
+    return fleet.describe_recurrence(fleet.recompile_recurrence(p_recurrence));
+  end if;
+
   return case
     when v_type = 'once' then 'once, on ' || v_start
     when v_type = 'interval' then
-      format('every %s, counted from %s', fleet.english_length((v_recurrence ->> 'interval_seconds')::bigint), v_start)
+      format('every %s, counted from %s', fleet.english_length((p_recurrence ->> 'interval_seconds')::bigint), v_start)
     when v_type = 'cron' then fleet.describe_cron(v_config ->> 'cron_expression')
     else
-      fleet.describe_days(v_type, v_config, (v_recurrence ->> 'start')::timestamptz at time zone (v_recurrence ->> 'clock'))
-      || ' at ' || fleet.describe_times(v_recurrence -> 'times')
+      fleet.describe_days(v_type, v_config, (p_recurrence ->> 'start')::timestamptz at time zone v_clock)
+      || ' at ' || fleet.describe_times(p_recurrence -> 'times')
   end
   || case when v_type <> 'once' and v_end is not null then ', until ' || v_end else '' end
-  || format(' (%s)', v_recurrence ->> 'timezone')
-  || fleet.describe_rules(v_recurrence);
+  || format(' (%s)', p_recurrence ->> 'timezone')
+  || fleet.describe_rules(p_recurrence);
 end;
 $$;
 
@@ -164,6 +165,7 @@ as $$
   end
 $$;
 
-comment on function fleet.describe_rules(jsonb) is 'The rules for skipped and repeated times where they are not the usual ones.';
+comment on function fleet.describe_rules(jsonb) is
+  'The rules for skipped and repeated times where they are not the usual ones.';
 revoke all on function fleet.describe_rules(jsonb) from public, anon, authenticated, service_role;
 grant execute on function fleet.describe_rules(jsonb) to authenticated, service_role;
