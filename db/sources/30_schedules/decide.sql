@@ -89,7 +89,7 @@ begin
     case when g.missed_count > 1 then g.missed_to end,
     case when g.missed_count > 1 then g.missed_count end,
     null::timestamptz, null::timestamptz, null::text[], null::text, decide_due.next_run_at
-  from fleet.missed_ranges(p_schedule.recurrence, v_policies, v_due, v_window_from, v_run[1], p_now) as g;
+  from fleet.missed_range(p_schedule.recurrence, v_policies, v_due, v_window_from, v_run[1], p_now) as g;
 
   return query
   select r.instant, r.trigger, case when r.refusal is null then 'pending' else 'skipped' end, r.refusal,
@@ -194,7 +194,7 @@ comment on function fleet.instants_to_run(jsonb, jsonb, timestamptz, timestamptz
 revoke all on function fleet.instants_to_run(jsonb, jsonb, timestamptz, timestamptz, timestamptz)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.missed_ranges(
+create or replace function fleet.missed_range(
   p_recurrence jsonb,
   p_policies jsonb,
   p_due timestamptz,
@@ -203,42 +203,27 @@ create or replace function fleet.missed_ranges(
   p_now timestamptz
 )
 returns table (missed_from timestamptz, missed_to timestamptz, missed_count bigint, reason text)
-language plpgsql
+language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_end timestamptz := coalesce(p_first_run, p_now + interval '1 microsecond');
-  v_split timestamptz := least(p_window_from, v_end);
-begin
-  return query
-  select w.first_at, fleet.last_occurrence(p_recurrence, w.first_at, w.to_at),
-    fleet.count_due(p_recurrence, w.first_at, w.to_at), w.reason
-  from (
-    select v.reason, v.to_at,
-      -- p_due is due whatever the recurrence says by now; what follows is asked from the recurrence.
-      case
-        when v.from_at = p_due then p_due
-        else fleet.next_due(p_recurrence, v.from_at - interval '1 microsecond')
-      end as first_at
-    from (
-      values
-        (p_due, v_split, case p_policies ->> 'catchup'
-          when 'none' then 'catch-up is off'
-          else 'outside the catch-up window'
-        end),
-        (v_split, v_end, case p_policies ->> 'catchup'
-          when 'all' then 'beyond the catch-up limit'
-          else 'superseded by a later instant'
-        end)
-    ) as v(from_at, to_at, reason)
-    where v.from_at < v.to_at
-  ) as w
-  where w.first_at < w.to_at;
-end;
+  select p_due,
+    -- p_due is due whatever the recurrence says by now; what follows is asked from the recurrence.
+    coalesce(fleet.last_occurrence(p_recurrence, p_due, w.to_at), p_due),
+    greatest(fleet.count_due(p_recurrence, p_due, w.to_at), 1),
+    case
+      when p_policies ->> 'catchup' = 'none' then 'catch-up is off'
+      when p_first_run is null or not exists (
+        select 1 from fleet.due_instants(p_recurrence, greatest(p_due, p_window_from), p_first_run) limit 1
+      ) and p_policies ->> 'catchup' = 'all' then 'outside the catch-up window'
+      when p_policies ->> 'catchup' = 'all' then 'beyond the catch-up limit'
+      else 'superseded by a later instant'
+    end
+  from (select coalesce(p_first_run, p_now + interval '1 microsecond') as to_at) as w
+  where p_due < w.to_at
 $$;
 
-comment on function fleet.missed_ranges(jsonb, jsonb, timestamptz, timestamptz, timestamptz, timestamptz) is
-  'The due instants that do not run, as ranges with their reason: older than the window, and within it but before the first that runs.';
-revoke all on function fleet.missed_ranges(jsonb, jsonb, timestamptz, timestamptz, timestamptz, timestamptz)
+comment on function fleet.missed_range(jsonb, jsonb, timestamptz, timestamptz, timestamptz, timestamptz) is
+  'The due instants that do not run, as one range: from p_due up to the first that runs, or up to now. No row where there are none.';
+revoke all on function fleet.missed_range(jsonb, jsonb, timestamptz, timestamptz, timestamptz, timestamptz)
   from public, anon, authenticated, service_role;

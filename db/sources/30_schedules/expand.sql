@@ -257,10 +257,11 @@ begin
   from (
     select r.id
     from public.schedule_runs as r
+    join public.schedules as s on s.id = r.schedule_id
     where r.expanded_at is null and r.status = 'pending'
     order by r.priority desc, r.id
     limit greatest(v_chunk / v_small, 1)
-    for update skip locked
+    for no key update of r, s skip locked
   ) as r;
   if v_fresh is not null then
     v_made := fleet.expand_runs(v_fresh, p_now, v_small);
@@ -268,18 +269,19 @@ begin
 
   select r.id into v_large
   from public.schedule_runs as r
+  join public.schedules as s on s.id = r.schedule_id
   where r.expanded_at is null and r.status = 'running'
   order by r.priority desc, r.targeted, r.id
   limit 1
-  for update skip locked;
+  for no key update of r, s skip locked;
   if v_large is not null then
     v_made := v_made + fleet.expand_runs(array[v_large], p_now, v_chunk);
   end if;
 
   return jsonb_build_object(
     'commands', v_made,
-    -- Only after some progress: what another session holds, or cannot be expanded, must not keep this one spinning.
-    'more', v_made > 0 and exists (
+    -- Only after some progress: what another session holds must not keep this one spinning.
+    'more', (v_fresh is not null or v_large is not null) and exists (
       select 1 from public.schedule_runs as r
       where r.expanded_at is null and r.status in ('pending', 'running')
     )

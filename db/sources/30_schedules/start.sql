@@ -211,8 +211,9 @@ declare
   v_runs bigint[] := fleet.start_due_runs(p_now, p_schedule_ids);
   v_limit integer := fleet.setting_number('inline_expand_limit')::integer;
 begin
+  v_runs := v_runs[1:v_limit];
   if cardinality(v_runs) > 0 then
-    perform fleet.expand_runs(v_runs, p_now, greatest(v_limit / cardinality(v_runs), 1));
+    perform fleet.expand_runs(v_runs, p_now, v_limit / cardinality(v_runs));
   end if;
 end;
 $$;
