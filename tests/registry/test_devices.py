@@ -56,8 +56,10 @@ def test_a_check_in_never_fails_for_its_facts(fleet: Fleet, facts: object) -> No
 
 
 def test_retiring_takes_secret_topic_and_work_away(fleet: Fleet) -> None:
-    device = fleet.device()
-    secret = fleet.value("select fleet.issue_device_secret(%s)", device)
+    with fleet.acting(fleet.owner_id):
+        code = fleet.value("select create_enrollment_code()")["code"]
+    enrolled = fleet.value("select fleet.worker_enroll_device(%s, 'pc-1', '{}')", code)
+    device, secret = enrolled["device_id"], enrolled["device_secret"]
     former = fleet.auth_id(device)
     pending, running = fleet.send(device, "lock"), fleet.send(device, "lock", p_priority=9)
     later = fleet.send(device, "lock", p_not_before="2100-01-01", p_expires_after="1 day")
