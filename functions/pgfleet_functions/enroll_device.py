@@ -29,6 +29,7 @@ async def enroll_device(request: Request) -> Response:
         "timezone": fields.text("timezone", longest=64),
         "agent_version": fields.text("agent_version", longest=64),
         "attributes": fields.object("attributes"),
+        "enrollment_key": fields.text("enrollment_key", longest=128),
     }
     fields.check(HINT)
     try:

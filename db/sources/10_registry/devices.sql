@@ -72,6 +72,8 @@ declare
 begin
   perform fleet.store_facts(v_device_id, p_facts);
   perform fleet.touch_device(v_device_id, p_now);
+  -- It has its secret safely: its code is good for nothing from now on.
+  update fleet.device_credentials as k set last_used_at = p_now where k.device_id = v_device_id and k.last_used_at is null;
   return (
     select jsonb_build_object(
       'device_id', d.id,

@@ -152,7 +152,26 @@ comment on function fleet.take_enrollment_code(text, timestamptz) is
   'Use a code once. Raises enrollment_code_refused (PT401).';
 revoke all on function fleet.take_enrollment_code(text, timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.issue_device_secret(p_device_id bigint)
+create or replace function fleet.repeated_enrollment(p_key text)
+returns public.devices
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- The answer to an enrolment may get lost on its way. Until its secret was used, the device may ask once more.
+  select d.*
+  from fleet.device_credentials as k
+  join public.devices as d on d.id = k.device_id and d.status = 'active'
+  where k.enrollment_key_hash = fleet.hash_secret(p_key)
+    and k.last_used_at is null
+    and length(p_key) >= 32
+$$;
+
+comment on function fleet.repeated_enrollment(text) is
+  'The device that enrolled with this key of its own and has not used its secret; null where there is none.';
+revoke all on function fleet.repeated_enrollment(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.issue_device_secret(p_device_id bigint, p_key text default null)
 returns text
 language plpgsql
 volatile
@@ -161,16 +180,17 @@ as $$
 declare
   v_secret text := format('pgfd_%s_%s', p_device_id, fleet.random_secret());
 begin
-  insert into fleet.device_credentials (device_id, secret_hash)
-  values (p_device_id, fleet.hash_secret(v_secret))
+  insert into fleet.device_credentials (device_id, secret_hash, enrollment_key_hash)
+  values (p_device_id, fleet.hash_secret(v_secret), fleet.hash_secret(p_key))
   on conflict (device_id) do update
-    set secret_hash = excluded.secret_hash, created_at = now(), last_used_at = null;
+    set secret_hash = excluded.secret_hash, enrollment_key_hash = excluded.enrollment_key_hash,
+        created_at = now(), last_used_at = null;
   return v_secret;
 end;
 $$;
 
-comment on function fleet.issue_device_secret(bigint) is 'Give a device a new secret; the former one is void.';
-revoke all on function fleet.issue_device_secret(bigint) from public, anon, authenticated, service_role;
+comment on function fleet.issue_device_secret(bigint, text) is 'Give a device a new secret; the former one is void.';
+revoke all on function fleet.issue_device_secret(bigint, text) from public, anon, authenticated, service_role;
 
 create or replace function fleet.worker_enroll_device(
   p_code text,
@@ -193,8 +213,14 @@ begin
       using errcode = 'PT422', detail = 'hostname_invalid', hint = 'Send the name of the device as "hostname".';
   end if;
 
-  v_code := fleet.take_enrollment_code(p_code, p_now);
+  v_device := fleet.repeated_enrollment(p_facts ->> 'enrollment_key');
+  if v_device.id is not null then
+    return fleet.device_identity(v_device) || jsonb_build_object(
+      'device_secret', fleet.issue_device_secret(v_device.id, p_facts ->> 'enrollment_key')
+    );
+  end if;
 
+  v_code := fleet.take_enrollment_code(p_code, p_now);
   if v_code.device_id is not null then
     -- A new auth_id shuts out whoever still holds a token of the old one.
     update public.devices as d
@@ -227,12 +253,14 @@ begin
   on conflict do nothing;
 
   return fleet.device_identity(v_device)
-    || jsonb_build_object('device_secret', fleet.issue_device_secret(v_device.id));
+    || jsonb_build_object('device_secret', fleet.issue_device_secret(
+      v_device.id, p_facts ->> 'enrollment_key'
+    ));
 end;
 $$;
 
 comment on function fleet.worker_enroll_device(text, text, jsonb, timestamptz) is
-  'Trade a code for a device and its secret. {device_id, auth_id, hostname, owner_id, topic, device_secret}. Raises '
+  'Trade a code for a device and its secret; again with the same facts.enrollment_key where the answer got lost. {device_id, auth_id, hostname, owner_id, topic, device_secret}. Raises '
   'enrollment_code_refused (PT401), device_enrolled (PT409), hostname_invalid (PT422). Definer: the code is the right to do it.';
 revoke all on function fleet.worker_enroll_device(text, text, jsonb, timestamptz)
   from public, anon, authenticated, service_role;
