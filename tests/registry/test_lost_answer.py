@@ -6,8 +6,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 Connection = psycopg.Connection[Any]
+KEY = "something that the device made up: 32 characters"
 
 
 @pytest.fixture
@@ -22,8 +24,11 @@ def code(db: Connection) -> str:
     return str(made[0])
 
 
-def enroll(db: Connection, code: str, hostname: str) -> dict[str, Any]:
-    row = db.execute("select fleet.worker_enroll_device(%s, %s)", (code, hostname)).fetchone()
+def enroll(db: Connection, code: str, key: str = KEY) -> dict[str, Any]:
+    row = db.execute(
+        "select fleet.worker_enroll_device(%s, 'pc-1', %s)",
+        (code, Jsonb({"enrollment_key": key})),
+    ).fetchone()
     assert row is not None
     found: dict[str, Any] = row[0]
     return found
@@ -32,9 +37,9 @@ def enroll(db: Connection, code: str, hostname: str) -> dict[str, Any]:
 def test_the_same_device_may_trade_its_code_again_before_it_used_its_secret(
     db: Connection, code: str
 ) -> None:
-    lost = enroll(db, code, "pc-1")
+    lost = enroll(db, code)
 
-    again = enroll(db, code, "PC-1")
+    again = enroll(db, code)
 
     assert again["device_id"] == lost["device_id"]
     assert again["auth_id"] == lost["auth_id"]
@@ -44,32 +49,32 @@ def test_the_same_device_may_trade_its_code_again_before_it_used_its_secret(
 
 
 def test_another_device_cannot_trade_a_used_code(db: Connection, code: str) -> None:
-    enroll(db, code, "pc-1")
+    enroll(db, code)
 
     with pytest.raises(psycopg.Error) as caught:
-        enroll(db, code, "pc-2")
+        enroll(db, code, "another key of 32 characters or more")
 
     assert caught.value.sqlstate == "PT401"
 
 
 def test_a_secret_that_was_used_ends_its_code(db: Connection, code: str) -> None:
-    device = enroll(db, code, "pc-1")
+    device = enroll(db, code)
     db.execute("select fleet.worker_device_token(%s)", (device["device_secret"],))
 
     with pytest.raises(psycopg.Error) as caught:
-        enroll(db, code, "pc-1")
+        enroll(db, code)
 
     assert caught.value.sqlstate == "PT401"
 
 
 def test_a_checkin_ends_the_code_of_the_device(db: Connection, code: str, sign_in: Any) -> None:
-    device = enroll(db, code, "pc-1")
+    device = enroll(db, code)
     sign_in(db, device["auth_id"])
     db.execute("select device_checkin()")
     db.execute("reset role")
     db.execute("select set_config('request.jwt.claims', '', true)")
 
     with pytest.raises(psycopg.Error) as caught:
-        enroll(db, code, "pc-1")
+        enroll(db, code)
 
     assert caught.value.sqlstate == "PT401"
