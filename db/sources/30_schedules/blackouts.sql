@@ -33,7 +33,7 @@ begin
   if p_calendar_ids = '{}' then
     return null;
   end if;
-  v_day := (p_instant at time zone p_timezone)::date;
+  v_day := (p_instant at time zone fleet.zone_clock(p_timezone))::date;
   return (
     select coalesce(nullif(b.summary, ''), c.name)
     from public.blackout_calendars as c

@@ -64,7 +64,7 @@ declare
   v_windows jsonb := (
     select jsonb_agg(w) from jsonb_array_elements(p_windows) as w where coalesce(w ->> 'in', 'schedule') = p_place
   );
-  v_local timestamp := p_from at time zone p_timezone;
+  v_local timestamp := p_from at time zone fleet.zone_clock(p_timezone);
 begin
   if v_windows is null
     or exists (select 1 from jsonb_array_elements(v_windows) as w where fleet.is_in_window(w, v_local))

@@ -21,7 +21,8 @@ grant select on table public.device_commands to authenticated;
 grant insert (
   owner_id, device_id, device_hostname, command_type, payload, priority, status, not_before, expires_at, max_attempts, idempotency_key
 ) on table public.device_commands to authenticated;
-grant update (status, result, error_message) on table public.device_commands to authenticated;
+-- executed_at is what simple clients send along; the trigger puts the database's own time there.
+grant update (status, result, error_message, executed_at) on table public.device_commands to authenticated;
 
 drop policy if exists device_commands_select_member_or_device on public.device_commands;
 create policy device_commands_select_member_or_device on public.device_commands

@@ -101,7 +101,12 @@ begin
   end if;
 
   if new.status not in ('pending', 'running') then
-    new.executed_at := coalesce(new.executed_at, clock_timestamp());
+    -- Devices' clocks are wrong; the engine's own times are kept.
+    new.executed_at := case
+      when fleet.claim('role') = 'authenticated' and new.lease_expires_at is not distinct from old.lease_expires_at
+        then clock_timestamp()
+      else coalesce(new.executed_at, clock_timestamp())
+    end;
     new.lease_expires_at := null;
   elsif new.status = 'running' and new.lease_expires_at is not distinct from old.lease_expires_at then
     -- Somebody took it by a plain UPDATE: that is a claim too, and gets a lease like every other.
