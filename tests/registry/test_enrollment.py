@@ -178,20 +178,6 @@ def test_a_prepared_device_is_taken_over_and_an_enrolled_one_is_not(fleet: Fleet
     assert uses == 1, "a refused enrolment used the code up"
 
 
-def test_an_answer_that_got_lost_is_given_again_until_its_secret_is_used(fleet: Fleet) -> None:
-    code = make_code(fleet)
-    first = enroll(fleet, code["code"], "pc-1")
-    with fleet.refused("PT401", "enrollment_code_refused"):
-        enroll(fleet, code["code"], "pc-2")
-    again = enroll(fleet, code["code"], "PC-1")
-    assert again["device_id"] == first["device_id"]
-    with fleet.refused("PT401", "device_secret_unknown"):
-        token(fleet, first["device_secret"])
-    token(fleet, again["device_secret"])
-    with fleet.refused("PT401", "enrollment_code_refused"):
-        enroll(fleet, code["code"], "pc-1")
-
-
 @pytest.mark.parametrize("hostname", ["", "   ", None, "x" * 254])
 def test_a_device_without_a_proper_name_is_refused(fleet: Fleet, hostname: str | None) -> None:
     code = make_code(fleet)
