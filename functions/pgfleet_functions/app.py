@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 
+from pgfleet_functions.calendar_feed import calendar_feed
 from pgfleet_functions.database import make_pool
 from pgfleet_functions.device_token import device_token
 from pgfleet_functions.enroll_device import enroll_device
@@ -17,6 +18,10 @@ from pgfleet_functions.guesses import Guesses
 from pgfleet_functions.health import health
 from pgfleet_functions.http import function_error, http_error, unexpected_error
 from pgfleet_functions.jwt_signing import TokenSigner
+from pgfleet_functions.notify_dispatch import Dispatcher, notify_dispatch
+from pgfleet_functions.pokes import poked_route
+from pgfleet_functions.schedule_api import schedule_api_routes
+from pgfleet_functions.schedule_api_tokens import UserTokens
 from pgfleet_functions.settings import FunctionSettings
 
 # One line a function; poked ones are made by `pokes.poked_route`.
@@ -24,13 +29,17 @@ ROUTES: tuple[BaseRoute, ...] = (
     Route("/enroll-device", enroll_device, methods=["POST"]),
     Route("/device-token", device_token, methods=["POST"]),
     Route("/health", health, methods=["GET"]),
+    poked_route("notify-dispatch", notify_dispatch),
+    Route("/calendar-feed/{token}.ics", calendar_feed, methods=["GET"]),
+    *schedule_api_routes(),
 )
 
 
 def create_app(settings: FunctionSettings, routes: Sequence[BaseRoute] = ROUTES) -> Starlette:
     """Return the app; it is mounted at /functions/v1 or served alone.
 
-    Handlers find `pool`, `signer` and `guesses` in `request.app.state`. Raises `SettingsError`
+    Handlers find `pool`, `signer`, `user_tokens`, `dispatcher` and `guesses` in
+    `request.app.state`. Raises `SettingsError`
     for a signing key that cannot be used.
     """
 
@@ -55,5 +64,7 @@ def create_app(settings: FunctionSettings, routes: Sequence[BaseRoute] = ROUTES)
         },
     )
     app.state.signer = TokenSigner(settings)
+    app.state.user_tokens = UserTokens(settings, app.state.signer.key)
+    app.state.dispatcher = Dispatcher(settings.mail_server)
     app.state.guesses = Guesses()
     return app

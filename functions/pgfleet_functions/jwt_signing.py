@@ -41,6 +41,11 @@ class TokenSigner:
         self._settings = settings
         self._key = _signing_key(settings)
 
+    @property
+    def key(self) -> SigningKey:
+        """Return the key that signs."""
+        return self._key
+
     def sign_device(self, identity: dict[str, Any], now: float | None = None) -> dict[str, Any]:
         """Return the token of a device with its lifetime, as it is answered."""
         issued = int(time.time() if now is None else now)

@@ -1,4 +1,4 @@
-"""What the functions are told: their database login, and the key that signs device tokens."""
+"""What the functions are told: their database login, the keys of tokens, the mail server."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from pgfleet_functions.smtp import MailServer, SmtpUrlError
 
 LONGEST_TTL_SECONDS = 7 * 86_400
 
@@ -25,6 +27,9 @@ class FunctionSettings:
     service_role_key: str | None = field(default=None, repr=False)
     token_ttl_seconds: int = 3600
     issuer: str = "pgfleet"
+    # Where the public keys of the project are, which verify the tokens of people.
+    jwks_url: str | None = None
+    mail_server: MailServer | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings with which no token could be signed."""
@@ -53,6 +58,8 @@ class FunctionSettings:
             service_role_key=env.get("SUPABASE_SERVICE_ROLE_KEY") or None,
             token_ttl_seconds=_seconds(env.get("PGFLEET_TOKEN_TTL_SECONDS") or "3600"),
             issuer=env.get("PGFLEET_JWT_ISSUER") or "pgfleet",
+            jwks_url=env.get("PGFLEET_JWKS_URL") or _jwks_of(env.get("SUPABASE_URL")),
+            mail_server=_mail_server(env.get("PGFLEET_SMTP_URL"), env.get("PGFLEET_SMTP_FROM")),
         )
 
 
@@ -67,6 +74,19 @@ def _key_text(given: str | None) -> str | None:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise SettingsError(f"PGFLEET_JWT_PRIVATE_KEY: cannot read the file: {reason}") from error
+
+
+def _jwks_of(project_url: str | None) -> str | None:
+    return f"{project_url.rstrip('/')}/auth/v1/.well-known/jwks.json" if project_url else None
+
+
+def _mail_server(url: str | None, sender: str | None) -> MailServer | None:
+    if not url:
+        return None
+    try:
+        return MailServer.from_url(url, sender)
+    except SmtpUrlError as error:
+        raise SettingsError(f"PGFLEET_SMTP_URL and PGFLEET_SMTP_FROM: {error}") from error
 
 
 def _seconds(text: str) -> int:

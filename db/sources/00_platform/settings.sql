@@ -32,7 +32,9 @@ as $$
     ('ticker_enabled', 'true',
       'False stops the ticker at its next second, for maintenance.'),
     ('functions_url', 'null',
-      'Address of the HTTP functions, such as https://functions.example.com/functions/v1.')
+      'Address of the HTTP functions, such as https://functions.example.com/functions/v1.'),
+    ('webhook_allow_private', 'false',
+      'Whether webhooks may go to http:// and to private and loopback addresses. Leave it off where others make endpoints.')
 $$;
 
 comment on function fleet.default_settings() is 'Every setting with its default value and what it means.';
