@@ -11,15 +11,13 @@ as $$
   update public.device_commands as c
   set status = 'failed', reason = 'interrupted',
       error_message = 'the device may have been in the middle of it, and its journal is gone'
-  from public.command_types as t
   where c.device_id = p_device_id
     and c.status = 'pending'
     and c.channel = 'agent'
     and c.attempt > 0
     and c.lease_expires_at is not null
     and (c.journal_id is null or c.journal_id is distinct from p_journal)
-    and t.name = c.command_type
-    and not t.rerun_safe
+    and not exists (select 1 from public.command_types as t where t.name = c.command_type and t.rerun_safe)
 $$;
 
 comment on function fleet.interrupt_unsafe(bigint, uuid) is
@@ -82,10 +80,11 @@ begin
     where c.id = k.id
     returning c.*
   )
-  select c.id, c.command_type, c.payload, c.attempt, c.priority::integer, t.rerun_safe, t.timeout_seconds, c.lease_expires_at,
-    v_lease, c.expires_at, c.run_id, c.step::integer, c.created_at
+  -- A type that is gone by now is for the device to refuse; nothing that is leased may stay untold.
+  select c.id, c.command_type, c.payload, c.attempt, c.priority::integer, coalesce(t.rerun_safe, false),
+    coalesce(t.timeout_seconds, 60), c.lease_expires_at, v_lease, c.expires_at, c.run_id, c.step::integer, c.created_at
   from claimed as c
-  join public.command_types as t on t.name = c.command_type
+  left join public.command_types as t on t.name = c.command_type
   order by c.priority desc, c.id;
 end;
 $$;

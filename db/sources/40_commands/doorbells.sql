@@ -50,18 +50,23 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_rate numeric := fleet.setting_number('doorbell_rate');
+  v_last timestamptz;
+  v_elapsed numeric;
   v_allowed integer;
   v_rung integer;
 begin
-  -- The pace holds however often the tick comes: what may be rung follows from the time since the last rings.
-  update fleet.heartbeat as h
-  set last_rang_at = p_now
-  from (select b.last_rang_at from fleet.heartbeat as b) as former
-  where h.last_rang_at is null or p_now >= h.last_rang_at + interval '1 second' / greatest(v_rate, 1)::double precision
-  returning floor(v_rate * least(
-    1, coalesce(extract(epoch from p_now - former.last_rang_at), 1)
-  ))::integer into v_allowed;
-  if coalesce(v_allowed, 0) < 1 then
+  -- One session rings at a time; whoever finds the row taken leaves the bells to the other.
+  select h.last_rang_at into v_last from fleet.heartbeat as h for update skip locked;
+  if not found then
+    return 0;
+  end if;
+
+  -- The pace holds however often the tick comes: what may be rung follows from the time since the last rings, a second's
+  -- worth at most. A clock that was set back starts anew.
+  v_elapsed := coalesce(extract(epoch from p_now - v_last), 1);
+  v_elapsed := case when v_elapsed < -5 then 1 else least(v_elapsed, greatest(1, 1 / nullif(v_rate, 0))) end;
+  v_allowed := floor(v_rate * v_elapsed);
+  if v_allowed < 1 then
     return 0;
   end if;
 
@@ -87,6 +92,9 @@ begin
     order by x.device_id, x.priority desc, x.command_id
   ) as t
   join public.devices as d on d.id = t.device_id and d.status = 'active';
+  if v_rung > 0 then
+    update fleet.heartbeat set last_rang_at = p_now;
+  end if;
   return v_rung;
 end;
 $$;
@@ -103,7 +111,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_now timestamptz := clock_timestamp();
-  v_inline integer := fleet.setting_number('doorbell_inline_limit')::integer;
+  -- What a tick makes is rung by the tick, at its pace: a thousand small runs are a large fan-out too.
+  v_inline integer := case
+    when current_setting('pgfleet.is_ticking', true) = 'yes' then -1
+    else fleet.setting_number('doorbell_inline_limit')::integer
+  end;
 begin
   if (
     select count(*)

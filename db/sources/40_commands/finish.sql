@@ -62,7 +62,8 @@ as $$
 declare
   v_row public.device_commands;
   v_policy jsonb := fleet.retry_policy(p_command.schedule_id);
-  v_failures integer := p_command.failure_count + (p_status = 'failed')::integer;
+  -- Pending means that its lease ran out, which was counted then.
+  v_failures integer := p_command.failure_count + (p_status = 'failed' and p_command.status = 'running')::integer;
   v_retry_at timestamptz := p_now + fleet.retry_delay(v_policy, v_failures);
   v_again boolean := p_status = 'failed'
     and fleet.is_retryable(v_policy, p_reason)
@@ -123,6 +124,10 @@ begin
   -- The answer to a finish may get lost on its way: the same finish again is the same success.
   if v_refusal = 'already_final' and v_command.attempt = p_attempt and v_command.status = p_status then
     return jsonb_build_object('accepted', true, 'status', v_command.status);
+  elsif v_refusal = 'stale_attempt' and v_command.attempt = p_attempt and p_status = 'failed'
+    and v_command.reason = coalesce(p_reason, 'error') and v_command.error_message is not distinct from p_error
+  then
+    return jsonb_build_object('accepted', true, 'status', v_command.status, 'retry_at', v_command.not_before);
   elsif v_refusal is not null then
     return jsonb_build_object('accepted', false, 'reason', v_refusal);
   end if;

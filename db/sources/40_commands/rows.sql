@@ -107,14 +107,12 @@ begin
         then clock_timestamp()
       else coalesce(new.executed_at, clock_timestamp())
     end;
+    if fleet.claim('role') = 'authenticated' and new.reason is not distinct from old.reason then
+      new.reason := case new.status when 'failed' then 'error' when 'completed' then null else new.reason end;
+    end if;
     new.lease_expires_at := null;
   elsif new.status = 'running' and new.lease_expires_at is not distinct from old.lease_expires_at then
-    -- Somebody took it by a plain UPDATE: that is a claim too, and gets a lease like every other.
-    new.attempt := old.attempt + 1;
-    new.claimed_at := clock_timestamp();
-    new.journal_id := null;
-    new.lease_expires_at := clock_timestamp()
-      + make_interval(secs => fleet.setting_number('lease_seconds')::integer);
+    new := fleet.plainly_claimed(old, new);
   end if;
   return new;
 end;
@@ -123,6 +121,43 @@ $$;
 comment on function fleet.tg_change_command_status() is
   'What is final stays final; a plain UPDATE of status is a claim or a finish like any other. Definer: it reads a setting.';
 revoke all on function fleet.tg_change_command_status() from public, anon, authenticated, service_role;
+
+create or replace function fleet.plainly_claimed(p_old public.device_commands, p_new public.device_commands)
+returns public.device_commands
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.device_commands := p_new;
+  v_type public.command_types;
+begin
+  select t.* into v_type from public.command_types as t where t.name = p_old.command_type;
+  if p_old.attempt > 0 and p_old.lease_expires_at is not null and v_type.rerun_safe is not true then
+    -- Somebody may have been in the middle of it: see fleet.interrupt_unsafe.
+    v_row.status := 'failed';
+    v_row.reason := 'interrupted';
+    v_row.error_message := 'the device may have been in the middle of it, and keeps no journal';
+    v_row.executed_at := clock_timestamp();
+    v_row.lease_expires_at := null;
+    return v_row;
+  end if;
+
+  -- Taken by a plain UPDATE: that is a claim too, and gets a lease; a longer one, since such a client does not extend it.
+  v_row.attempt := p_old.attempt + 1;
+  v_row.claimed_at := clock_timestamp();
+  v_row.journal_id := null;
+  v_row.lease_expires_at := clock_timestamp() + make_interval(
+    secs => fleet.setting_number('lease_seconds')::integer + coalesce(v_type.timeout_seconds, 0)
+  );
+  return v_row;
+end;
+$$;
+
+comment on function fleet.plainly_claimed(public.device_commands, public.device_commands) is
+  'The row of a command that a client without claim_commands took by setting its status to running.';
+revoke all on function fleet.plainly_claimed(public.device_commands, public.device_commands)
+  from public, anon, authenticated, service_role;
 
 create or replace function fleet.tg_note_progress()
 returns trigger

@@ -21,6 +21,7 @@ begin
     return jsonb_build_object('skipped', 'a migration is running');
   end if;
 
+  perform set_config('pgfleet.is_ticking', 'yes', true);
   -- Each step by itself: a fault in one of them must not stop the others.
   begin
     v_runs := fleet.start_due_runs(p_now);
@@ -47,13 +48,22 @@ begin
   exception when others then
     v_errors := v_errors || ('ring: ' || sqlerrm);
   end;
+  begin
+    perform fleet.poke_notify(p_now);
+  exception when others then
+    v_errors := v_errors || ('poke: ' || sqlerrm);
+  end;
 
+  perform set_config('pgfleet.is_ticking', 'no', true);
+
+  -- Two ticks at once never wait for each other, not even to say that they are there.
   update fleet.heartbeat as h
   set last_tick_at = p_now,
       tick_count = h.tick_count + 1,
       tick_ms = round((extract(epoch from clock_timestamp() - v_started) * 1000)::numeric, 1),
       last_error = case when v_errors = '{}' then h.last_error else array_to_string(v_errors, '; ') end,
-      last_error_at = case when v_errors = '{}' then h.last_error_at else p_now end;
+      last_error_at = case when v_errors = '{}' then h.last_error_at else p_now end
+  where h.id in (select b.id from fleet.heartbeat as b for update skip locked);
 
   return v_expanded || jsonb_build_object(
     'runs', cardinality(v_runs),
@@ -67,7 +77,7 @@ end;
 $$;
 
 comment on function fleet.tick(timestamptz) is
-  'One step of the scheduler: start what is due, expand a chunk, end leases, settle runs, ring doorbells. {runs, commands, swept, '
+  'One step of the scheduler: start what is due, expand a chunk, end leases, settle runs, ring doorbells, poke functions that have work. {runs, commands, swept, '
   'settled, rung, errors, more}; more says that another tick has work at once. Any number of sessions may tick.';
 revoke all on function fleet.tick(timestamptz) from public, anon, authenticated, service_role;
 
