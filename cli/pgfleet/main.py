@@ -30,6 +30,9 @@ _NOUNS: dict[str, _Entry] = {
     "run": _Entry("pgfleet.run", "admin", "Runs: what became of each due instant."),
     "command": _Entry("pgfleet.command", "admin", "Commands: one action on one device."),
     "owner": _Entry("pgfleet.owner", "admin", "Owners: whose devices and schedules these are."),
+    "webhook": _Entry(
+        "pgfleet.webhook", "admin", "Webhooks and e-mail: be told of runs that fail."
+    ),
     "setting": _Entry("pgfleet.setting", "admin", "Settings of the engine."),
     "db": _Entry("pgfleet.db", "admin", "The schema: migrate, check, bundle."),
     "functions": _Entry("pgfleet.functions", "functions", "The HTTP functions."),
