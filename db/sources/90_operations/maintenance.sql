@@ -101,6 +101,9 @@ begin
   while fleet.prune_batch(v_before) > 0 loop
     commit;
   end loop;
+  while fleet.prune_deliveries(v_before) > 0 loop
+    commit;
+  end loop;
   commit;
   -- Nothing else ever prunes this table. Errors are kept longer than successes.
   if pg_catalog.to_regclass('cron.job_run_details') is not null then
