@@ -52,6 +52,7 @@ declare
   v_rate numeric := fleet.setting_number('doorbell_rate');
   v_last timestamptz;
   v_elapsed numeric;
+  v_most numeric;
   v_allowed integer;
   v_rung integer;
 begin
@@ -63,9 +64,9 @@ begin
 
   -- The pace holds however often the tick comes: what may be rung follows from the time since the last rings, a second's
   -- worth at most. A clock that was set back starts anew.
-  v_elapsed := coalesce(extract(epoch from p_now - v_last), 1);
-  v_elapsed := case when v_elapsed < -5 then 1 else least(v_elapsed, greatest(1, 1 / nullif(v_rate, 0))) end;
-  v_allowed := floor(v_rate * v_elapsed);
+  v_elapsed := extract(epoch from p_now - v_last);
+  v_most := greatest(1, 1 / nullif(v_rate, 0));
+  v_allowed := floor(v_rate * case when v_elapsed >= -5 then least(v_elapsed, v_most) else v_most end);
   if v_allowed < 1 then
     return 0;
   end if;

@@ -26,19 +26,9 @@ begin
       using errcode = 'PT409', detail = 'device_retired', hint = 'Re-key it to bring it back: pgfleet device rekey <hostname>';
   end if;
 
-  select array_agg(replace(q.field, 'action_type', 'command_type')), array_agg(q.problem), array_agg(q.hint)
+  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
   into v_fields, v_problems, v_hints
-  from fleet.payload_problems(new.command_type, new.payload) as q;
-  if new.status <> 'pending' then
-    v_fields := v_fields || 'status'::text;
-    v_problems := v_problems || 'must be pending for a new command'::text;
-    v_hints := v_hints || 'Leave status out.'::text;
-  end if;
-  if new.expires_at <= new.not_before then
-    v_fields := v_fields || 'expires_at'::text;
-    v_problems := v_problems || 'is not after not_before'::text;
-    v_hints := v_hints || 'Leave expires_at out for 24 hours.'::text;
-  end if;
+  from fleet.command_problems(new) as q;
   perform fleet.raise_problems('the command', 'command_invalid', v_fields, v_problems, v_hints);
 
   select t.* into v_type from public.command_types as t where t.name = new.command_type;
@@ -56,6 +46,39 @@ comment on function fleet.tg_prepare_command() is
   'Check an ad-hoc command however it is inserted, and find its device by host name where only that is given. Definer: it checks the '
   'caller, then sees what the checks need to see.';
 revoke all on function fleet.tg_prepare_command() from public, anon, authenticated, service_role;
+
+create or replace function fleet.command_problems(p_command public.device_commands)
+returns table (field text, problem text, hint text)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select replace(q.field, 'action_type', 'command_type'), q.problem, q.hint
+  from fleet.payload_problems(
+    p_command.command_type, case when jsonb_typeof(p_command.payload) = 'object' then p_command.payload else '{}' end
+  ) as q
+  where q.field = 'action_type' or jsonb_typeof(p_command.payload) = 'object'
+  union all
+  select 'payload', 'must be an object', 'Example: {"message": "Hello"}'
+  where jsonb_typeof(p_command.payload) is distinct from 'object'
+  union all
+  select 'status', 'must be pending for a new command', 'Leave status out.'
+  where p_command.status is distinct from 'pending'
+  union all
+  select 'not_before', 'is missing', 'Leave it out for now.'
+  where p_command.not_before is null
+  union all
+  select 'expires_at', 'is not after not_before', 'Leave expires_at out for 24 hours.'
+  where p_command.expires_at <= p_command.not_before
+  union all
+  select * from fleet.whole_number_problem('priority', coalesce(to_jsonb(p_command.priority), 'null'), -100, 100)
+  union all
+  select * from fleet.whole_number_problem('max_attempts', coalesce(to_jsonb(p_command.max_attempts), 'null'), 1, 1000)
+$$;
+
+comment on function fleet.command_problems(public.device_commands) is
+  'Everything that is wrong with a new command; no row where nothing is.';
+revoke all on function fleet.command_problems(public.device_commands) from public, anon, authenticated, service_role;
 
 create or replace function fleet.device_by_hostname(p_hostname text, p_owner_id uuid)
 returns bigint

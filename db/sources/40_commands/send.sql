@@ -50,7 +50,9 @@ begin
     owner_id, device_id, command_type, payload, idempotency_key, priority, not_before, expires_at, max_attempts
   )
   values (
-    v_owner, p_device_id, p_command_type, coalesce(p_payload, '{}'), p_idempotency_key, p_priority,
+    v_owner, p_device_id, p_command_type, coalesce(p_payload, '{}'), p_idempotency_key,
+    -- Far out of bounds is as wrong as out of bounds, and must not overflow the column before that can be said.
+    case when p_priority between -1000 and 1000 then p_priority when p_priority is not null then sign(p_priority) * 1000 end,
     coalesce(p_not_before, p_now),
     coalesce(p_not_before, p_now) + coalesce(p_expires_after, interval '24 hours'),
     coalesce(p_max_attempts, 3)
