@@ -1,215 +1,336 @@
-"""Pausing, resuming, cancelling and running by hand."""
+"""Changing, deleting, duplicating schedules, one and many, and what they have done."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from psycopg.types.json import Jsonb
 
-from tests.factories import Fleet, Row
+from tests.factories import HELLO, Fleet, Row
 
-NOON = datetime(2999, 1, 1, 12, tzinfo=UTC)
+LATER = "2999-01-01T00:00:00Z"
+NOW = datetime(2999, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def made(fleet: Fleet) -> Row:
-    """Give a schedule of one device that is due each minute of a far year."""
-    return fleet.minutely([fleet.device()], NOON)
+def other(fleet: Fleet) -> Fleet:
+    """Give another owner in the same database."""
+    return Fleet(fleet.conn)
 
 
-def manage(fleet: Fleet, verb: str, made: Row, *values: Any) -> Row:
-    places = ", %s" * len(values)
+@pytest.fixture
+def person(fleet: Fleet) -> Iterator[Fleet]:
+    """Give the fleet with its owner signed in."""
     with fleet.acting(fleet.owner_id):
-        return fleet.row(f"select * from {verb}_schedule(%s{places})", made["id"], *values)
+        yield fleet
 
 
-def owe(fleet: Fleet, made: Row, since: timedelta) -> datetime:
-    """Make the schedule one that counts from a while ago, and is due since then."""
-    past = (datetime.now(UTC) - since).replace(microsecond=0)
-    fleet.run(
-        "update schedules set next_run_at = %s,"
-        " recurrence = recurrence || jsonb_build_object('start', %s::text) where id = %s",
-        past,
-        past.isoformat(),
-        made["id"],
+def update(fleet: Fleet, made: Row, **changes: Any) -> Row:
+    answer: Row = fleet.value("select update_schedule(%s, %s)", made["id"], Jsonb(changes))
+    return answer
+
+
+def daily(fleet: Fleet, **spec: Any) -> Row:
+    return fleet.create(
+        **{
+            "recurrence_type": "daily",
+            "recurrence_config": {"time": "06:30"},
+            "start_time": LATER,
+            "timezone": "Europe/Berlin",
+            "device_ids": [fleet.device()],
+            **spec,
+        }
     )
-    return past
 
 
-def test_a_paused_schedule_rests(fleet: Fleet, made: Row) -> None:
-    paused = manage(fleet, "pause", made, "holidays")
-    assert (paused["status"], paused["status_reason"]) == ("paused", "holidays")
-    assert manage(fleet, "pause", made, "again")["status_reason"] == "holidays"
-    fleet.tick(NOON + timedelta(minutes=5))
-    assert fleet.runs(made["id"]) == []
-
-
-def test_resuming_tells_the_pause_in_one_row(fleet: Fleet, made: Row) -> None:
-    manage(fleet, "pause", made, None)
-    past = owe(fleet, made, timedelta(days=30))
-    resumed = manage(fleet, "resume", made)
-
-    assert (resumed["status"], resumed["status_reason"]) == ("active", None)
-    assert datetime.now(UTC) < resumed["next_run_at"] <= datetime.now(UTC) + timedelta(minutes=1)
-    (run,) = fleet.runs(made["id"])
-    assert (run["status"], run["reason"]) == ("skipped", "paused")
-    assert (run["missed_from"], run["scheduled_for"]) == (past, past)
-    assert run["missed_count"] == 30 * 24 * 60 + 1
-    assert run["missed_to"] == past + timedelta(minutes=run["missed_count"] - 1)
-    assert fleet.commands(made["id"]) == []
-
-
-def test_a_pause_without_a_due_instant_leaves_no_trace(fleet: Fleet, made: Row) -> None:
-    manage(fleet, "pause", made, None)
-    resumed = manage(fleet, "resume", made)
-    assert resumed["next_run_at"] == NOON
-    assert fleet.runs(made["id"]) == []
-
-
-def test_a_single_run_that_a_pause_swallowed_is_accounted_for(fleet: Fleet) -> None:
-    made = fleet.create(device_ids=[fleet.device()], start_time=NOON.isoformat())
-    manage(fleet, "pause", made, None)
-    owe(fleet, made, timedelta(hours=2))
-    resumed = manage(fleet, "resume", made)
-    assert (resumed["status"], resumed["next_run_at"]) == ("completed", None)
-    (run,) = fleet.runs(made["id"])
-    assert (run["reason"], run["missed_count"]) == ("paused", 1)
-
-
-@pytest.mark.parametrize("change", ["start_time = '2999-02-01'", "timezone = 'Asia/Kolkata'"])
-def test_a_pause_is_told_even_when_the_times_change_meanwhile(
-    fleet: Fleet, made: Row, change: str
-) -> None:
-    manage(fleet, "pause", made, None)
-    past = owe(fleet, made, timedelta(days=2))
-    fleet.run(f"update schedules set {change} where id = %s", made["id"])
-    manage(fleet, "resume", made)
-    (run,) = fleet.runs(made["id"])
-    assert (run["scheduled_for"], run["reason"]) == (past, "paused")
-    assert run["missed_count"] == 2 * 24 * 60 + 1
-
-
-def test_cancelling_ends_what_no_device_has_begun(fleet: Fleet) -> None:
-    begun, waiting = fleet.devices(2)
-    made = fleet.create(device_ids=[begun, waiting])
-    (claimed,) = fleet.claim(begun)
-    cancelled = manage(fleet, "cancel", made, "no longer wanted")
-
-    assert (cancelled["status"], cancelled["next_run_at"]) == ("cancelled", None)
-    states = {row["device_id"]: (row["status"], row["reason"]) for row in fleet.commands(made["id"])}
-    assert states == {begun: ("running", None), waiting: ("cancelled", "no longer wanted")}
-    assert fleet.finish(begun, claimed)["accepted"] is True
-    fleet.tick()
-    (run,) = fleet.runs(made["id"])
-    assert (run["status"], run["completed"], run["failed"]) == ("failed", 1, 1)
-    assert run["reason"] == "1 of 2 commands did not complete"
-
-
-def test_cancelling_stops_a_run_on_its_way(fleet: Fleet) -> None:
-    fleet.run("select fleet.set_setting('inline_expand_limit', '2')")
-    made = fleet.create(device_ids=fleet.devices(5))
-    assert len(fleet.commands(made["id"])) == 2
-    manage(fleet, "cancel", made, None)
-    fleet.tick_until_idle()
-    (run,) = fleet.runs(made["id"])
-    assert (run["status"], run["targeted"], run["failed"]) == ("cancelled", 2, 2)
-    assert len(fleet.commands(made["id"])) == 2
-
-
-def test_cancelling_accounts_for_what_was_due(fleet: Fleet, made: Row) -> None:
-    manage(fleet, "pause", made, None)
-    owe(fleet, made, timedelta(hours=1))
-    manage(fleet, "cancel", made, None)
-    (run,) = fleet.runs(made["id"])
-    assert (run["status"], run["missed_count"]) == ("skipped", 61)
-
-
-@pytest.mark.parametrize("verb", ["pause", "resume"])
-def test_what_is_over_is_neither_paused_nor_resumed(fleet: Fleet, made: Row, verb: str) -> None:
-    completed = fleet.create(device_ids=[fleet.device()])
-    assert completed["status"] == "completed"
-    with fleet.refused("PT409", "schedule_completed"):
-        manage(fleet, verb, completed)
-    manage(fleet, "cancel", made)
-    with fleet.refused("PT409", "schedule_cancelled"):
-        manage(fleet, verb, made)
-    with fleet.refused("PT409", "schedule_cancelled"):
-        manage(fleet, "run", made)
-    assert manage(fleet, "cancel", made)["status"] == "cancelled"
-
-
-def test_an_active_schedule_is_resumed_without_effect(fleet: Fleet, made: Row) -> None:
-    assert manage(fleet, "resume", made)["next_run_at"] == NOON
-
-
-def test_a_cancelled_schedule_stays_so_by_update(fleet: Fleet, made: Row) -> None:
-    manage(fleet, "cancel", made)
-    with fleet.refused("PT409", "schedule_cancelled"):
-        fleet.run("update schedules set status = 'active' where id = %s", made["id"])
-    row = fleet.row(
-        "update schedules set start_time = '2999-02-01' where id = %s returning *", made["id"]
-    )
-    assert (row["status"], row["next_run_at"]) == ("cancelled", None)
-
-
-def test_status_may_be_set_by_update_too(fleet: Fleet, made: Row) -> None:
+def test_an_update_changes_what_it_names_and_nothing_else(fleet: Fleet) -> None:
+    made = daily(fleet, name="before", description="kept", priority=3)
     with fleet.acting(fleet.owner_id):
-        fleet.run("update schedules set status = 'paused' where id = %s", made["id"])
-        past = fleet.row("update schedules set status = 'active' where id = %s returning *", made["id"])
-    assert past["next_run_at"] == NOON
+        answer = update(fleet, made, task_name="after", policies={"overlap": "allow"})
+
+    assert (answer["name"], answer["policies"]) == ("after", {"overlap": "allow"})
+    same = ("description", "priority", "recurrence_config", "next_run_at", "payload", "device_ids")
+    assert [answer[key] for key in same] == [made[key] for key in same]
+    assert answer["warnings"] == []
 
 
-def test_running_by_hand_makes_commands_at_once(fleet: Fleet, made: Row) -> None:
-    run = manage(fleet, "run", made)
-    assert (run["trigger"], run["status"], run["targeted"]) == ("manual", "running", 1)
-    row = fleet.schedule(made["id"])
-    assert (row["execution_count"], row["next_run_at"]) == (1, NOON)
-    assert row["last_executed_at"] is not None
+def test_new_times_move_the_next_run_and_history_stays(fleet: Fleet) -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    made = fleet.minutely([fleet.device()], start)
+    fleet.value("select id from run_schedule(%s)", made["id"])
+    before = len(fleet.runs(made["id"]))
+    answer = update(
+        fleet, made, recurrence_type="daily", recurrence_config={"time": "06:30"}, start_time=LATER
+    )
+
+    assert datetime.fromisoformat(answer["next_run_at"]) == datetime(2999, 1, 1, 6, 30, tzinfo=UTC)
+    assert len(fleet.runs(made["id"])) == before
 
 
-def test_the_same_key_gives_the_same_run(fleet: Fleet, made: Row) -> None:
-    first = manage(fleet, "run", made, "key-1")
-    again = manage(fleet, "run", made, "key-1")
-    other = manage(fleet, "run", made, "key-2")
-    assert first["id"] == again["id"] != other["id"]
-    assert fleet.schedule(made["id"])["execution_count"] == 2
-    assert len(fleet.runs(made["id"])) == 2
+def test_times_of_an_update_are_local_to_the_zone_it_brings(fleet: Fleet) -> None:
+    made = daily(fleet, timezone="UTC")
+    answer = update(fleet, made, timezone="Asia/Tokyo", start_time="2999-01-02T00:00:00")
+
+    assert datetime.fromisoformat(answer["start_time"]) == datetime(2999, 1, 1, 15, tzinfo=UTC)
 
 
-def test_running_twice_without_a_key_runs_twice_and_overlap_is_judged(
-    fleet: Fleet, made: Row
-) -> None:
-    first, second = manage(fleet, "run", made), manage(fleet, "run", made)
-    assert first["status"] == "running"
-    assert (second["status"], second["reason"], second["skipped"]) == ("skipped", "overlap", 1)
+def test_settings_of_the_old_kind_of_recurrence_are_dropped(fleet: Fleet) -> None:
+    made = daily(fleet)
+    answer = update(fleet, made, recurrence_type="once", start_time=LATER)
+
+    assert answer["recurrence_config"] == {}
+    assert answer["next_run_at"] is not None
 
 
-def test_a_run_by_hand_does_not_take_a_due_instant(fleet: Fleet, made: Row) -> None:
-    fleet.run("select fleet.run_schedule(%s, null, %s)", made["id"], NOON)
-    fleet.tick(NOON)
-    runs = {run["trigger"]: run for run in fleet.runs(made["id"])}
-    assert set(runs) == {"manual", "schedule"}
-    assert runs["schedule"]["scheduled_for"] == NOON
+def test_null_empties_what_may_be_empty_and_says_nothing_elsewhere(fleet: Fleet) -> None:
+    made = daily(fleet, end_time="2999-02-01T00:00:00Z", selector={}, priority=7)
+    answer = update(
+        fleet, made, end_time=None, selector=None, priority=None, name=None, recurrence_config=None
+    )
+
+    assert (answer["end_time"], answer["selector"]) == (None, None)
+    assert (answer["priority"], answer["name"]) == (7, made["name"])
+    assert answer["recurrence_config"] == made["recurrence_config"]
 
 
-def test_a_completed_schedule_may_be_run_again_by_hand(fleet: Fleet) -> None:
+def test_targets_are_changed_by_each_of_their_names(fleet: Fleet) -> None:
+    first, second = fleet.devices(2)
+    made = daily(fleet, device_ids=[first])
+    assert update(fleet, made, device_id=second)["device_ids"] == [second]
+    assert update(fleet, made, device_ids=[first])["device_id"] == first
+    group = fleet.insert("device_groups", owner_id=fleet.owner_id, name="g")["id"]
+    answer = update(fleet, made, group_ids=[group])
+    assert (answer["device_ids"], answer["device_id"]) == ([first], None)
+
+
+def test_a_chain_is_made_and_ended_by_an_update(fleet: Fleet) -> None:
+    first, second = daily(fleet, name="first"), daily(fleet, name="second")
+    answer = update(fleet, second, after={"schedule_id": first["id"], "on": "either"})
+    assert (answer["after_schedule_id"], answer["next_run_at"]) == (first["id"], None)
+    with fleet.refused("PT422", "schedule_invalid", "for ever"):
+        update(fleet, first, after={"schedule_id": second["id"]})
+    answer = update(fleet, second, after=None)
+    assert answer["after_schedule_id"] is None
+    assert answer["next_run_at"] is not None
+
+
+def test_every_wrong_field_of_an_update_is_in_one_error(fleet: Fleet) -> None:
+    made = daily(fleet)
+    foreign = Fleet(fleet.conn).device()
+    with fleet.refused(
+        "PT422", "schedule_invalid", "nmae", "timezone", "priority", "device_ids", "owner_id", "end_time"
+    ) as refusal:
+        update(
+            fleet,
+            made,
+            nmae="x",
+            timezone="Nonsense5",
+            priority=1000,
+            device_ids=[foreign],
+            owner_id=str(uuid4()),
+            end_time="soon",
+        )
+    assert "cannot be changed" in refusal.message
+    assert fleet.schedule(made["id"])["timezone"] == "Europe/Berlin"
+
+
+def test_changes_must_be_an_object(fleet: Fleet) -> None:
+    made = daily(fleet)
+    with fleet.refused("PT422", "schedule_invalid"):
+        fleet.value("select update_schedule(%s, '[1]')", made["id"])
+
+
+def test_what_is_cancelled_is_duplicated_not_changed(fleet: Fleet) -> None:
+    made = daily(fleet)
+    fleet.run("select cancel_schedule(%s)", made["id"])
+    with fleet.refused("PT409", "schedule_cancelled") as refusal:
+        update(fleet, made, name="again")
+    assert "duplicate" in refusal.hint
+    copy = fleet.value("select duplicate_schedule(%s)", made["id"])
+    assert copy["status"] == "paused"
+
+
+def test_a_completed_schedule_lives_again_with_new_times(fleet: Fleet) -> None:
+    made = fleet.create(device_ids=[fleet.device()])
+    assert fleet.schedule(made["id"])["status"] == "completed"
+    answer = update(fleet, made, start_time=LATER)
+    assert (answer["status"], answer["status_reason"]) == ("active", None)
+
+
+def test_delete_takes_runs_and_waiting_commands_along(fleet: Fleet) -> None:
+    made = fleet.create(device_ids=[fleet.device()])
+    assert len(fleet.commands(made["id"])) == 1
+    with fleet.acting(fleet.owner_id):
+        gone = fleet.row("select * from delete_schedule(%s)", made["id"])
+    assert gone["id"] == made["id"]
+    assert fleet.runs(made["id"]) == fleet.commands(made["id"]) == []
+
+
+def test_a_copy_is_paused_named_after_its_model_and_runs_nothing(fleet: Fleet) -> None:
+    made = fleet.create(name="now", device_ids=[fleet.device()])
+    first = fleet.value("select duplicate_schedule(%s)", made["id"])
+    second = fleet.value("select duplicate_schedule(%s)", made["id"])
+
+    assert (first["name"], second["name"]) == ("now (copy)", "now (copy 2)")
+    assert first["status"] == "paused"
+    assert first["device_ids"] == made["device_ids"]
+    assert fleet.runs(first["id"]) == []
+
+
+def test_a_copy_takes_changes_and_may_start_at_once(fleet: Fleet) -> None:
+    made = daily(fleet)
     device = fleet.device()
-    made = fleet.create(device_ids=[device])
-    fleet.finish(device, fleet.claim(device)[0])
-    assert manage(fleet, "run", made)["targeted"] == 1
+    copy = fleet.value(
+        "select duplicate_schedule(%s, %s)",
+        made["id"],
+        Jsonb({"name": "other", "status": "active", "device_ids": [device]}),
+    )
+    assert (copy["name"], copy["status"], copy["device_ids"]) == ("other", "active", [device])
+    assert copy["next_run_at"] is not None
+    with fleet.refused("PT422", "schedule_invalid", "status"):
+        fleet.value("select duplicate_schedule(%s, '{\"status\": \"done\"}')", made["id"])
 
 
-def test_strangers_and_viewers_manage_nothing(fleet: Fleet, made: Row) -> None:
+@pytest.mark.parametrize(
+    "call",
+    [
+        "select update_schedule(%s, '{}')",
+        "select delete_schedule(%s)",
+        "select duplicate_schedule(%s)",
+        "select * from schedule_history(%s)",
+    ],
+)
+def test_schedules_of_others_are_not_found(fleet: Fleet, other: Fleet, call: str) -> None:
+    made = daily(fleet)
+    for missing in (made["id"], 10**12):
+        with (
+            fleet.refused("PT404", "schedule_not_found"),
+            fleet.acting(other.owner_id),
+        ):
+            fleet.rows(call, missing)
+
+
+def test_who_may_only_look_changes_nothing(fleet: Fleet) -> None:
+    made = daily(fleet)
     viewer = uuid4()
-    fleet.insert("owner_members", owner_id=fleet.owner_id, user_id=viewer, permissions=["view"])
-    for verb in ("pause", "resume", "cancel", "run"):
-        call = f"select {verb}_schedule(%s)"
-        with fleet.refused("PT404", "schedule_not_found"), fleet.acting(uuid4()):
-            fleet.run(call, made["id"])
-        with fleet.refused("PT404", "schedule_not_found"):
-            fleet.run(call, 10**12)
+    fleet.run(
+        "insert into owner_members (owner_id, user_id, permissions) values (%s, %s, '{view}')",
+        fleet.owner_id,
+        viewer,
+    )
+    for call in (
+        "select update_schedule(%s, '{}')",
+        "select delete_schedule(%s)",
+        "select duplicate_schedule(%s)",
+    ):
         with fleet.refused("PT403", "permission_missing"), fleet.acting(viewer):
-            fleet.run(call, made["id"])
-    assert fleet.schedule(made["id"])["status"] == "active"
+            fleet.rows(call, made["id"])
+    with fleet.acting(viewer):
+        assert fleet.rows("select * from schedule_history(%s)", made["id"]) == []
+
+
+def test_history_tells_each_run_in_local_time_page_by_page(fleet: Fleet) -> None:
+    start = datetime(2999, 1, 1, 6, 0, tzinfo=UTC)
+    made = fleet.minutely([fleet.device()], start, timezone="Europe/Berlin")
+    for minute in range(3):
+        fleet.tick(start + timedelta(minutes=minute))
+    with fleet.acting(fleet.owner_id):
+        page = fleet.rows("select * from schedule_history(%s, 2)", made["id"])
+        rest = fleet.rows(
+            "select * from schedule_history(%s, 50, %s)", made["id"], page[-1]["scheduled_for"]
+        )
+    assert [row["scheduled_for"] for row in [*page, *rest]] == [
+        start + timedelta(minutes=minute) for minute in (2, 1, 0)
+    ]
+    assert page[0]["local_time"] == datetime(2999, 1, 1, 7, 2)
+
+
+def test_history_tells_a_range_of_missed_instants_as_one_row(fleet: Fleet) -> None:
+    made = fleet.minutely([fleet.device()], NOW, policies={"catchup": "none"})
+    fleet.tick(NOW + timedelta(hours=3))
+    rows = fleet.rows("select * from schedule_history(%s)", made["id"])
+    (missed,) = [row for row in rows if row["missed_count"]]
+    assert (missed["status"], missed["reason"]) == ("skipped", "catch-up is off")
+    assert missed["missed_count"] > 100
+
+
+def test_stats_count_only_ones_own(fleet: Fleet, other: Fleet) -> None:
+    daily(fleet)
+    ran = fleet.create(name="ran", device_ids=[fleet.device()])
+    paused = daily(fleet)
+    fleet.run("select pause_schedule(%s)", paused["id"])
+    daily(other)
+    (command,) = fleet.commands(ran["id"])
+    device = command["device_id"]
+    (claimed,) = fleet.claim(device)
+    fleet.finish(device, claimed)
+    fleet.tick()
+
+    with fleet.acting(fleet.owner_id):
+        stats = fleet.value("select schedule_stats()")
+    assert stats["total"] == 3
+    assert stats["by_status"] == {"active": 1, "paused": 1, "completed": 1, "cancelled": 0}
+    assert stats["by_type"] == {"broadcast_message": 3}
+    assert stats["by_recurrence"] == {"daily": 2, "once": 1}
+    assert stats["executions"]["by_status"]["completed"] == 1
+    assert stats["executions"]["success_rate"] == 100
+    assert stats["executions"]["last_24_hours"]["total"] == 1
+    assert [row["name"] for row in stats["next_due"]] == ["a schedule"]
+    assert [row["name"] for row in stats["slowest"]] == ["ran"]
+    assert sum(row["runs"] for row in stats["busiest_hours"]) == 1
+
+    with fleet.refused("PT403", "not_a_person"), fleet.as_device(device):
+        fleet.value("select schedule_stats()")
+
+
+def test_stats_of_nothing_are_zeros(person: Fleet) -> None:
+    stats = person.value("select schedule_stats()")
+    assert stats["total"] == stats["executions"]["total"] == 0
+    assert stats["executions"]["success_rate"] is None
+    assert stats["next_due"] == stats["failing"] == []
+
+
+def test_tasks_and_executions_are_shown_in_the_words_of_the_guide(
+    fleet: Fleet, other: Fleet
+) -> None:
+    device = fleet.device()
+    cron = fleet.create(
+        task_type="command",
+        action_type=None,
+        payload=None,
+        command_payload={"command": "systeminfo"},
+        recurrence_type="custom",
+        recurrence_config={"cron_expression": "0 6 * * *"},
+        start_time=LATER,
+        device_ids=[device],
+    )
+    past = fleet.create(start_time="2025-10-26T15:00:00", device_ids=[device])
+    paused = daily(fleet)
+    fleet.run("select pause_schedule(%s, 'holidays')", paused["id"])
+    ran = fleet.create(device_ids=[device], payload=HELLO)
+    daily(other)
+
+    with fleet.acting(fleet.owner_id):
+        tasks = {row["id"]: row for row in fleet.rows("select * from scheduled_tasks")}
+        executions = fleet.rows("select * from scheduled_task_executions order by id")
+    assert set(tasks) == {cron["id"], past["id"], paused["id"], ran["id"]}
+    assert (tasks[cron["id"]]["task_type"], tasks[cron["id"]]["recurrence_type"]) == (
+        "command",
+        "custom",
+    )
+    assert tasks[cron["id"]]["device_ids"] == [device]
+    states = {made["id"]: tasks[made["id"]]["status"] for made in (cron, past, paused, ran)}
+    assert list(states.values()) == ["pending", "completed", "paused", "running"]
+    assert tasks[paused["id"]]["error_message"] == "holidays"
+    assert tasks[past["id"]]["error_message"] == "outside the catch-up window"
+    by_task = {row["task_id"]: row for row in executions}
+    assert by_task[past["id"]]["status"] == "skipped"
+    assert by_task[ran["id"]]["status"] == "running"
+    assert {row["deployment_id"] for row in executions} == {None}
+
+    with fleet.as_device(device):
+        assert fleet.rows("select * from scheduled_tasks") == []

@@ -20,7 +20,14 @@ as $$
     ('run_command', 'agent', 'Run a command line; only on agents that were started with --allow-run-command.',
       '{"command": {"type": "string", "required": true, "example": "systeminfo"},
         "shell": {"type": "string", "choices": ["cmd", "powershell", "pwsh", "sh", "bash", "zsh"]},
-        "timeout": {"type": "number", "example": 60}}'::jsonb, 600, false, false)
+        "timeout": {"type": "number", "example": 60}}'::jsonb, 600, false, false),
+    ('deploy_software', 'agent', 'Install software packages.',
+      '{"software_ids": {"type": "array", "required": true, "example": [5, 8]},
+        "deployment_name": {"type": "string"}}'::jsonb, 3600, false, false),
+    ('deploy_files', 'agent', 'Copy files to a folder of the device.',
+      '{"file_ids": {"type": "array", "required": true, "example": [10, 11]},
+        "target_path": {"type": "string", "required": true, "example": "C:\\Config"},
+        "create_path_if_not_exists": {"type": "boolean"}}'::jsonb, 600, false, false)
 $$;
 
 comment on function fleet.built_in_command_types() is 'The command types that come with pgfleet.';

@@ -1,0 +1,259 @@
+-- Applying the schedules of a document, each after the one that it follows, and the document as a whole.
+
+create or replace function fleet.apply_schedule(p_owner_id uuid, p_schedule jsonb)
+returns jsonb
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_old public.schedules := fleet.schedule_by_name(p_owner_id, p_schedule ->> 'name');
+  v_base public.schedules;
+  v_row public.schedules;
+  v_item jsonb;
+  v_status text := p_schedule ->> 'status';
+begin
+  if v_status not in ('active', 'paused') then
+    raise exception 'status: "%" is not one of active, paused', v_status
+      using errcode = 'PT422', detail = 'schedule_invalid', hint = 'Leave it out where the document is not to say.';
+  end if;
+
+  -- What the document does not say is as by default; only when it began, and whether it is paused, stays as it is.
+  v_base.owner_id := p_owner_id;
+  v_base.id := v_old.id;
+  v_base.start_time := v_old.start_time;
+  v_row := fleet.schedule_with_changes(v_base, fleet.with_ids(p_owner_id, p_schedule - 'status'));
+  v_row.status := coalesce(
+    v_status, case v_old.status when 'paused' then 'paused' else 'active' end
+  );
+  v_item := fleet.plan_item(
+    'schedule', p_schedule ->> 'name',
+    case when v_old.id is not null then fleet.schedule_document(v_old) end,
+    fleet.schedule_document(fleet.completed_schedule(v_row))
+  );
+  if v_item ->> 'do' = 'create' then
+    perform fleet.store_schedule(v_row);
+  elsif v_item ->> 'do' = 'change' then
+    -- The twin columns follow from payload and targets, which the document has in full.
+    v_row.profile_id := v_old.profile_id;
+    v_row.device_id := v_old.device_id;
+    perform fleet.store_schedule(v_row);
+    update public.schedules as s
+    set status = v_row.status, status_reason = null
+    where s.id = v_old.id and s.status in ('active', 'paused') and s.status <> v_row.status;
+  end if;
+  return v_item;
+end;
+$$;
+
+comment on function fleet.apply_schedule(uuid, jsonb) is 'Bring one schedule to what a document says. Answers what that took.';
+revoke all on function fleet.apply_schedule(uuid, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.in_order_of_chains(p_schedules jsonb)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  v_left jsonb := coalesce(p_schedules, '[]');
+  v_ready jsonb;
+  v_ordered jsonb := '[]';
+begin
+  while v_left <> '[]' loop
+    -- Ready is what follows nothing that is still left.
+    select coalesce(jsonb_agg(e.item) filter (where not b.is_waiting), '[]'),
+      coalesce(jsonb_agg(e.item) filter (where b.is_waiting), '[]')
+    into v_ready, v_left
+    from jsonb_array_elements(v_left) as e(item)
+    cross join lateral (
+      select exists (
+        select 1 from jsonb_array_elements(v_left) as o(item)
+        where lower(o.item ->> 'name') = lower(e.item #>> '{after,schedule}')
+      ) as is_waiting
+    ) as b;
+    if v_ready = '[]' then
+      raise exception 'these schedules follow each other in a circle: %', (
+        select string_agg(e.item ->> 'name', ', ') from jsonb_array_elements(v_left) as e(item)
+      )
+        using errcode = 'PT422', detail = 'document_invalid', hint = 'Let the first of them have times of its own.';
+    end if;
+    v_ordered := v_ordered || v_ready;
+  end loop;
+  return v_ordered;
+end;
+$$;
+
+comment on function fleet.in_order_of_chains(jsonb) is
+  'The schedules of a document, each behind the one that it follows. Raises document_invalid (PT422) for a circle.';
+revoke all on function fleet.in_order_of_chains(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.apply_item(p_owner_id uuid, p_section text, p_item jsonb)
+returns jsonb
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_hint text;
+begin
+  return case p_section
+    when 'groups' then fleet.apply_group(p_owner_id, p_item)
+    when 'blackout_calendars' then fleet.apply_calendar(p_owner_id, p_item)
+    when 'templates' then fleet.apply_template(p_owner_id, p_item)
+    else fleet.apply_schedule(p_owner_id, p_item)
+  end;
+exception
+  when sqlstate 'PT403' or sqlstate 'PT404' or sqlstate 'PT409' or sqlstate 'PT422' then
+    -- Kept for the one error that names all that is wrong with the document.
+    get stacked diagnostics v_hint = pg_exception_hint;
+    return jsonb_build_object(
+      'do', 'refuse',
+      'field', format('%s "%s"', case p_section when 'blackout_calendars' then 'calendar' else rtrim(p_section, 's') end, p_item ->> 'name'),
+      'problem', regexp_replace(sqlerrm, '^the (schedule|template|calendar) is not valid: ', ''),
+      'hint', v_hint
+    );
+end;
+$$;
+
+comment on function fleet.apply_item(uuid, text, jsonb) is 'Apply one thing of a document; what is wrong with it is an answer, not an error.';
+revoke all on function fleet.apply_item(uuid, text, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.apply_sections(p_owner_id uuid, p_document jsonb)
+returns jsonb
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_done jsonb := '[]';
+  v_section text;
+  v_item jsonb;
+  v_fields text[];
+  v_problems text[];
+  v_hints text[];
+begin
+  foreach v_section in array '{groups,blackout_calendars,templates,schedules}'::text[] loop
+    for v_item in
+      select e.item
+      from jsonb_array_elements(
+        case v_section
+          when 'schedules' then fleet.in_order_of_chains(p_document -> 'schedules')
+          else coalesce(p_document -> v_section, '[]')
+        end
+      ) as e(item)
+    loop
+      v_done := v_done || fleet.apply_item(p_owner_id, v_section, v_item);
+    end loop;
+  end loop;
+
+  select array_agg(e.item ->> 'field'), array_agg(e.item ->> 'problem'), array_agg(e.item ->> 'hint')
+  into v_fields, v_problems, v_hints
+  from jsonb_array_elements(v_done) as e(item)
+  where e.item ->> 'do' = 'refuse';
+  perform fleet.raise_problems('the document', 'document_invalid', v_fields, v_problems, v_hints);
+  return v_done;
+end;
+$$;
+
+comment on function fleet.apply_sections(uuid, jsonb) is
+  'Apply everything that a document names. Raises document_invalid with every problem of every part.';
+revoke all on function fleet.apply_sections(uuid, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.cancel_unnamed(p_owner_id uuid, p_document jsonb)
+returns jsonb
+language sql
+volatile
+set search_path = ''
+as $$
+  with gone as (
+    update public.schedules as s
+    set status = 'cancelled', status_reason = 'no longer in the applied document'
+    where s.owner_id = p_owner_id
+      and s.status in ('active', 'paused')
+      and lower(s.name) not in (
+        select lower(e.item ->> 'name') from jsonb_array_elements(coalesce(p_document -> 'schedules', '[]')) as e(item)
+      )
+    returning s.name
+  )
+  select coalesce(jsonb_agg(jsonb_build_object('kind', 'schedule', 'name', g.name) order by lower(g.name)), '[]')
+  from gone as g
+$$;
+
+comment on function fleet.cancel_unnamed(uuid, jsonb) is 'Cancel the schedules that a document does not name; their history stays.';
+revoke all on function fleet.cancel_unnamed(uuid, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.apply_document(p_document jsonb, p_dry_run boolean, p_prune boolean, p_owner_id uuid)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_owner uuid := fleet.owner_or_own(p_owner_id);
+  v_fields text[];
+  v_problems text[];
+  v_hints text[];
+  v_done jsonb;
+  v_removed jsonb := '[]';
+begin
+  perform fleet.require_permission(v_owner, 'manage', format('owner %s', v_owner));
+  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
+  into v_fields, v_problems, v_hints
+  from fleet.document_problems(p_document) as q;
+  perform fleet.raise_problems('the document', 'document_invalid', v_fields, v_problems, v_hints);
+  -- Two that apply at once take turns; the second finds what the first has made.
+  perform pg_advisory_xact_lock(hashtextextended('pgfleet.apply_document ' || v_owner, 0));
+
+  begin
+    v_done := fleet.apply_sections(v_owner, p_document);
+    if p_prune then
+      v_removed := fleet.cancel_unnamed(v_owner, p_document);
+    end if;
+    if p_dry_run then
+      -- The plan is what was really done, and then taken back.
+      raise sqlstate 'PF001';
+    end if;
+  exception
+    when sqlstate 'PF001' then
+      null;
+  end;
+
+  return (
+    select jsonb_build_object(
+      'dry_run', coalesce(p_dry_run, false),
+      'create', coalesce(jsonb_agg(e.item - '{do}'::text[]) filter (where e.item ->> 'do' = 'create'), '[]'),
+      'change', coalesce(jsonb_agg(e.item - '{do}'::text[]) filter (where e.item ->> 'do' = 'change'), '[]'),
+      'remove', v_removed,
+      'unchanged', count(*) filter (where e.item ->> 'do' = 'nothing')
+    )
+    from jsonb_array_elements(v_done) as e(item)
+  );
+end;
+$$;
+
+comment on function fleet.apply_document(jsonb, boolean, boolean, uuid) is 'See public.apply_document. Definer: it checks the caller.';
+revoke all on function fleet.apply_document(jsonb, boolean, boolean, uuid) from public, anon, authenticated, service_role;
+grant execute on function fleet.apply_document(jsonb, boolean, boolean, uuid) to authenticated, service_role;
+
+create or replace function public.apply_document(
+  p_document jsonb,
+  p_dry_run boolean default false,
+  p_prune boolean default false,
+  p_owner_id uuid default null
+)
+returns jsonb
+language sql
+volatile
+set search_path = ''
+as $$
+  select fleet.apply_document(p_document, p_dry_run, p_prune, p_owner_id)
+$$;
+
+comment on function public.apply_document(jsonb, boolean, boolean, uuid) is
+  'Bring groups, blackout calendars, templates and schedules to what a document of export_schedules says, by name; once more changes '
+  'nothing. p_prune cancels schedules that it does not name. Answers {create, change: [{kind, name, changes}], remove, unchanged}; with '
+  'p_dry_run nothing is kept. Raises document_invalid (PT422) with every problem of every part.';
+revoke all on function public.apply_document(jsonb, boolean, boolean, uuid) from public, anon, authenticated, service_role;
+grant execute on function public.apply_document(jsonb, boolean, boolean, uuid) to authenticated, service_role;

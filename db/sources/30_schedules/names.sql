@@ -1,0 +1,125 @@
+-- Names instead of ids, so that what was written for one fleet means the same in another.
+
+create or replace function fleet.schedule_by_name(p_owner_id uuid, p_name text)
+returns public.schedules
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_row public.schedules;
+  v_ids bigint[];
+begin
+  select array_agg(s.id order by s.id) into v_ids
+  from public.schedules as s
+  where s.owner_id = p_owner_id and lower(s.name) = lower(p_name) and s.status in ('active', 'paused');
+  if cardinality(v_ids) > 1 then
+    raise exception 'schedule "%" is ambiguous: ids %', p_name, array_to_string(v_ids, ', ')
+      using errcode = 'PT409', detail = 'schedule_ambiguous', hint = 'Rename or cancel all of them but one.';
+  end if;
+
+  -- What is cancelled is gone; what is completed is still there, unless something of its name lives.
+  select s.* into v_row
+  from public.schedules as s
+  where s.owner_id = p_owner_id and lower(s.name) = lower(p_name) and s.status <> 'cancelled'
+  order by s.status = 'completed', s.id desc
+  limit 1;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.schedule_by_name(uuid, text) is
+  'The schedule that a name means: the living one, else the latest completed one; null where there is none. Raises schedule_ambiguous '
+  '(PT409).';
+revoke all on function fleet.schedule_by_name(uuid, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.name_problems(p_owner_id uuid, p_spec jsonb)
+returns table (field text, problem text, hint text)
+language sql
+stable
+set search_path = ''
+as $$
+  with lists as (
+    select k.key, p_spec -> k.key as list
+    from (values ('devices'), ('groups')) as k(key)
+    where p_spec ? k.key and p_spec -> k.key <> 'null'
+  ),
+  named as (
+    select l.key, e.item
+    from lists as l
+    cross join lateral jsonb_array_elements(case when jsonb_typeof(l.list) = 'array' then l.list else '[]' end) as e(item)
+  )
+  select l.key, 'must be a list of names', format('Example: {"%s": ["one", "two"]}', l.key)
+  from lists as l
+  where jsonb_typeof(l.list) <> 'array' or jsonb_path_exists(l.list, '$[*] ? (@.type() != "string")')
+  union all
+  select n.key, format('device %s was not found', n.item), 'List your devices with: pgfleet device list'
+  from named as n
+  where n.key = 'devices'
+    and jsonb_typeof(n.item) = 'string'
+    and not exists (
+      select 1 from public.devices as d where d.owner_id = p_owner_id and lower(d.hostname) = lower(n.item #>> '{}')
+    )
+  union all
+  select n.key, format('group %s was not found', n.item), 'List your groups with: pgfleet group list'
+  from named as n
+  where n.key = 'groups'
+    and jsonb_typeof(n.item) = 'string'
+    and not exists (
+      select 1 from public.device_groups as g where g.owner_id = p_owner_id and lower(g.name) = lower(n.item #>> '{}')
+    )
+  union all
+  select 'after.schedule', format('schedule %s was not found', p_spec #> '{after,schedule}'),
+    'List your schedules with: pgfleet schedule list'
+  where p_spec #>> '{after,schedule}' is not null
+    and (fleet.schedule_by_name(p_owner_id, p_spec #>> '{after,schedule}')).id is null
+$$;
+
+comment on function fleet.name_problems(uuid, jsonb) is
+  'Names in a specification that stand for nothing of this owner. What belongs to another owner is as good as not there.';
+revoke all on function fleet.name_problems(uuid, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.with_ids(p_owner_id uuid, p_spec jsonb)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_spec jsonb := p_spec - '{devices,groups}'::text[];
+  v_fields text[];
+  v_problems text[];
+  v_hints text[];
+begin
+  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
+  into v_fields, v_problems, v_hints
+  from fleet.name_problems(p_owner_id, p_spec) as q;
+  perform fleet.raise_problems('the schedule', 'schedule_invalid', v_fields, v_problems, v_hints);
+
+  if jsonb_typeof(p_spec -> 'devices') = 'array' then
+    v_spec := v_spec || jsonb_build_object('device_ids', (
+      select coalesce(jsonb_agg(distinct d.id), '[]') || coalesce(nullif(v_spec -> 'device_ids', 'null'), '[]')
+      from jsonb_array_elements_text(p_spec -> 'devices') as e(name)
+      join public.devices as d on d.owner_id = p_owner_id and lower(d.hostname) = lower(e.name)
+    ));
+  end if;
+  if jsonb_typeof(p_spec -> 'groups') = 'array' then
+    v_spec := v_spec || jsonb_build_object('group_ids', (
+      select coalesce(jsonb_agg(distinct g.id), '[]') || coalesce(nullif(v_spec -> 'group_ids', 'null'), '[]')
+      from jsonb_array_elements_text(p_spec -> 'groups') as e(name)
+      join public.device_groups as g on g.owner_id = p_owner_id and lower(g.name) = lower(e.name)
+    ));
+  end if;
+  if p_spec #>> '{after,schedule}' is not null then
+    v_spec := jsonb_set(v_spec #- '{after,schedule}', '{after,schedule_id}', to_jsonb(
+      (fleet.schedule_by_name(p_owner_id, p_spec #>> '{after,schedule}')).id
+    ));
+  end if;
+  return v_spec;
+end;
+$$;
+
+comment on function fleet.with_ids(uuid, jsonb) is
+  'A specification with devices, groups and after.schedule turned into ids; names of calendars are understood anyway. Raises '
+  'schedule_invalid (PT404) naming each that was not found.';
+revoke all on function fleet.with_ids(uuid, jsonb) from public, anon, authenticated, service_role;

@@ -1,0 +1,118 @@
+-- The log of changes: who changed which row, from what to what.
+
+create or replace function fleet.audit_actor()
+returns table (actor uuid, actor_role text, actor_label text)
+language sql
+stable
+set search_path = ''
+as $$
+  select fleet.current_user_id(),
+    coalesce(nullif(fleet.claim('role'), ''), nullif(current_setting('role'), 'none'), session_user::text),
+    coalesce(fleet.claim('email'), nullif(current_setting('application_name'), ''))
+$$;
+
+comment on function fleet.audit_actor() is
+  'Who changes something now: the person, the role, and an e-mail address or the name of the program.';
+revoke all on function fleet.audit_actor() from public, anon, authenticated, service_role;
+
+create or replace function fleet.audited(p_table text, p_row jsonb)
+returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  -- Columns of the engine say nothing about who changed what, and secrets are nobody's to read.
+  select coalesce(jsonb_object_agg(e.key, e.value), '{}')
+  from jsonb_each(p_row) as e
+  where e.key <> all (case p_table
+      when 'schedules' then
+        '{recurrence,next_run_at,last_executed_at,execution_count,created_at,updated_at}'
+      when 'devices' then
+        '{auth_id,last_seen,latitude,longitude,accuracy_m,located_at,attributes,enrolled_at,created_at,updated_at}'
+      else '{created_at,updated_at}'
+    end::text[])
+    and e.key !~ 'secret|password|token|signing'
+$$;
+
+comment on function fleet.audited(text, jsonb) is 'What the log keeps of a row.';
+revoke all on function fleet.audited(text, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.audit_row_id(p_table text, p_row jsonb)
+returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select case p_table when 'owner_members' then p_row ->> 'user_id' else p_row ->> 'id' end
+$$;
+
+comment on function fleet.audit_row_id(text, jsonb) is 'The key of a row, as the log names it.';
+revoke all on function fleet.audit_row_id(text, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_note_rows()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  -- One statement, one look at the caller, however many rows.
+  insert into public.audit_log (owner_id, actor, actor_role, actor_label, table_name, row_id, action, old, new)
+  select (r.item ->> 'owner_id')::uuid, a.actor, a.actor_role, a.actor_label, tg_table_name,
+    fleet.audit_row_id(tg_table_name, r.item), lower(tg_op),
+    case when tg_op = 'DELETE' then fleet.audited(tg_table_name, r.item) end,
+    case when tg_op = 'INSERT' then fleet.audited(tg_table_name, r.item) end
+  from (select to_jsonb(c) as item from changed_rows as c) as r
+  cross join fleet.audit_actor() as a;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_note_rows() is 'Log the rows that were inserted or deleted. Definer: nobody may write the log.';
+revoke all on function fleet.tg_note_rows() from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_note_change()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_old jsonb := fleet.audited(tg_table_name, to_jsonb(old));
+  v_new jsonb := fleet.audited(tg_table_name, to_jsonb(new));
+  v_keys text[];
+begin
+  select array_agg(e.key) into v_keys
+  from jsonb_each(v_new) as e
+  where e.value is distinct from v_old -> e.key;
+  -- That a schedule has run for the last time is told by its runs.
+  if v_keys is null or (v_keys <@ '{status,status_reason}' and v_new ->> 'status' = 'completed') then
+    return null;
+  end if;
+
+  insert into public.audit_log (owner_id, actor, actor_role, actor_label, table_name, row_id, action, old, new)
+  select new.owner_id, a.actor, a.actor_role, a.actor_label, tg_table_name,
+    fleet.audit_row_id(tg_table_name, to_jsonb(new)), 'update',
+    (select jsonb_object_agg(k, v_old -> k) from unnest(v_keys) as k),
+    (select jsonb_object_agg(k, v_new -> k) from unnest(v_keys) as k)
+  from fleet.audit_actor() as a;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_note_change() is 'Log what was changed in a row, the changed columns only. Definer: nobody may write the log.';
+revoke all on function fleet.tg_note_change() from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_refuse_change()
+returns trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+  raise exception 'the audit log is append-only'
+    using errcode = 'PT403', detail = 'audit_append_only', hint = 'Nothing in it can be changed or deleted.';
+end;
+$$;
+
+comment on function fleet.tg_refuse_change() is 'Refuse to change or delete what the log holds. Raises audit_append_only (PT403).';
+revoke all on function fleet.tg_refuse_change() from public, anon, authenticated, service_role;
