@@ -28,6 +28,8 @@ DEFINERS = """
     fleet.tg_refresh_device_time fleet.tg_ring_new_commands fleet.tg_run_due_schedules
     fleet.worker_device_token fleet.worker_enroll_device fleet.worker_health
     fleet.worker_verify_poke
+    fleet.calendar_of_caller fleet.describe_schedule fleet.diff_schedule fleet.explain_schedule
+    fleet.preview_schedule fleet.schedule_calendar fleet.schedule_conflicts fleet.simulate_fleet
 """
 
 KEYWORDS = (

@@ -52,6 +52,22 @@ CALLS = {
     "fleet.run_schedule": "({schedule}, null, now())",
     "fleet.send_command": "({device}, 'lock', '{{}}', null, 0, null, null, null, now())",
     "fleet.set_schedule_status": "({schedule}, 'cancelled', 'because')",
+    "public.calendar_ics": "('{{}}')",
+    "public.describe_schedule": "({schedule})",
+    "public.diff_schedule": '({schedule}, \'{{"priority": 5}}\')',
+    "public.explain_schedule": "({schedule}, now(), {device})",
+    "public.preview_schedule": "('{schedule_spec}')",
+    "public.schedule_calendar": "(current_date, current_date + 1)",
+    "public.schedule_conflicts": "({schedule})",
+    "public.simulate_fleet": "()",
+    "fleet.calendar_of_caller": "('{{}}', now(), now() + interval '1 day')",
+    "fleet.describe_schedule": "({schedule}, now())",
+    "fleet.diff_schedule": '({schedule}, \'{{"priority": 5}}\', 10, now())',
+    "fleet.explain_schedule": "({schedule}, now(), {device}, now())",
+    "fleet.preview_schedule": "('{schedule_spec}', 10, now())",
+    "fleet.schedule_calendar": "(current_date, current_date + 1, 'UTC', now())",
+    "fleet.schedule_conflicts": "({schedule}, now(), now() + interval '1 day', '0')",
+    "fleet.simulate_fleet": "(now(), now() + interval '1 day', 10, now())",
 }
 # Answers that tell callers only about themselves.
 ABOUT_THE_CALLER = {
@@ -64,6 +80,12 @@ ABOUT_THE_CALLER = {
     "fleet.my_owners",
     "fleet.require_device",
     "public.fleet_status",
+    "public.calendar_ics",
+    "public.schedule_calendar",
+    "public.simulate_fleet",
+    "fleet.calendar_of_caller",
+    "fleet.schedule_calendar",
+    "fleet.simulate_fleet",
 }
 FOR_DEVICES = {"claim_commands", "device_checkin", "extend_command", "finish_command"} | {
     "release_command",

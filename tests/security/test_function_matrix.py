@@ -19,6 +19,9 @@ API = """
     public.group_devices public.pause_schedule public.rekey_device public.release_command
     public.resume_schedule public.retire_device public.revoke_enrollment_code
     public.run_schedule public.send_command
+    public.calendar_ics public.describe_schedule public.diff_schedule public.explain_schedule
+    public.preview_schedule public.schedule_calendar public.schedule_conflicts
+    public.simulate_fleet
 """
 
 # What those, and the policies, call with the caller's own rights. No request reaches them by
@@ -30,6 +33,8 @@ BEHIND_THE_API = """
     fleet.extend_command fleet.finish_command fleet.is_trusted_caller fleet.my_owners
     fleet.release_command fleet.require_device fleet.retire_device fleet.run_schedule
     fleet.send_command fleet.set_schedule_status
+    fleet.calendar_of_caller fleet.describe_schedule fleet.diff_schedule fleet.explain_schedule
+    fleet.preview_schedule fleet.schedule_calendar fleet.schedule_conflicts fleet.simulate_fleet
 """
 
 # Pure functions of their arguments: nothing can be learnt from them but arithmetic. They are

@@ -1,0 +1,205 @@
+-- What a schedule will do: each due instant with the decision that the engine would make about it.
+
+create or replace function fleet.coming_runs(
+  p_schedule public.schedules,
+  p_from timestamptz,
+  p_to timestamptz,
+  p_limit integer,
+  p_is_present boolean default false
+)
+returns table (
+  due_at timestamptz,
+  starts_at timestamptz,
+  would text,
+  reason text,
+  zones text[],
+  dst_rule text,
+  missed_to timestamptz,
+  missed_count bigint
+)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.schedules := p_schedule;
+  v_most bigint := (p_schedule.policies ->> 'max_runs')::bigint;
+  v_now timestamptz;
+  v_next timestamptz;
+  v_made integer := 0;
+  v_decided record;
+  -- Nothing can refuse or delay such a run, so that its decision is known without being asked for.
+  v_is_plain boolean := p_schedule.status = 'active' and not p_schedule.policies ?| '{execution_window,blackouts,max_runs}';
+begin
+  if p_schedule.status not in ('active', 'paused') or p_schedule.next_run_at is null then
+    return;
+  end if;
+
+  -- What is overdue is decided as a tick at p_from would; otherwise the engine is taken to have kept up until then. Runs
+  -- that are limited in number are counted from where the schedule stands.
+  if not (v_row.next_run_at < p_from and (p_is_present or v_most is not null)) then
+    v_row.next_run_at := fleet.next_due(v_row.recurrence, p_from - interval '1 microsecond');
+  end if;
+
+  while v_row.next_run_at < p_to and v_made < p_limit loop
+    if v_is_plain and v_row.next_run_at >= p_from then
+      v_made := v_made + 1;
+      due_at := v_row.next_run_at;
+      starts_at := due_at;
+      would := 'run';
+      zones := fleet.zones_due(v_row.recurrence, due_at);
+      dst_rule := fleet.dst_rule_at(v_row.recurrence, due_at);
+      return next;
+      v_row.next_run_at := fleet.next_due(v_row.recurrence, due_at);
+      continue;
+    end if;
+
+    v_now := case when p_is_present then greatest(v_row.next_run_at, p_from) else v_row.next_run_at end;
+    v_next := null;
+    for v_decided in select d.* from fleet.decide_due(v_row, v_now) as d order by d.scheduled_for loop
+      v_next := v_decided.next_run_at;
+      if v_decided.status = 'pending' and v_row.status = 'active' then
+        v_row.execution_count := v_row.execution_count + 1;
+      end if;
+      if v_made < p_limit and (p_is_present or v_decided.scheduled_for >= p_from) then
+        v_made := v_made + 1;
+        due_at := v_decided.scheduled_for;
+        starts_at := coalesce(v_decided.not_before, v_now);
+        would := case when v_decided.status = 'pending' and v_row.status = 'active' then 'run' else 'skip' end;
+        reason := case when v_row.status = 'paused' then 'paused' else v_decided.reason end;
+        zones := v_decided.zones;
+        dst_rule := v_decided.dst_rule;
+        missed_to := v_decided.missed_to;
+        missed_count := v_decided.missed_count;
+        return next;
+        missed_to := null;
+        missed_count := null;
+        reason := null;
+      end if;
+    end loop;
+    exit when v_row.execution_count >= v_most;
+    v_row.next_run_at := v_next;
+  end loop;
+end;
+$$;
+
+comment on function fleet.coming_runs(public.schedules, timestamptz, timestamptz, integer, boolean) is
+  'The due instants of a schedule within [p_from, p_to), at most p_limit, as fleet.decide_due decides about each. p_is_present: what is '
+  'overdue at p_from comes first, as it would be caught up then. Overlap cannot be known: nobody knows how long devices will take.';
+revoke all on function fleet.coming_runs(public.schedules, timestamptz, timestamptz, integer, boolean)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.device_counts(p_schedule public.schedules)
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(jsonb_object_agg(c.zone, c.devices), '{}')
+  from (
+    select coalesce(t.timezone, 'UTC') as zone, count(*) as devices
+    from fleet.targets(p_schedule.owner_id, p_schedule.device_ids, p_schedule.group_ids, p_schedule.selector) as t
+    group by 1
+  ) as c
+$$;
+
+comment on function fleet.device_counts(public.schedules) is 'How many devices a schedule reaches now, by their time zone.';
+revoke all on function fleet.device_counts(public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.devices_of_zones(p_counts jsonb, p_zones text[])
+returns bigint
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(sum(e.value::bigint), 0)
+  from jsonb_each_text(p_counts) as e
+  where p_zones is null or e.key = any (p_zones)
+$$;
+
+comment on function fleet.devices_of_zones(jsonb, text[]) is
+  'How many of the counted devices an instant is for: those in its zones, or all where it has none.';
+revoke all on function fleet.devices_of_zones(jsonb, text[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.clock_text(p_instant timestamptz, p_timezone text)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select to_char(
+    p_instant at time zone p_timezone,
+    case
+      when date_trunc('minute', p_instant) = p_instant then 'Dy YYYY-MM-DD HH24:MI'
+      else 'Dy YYYY-MM-DD HH24:MI:SS'
+    end
+  )
+$$;
+
+comment on function fleet.clock_text(timestamptz, text) is 'What calendar and clock show at an instant in a time zone, with the weekday.';
+revoke all on function fleet.clock_text(timestamptz, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.local_times(p_instant timestamptz, p_zones text[])
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with shown as (
+    select fleet.clock_text(p_instant, z.name) as text, string_agg(z.name, ', ' order by z.name) as names
+    from unnest(p_zones) as z(name)
+    group by 1
+  )
+  select string_agg(
+    s.text || case when (select count(*) from shown) > 1 then format(' (%s)', s.names) else '' end,
+    '; ' order by s.text
+  )
+  from shown as s
+$$;
+
+comment on function fleet.local_times(timestamptz, text[]) is
+  'The local time of an instant in these zones; said once where they agree, which is the rule for device time.';
+revoke all on function fleet.local_times(timestamptz, text[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.dst_note(p_rule text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select replace(replace(replace(replace(replace(replace(
+    -- With device time each rule has its zone before it.
+    regexp_replace(p_rule, ' (gap|fold):', ': \1:', 'g'),
+    'gap:first_instant', 'the clocks skip this local time: it runs at the first instant after'),
+    'gap:shift', 'the clocks skip this local time: it runs as much later as they jump'),
+    'gap:skip', 'the clocks skip this local time: it does not run'),
+    'fold:first', 'this local time comes twice: it runs at the first'),
+    'fold:second', 'this local time comes twice: it runs at the second'),
+    'fold:both', 'this local time comes twice: it runs both times')
+$$;
+
+comment on function fleet.dst_note(text) is 'In English, which rule moved an instant at a change of the clock; null where none did.';
+revoke all on function fleet.dst_note(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.skip_detail(p_schedule public.schedules, p_reason text, p_due_at timestamptz, p_starts_at timestamptz)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case p_reason
+    when 'blackout' then coalesce(
+      fleet.blackout_at(p_schedule.owner_id, b.ids, b.zone, p_due_at),
+      fleet.blackout_at(p_schedule.owner_id, b.ids, b.zone, p_starts_at)
+    )
+    when 'paused' then p_schedule.status_reason
+  end
+  from (
+    select fleet.blackout_ids(fleet.effective_policies(p_schedule.policies)) as ids, fleet.reference_zone(p_schedule) as zone
+  ) as b
+$$;
+
+comment on function fleet.skip_detail(public.schedules, text, timestamptz, timestamptz) is
+  'What more is known of the reason for a skip: the name of the blackout, why the schedule is paused.';
+revoke all on function fleet.skip_detail(public.schedules, text, timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;

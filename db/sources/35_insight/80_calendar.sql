@@ -1,0 +1,173 @@
+-- Days: how many runs of which schedule fall on which day.
+
+create or replace function fleet.counted_days(
+  p_schedule public.schedules,
+  p_from date,
+  p_to date,
+  p_timezone text,
+  p_now timestamptz
+)
+returns table (day date, would text, runs bigint, first_at timestamptz)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- A schedule whose instants must be judged one by one is looked at so far.
+  c_most constant integer := 5000;
+  v_day date;
+  v_start timestamptz;
+  v_end timestamptz;
+begin
+  if p_schedule.status = 'paused' or p_schedule.policies ?| '{execution_window,blackouts,max_runs}' then
+    return query
+    select (c.due_at at time zone p_timezone)::date, c.would, sum(coalesce(c.missed_count, 1))::bigint, min(c.due_at)
+    from fleet.coming_runs(
+      p_schedule, greatest(fleet.local_to_instant(p_from, p_timezone), p_now), fleet.local_to_instant(p_to, p_timezone), c_most
+    ) as c
+    group by 1, 2;
+    return;
+  end if;
+
+  for v_day in select g::date from generate_series(p_from, p_to - 1, interval '1 day') as g loop
+    v_start := greatest(fleet.local_to_instant(v_day, p_timezone), p_now);
+    v_end := fleet.local_to_instant(v_day + 1, p_timezone);
+    continue when v_end <= v_start;
+    day := v_day;
+    would := 'run';
+    runs := fleet.count_due(p_schedule.recurrence, v_start, v_end);
+    if runs > 0 then
+      first_at := fleet.next_due(p_schedule.recurrence, v_start - interval '1 microsecond');
+      return next;
+    end if;
+  end loop;
+end;
+$$;
+
+comment on function fleet.counted_days(public.schedules, date, date, text, timestamptz) is
+  'How many instants of a schedule are yet to come on each day, to run or to be skipped.';
+revoke all on function fleet.counted_days(public.schedules, date, date, text, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.schedule_calendar(
+  p_from date,
+  p_to date,
+  p_timezone text,
+  p_now timestamptz
+)
+returns table (
+  day date,
+  schedule_id bigint,
+  name text,
+  action_type text,
+  coming bigint,
+  skipping bigint,
+  completed bigint,
+  failed bigint,
+  skipped bigint,
+  running bigint,
+  first_at timestamptz,
+  first_local text
+)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  c_schedules constant integer := 5000;
+  v_owners uuid[] := fleet.owners_in_view();
+begin
+  if p_from is null or p_to is null or p_to <= p_from or p_to > p_from + 366 then
+    raise exception 'from % to % is not a span of 1 to 366 days', coalesce(p_from::text, 'null'), coalesce(p_to::text, 'null')
+      using errcode = 'PT422', detail = 'span_invalid', hint = 'p_to is the day after the last.';
+  elsif not fleet.is_time_zone(p_timezone) then
+    raise exception 'timezone: "%" is not a known time zone', p_timezone
+      using errcode = 'PT422', detail = 'timezone_invalid', hint = 'Use an IANA name such as Europe/Berlin.';
+  end if;
+
+  return query
+  with told as (
+    select (r.scheduled_for at time zone p_timezone)::date as day, r.schedule_id,
+      case when r.status in ('pending', 'running') then 'running' when r.status = 'cancelled' then 'skipped' else r.status end as state,
+      sum(coalesce(r.missed_count, 1))::bigint as runs, min(r.scheduled_for) as first_at
+    from public.schedule_runs as r
+    where r.owner_id = any (v_owners)
+      and r.scheduled_for >= fleet.local_to_instant(p_from, p_timezone)
+      and r.scheduled_for < fleet.local_to_instant(p_to, p_timezone)
+    group by 1, 2, 3
+  ),
+  expected as (
+    select c.day, s.id, case c.would when 'run' then 'coming' else 'skipping' end, c.runs, c.first_at
+    from (
+      select x.*
+      from public.schedules as x
+      where x.owner_id = any (v_owners)
+        and x.status in ('active', 'paused')
+        and x.next_run_at < fleet.local_to_instant(p_to, p_timezone)
+      order by x.next_run_at
+      limit c_schedules
+    ) as s
+    cross join lateral fleet.counted_days(s, p_from, p_to, p_timezone, p_now) as c
+  ),
+  known as (
+    select t.* from told as t
+    union all
+    select e.* from expected as e
+  )
+  select k.day, s.id, s.name, s.action_type,
+    coalesce(sum(k.runs) filter (where k.state = 'coming'), 0)::bigint,
+    coalesce(sum(k.runs) filter (where k.state = 'skipping'), 0)::bigint,
+    coalesce(sum(k.runs) filter (where k.state = 'completed'), 0)::bigint,
+    coalesce(sum(k.runs) filter (where k.state = 'failed'), 0)::bigint,
+    coalesce(sum(k.runs) filter (where k.state = 'skipped'), 0)::bigint,
+    coalesce(sum(k.runs) filter (where k.state = 'running'), 0)::bigint,
+    min(k.first_at), fleet.clock_text(min(k.first_at), p_timezone)
+  from known as k
+  join public.schedules as s on s.id = k.schedule_id
+  group by k.day, s.id
+  order by k.day, min(k.first_at), s.id;
+end;
+$$;
+
+comment on function fleet.schedule_calendar(date, date, text, timestamptz) is
+  'See public.schedule_calendar. Definer: it looks only at what the caller may see.';
+revoke all on function fleet.schedule_calendar(date, date, text, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.schedule_calendar(date, date, text, timestamptz) to authenticated, service_role;
+
+create or replace function public.schedule_calendar(
+  p_from date,
+  p_to date,
+  p_timezone text default 'UTC',
+  p_now timestamptz default clock_timestamp()
+)
+returns table (
+  day date,
+  schedule_id bigint,
+  name text,
+  action_type text,
+  coming bigint,
+  skipping bigint,
+  completed bigint,
+  failed bigint,
+  skipped bigint,
+  running bigint,
+  first_at timestamptz,
+  first_local text
+)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select * from fleet.schedule_calendar(p_from, p_to, p_timezone, p_now)
+$$;
+
+comment on function public.schedule_calendar(date, date, text, timestamptz) is
+  'Which schedules run on which days, from p_from to before p_to, as the days are in p_timezone: what the ledger tells of the past '
+  '(completed, failed, skipped, running), what is coming, and what will be skipped (skipping). Looks at the 5000 '
+  'schedules that are due soonest. Raises span_invalid or timezone_invalid '
+  '(PT422).';
+revoke all on function public.schedule_calendar(date, date, text, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function public.schedule_calendar(date, date, text, timestamptz) to authenticated, service_role;

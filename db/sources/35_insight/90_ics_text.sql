@@ -1,0 +1,99 @@
+-- iCalendar (RFC 5545) as text: escaping, folding, properties.
+
+create or replace function fleet.ics_escaped(p_text text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select regexp_replace(
+    replace(replace(replace(replace(
+      regexp_replace(p_text, E'\r\n?', E'\n', 'g'),
+      '\', '\\'), ';', '\;'), ',', '\,'), E'\n', '\n'),
+    '[\x01-\x08\x0b-\x1f\x7f]', '', 'g'
+  )
+$$;
+
+comment on function fleet.ics_escaped(text) is 'Text as the value of a property: escaped, without control characters.';
+revoke all on function fleet.ics_escaped(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.ics_line(p_line text)
+returns text
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_rest text := p_line;
+  v_folded text := '';
+  v_part text;
+begin
+  -- 75 octets a line, the space that continues it included; a character is never cut in two.
+  while octet_length(v_rest) > case v_folded when '' then 75 else 74 end loop
+    v_part := left(v_rest, case v_folded when '' then 75 else 74 end);
+    while octet_length(v_part) > case v_folded when '' then 75 else 74 end loop
+      v_part := left(v_part, -1);
+    end loop;
+    v_rest := substr(v_rest, length(v_part) + 1);
+    v_folded := v_folded || v_part || E'\r\n ';
+  end loop;
+  return v_folded || v_rest || E'\r\n';
+end;
+$$;
+
+comment on function fleet.ics_line(text) is 'A content line, folded at 75 octets, with its end.';
+revoke all on function fleet.ics_line(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.ics_instant(p_instant timestamptz)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select to_char(p_instant at time zone 'UTC', 'YYYYMMDD"T"HH24MISS"Z"')
+$$;
+
+comment on function fleet.ics_instant(timestamptz) is 'An instant as iCalendar writes it, in UTC and whole seconds.';
+revoke all on function fleet.ics_instant(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.ics_uid(p_schedule public.schedules, p_due_at timestamptz)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    'schedule-%s-%s@%s.pgfleet', p_schedule.id, to_char(p_due_at at time zone 'UTC', 'YYYYMMDD"T"HH24MISSUS"Z"'), p_schedule.owner_id
+  )
+$$;
+
+comment on function fleet.ics_uid(public.schedules, timestamptz) is
+  'The same for the same due instant of the same schedule, whenever it is asked for: calendars update the event instead of adding one.';
+revoke all on function fleet.ics_uid(public.schedules, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.ics_head(p_name text, p_note text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select string_agg(fleet.ics_line(l.line), '' order by l.place)
+  from (
+    values
+      (1, 'BEGIN:VCALENDAR'),
+      (2, 'VERSION:2.0'),
+      (3, 'PRODID:-//pgfleet//Schedules//EN'),
+      (4, 'CALSCALE:GREGORIAN'),
+      (5, 'METHOD:PUBLISH'),
+      (6, 'NAME:' || fleet.ics_escaped(p_name)),
+      (7, 'X-WR-CALNAME:' || fleet.ics_escaped(p_name)),
+      (8, 'X-WR-TIMEZONE:UTC'),
+      (9, 'REFRESH-INTERVAL;VALUE=DURATION:PT1H'),
+      (10, 'X-PUBLISHED-TTL:PT1H'),
+      (11, 'X-WR-CALDESC:' || fleet.ics_escaped(p_note))
+  ) as l(place, line)
+  where l.line is not null
+$$;
+
+comment on function fleet.ics_head(text, text) is 'The beginning of a calendar, with its name and, where there is one, a note.';
+revoke all on function fleet.ics_head(text, text) from public, anon, authenticated, service_role;
