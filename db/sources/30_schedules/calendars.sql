@@ -4,7 +4,7 @@ create or replace function fleet.try_date(p_text text)
 returns date
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case when p_text ~ '^\d{4}-\d{2}-\d{2}$' then (fleet.try_instant(p_text, 'UTC') at time zone 'UTC')::date end
 $$;
@@ -16,7 +16,7 @@ create or replace function fleet.try_exact_instant(p_text text)
 returns timestamptz
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case when p_text ~ '\d:\d.*(Z|z|[+-]\d{2}(:?\d{2})?)$' then fleet.try_instant(p_text, 'UTC') end
 $$;
@@ -28,7 +28,7 @@ create or replace function fleet.period_problems(p_periods jsonb)
 returns table (field text, problem text, hint text)
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   with given as (
     select format('periods[%s]', e.place - 1) as field, e.item,
@@ -80,7 +80,7 @@ create or replace function fleet.store_calendar(
 returns bigint
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_id bigint;
@@ -110,7 +110,7 @@ create or replace function fleet.check_calendar(p_name text, p_periods jsonb)
 returns void
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_fields text[];
@@ -143,7 +143,7 @@ returns jsonb
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_owner uuid := fleet.owner_or_own(p_owner_id);
@@ -185,7 +185,7 @@ create or replace function public.create_blackout_calendar(
 returns jsonb
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.import_blackouts(p_name, p_periods, p_description, p_owner_id, true)
 $$;
@@ -207,7 +207,7 @@ create or replace function public.import_blackouts(
 returns jsonb
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.import_blackouts(p_name, p_periods, p_description, p_owner_id, false)
 $$;
@@ -223,7 +223,7 @@ returns public.blackout_calendars
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row public.blackout_calendars;
@@ -250,7 +250,7 @@ create or replace function public.delete_blackout_calendar(p_calendar_id bigint)
 returns public.blackout_calendars
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.delete_blackout_calendar(p_calendar_id)
 $$;
@@ -265,7 +265,7 @@ create or replace function fleet.tg_keep_used_calendar()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_names text;

@@ -10,7 +10,7 @@ returns table (
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_schedule public.schedules;
@@ -53,7 +53,7 @@ returns table (
 )
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select * from fleet.schedule_history(p_schedule_id, p_limit, p_before)
 $$;
@@ -68,7 +68,7 @@ create or replace function public.schedule_stats(p_now timestamptz default now()
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- Row security limits the figures to the caller's own; a device, retired or not, counts as nobody.
@@ -92,7 +92,7 @@ create or replace function fleet.schedule_figures(p_now timestamptz)
 returns jsonb
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   with counted as materialized (
     select s.status, s.action_type, s.recurrence_type, count(*) as n
@@ -144,7 +144,7 @@ create or replace function fleet.run_counts(p_since timestamptz)
 returns jsonb
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   with counted as materialized (
     select r.status, count(*) as runs, sum(coalesce(r.missed_count, 1)) as instants
@@ -180,7 +180,7 @@ create or replace function fleet.run_figures(p_now timestamptz)
 returns jsonb
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   with recent as materialized (
     select r.schedule_id, r.status, r.started_at, extract(epoch from r.finished_at - r.started_at) as seconds

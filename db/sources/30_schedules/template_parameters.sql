@@ -4,7 +4,7 @@ create or replace function fleet.placeholders(p_value jsonb)
 returns setof text
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select distinct m.found[1]
   from jsonb_path_query(p_value, 'strict $.**') as t(item)
@@ -19,7 +19,7 @@ create or replace function fleet.filled_text(p_text text, p_values jsonb)
 returns text
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   -- In one pass: a value that itself looks like {{another}} stays as it is.
   select string_agg(p.piece || coalesce(p_values ->> m.found[1], ''), '' order by p.place)
@@ -35,7 +35,7 @@ create or replace function fleet.filled_template(p_value jsonb, p_values jsonb)
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_whole text;
@@ -74,7 +74,7 @@ create or replace function fleet.parameter_problem(p_field text, p_definition js
 returns table (field text, problem text, hint text)
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select p_field, format('must be %s %s, not %s', case when t.kind in ('array', 'object') then 'an' else 'a' end, t.kind, p_value),
     format('Give a value of type %s.', t.kind)
@@ -94,7 +94,7 @@ create or replace function fleet.parameter_value_problems(p_parameters jsonb, p_
 returns table (field text, problem text, hint text)
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select 'parameters', 'must be an object', 'Example: {"school": "north"}'
   where jsonb_typeof(p_values) <> 'object'
@@ -127,7 +127,7 @@ create or replace function fleet.parameter_definition_problems(p_parameters json
 returns table (field text, problem text, hint text)
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   with given as (
     select 'parameters.' || e.key as field, e.key as name, e.value as definition
@@ -172,7 +172,7 @@ create or replace function fleet.template_problems(p_template jsonb)
 returns table (field text, problem text, hint text)
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   with given as (
     select case when jsonb_typeof(p_template) = 'object' then p_template else '{}' end as t

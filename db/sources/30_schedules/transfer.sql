@@ -4,7 +4,7 @@ create or replace function fleet.document_time(p_instant timestamptz, p_timezone
 returns text
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_format text := 'YYYY-MM-DD"T"HH24:MI:SS' || case when p_instant <> date_trunc('second', p_instant) then '.US' else '' end;
@@ -26,7 +26,7 @@ create or replace function fleet.schedule_document(p_schedule public.schedules)
 returns jsonb
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.without_nulls(jsonb_build_object(
     'name', p_schedule.name,
@@ -79,7 +79,7 @@ create or replace function fleet.group_document(p_group public.device_groups)
 returns jsonb
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.without_nulls(jsonb_build_object(
     'name', p_group.name,
@@ -101,7 +101,7 @@ create or replace function fleet.period_document(p_period public.blackout_period
 returns jsonb
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.without_nulls(jsonb_build_object(
     'starts_on', p_period.starts_on,
@@ -119,7 +119,7 @@ create or replace function fleet.calendar_document(p_calendar public.blackout_ca
 returns jsonb
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.without_nulls(jsonb_build_object(
     'name', p_calendar.name,
@@ -141,7 +141,7 @@ create or replace function fleet.template_document(p_template public.schedule_te
 returns jsonb
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.without_nulls(jsonb_build_object(
     'name', p_template.name,
@@ -159,7 +159,7 @@ returns jsonb
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_filter jsonb := fleet.check_filter(coalesce(p_filter, '{}'));
@@ -196,7 +196,7 @@ create or replace function fleet.document_of(p_owner_id uuid, p_ids bigint[], p_
 returns jsonb
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object(
     'version', 1,
@@ -247,7 +247,7 @@ create or replace function public.export_schedules(p_filter jsonb default '{}', 
 returns jsonb
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.export_schedules(p_filter, p_owner_id)
 $$;

@@ -4,7 +4,7 @@ create or replace function fleet.audit_actor()
 returns table (actor uuid, actor_role text, actor_label text)
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.current_user_id(),
     coalesce(nullif(fleet.claim('role'), ''), nullif(current_setting('role'), 'none'), session_user::text),
@@ -19,7 +19,7 @@ create or replace function fleet.audited(p_table text, p_row jsonb)
 returns jsonb
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   -- Columns of the engine say nothing about who changed what, and secrets are nobody's to read.
   select coalesce(jsonb_object_agg(e.key, e.value), '{}')
@@ -41,7 +41,7 @@ create or replace function fleet.audit_row_id(p_table text, p_row jsonb)
 returns text
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case p_table when 'owner_members' then p_row ->> 'user_id' else p_row ->> 'id' end
 $$;
@@ -53,7 +53,7 @@ create or replace function fleet.tg_note_rows()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- One statement, one look at the caller, however many rows.
@@ -75,7 +75,7 @@ create or replace function fleet.tg_note_change()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_old jsonb := fleet.audited(tg_table_name, to_jsonb(old));
@@ -106,7 +106,7 @@ revoke all on function fleet.tg_note_change() from public, anon, authenticated, 
 create or replace function fleet.tg_refuse_change()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   raise exception 'the audit log is append-only'
