@@ -6,7 +6,7 @@ language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(array_agg((e #>> '{}')::bigint), '{}')
+  select coalesce(array_agg((e #>> '{}')::numeric::bigint), '{}')
   from jsonb_array_elements(
     case jsonb_typeof(p_policies -> 'blackouts') when 'array' then p_policies -> 'blackouts' else '[]' end
   ) as e
@@ -97,33 +97,72 @@ comment on function fleet.blackout_problems(uuid, jsonb) is
   'Calendars that do not exist for this owner. What belongs to another owner is as good as not there.';
 revoke all on function fleet.blackout_problems(uuid, jsonb) from public, anon, authenticated, service_role;
 
-create or replace function fleet.instant_refusal(p_schedule public.schedules, p_instant timestamptz)
+create or replace function fleet.open_zones(p_schedule public.schedules, p_zones text[], p_instant timestamptz)
+returns text[]
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(array_agg(z.name), '{}')
+  from unnest(p_zones) as z(name)
+  where fleet.blackout_at(p_schedule.owner_id, fleet.blackout_ids(p_schedule.policies), z.name, p_instant) is null
+$$;
+
+comment on function fleet.open_zones(public.schedules, text[], timestamptz) is
+  'Those of the time zones in which no blackout of the schedule forbids this instant.';
+revoke all on function fleet.open_zones(public.schedules, text[], timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.zones_refusal(p_schedule public.schedules, p_zones text[], p_instant timestamptz)
 returns text
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_policies jsonb := fleet.effective_policies(p_schedule.policies);
-  v_zone text := fleet.reference_zone(p_schedule);
-  v_windows jsonb := fleet.window_list(v_policies);
+  v_windows jsonb;
 begin
   -- Most schedules say neither, and this is asked for each due instant.
   if not p_schedule.policies ?| '{blackouts,execution_window}' then
     return null;
   end if;
 
-  if fleet.blackout_at(p_schedule.owner_id, fleet.blackout_ids(v_policies), v_zone, p_instant) is not null then
+  if p_schedule.timezone = 'device' then
+    -- A day begins and ends with the devices' own; their windows are looked at for each of them.
+    return case when p_zones <> '{}' and fleet.open_zones(p_schedule, p_zones, p_instant) = '{}' then 'blackout' end;
+  elsif fleet.open_zones(p_schedule, array[p_schedule.timezone], p_instant) = '{}' then
     return 'blackout';
   end if;
 
+  v_windows := fleet.window_list(p_schedule.policies);
   if not fleet.waits_for_window(v_windows, 'schedule')
-    and fleet.window_opening(v_windows, 'schedule', v_zone, p_instant) is distinct from p_instant
+    and fleet.window_opening(v_windows, 'schedule', p_schedule.timezone, p_instant) is distinct from p_instant
   then
     return 'outside the execution window';
   end if;
   return null;
 end;
+$$;
+
+comment on function fleet.zones_refusal(public.schedules, text[], timestamptz) is
+  'Why a schedule does not run at an instant, in device time for the devices of these zones; null where it does.';
+revoke all on function fleet.zones_refusal(public.schedules, text[], timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.instant_refusal(p_schedule public.schedules, p_instant timestamptz)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.zones_refusal(
+    p_schedule,
+    case
+      when p_schedule.timezone = 'device'
+        then coalesce(fleet.zones_due(p_schedule.recurrence, p_instant), fleet.zones_of(p_schedule.recurrence))
+    end,
+    p_instant
+  )
 $$;
 
 comment on function fleet.instant_refusal(public.schedules, timestamptz) is

@@ -27,6 +27,9 @@ begin
   end;
 
   v_row.policies := fleet.named_blackouts(v_row.owner_id, v_row.policies);
+  if v_row.timezone = 'device' then
+    v_row.policies := fleet.policies_in_device_time(v_row.policies);
+  end if;
   if v_row.after_schedule_id is not null then
     v_row.after_on := coalesce(v_row.after_on, 'completed');
   end if;
@@ -235,7 +238,7 @@ begin
   values (
     p_schedule.id, p_schedule.owner_id, p_schedule.next_run_at, 'schedule', 'skipped', p_reason, p_schedule.next_run_at,
     coalesce(fleet.last_occurrence(p_schedule.recurrence, p_schedule.next_run_at, v_to), p_schedule.next_run_at),
-    greatest(fleet.count_occurrences(p_schedule.recurrence, p_schedule.next_run_at, v_to), 1), p_now
+    greatest(fleet.count_due(p_schedule.recurrence, p_schedule.next_run_at, v_to), 1), p_now
   )
   on conflict (schedule_id, scheduled_for) do nothing;
 end;

@@ -95,8 +95,8 @@ begin
   select r.instant, r.trigger, case when r.refusal is null then 'pending' else 'skipped' end, r.refusal,
     null::timestamptz, null::timestamptz, null::bigint,
     nullif(r.starts_at, p_now),
-    fleet.run_expiry(v_policies, fleet.next_due(p_schedule.recurrence, r.starts_at), r.starts_at),
-    fleet.zones_due(p_schedule.recurrence, r.instant), fleet.dst_rule_at(p_schedule.recurrence, r.instant),
+    fleet.run_expiry(v_policies, fleet.next_due_in(p_schedule.recurrence, r.zones, r.starts_at), r.starts_at),
+    r.zones, fleet.dst_rule_at(p_schedule.recurrence, r.instant),
     decide_due.next_run_at
   from fleet.decide_runs(p_schedule, v_policies, v_run, v_on_time_from, v_left, p_now) as r;
 end;
@@ -116,42 +116,77 @@ create or replace function fleet.decide_runs(
   p_left bigint,
   p_now timestamptz
 )
-returns table (instant timestamptz, trigger text, refusal text, starts_at timestamptz)
+returns table (instant timestamptz, trigger text, refusal text, starts_at timestamptz, zones text[])
 language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  with judged as (
+  with due as (
     select u.instant, u.instant < p_on_time_from as is_late,
-      -- What is caught up acts now, so now must be allowed as well.
-      coalesce(
-        fleet.instant_refusal(p_schedule, u.instant),
-        case when u.instant < p_on_time_from then fleet.instant_refusal(p_schedule, p_now) end
-      ) as refusal
+      fleet.zones_to_run(p_schedule.recurrence, p_policies, u.instant, p_now) as zones,
+      fleet.zones_due(p_schedule.recurrence, u.instant) as zones_due
     from unnest(p_instants) as u(instant)
   ),
-  counted as (
-    select j.*,
-      count(*) filter (where j.refusal is null) over (order by j.instant) as n,
-      count(*) filter (where j.refusal is null and j.is_late) over (order by j.instant) as late_n
+  judged as (
+    select d.*, coalesce(
+        case when d.zones = '{}' and d.zones_due is not null then 'superseded by a later instant' end,
+        fleet.zones_refusal(p_schedule, d.zones, d.instant),
+        -- What is caught up acts now, so now must be allowed as well.
+        case when d.is_late then fleet.zones_refusal(p_schedule, d.zones, p_now) end
+      ) as refusal
+    from due as d
+  ),
+  paced as (
+    select j.*, fleet.opening_of(p_schedule, p_now + fleet.catchup_pause(
+        p_policies, case when j.is_late then count(*) filter (where j.refusal is null and j.is_late) over (order by j.instant) end
+      )) as starts_at
     from judged as j
+  ),
+  checked as (
+    select p.instant, p.is_late, p.starts_at, p.zones, p.zones_due, coalesce(
+        p.refusal,
+        case when p.starts_at > p_now then fleet.zones_refusal(p_schedule, p.zones, p.starts_at) end
+      ) as refusal
+    from paced as p
+  ),
+  counted as (
+    select c.*, count(*) filter (where c.refusal is null) over (order by c.instant) as n
+    from checked as c
   )
   select c.instant, case when c.is_late then 'catchup' else 'schedule' end,
     coalesce(c.refusal, case when c.n > p_left then 'max_runs reached' end),
-    greatest(
-      fleet.opening_of(p_schedule, p_now),
-      case
-        when c.is_late and p_policies ->> 'catchup_rate' is not null
-          then p_now + interval '1 minute' / (p_policies ->> 'catchup_rate')::double precision * (c.late_n - 1)
-      end
-    )
+    c.starts_at,
+    case
+      when c.refusal is not null then c.zones_due
+      when p_schedule.policies ? 'blackouts'
+        and c.zones is not null
+        then fleet.open_zones(p_schedule, fleet.open_zones(p_schedule, c.zones, c.instant), c.starts_at)
+      else c.zones
+    end
   from counted as c
 $$;
 
 comment on function fleet.decide_runs(public.schedules, jsonb, timestamptz[], timestamptz, bigint, timestamptz) is
-  'For each instant that is to run: on time or caught up, what refuses it, and when it starts (the window opens, catching up is paced).';
+  'For each instant that is to run: on time or caught up, what refuses it, when it starts (the window opens, catching up is paced), and '
+  'for the devices of which zones.';
 revoke all on function fleet.decide_runs(public.schedules, jsonb, timestamptz[], timestamptz, bigint, timestamptz)
   from public, anon, authenticated, service_role;
+
+create or replace function fleet.catchup_pause(p_policies jsonb, p_place bigint)
+returns interval
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    interval '1 minute' / (p_policies ->> 'catchup_rate')::double precision * (greatest(p_place, 1) - 1)::double precision,
+    interval '0'
+  )
+$$;
+
+comment on function fleet.catchup_pause(jsonb, bigint) is
+  'How long the n-th of the runs that are caught up waits, by policies.catchup_rate. None where there is no rate or no place.';
+revoke all on function fleet.catchup_pause(jsonb, bigint) from public, anon, authenticated, service_role;
 
 create or replace function fleet.instants_to_run(
   p_recurrence jsonb,
@@ -181,6 +216,19 @@ begin
         order by i.instant desc
         limit (p_policies ->> 'catchup_limit')::integer
       ) as o
+    );
+  end if;
+
+  if p_recurrence ->> 'kind' = 'union' then
+    -- Each zone has a latest instant of its own; from the first of them on, each instant is looked at for its zones.
+    return (
+      select array_agg(i.instant order by i.instant)
+      from (
+        select min(fleet.last_occurrence(m.member, p_window_from, p_now + interval '1 microsecond')) as from_at
+        from jsonb_array_elements(p_recurrence -> 'members') as m(member)
+      ) as l
+      cross join lateral fleet.due_instants(p_recurrence, l.from_at, p_now + interval '1 microsecond') as i(instant)
+      where l.from_at is not null
     );
   end if;
 

@@ -102,12 +102,46 @@ as $$
     and (
       jsonb_typeof(p_value) <> 'string'
       or fleet.try_interval(p_value #>> '{}') is null
-      or fleet.try_interval(p_value #>> '{}') <= interval '0'
+      -- What is longer leads out of the calendar, sooner or later.
+      or fleet.try_interval(p_value #>> '{}') not between interval '1 microsecond' and interval '10 years'
     )
 $$;
 
-comment on function fleet.duration_problem(text, jsonb) is 'One row where a value is not a positive duration.';
+comment on function fleet.duration_problem(text, jsonb) is
+  'One row where a value is not a positive duration, of ten years at most.';
 revoke all on function fleet.duration_problem(text, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.retry_problems(p_retry jsonb)
+returns table (field text, problem text, hint text)
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select 'policies.retry.' || k, 'is not part of retry', 'Example: {"retry": {"attempts": 5}}'
+  from jsonb_object_keys(p_retry) as k
+  where not (fleet.default_policies() -> 'retry') ? k
+  union all
+  select * from fleet.whole_number_problem('policies.retry.attempts', p_retry -> 'attempts', 1, 1000)
+  union all
+  select * from fleet.duration_problem('policies.retry.backoff', p_retry -> 'backoff')
+  union all
+  select * from fleet.duration_problem('policies.retry.max_backoff', p_retry -> 'max_backoff')
+  union all
+  select 'policies.retry.on', 'must be a list of classes of failure', 'Example: {"retry": {"on": ["timeout", "network"]}}'
+  where p_retry ? 'on' and jsonb_typeof(p_retry -> 'on') <> 'array'
+  union all
+  -- What was interrupted may have happened: nothing that is not safe to repeat is ever repeated.
+  select 'policies.retry.on', format('%s is not a class of failure that can be tried again', e.item),
+    'Use some of: error, timeout, network, rate_limited, unavailable, lease_expired, unsupported, forbidden, invalid_payload.'
+  from jsonb_array_elements(case jsonb_typeof(p_retry -> 'on') when 'array' then p_retry -> 'on' else '[]' end) as e(item)
+  where jsonb_typeof(e.item) <> 'string'
+    or (e.item #>> '{}') <> all (
+      '{error,timeout,network,rate_limited,unavailable,lease_expired,unsupported,forbidden,invalid_payload}'::text[]
+    )
+$$;
+
+comment on function fleet.retry_problems(jsonb) is 'Everything that is wrong with the policy about retries.';
+revoke all on function fleet.retry_problems(jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.policy_problems(p_policies jsonb)
 returns table (field text, problem text, hint text)
@@ -132,22 +166,29 @@ as $$
   union all
   select * from fleet.whole_number_problem('policies.catchup_limit', p_policies -> 'catchup_limit', 1, 1000)
   union all
-  select * from fleet.whole_number_problem('policies.retry.attempts', p_policies #> '{retry,attempts}', 1, 1000)
+  select q.*
+  from unnest('{catchup_rate,max_runs,pause_on_failure}'::text[]) as k(key)
+  cross join lateral fleet.whole_number_problem(
+    'policies.' || k.key, nullif(p_policies -> k.key, 'null'), 1, case k.key when 'max_runs' then 1000000000 else 1000 end
+  ) as q
   union all
   select * from fleet.duration_problem(
     'policies.catchup_window', case p_policies -> 'catchup_window' when 'null' then '""'::jsonb else p_policies -> 'catchup_window' end
   )
   union all
-  select * from fleet.duration_problem('policies.expires_after', p_policies -> 'expires_after')
+  select q.*
+  from unnest('{expires_after,jitter}'::text[]) as k(key)
+  cross join lateral fleet.duration_problem('policies.' || k.key, p_policies -> k.key) as q
+  union all
+  select * from fleet.window_problems(p_policies -> 'execution_window')
   union all
   select 'policies.retry', 'must be an object', 'Example: {"retry": {"attempts": 5}}'
   where p_policies ? 'retry' and jsonb_typeof(p_policies -> 'retry') <> 'object'
   union all
-  select 'policies.retry.' || k, 'is not part of retry', 'Example: {"retry": {"attempts": 5}}'
-  from jsonb_object_keys(
+  select q.*
+  from fleet.retry_problems(
     case when jsonb_typeof(p_policies -> 'retry') = 'object' then p_policies -> 'retry' else '{}' end
-  ) as k
-  where not (fleet.default_policies() -> 'retry') ? k
+  ) as q
 $$;
 
 comment on function fleet.policy_problems(jsonb) is 'Everything that is wrong with the policies of a schedule.';

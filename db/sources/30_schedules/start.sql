@@ -161,9 +161,9 @@ declare
   v_lost boolean := false;
 begin
   begin
-    select fleet.next_occurrence(s.recurrence, p_now),
+    select fleet.next_due(s.recurrence, p_now),
       fleet.last_occurrence(s.recurrence, s.next_run_at, p_now + interval '1 microsecond'),
-      fleet.count_occurrences(s.recurrence, s.next_run_at, p_now + interval '1 microsecond')
+      fleet.count_due(s.recurrence, s.next_run_at, p_now + interval '1 microsecond')
     into v_next, v_last, v_count
     from public.schedules as s
     where s.id = p_schedule_id;

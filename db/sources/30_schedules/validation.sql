@@ -153,7 +153,12 @@ begin
             else 'PT422'
           end,
           detail = p_reason,
-          hint = (select string_agg(distinct u.hint, ' ') from unnest(p_hints) as u(hint));
+          hint = (
+            select string_agg(regexp_replace(h.hint, '[.]?$', '.'), ' ' order by h.n)
+            from (
+              select u.hint, min(u.n) as n from unnest(p_hints) with ordinality as u(hint, n) where u.hint <> '' group by u.hint
+            ) as h
+          );
 end;
 $$;
 

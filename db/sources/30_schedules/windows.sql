@@ -72,21 +72,18 @@ begin
     return p_from;
   end if;
 
-  -- Windows repeat weekly, so the next opening is within eight days.
+  -- Windows repeat weekly; two weeks, because the clocks may skip the whole of one.
   return (
     select min(o.instant)
     from jsonb_array_elements(v_windows) as w
-    cross join generate_series(0, 8) as g(days)
+    cross join generate_series(0, 15) as g(days)
     cross join lateral (
       select fleet.local_to_instant(
         v_local::date + g.days + fleet.time_of_day(w ->> 'from'), p_timezone
       ) as instant
     ) as o
     where o.instant > p_from
-      and (
-        not w ? 'days_of_week'
-        or (w -> 'days_of_week') @> to_jsonb(extract(isodow from v_local::date + g.days)::integer - 1)
-      )
+      and fleet.is_in_window(w, o.instant at time zone p_timezone)
   );
 end;
 $$;
@@ -112,6 +109,45 @@ return (
 comment on function fleet.waits_for_window(jsonb, text) is
   'Whether what is due outside of the windows of this place waits for the next opening instead of being skipped.';
 revoke all on function fleet.waits_for_window(jsonb, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.window_in_device_time(p_window jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+return (
+  case
+    when jsonb_typeof(p_window) = 'object' and coalesce(p_window ->> 'in', 'schedule') = 'schedule'
+      then p_window || '{"in": "device"}'
+    else p_window
+  end
+);
+
+comment on function fleet.window_in_device_time(jsonb) is
+  'A window of a schedule in device time, which has no other zone in which it could be meant.';
+revoke all on function fleet.window_in_device_time(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.policies_in_device_time(p_policies jsonb)
+returns jsonb
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case jsonb_typeof(p_policies -> 'execution_window')
+    when 'object' then p_policies || jsonb_build_object(
+      'execution_window', fleet.window_in_device_time(p_policies -> 'execution_window')
+    )
+    when 'array' then p_policies || jsonb_build_object('execution_window', (
+      select coalesce(jsonb_agg(fleet.window_in_device_time(e.item) order by e.n), '[]')
+      from jsonb_array_elements(p_policies -> 'execution_window') with ordinality as e(item, n)
+    ))
+    else p_policies
+  end
+$$;
+
+comment on function fleet.policies_in_device_time(jsonb) is
+  'The policies of a schedule in device time, with its windows in the time of the devices too.';
+revoke all on function fleet.policies_in_device_time(jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.window_problems(p_windows jsonb)
 returns table (field text, problem text, hint text)

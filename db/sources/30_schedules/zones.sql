@@ -169,6 +169,77 @@ comment on function fleet.zones_due(jsonb, timestamptz) is
   'For whose devices an instant is due, by zone; null where the schedule has a zone of its own.';
 revoke all on function fleet.zones_due(jsonb, timestamptz) from public, anon, authenticated, service_role;
 
+create or replace function fleet.zones_of(p_recurrence jsonb)
+returns text[]
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select array_agg(z.name)
+  from jsonb_array_elements_text(
+    case jsonb_typeof(p_recurrence -> 'zones') when 'array' then p_recurrence -> 'zones' end
+  ) as z(name)
+$$;
+
+comment on function fleet.zones_of(jsonb) is 'The time zones of a union; null where the schedule has a zone of its own.';
+revoke all on function fleet.zones_of(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.zones_to_run(
+  p_recurrence jsonb,
+  p_policies jsonb,
+  p_instant timestamptz,
+  p_now timestamptz
+)
+returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_recurrence ->> 'kind' is distinct from 'union' then
+    return null;
+  end if;
+  return (
+    select coalesce(array_agg(m.member ->> 'timezone'), '{}')
+    from jsonb_array_elements(p_recurrence -> 'members') as m(member)
+    where fleet.next_occurrence(m.member, p_instant - interval '1 microsecond') = p_instant
+      -- Of what was missed each zone has a latest of its own.
+      and (
+        p_policies ->> 'catchup' = 'all'
+        or coalesce(fleet.next_occurrence(m.member, p_instant) > p_now, true)
+      )
+  );
+end;
+$$;
+
+comment on function fleet.zones_to_run(jsonb, jsonb, timestamptz, timestamptz) is
+  'For whose devices a due instant runs now, by zone: none where a later one has taken its place. Null where the schedule has a zone of '
+  'its own.';
+revoke all on function fleet.zones_to_run(jsonb, jsonb, timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.next_due_in(p_recurrence jsonb, p_zones text[], p_after timestamptz)
+returns timestamptz
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_recurrence ->> 'kind' is distinct from 'union' then
+    return fleet.next_occurrence(p_recurrence, p_after);
+  end if;
+  return (
+    select min(fleet.next_occurrence(m.member, p_after))
+    from jsonb_array_elements(p_recurrence -> 'members') as m(member)
+    where m.member ->> 'timezone' = any (p_zones)
+  );
+end;
+$$;
+
+comment on function fleet.next_due_in(jsonb, text[], timestamptz) is
+  'The first due instant after p_after for the devices of these zones; null when there is none.';
+revoke all on function fleet.next_due_in(jsonb, text[], timestamptz) from public, anon, authenticated, service_role;
+
 create or replace function fleet.dst_rule_at(p_recurrence jsonb, p_instant timestamptz)
 returns text
 language plpgsql
