@@ -107,6 +107,14 @@ def test_targets_are_changed_by_each_of_their_names(fleet: Fleet) -> None:
     assert (answer["device_ids"], answer["device_id"]) == ([first], None)
 
 
+def test_targets_of_an_update_go_by_name_as_well(fleet: Fleet) -> None:
+    device = fleet.device("Lab-07")
+    made = daily(fleet)
+    assert update(fleet, made, devices=["lab-07"])["device_ids"] == [device]
+    with fleet.refused("PT404", "schedule_invalid", "lab-99", "rooms"):
+        update(fleet, made, devices=["lab-99"], groups=["rooms"])
+
+
 def test_a_chain_is_made_and_ended_by_an_update(fleet: Fleet) -> None:
     first, second = daily(fleet, name="first"), daily(fleet, name="second")
     answer = update(fleet, second, after={"schedule_id": first["id"], "on": "either"})
@@ -122,7 +130,14 @@ def test_every_wrong_field_of_an_update_is_in_one_error(fleet: Fleet) -> None:
     made = daily(fleet)
     foreign = Fleet(fleet.conn).device()
     with fleet.refused(
-        "PT422", "schedule_invalid", "nmae", "timezone", "priority", "device_ids", "owner_id", "end_time"
+        "PT422",
+        "schedule_invalid",
+        "nmae",
+        "timezone",
+        "priority",
+        "device_ids",
+        "owner_id",
+        "end_time",
     ) as refusal:
         update(
             fleet,
@@ -192,7 +207,7 @@ def test_a_copy_takes_changes_and_may_start_at_once(fleet: Fleet) -> None:
     assert (copy["name"], copy["status"], copy["device_ids"]) == ("other", "active", [device])
     assert copy["next_run_at"] is not None
     with fleet.refused("PT422", "schedule_invalid", "status"):
-        fleet.value("select duplicate_schedule(%s, '{\"status\": \"done\"}')", made["id"])
+        fleet.value('select duplicate_schedule(%s, \'{"status": "done"}\')', made["id"])
 
 
 @pytest.mark.parametrize(

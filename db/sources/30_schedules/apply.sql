@@ -4,7 +4,7 @@ create or replace function fleet.document_problems(p_document jsonb)
 returns table (field text, problem text, hint text)
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   with section as (
     select e.key, e.value
@@ -51,7 +51,7 @@ create or replace function fleet.document_changes(p_old jsonb, p_new jsonb)
 returns jsonb
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(
     jsonb_object_agg(coalesce(o.key, n.key), jsonb_build_object('from', o.value, 'to', n.value)),
@@ -69,7 +69,7 @@ create or replace function fleet.plan_item(p_kind text, p_name text, p_old jsonb
 returns jsonb
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object('kind', p_kind, 'name', p_name)
     || case
@@ -87,7 +87,7 @@ create or replace function fleet.apply_group(p_owner_id uuid, p_group jsonb)
 returns jsonb
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row public.device_groups;
@@ -95,7 +95,7 @@ declare
   v_ids bigint[];
 begin
   perform fleet.refuse_unknown_keys(p_group, '{name,description,selector,devices}');
-  select fleet.bigint_array(fleet.with_ids(p_owner_id, jsonb_build_object('devices', p_group -> 'devices')) -> 'device_ids')
+  select fleet.bigint_array(fleet.resolved_spec(p_owner_id, jsonb_build_object('devices', p_group -> 'devices')) -> 'device_ids')
   into v_ids;
   select g.* into v_row
   from public.device_groups as g
@@ -129,7 +129,7 @@ create or replace function fleet.apply_calendar(p_owner_id uuid, p_calendar json
 returns jsonb
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row public.blackout_calendars;
@@ -168,7 +168,7 @@ create or replace function fleet.apply_template(p_owner_id uuid, p_template json
 returns jsonb
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row public.schedule_templates;
@@ -204,7 +204,7 @@ create or replace function fleet.refuse_unknown_keys(p_object jsonb, p_known tex
 returns void
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_unknown text;

@@ -4,7 +4,7 @@ create or replace function fleet.apply_schedule(p_owner_id uuid, p_schedule json
 returns jsonb
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_old public.schedules := fleet.schedule_by_name(p_owner_id, p_schedule ->> 'name');
@@ -22,7 +22,7 @@ begin
   v_base.owner_id := p_owner_id;
   v_base.id := v_old.id;
   v_base.start_time := v_old.start_time;
-  v_row := fleet.schedule_with_changes(v_base, fleet.with_ids(p_owner_id, p_schedule - 'status'));
+  v_row := fleet.schedule_with_changes(v_base, p_schedule - 'status');
   v_row.status := coalesce(
     v_status, case v_old.status when 'paused' then 'paused' else 'active' end
   );
@@ -53,7 +53,7 @@ create or replace function fleet.in_order_of_chains(p_schedules jsonb)
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_left jsonb := coalesce(p_schedules, '[]');
@@ -92,7 +92,7 @@ create or replace function fleet.apply_item(p_owner_id uuid, p_section text, p_i
 returns jsonb
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_hint text;
@@ -123,7 +123,7 @@ create or replace function fleet.apply_sections(p_owner_id uuid, p_document json
 returns jsonb
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_done jsonb := '[]';
@@ -164,7 +164,7 @@ create or replace function fleet.cancel_unnamed(p_owner_id uuid, p_document json
 returns jsonb
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   with gone as (
     update public.schedules as s
@@ -188,7 +188,7 @@ returns jsonb
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_owner uuid := fleet.owner_or_own(p_owner_id);
@@ -246,7 +246,7 @@ create or replace function public.apply_document(
 returns jsonb
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.apply_document(p_document, p_dry_run, p_prune, p_owner_id)
 $$;

@@ -4,7 +4,7 @@ create or replace function fleet.schedule_by_name(p_owner_id uuid, p_name text)
 returns public.schedules
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row public.schedules;
@@ -37,7 +37,7 @@ create or replace function fleet.name_problems(p_owner_id uuid, p_spec jsonb)
 returns table (field text, problem text, hint text)
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   with lists as (
     select k.key, p_spec -> k.key as list
@@ -81,12 +81,50 @@ revoke all on function fleet.name_problems(uuid, jsonb) from public, anon, authe
 
 create or replace function fleet.with_ids(p_owner_id uuid, p_spec jsonb)
 returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select (p_spec - '{devices,groups}'::text[])
+    || case
+      when jsonb_typeof(p_spec -> 'devices') = 'array' then jsonb_build_object('device_ids', (
+        select coalesce(jsonb_agg(d.id), '[]') || coalesce(nullif(p_spec -> 'device_ids', 'null'), '[]')
+        from public.devices as d
+        where d.owner_id = p_owner_id
+          and lower(d.hostname) in (select lower(e.item #>> '{}') from jsonb_array_elements(p_spec -> 'devices') as e(item))
+      ))
+      else '{}'
+    end
+    || case
+      when jsonb_typeof(p_spec -> 'groups') = 'array' then jsonb_build_object('group_ids', (
+        select coalesce(jsonb_agg(g.id), '[]') || coalesce(nullif(p_spec -> 'group_ids', 'null'), '[]')
+        from public.device_groups as g
+        where g.owner_id = p_owner_id
+          and lower(g.name) in (select lower(e.item #>> '{}') from jsonb_array_elements(p_spec -> 'groups') as e(item))
+      ))
+      else '{}'
+    end
+    || case
+      when p_spec #>> '{after,schedule}' is not null then jsonb_build_object('after', (
+        select case when f.id is null then 'null' else ((p_spec -> 'after') - 'schedule') || jsonb_build_object('schedule_id', f.id) end
+        from fleet.schedule_by_name(p_owner_id, p_spec #>> '{after,schedule}') as f
+      ))
+      else '{}'
+    end
+$$;
+
+comment on function fleet.with_ids(uuid, jsonb) is
+  'A specification with devices, groups and after.schedule turned into ids; what stands for nothing is left out. Names of calendars are '
+  'understood anyway.';
+revoke all on function fleet.with_ids(uuid, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.resolved_spec(p_owner_id uuid, p_spec jsonb)
+returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_spec jsonb := p_spec - '{devices,groups}'::text[];
   v_fields text[];
   v_problems text[];
   v_hints text[];
@@ -95,31 +133,10 @@ begin
   into v_fields, v_problems, v_hints
   from fleet.name_problems(p_owner_id, p_spec) as q;
   perform fleet.raise_problems('the schedule', 'schedule_invalid', v_fields, v_problems, v_hints);
-
-  if jsonb_typeof(p_spec -> 'devices') = 'array' then
-    v_spec := v_spec || jsonb_build_object('device_ids', (
-      select coalesce(jsonb_agg(distinct d.id), '[]') || coalesce(nullif(v_spec -> 'device_ids', 'null'), '[]')
-      from jsonb_array_elements_text(p_spec -> 'devices') as e(name)
-      join public.devices as d on d.owner_id = p_owner_id and lower(d.hostname) = lower(e.name)
-    ));
-  end if;
-  if jsonb_typeof(p_spec -> 'groups') = 'array' then
-    v_spec := v_spec || jsonb_build_object('group_ids', (
-      select coalesce(jsonb_agg(distinct g.id), '[]') || coalesce(nullif(v_spec -> 'group_ids', 'null'), '[]')
-      from jsonb_array_elements_text(p_spec -> 'groups') as e(name)
-      join public.device_groups as g on g.owner_id = p_owner_id and lower(g.name) = lower(e.name)
-    ));
-  end if;
-  if p_spec #>> '{after,schedule}' is not null then
-    v_spec := jsonb_set(v_spec #- '{after,schedule}', '{after,schedule_id}', to_jsonb(
-      (fleet.schedule_by_name(p_owner_id, p_spec #>> '{after,schedule}')).id
-    ));
-  end if;
-  return v_spec;
+  return fleet.with_ids(p_owner_id, p_spec);
 end;
 $$;
 
-comment on function fleet.with_ids(uuid, jsonb) is
-  'A specification with devices, groups and after.schedule turned into ids; names of calendars are understood anyway. Raises '
-  'schedule_invalid (PT404) naming each that was not found.';
-revoke all on function fleet.with_ids(uuid, jsonb) from public, anon, authenticated, service_role;
+comment on function fleet.resolved_spec(uuid, jsonb) is
+  'A specification with names turned into ids. Raises schedule_invalid (PT404) naming each that was not found.';
+revoke all on function fleet.resolved_spec(uuid, jsonb) from public, anon, authenticated, service_role;

@@ -5,7 +5,7 @@ returns public.schedule_templates
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_user uuid := fleet.current_user_id();
@@ -56,7 +56,7 @@ returns jsonb
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_owner uuid;
@@ -92,7 +92,7 @@ create or replace function public.create_template(p_template jsonb)
 returns jsonb
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.create_template(p_template)
 $$;
@@ -109,7 +109,7 @@ returns jsonb
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row public.schedule_templates := fleet.template_of_caller(p_name, p_version, 'manage');
@@ -130,7 +130,7 @@ begin
   into v_values
   from jsonb_each(v_row.parameters) as e;
   return fleet.create_schedule(
-    fleet.with_ids(v_row.owner_id, fleet.filled_template(v_row.spec, v_values || v_given))
+    fleet.resolved_spec(v_row.owner_id, fleet.filled_template(v_row.spec, v_values || v_given))
     || jsonb_build_object('owner_id', v_row.owner_id)
   );
 end;
@@ -149,7 +149,7 @@ create or replace function public.instantiate_template(
 returns jsonb
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.instantiate_template(p_name, p_parameters, p_version)
 $$;
@@ -165,7 +165,7 @@ returns integer
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row public.schedule_templates := fleet.template_of_caller(p_name, null, 'manage');
@@ -186,7 +186,7 @@ create or replace function public.delete_template(p_name text)
 returns integer
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select fleet.delete_template(p_name)
 $$;

@@ -96,7 +96,9 @@ begin
   select array_agg(t.field), array_agg(t.problem), array_agg(t.hint)
   into v_fields, v_problems, v_hints
   from (
-    select t.field, t.problem, t.hint from fleet.spec_type_problems(v_spec) as t
+    select t.field, t.problem, t.hint from fleet.name_problems(p_old.owner_id, v_spec) as t
+    union all
+    select t.field, t.problem, t.hint from fleet.spec_type_problems(fleet.with_ids(p_old.owner_id, v_spec)) as t
     union all
     select 'owner_id', 'cannot be changed', 'Create the schedule anew for the other owner.'
     where p_old.owner_id is not null
@@ -106,7 +108,7 @@ begin
   -- What has the wrong type stays as it was, so that everything else is still checked in the same answer.
   v_row := fleet.schedule_from_spec(fleet.changed_spec(
     fleet.schedule_spec(p_old),
-    v_spec - 'owner_id' - coalesce((select array_agg(split_part(f, '.', 1)) from unnest(v_fields) as f), '{}')
+    fleet.with_ids(p_old.owner_id, v_spec) - 'owner_id' - coalesce((select array_agg(split_part(f, '.', 1)) from unnest(v_fields) as f), '{}')
   ));
   v_row.id := p_old.id;
   v_row.owner_id := p_old.owner_id;
@@ -115,7 +117,9 @@ begin
   select v_fields || array_agg(q.field), v_problems || array_agg(q.problem), v_hints || array_agg(q.hint)
   into v_fields, v_problems, v_hints
   from fleet.schedule_problems(fleet.completed_schedule(fleet.changed_schedule(p_old, v_row))) as q
-  where q.field <> all (coalesce(v_fields, '{}'));
+  where q.field <> all (coalesce(v_fields, '{}'))
+    -- Whoever is named but unknown is not nobody.
+    and not (q.field = 'device_ids' and v_fields && '{devices,groups}');
   perform fleet.raise_problems('the schedule', 'schedule_invalid', v_fields, v_problems, v_hints);
   if p_old.id is null then
     -- An insert has no old row to tell by which of two twin columns is meant.
