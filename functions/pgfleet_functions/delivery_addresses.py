@@ -8,11 +8,22 @@ import socket
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+# What is open to everybody is said here, not left to `is_global`, which differs between versions
+# of Python. fleet.is_public_address says the same.
+_CLOSED_4 = tuple(
+    ipaddress.IPv4Network(text)
+    for text in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"),
+        *("172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16"),
+        *("198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3"),
+    )
+)
 # Of IPv6 only what is given out to the public, without the forms that carry an IPv4 address.
-_GIVEN_OUT = ipaddress.IPv6Network("2000::/3")
-_CARRIERS = tuple(ipaddress.IPv6Network(text) for text in ("2001::/23", "2002::/16"))
+_OPEN_6 = ipaddress.IPv6Network("2000::/3")
+_CLOSED_6 = tuple(
+    ipaddress.IPv6Network(text) for text in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
+)
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
-_RELAYS = ipaddress.IPv4Network("192.88.99.0/24")
 
 
 class AddressRefused(Exception):
@@ -25,15 +36,12 @@ class AddressUnknown(Exception):
 
 def is_public(address: Address) -> bool:
     """Tell whether an address is neither private, loopback, link-local, multicast nor reserved."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address in _TRANSLATED:
-            # A network without IPv4 reaches it through this prefix.
-            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if address not in _GIVEN_OUT or any(address in network for network in _CARRIERS):
-            return False
-    elif address in _RELAYS:
-        return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
+    if isinstance(address, ipaddress.IPv4Address):
+        return not any(address in network for network in _CLOSED_4)
+    if address in _TRANSLATED:
+        # A network without IPv4 reaches it through this prefix.
+        return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return address in _OPEN_6 and not any(address in network for network in _CLOSED_6)
 
 
 async def addresses_of(host: str, port: int, *, allow_private: bool) -> list[str]:

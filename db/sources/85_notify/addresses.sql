@@ -58,7 +58,11 @@ begin
   elsif lower(v_parts[1]) <> 'https' then
     return 'must begin with https://';
   elsif v_address is not null then
-    return case when not fleet.is_public_address(v_address) then 'is a private address' end;
+    -- A leading zero means octal to some and decimal to others.
+    return case
+      when not fleet.is_public_address(v_address) then 'is a private address'
+      when family(v_address) = 4 and v_host ~ '(^|\.)0[0-9]' then 'is an address with leading zeros'
+    end;
   -- Resolvers take 127.1, 0x7f000001 and 2130706433 for addresses too: the last part of a name has a letter, and no 0x.
   elsif v_host !~ '\.[a-z][a-z0-9-]*$' or v_host ~ '\.0x[0-9a-f]*$' then
     return 'must name a host on the internet';

@@ -14,12 +14,8 @@ declare
   v_path text;
 begin
   perform fleet.require_permission(v_owner, 'manage', format('owner %s', v_owner));
-  if jsonb_typeof(p_filter) is distinct from 'object' then
-    raise exception 'p_filter must be a JSON object'
-      using errcode = 'PT422', detail = 'calendar_filter_invalid', hint = '{} puts every schedule into the calendar.';
-  end if;
   -- What is wrong with the filter is told now, not to the program that reads the feed.
-  perform fleet.calendar_ics(v_owner, p_filter, now(), now());
+  perform fleet.require_calendar_filter(p_filter);
 
   insert into public.calendar_feeds (owner_id, name, filter, token_hash, created_by)
   values (v_owner, coalesce(p_name, ''), p_filter, fleet.hash_secret(v_token), fleet.current_user_id())
@@ -50,7 +46,7 @@ $$;
 
 comment on function public.create_calendar_feed(jsonb, text, uuid) is
   'Make a secret address under which calendar programs read the coming runs; shown this once. {id, token, path, url}; url is null '
-  'while the setting functions_url is. Raises permission_missing (PT403) or calendar_filter_invalid (PT422).';
+  'while the setting functions_url is. The filter is that of calendar_ics. Raises permission_missing (PT403) or filter_invalid (PT422).';
 revoke all on function public.create_calendar_feed(jsonb, text, uuid) from public, anon, authenticated, service_role;
 grant execute on function public.create_calendar_feed(jsonb, text, uuid) to authenticated, service_role;
 
@@ -115,11 +111,11 @@ begin
   update public.calendar_feeds as f
   set last_read_at = p_now
   where f.id = v_feed.id and (f.last_read_at is null or f.last_read_at < p_now - interval '1 minute');
-  return fleet.calendar_ics(v_feed.owner_id, v_feed.filter, p_now - interval '7 days', p_now + interval '90 days');
+  return fleet.calendar_ics(v_feed.owner_id, v_feed.filter, p_now, p_now + interval '90 days');
 end;
 $$;
 
 comment on function fleet.worker_calendar_feed(text, timestamptz) is
-  'The calendar under a secret address, from a week ago to three months ahead. Raises calendar_feed_not_found (PT404). Definer: the '
+  'The calendar under a secret address: what is coming within three months. Raises calendar_feed_not_found (PT404). Definer: the '
   'address alone says what may be read.';
 revoke all on function fleet.worker_calendar_feed(text, timestamptz) from public, anon, authenticated, service_role;

@@ -77,6 +77,83 @@ comment on function fleet.my_executions(bigint, jsonb) is
   'The history of one of the caller''s schedules, the newest first. Raises schedule_not_found (PT404).';
 revoke all on function fleet.my_executions(bigint, jsonb) from public, anon, authenticated, service_role;
 
+create or replace function fleet.my_execution_counts(p_since timestamptz)
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with counted as materialized (
+    select r.status, count(*) as n
+    from public.schedule_runs as r
+    where r.owner_id in (select o.id from fleet.my_owners() as o(id))
+      and (p_since is null or r.created_at > p_since)
+    group by r.status
+  )
+  select jsonb_build_object(
+    'total', (select coalesce(sum(c.n), 0) from counted as c),
+    'by_status', (select coalesce(jsonb_object_agg(c.status, c.n), '{}') from counted as c),
+    'success_rate', (
+      select round(
+        100.0 * coalesce(sum(c.n) filter (where c.status = 'completed'), 0)
+        / nullif(sum(c.n) filter (where c.status in ('completed', 'failed')), 0), 1
+      )
+      from counted as c
+    )
+  )
+$$;
+
+comment on function fleet.my_execution_counts(timestamptz) is
+  'How the caller''s executions ended, since an instant or ever: {total, by_status, success_rate} in percent.';
+revoke all on function fleet.my_execution_counts(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.my_task_stats(p_now timestamptz)
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- public.schedule_stats leaves it to row security whose schedules count, and none holds here.
+  with mine as materialized (
+    select t.id, t.task_name, t.task_type, t.recurrence_type, t.status, t.next_execution
+    from public.schedules as s
+    join public.scheduled_tasks as t on t.id = s.id
+    where s.owner_id in (select o.id from fleet.my_owners() as o(id))
+  )
+  select jsonb_build_object(
+    'now', p_now,
+    'total', (select count(*) from mine),
+    'by_status', (
+      select coalesce(jsonb_object_agg(k.status, k.n), '{}')
+      from (select m.status, count(*) as n from mine as m group by m.status) as k
+    ),
+    'by_type', (
+      select coalesce(jsonb_object_agg(k.task_type, k.n), '{}')
+      from (select m.task_type, count(*) as n from mine as m group by m.task_type) as k
+    ),
+    'by_recurrence', (
+      select coalesce(jsonb_object_agg(k.recurrence_type, k.n), '{}')
+      from (select m.recurrence_type, count(*) as n from mine as m group by m.recurrence_type) as k
+    ),
+    'next_due', (
+      select coalesce(jsonb_agg(to_jsonb(d) order by d.next_execution, d.id), '[]')
+      from (
+        select m.id, m.task_name, m.next_execution
+        from mine as m
+        where m.status in ('pending', 'running') and m.next_execution is not null
+        order by m.next_execution, m.id
+        limit 5
+      ) as d
+    ),
+    'executions', fleet.my_execution_counts(null)
+      || jsonb_build_object('last_24_hours', fleet.my_execution_counts(p_now - interval '24 hours'))
+  )
+$$;
+
+comment on function fleet.my_task_stats(timestamptz) is
+  'The caller''s tasks and executions in numbers: {total, by_status, by_type, by_recurrence, next_due, executions}.';
+revoke all on function fleet.my_task_stats(timestamptz) from public, anon, authenticated, service_role;
+
 create or replace function fleet.call_as_user(p_call text, p_args jsonb)
 returns jsonb
 language plpgsql
@@ -113,7 +190,7 @@ begin
     when 'list_executions' then
       return fleet.my_executions(v_id, p_args);
     when 'stats' then
-      return public.schedule_stats();
+      return fleet.my_task_stats(now());
     else
       raise exception 'call "%" is not known', p_call
         using errcode = 'PT404', detail = 'call_not_found', hint = 'Functions and database differ in version: run pgfleet db migrate.';
