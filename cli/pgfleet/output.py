@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -47,6 +47,17 @@ def show_rows(rows: Sequence[Row], columns: Sequence[str] | None = None) -> None
         _print_table(rows, columns)
     else:
         _print_lines(rows, columns)
+
+
+def show_drawing(rows: Sequence[Row], columns: Sequence[str], draw: Callable[[], Any]) -> None:
+    """Print a drawing of the rows on a terminal, and the rows everywhere else."""
+    chosen = options.current()
+    if chosen.as_json or chosen.as_csv or not _is_terminal():
+        show_rows(rows, columns)
+        return
+    from rich.console import Console
+
+    Console().print(draw())
 
 
 def show_row(row: Row) -> None:

@@ -6,11 +6,13 @@ from typing import Annotated, Any, LiteralString
 
 import typer
 
-from pgfleet import names, options, output
+from pgfleet import names, options, output, schedule_calendar, schedule_insight
 from pgfleet.database import Database, json_value, open_database
-from pgfleet.recurrence import Recurrence
+from pgfleet.schedule_spec import Given, takes_a_schedule
 
 app = options.Noun("Schedules: when, what and who.")
+app.add_typer(schedule_insight.app)
+app.add_typer(schedule_calendar.app)
 
 Schedule = Annotated[str, typer.Argument(help="Name or id of the schedule.")]
 Reason = Annotated[str | None, typer.Option(help="Why; kept with the schedule.")]
@@ -38,26 +40,6 @@ select
 from public.schedules as s
 join public.owners as o on o.id = s.owner_id
 where s.id = %(id)s
-"""
-
-_UPCOMING: LiteralString = """
-with recursive due (at, number) as (
-  select fleet.next_occurrence(s.recurrence, now()), 1
-  from public.schedules as s
-  where s.id = %(id)s
-  union all
-  select fleet.next_occurrence(s.recurrence, d.at), d.number + 1
-  from due as d
-  join public.schedules as s on s.id = %(id)s
-  where d.at is not null and d.number < %(count)s
-)
-select
-  d.at as due_at, d.at at time zone s.timezone as local_time, s.timezone,
-  fleet.applied_rule(s.recurrence, d.at) as rule
-from due as d
-join public.schedules as s on s.id = %(id)s
-where d.at is not null
-order by d.at
 """
 
 
@@ -90,74 +72,19 @@ def show(schedule: Schedule) -> None:
 
 
 @app.command()
-def upcoming(
-    schedule: Schedule,
-    count: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 10,
-) -> None:
-    """List the next due instants of a schedule, with the rule where the clock changes.
-
-    Example: pgfleet schedule upcoming nightly --count 5
-    """
-    with open_database() as db:
-        found = names.schedule_id(db, schedule)
-        rows = db.rows(_UPCOMING, {"id": found, "count": count})
-    output.show_rows(rows)
-
-
-@app.command()
+@takes_a_schedule
 def create(
+    given: Given,
     name: Annotated[str | None, typer.Argument(help="Name of the schedule.")] = None,
-    action: Annotated[str | None, typer.Option(help="Which command each device gets.")] = None,
-    payload: Annotated[str | None, typer.Option(help="JSON object, @FILE, or -.")] = None,
-    device: Annotated[list[str] | None, typer.Option(help="A device; repeatable.")] = None,
-    group: Annotated[list[str] | None, typer.Option(help="A group; repeatable.")] = None,
-    selector: Annotated[
-        str | None, typer.Option(help="JSON that selects devices: tags, platform, …")
-    ] = None,
-    at: Annotated[
-        str | None, typer.Option(help="Once, at this time; local where it has no offset.")
-    ] = None,
-    every: Annotated[str | None, typer.Option(help="Again after this time: 15 minutes.")] = None,
-    daily: Annotated[str | None, typer.Option(help="Every day at HH:MM.")] = None,
-    weekly: Annotated[str | None, typer.Option(help="On these days: mon,thu; with --time.")] = None,
-    monthly: Annotated[str | None, typer.Option(help="On this day: 1, last; with --time.")] = None,
-    time: Annotated[str | None, typer.Option(help="HH:MM for --weekly and --monthly.")] = None,
-    cron: Annotated[str | None, typer.Option(help="A cron expression.")] = None,
-    start: Annotated[str | None, typer.Option(help="Nothing is due before.")] = None,
-    end: Annotated[str | None, typer.Option(help="Nothing is due after.")] = None,
-    timezone: Annotated[str | None, typer.Option(help="IANA name; UTC without it.")] = None,
-    policies: Annotated[str | None, typer.Option(help="JSON: overlap, catchup, …")] = None,
-    priority: Annotated[int | None, typer.Option(help="-100 to 100; higher goes first.")] = None,
-    owner: Annotated[str | None, typer.Option(help="Name or id of the owner.")] = None,
-    file: Annotated[
-        str | None, typer.Option("--file", "-f", help="The whole schedule as JSON; - for stdin.")
-    ] = None,
 ) -> None:
     """Create a schedule from options, or from JSON; every wrong field is named at once.
 
     Example: pgfleet schedule create nightly --action clear_cache --group labs --daily 02:30
     """
-    spec: dict[str, Any] = _from_file(file)
-    when = Recurrence(at, every, daily, weekly, monthly, time, cron).keys()
     with open_database() as db:
-        given = {
-            "name": name,
-            "action_type": action,
-            "payload": names.json_object(payload, "--payload"),
-            "device_ids": names.device_ids(db, device) if device else None,
-            "group_ids": names.group_ids(db, group) if group else None,
-            "selector": names.json_object(selector, "--selector"),
-            "start_time": start,
-            "end_time": end,
-            "timezone": timezone,
-            "policies": names.json_object(policies, "--policies"),
-            "priority": priority,
-            "owner_id": names.owner_id(db, owner),
-        } | when
-        # An option says more than the file, and what neither says is left to the database.
-        spec |= {key: value for key, value in given.items() if value is not None}
         row = db.row(
-            "select public.create_schedule(%(spec)s) as schedule", {"spec": json_value(spec)}
+            "select public.create_schedule(%(spec)s) as schedule",
+            {"spec": json_value(given.spec(db, name))},
         )["schedule"]
     output.show_row(row)
     for warning in row.get("warnings", []):
@@ -249,13 +176,6 @@ def run(
         )
     output.show_row(row)
     output.say(f"Follow it with: pgfleet run watch {row['id']}")
-
-
-def _from_file(file: str | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    named = file if file == "-" or file.startswith("@") else f"@{file}"
-    return names.json_object(named, "--file") or {}
 
 
 def _waiting(db: Database, schedule_id: int) -> dict[str, Any]:

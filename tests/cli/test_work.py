@@ -157,9 +157,9 @@ def test_upcoming_instants_are_local_times(pgfleet: Pgfleet, schedule: str) -> N
     rows = pgfleet("schedule", "upcoming", schedule, "--count", "90", "--json").data
 
     assert len(rows) == 90
-    assert rows[0]["local_time"] == "2040-01-01T02:30:00"
-    moved = [row for row in rows if row["rule"]]
-    assert [row["local_time"][:10] for row in moved] == ["2040-03-25"]
+    assert rows[0]["local_time"] == "Sun 2040-01-01 02:30"
+    moved = [row for row in rows if row["dst_note"]]
+    assert [row["local_time"] for row in moved] == ["Sun 2040-03-25 03:00"]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ DEFINERS = """
     fleet.worker_verify_poke
     fleet.calendar_of_caller fleet.describe_schedule fleet.diff_schedule fleet.explain_schedule
     fleet.preview_schedule fleet.schedule_calendar fleet.schedule_conflicts fleet.simulate_fleet
+    fleet.upcoming_runs
 """
 
 KEYWORDS = (

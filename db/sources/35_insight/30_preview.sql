@@ -133,6 +133,61 @@ revoke all on function public.preview_schedule(jsonb, integer, timestamptz)
   from public, anon, authenticated, service_role;
 grant execute on function public.preview_schedule(jsonb, integer, timestamptz) to authenticated, service_role;
 
+create or replace function fleet.upcoming_runs(p_schedule_id bigint, p_count integer, p_from timestamptz)
+returns table (
+  due_at timestamptz,
+  local_time text,
+  zones text[],
+  would text,
+  reason text,
+  detail text,
+  dst_note text,
+  starts_at timestamptz,
+  devices bigint
+)
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select p.*
+  from fleet.preview_of(
+    fleet.schedule_in_view(p_schedule_id), fleet.whole_number_between('p_count', p_count, 1, 1000), p_from
+  ) as p
+$$;
+
+comment on function fleet.upcoming_runs(bigint, integer, timestamptz) is 'See public.upcoming_runs. Definer: it checks the caller.';
+revoke all on function fleet.upcoming_runs(bigint, integer, timestamptz) from public, anon, authenticated, service_role;
+grant execute on function fleet.upcoming_runs(bigint, integer, timestamptz) to authenticated, service_role;
+
+create or replace function public.upcoming_runs(
+  p_schedule_id bigint,
+  p_count integer default 10,
+  p_from timestamptz default now()
+)
+returns table (
+  due_at timestamptz,
+  local_time text,
+  zones text[],
+  would text,
+  reason text,
+  detail text,
+  dst_note text,
+  starts_at timestamptz,
+  devices bigint
+)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select * from fleet.upcoming_runs(p_schedule_id, p_count, p_from)
+$$;
+
+comment on function public.upcoming_runs(bigint, integer, timestamptz) is
+  'The next runs of a schedule, as preview_schedule shows those of one that is not saved. Raises schedule_not_found (PT404).';
+revoke all on function public.upcoming_runs(bigint, integer, timestamptz) from public, anon, authenticated, service_role;
+grant execute on function public.upcoming_runs(bigint, integer, timestamptz) to authenticated, service_role;
+
 create or replace function fleet.diff_schedule(
   p_schedule_id bigint,
   p_changes jsonb,

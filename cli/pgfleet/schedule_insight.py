@@ -1,0 +1,229 @@
+"""pgfleet schedule, seeing: preview, diff, explain, describe, conflicts, simulate."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, LiteralString
+
+import typer
+
+from pgfleet import names, options, output
+from pgfleet.database import Database, json_value, open_database
+from pgfleet.errors import InvalidInput
+from pgfleet.schedule_spec import Given, takes_a_schedule
+
+app = options.Noun("What schedules will do, and why they did what they did.")
+
+Schedule = Annotated[str, typer.Argument(help="Name or id of the schedule.")]
+Count = Annotated[int, typer.Option(min=1, max=1000, help="How many.")]
+From = Annotated[
+    str | None, typer.Option("--from", help="Look from this instant on; now without it.")
+]
+To = Annotated[str | None, typer.Option("--to", help="Look until before this instant.")]
+
+_COLUMNS = ["due_at", "local_time", "zones", "would", "reason", "detail", "dst_note", "devices"]
+
+_MOMENT: LiteralString = """
+select case
+  when %(offset)s then %(at)s::timestamptz
+  else fleet.local_to_instant(
+    %(at)s::timestamp,
+    case s.timezone when 'device' then coalesce(d.timezone, 'UTC') else s.timezone end
+  )
+end as at
+from public.schedules as s
+left join public.devices as d on d.id = %(device)s
+where s.id = %(id)s
+"""
+
+
+@app.command()
+def upcoming(schedule: Schedule, count: Count = 10, since: From = None) -> None:
+    """List the next runs of a schedule: local time, what would be skipped, clock changes.
+
+    Example: pgfleet schedule upcoming nightly --count 5
+    """
+    with open_database() as db:
+        rows = db.rows(
+            """
+            select *
+            from public.upcoming_runs(
+              %(id)s, %(count)s, coalesce(%(from)s::timestamptz, now())
+            )
+            """,
+            {"id": names.schedule_id(db, schedule), "count": count, "from": since},
+        )
+    output.show_rows(rows, _COLUMNS)
+
+
+@app.command()
+@takes_a_schedule
+def preview(
+    given: Given,
+    name: Annotated[str | None, typer.Argument(help="Name of the schedule.")] = None,
+    count: Count = 10,
+    since: From = None,
+) -> None:
+    """Show the next runs of a schedule before it is created; takes the options of create.
+
+    Example: pgfleet schedule preview --action clear_cache --group labs --daily 02:30
+    """
+    with open_database() as db:
+        spec = {"name": "preview"} | given.spec(db, name)
+        rows = db.rows(
+            """
+            select *
+            from public.preview_schedule(
+              %(spec)s, %(count)s, coalesce(%(from)s::timestamptz, now())
+            )
+            """,
+            {"spec": json_value(spec), "count": count, "from": since},
+        )
+    output.show_rows(rows, _COLUMNS)
+    if not rows:
+        output.say("It has no due instants of its own.")
+
+
+@app.command()
+@takes_a_schedule
+def diff(given: Given, schedule: Schedule, count: Count = 20, since: From = None) -> None:
+    """Show the coming runs before and after an edit, without making it.
+
+    Example: pgfleet schedule diff nightly --daily 03:00
+    """
+    with open_database() as db:
+        rows = db.rows(
+            """
+            select *
+            from public.diff_schedule(
+              %(id)s, %(changes)s, %(count)s, coalesce(%(from)s::timestamptz, now())
+            )
+            """,
+            {
+                "id": names.schedule_id(db, schedule),
+                "changes": json_value(given.spec(db)),
+                "count": count,
+                "from": since,
+            },
+        )
+    output.show_rows(
+        rows,
+        ["change", "due_at", "local_time", "would_before", "would_after", "devices_after"],
+    )
+
+
+@app.command()
+def explain(
+    schedule: Schedule,
+    at: Annotated[
+        str,
+        typer.Argument(help="The instant; without an offset, local to the schedule."),
+    ],
+    device: Annotated[str | None, typer.Option(help="Name or id of one device.")] = None,
+) -> None:
+    """Say whether a schedule ran at an instant, and if not, exactly why.
+
+    Example: pgfleet schedule explain nightly 2026-03-29T02:30 --device lab-01
+    """
+    with open_database() as db:
+        found = names.schedule_id(db, schedule)
+        device_id = names.device_id(db, device) if device else None
+        answer = db.row(
+            "select public.explain_schedule(%(id)s, %(at)s, %(device)s) as answer",
+            {"id": found, "at": _moment(db, found, device_id, at), "device": device_id},
+        )["answer"]
+    first = ("verdict", "reason", "detail", "local_time")
+    output.show_row({key: answer.get(key) for key in first} | answer)
+
+
+@app.command()
+def describe(schedule: Schedule) -> None:
+    """Say in plain English what a schedule does.
+
+    Example: pgfleet schedule describe nightly
+    """
+    with open_database() as db:
+        row = db.row(
+            "select public.describe_schedule(%(id)s) as description",
+            {"id": names.schedule_id(db, schedule)},
+        )
+    if options.current().as_json or options.current().as_csv:
+        output.show_row(row)
+    else:
+        output.show_text(row["description"])
+
+
+@app.command()
+def conflicts(
+    schedule: Annotated[
+        str | None, typer.Argument(help="Name or id; all schedules without it.")
+    ] = None,
+    within: Annotated[
+        str, typer.Option(help="How close together counts as the same time: 5 minutes.")
+    ] = "0 seconds",
+    since: From = None,
+    until: To = None,
+) -> None:
+    """Find schedules that touch the same devices at the same time; a week ahead without --to.
+
+    Example: pgfleet schedule conflicts nightly --within "5 minutes"
+    """
+    with open_database() as db:
+        rows = db.rows(
+            """
+            select *
+            from public.schedule_conflicts(
+              %(id)s, coalesce(%(from)s::timestamptz, now()),
+              coalesce(%(to)s::timestamptz, coalesce(%(from)s::timestamptz, now()) + '7 days'),
+              %(within)s::interval
+            )
+            """,
+            {
+                "id": names.schedule_id(db, schedule) if schedule else None,
+                "from": since,
+                "to": until,
+                "within": within,
+            },
+        )
+    output.show_rows(
+        rows,
+        ["schedule", "other_schedule", "times", "devices", "first_at", "example_hostnames"],
+    )
+
+
+@app.command()
+def simulate(since: From = None, until: To = None, limit: options.Limit = 1000) -> None:
+    """Show what the whole fleet would do, a day ahead without --to; nothing is done.
+
+    Example: pgfleet schedule simulate --from 2026-03-29T00:00Z --to 2026-03-30T00:00Z
+    """
+    with open_database() as db:
+        rows = db.rows(
+            """
+            select *
+            from public.simulate_fleet(
+              coalesce(%(from)s::timestamptz, now()),
+              coalesce(%(to)s::timestamptz, coalesce(%(from)s::timestamptz, now()) + '1 day'),
+              %(limit)s
+            )
+            """,
+            {"from": since, "to": until, "limit": limit},
+        )
+    output.show_rows(rows, ["due_at", "name", "action_type", "would", "reason", "devices"])
+    if len(rows) == limit:
+        output.say(f"These are the first {limit}; see more with --limit.")
+    output.say("Overlap cannot be known in advance: nobody knows how long devices will take.")
+
+
+def _moment(db: Database, schedule_id: int, device_id: int | None, text: str) -> Any:
+    """Read the instant; without an offset it is local to the schedule, or to the device."""
+    try:
+        has_offset = datetime.fromisoformat(text).tzinfo is not None
+    except ValueError as error:
+        raise InvalidInput(
+            f"{text}: is not a time",
+            reason="time_invalid",
+            hint="Write it like 2026-03-29T02:30 (local) or 2026-03-29T00:30Z",
+        ) from error
+    params = {"at": text, "offset": has_offset, "id": schedule_id, "device": device_id}
+    return db.row(_MOMENT, params)["at"]
