@@ -49,29 +49,39 @@ as $$
 declare
   v_started bigint;
 begin
-  -- The key makes a second look at the same end harmless.
-  with written as (
-    insert into public.schedule_runs (
-      schedule_id, owner_id, scheduled_for, trigger, status, reason, action_type, payload, priority, expires_at, after_run_id,
-      idempotency_key, not_before, started_at, finished_at
-    )
-    select s.id, s.owner_id,
-      -- Several runs may end in one tick: an instant for each.
-      p_now + interval '1 microsecond' * (row_number() over (partition by s.id order by r.id) - 1),
-      'chain',
-      case when f.refusal is null then 'pending' else 'skipped' end, f.refusal,
-      s.action_type, s.payload, s.priority,
-      fleet.run_expiry(fleet.effective_policies(s.policies), null, o.opens_at), r.id, 'after:' || r.id,
-      nullif(o.opens_at, p_now),
-      case when f.refusal is null then p_now end,
-      case when f.refusal is not null then p_now end
+  with ended as (
+    select s, r.id as run_id, row_number() over (partition by s.id order by r.id) as n,
+      case when s.timezone = 'device' and s.policies ? 'blackouts' then fleet.target_zones(s) end as zones,
+      fleet.opening_of(s, p_now) as opens_at
     from public.schedule_runs as r
     join public.schedules as s on s.after_schedule_id = r.schedule_id and s.owner_id = r.owner_id
-    cross join lateral fleet.follower_refusal(s, p_now) as f(refusal)
-    cross join lateral fleet.opening_of(s, p_now) as o(opens_at)
     where r.id = any (p_runs)
       and s.status = 'active'
       and (s.after_on = 'either' or s.after_on = r.status)
+      -- A second look at the same end is harmless.
+      and not exists (
+        select 1 from public.schedule_runs as x
+        where x.schedule_id = s.id and x.idempotency_key = 'after:' || r.id
+      )
+  ),
+  judged as (
+    select e.*, fleet.follower_refusal(e.s, e.n, e.zones, e.opens_at, p_now) as refusal
+    from ended as e
+  ),
+  written as (
+    insert into public.schedule_runs (
+      schedule_id, owner_id, scheduled_for, trigger, status, reason, action_type, payload, priority, expires_at, after_run_id,
+      idempotency_key, not_before, zones, started_at, finished_at
+    )
+    select (j.s).id, (j.s).owner_id, fleet.free_instant((j.s).id, p_now, j.n), 'chain',
+      case when j.refusal is null then 'pending' else 'skipped' end, j.refusal,
+      (j.s).action_type, (j.s).payload, (j.s).priority,
+      fleet.run_expiry(fleet.effective_policies((j.s).policies), null, j.opens_at), j.run_id, 'after:' || j.run_id,
+      nullif(j.opens_at, p_now),
+      case when j.zones is not null then fleet.open_zones(j.s, fleet.open_zones(j.s, j.zones, p_now), j.opens_at) end,
+      case when j.refusal is null then p_now end,
+      case when j.refusal is not null then p_now end
+    from judged as j
     on conflict do nothing
     returning schedule_id, status
   ),
@@ -98,22 +108,51 @@ comment on function fleet.start_followers(bigint[], timestamptz) is
   'Write the runs of the schedules that follow these ended runs. Answers how many; the tick expands them.';
 revoke all on function fleet.start_followers(bigint[], timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.follower_refusal(p_schedule public.schedules, p_now timestamptz)
+create or replace function fleet.free_instant(p_schedule_id bigint, p_now timestamptz, p_place bigint)
+returns timestamptz
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- Several runs may end at once, or at a moment of which the ledger has a row already: an instant for each.
+  select greatest(p_now, max(r.scheduled_for) + interval '1 microsecond') + interval '1 microsecond' * (p_place - 1)
+  from public.schedule_runs as r
+  where r.schedule_id = p_schedule_id
+    and r.scheduled_for >= p_now
+    and r.scheduled_for < p_now + interval '1 second'
+$$;
+
+comment on function fleet.free_instant(bigint, timestamptz, bigint) is
+  'The n-th instant from now on that no row of the ledger has.';
+revoke all on function fleet.free_instant(bigint, timestamptz, bigint) from public, anon, authenticated, service_role;
+
+create or replace function fleet.follower_refusal(
+  p_schedule public.schedules,
+  p_place bigint,
+  p_zones text[],
+  p_opens_at timestamptz,
+  p_now timestamptz
+)
 returns text
 language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
   select case
-    when p_schedule.execution_count >= (p_schedule.policies ->> 'max_runs')::bigint then 'max_runs reached'
+    when p_schedule.execution_count + p_place > (p_schedule.policies ->> 'max_runs')::bigint then 'max_runs reached'
+    when p_now < p_schedule.start_time then 'the schedule has not begun'
     when p_now > p_schedule.end_time then 'the schedule has ended'
-    else fleet.instant_refusal(p_schedule, p_now)
+    else coalesce(
+      fleet.zones_refusal(p_schedule, p_zones, p_now),
+      case when p_opens_at > p_now then fleet.zones_refusal(p_schedule, p_zones, p_opens_at) end
+    )
   end
 $$;
 
-comment on function fleet.follower_refusal(public.schedules, timestamptz) is
-  'Why a schedule does not follow now: max_runs, its end, a blackout or its execution window; null where it does.';
-revoke all on function fleet.follower_refusal(public.schedules, timestamptz)
+comment on function fleet.follower_refusal(public.schedules, bigint, text[], timestamptz, timestamptz) is
+  'Why a schedule does not follow now, as the n-th time at once: max_runs, its bounds, a blackout or its execution window; null where it '
+  'does.';
+revoke all on function fleet.follower_refusal(public.schedules, bigint, text[], timestamptz, timestamptz)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.opening_of(p_schedule public.schedules, p_instant timestamptz)

@@ -46,33 +46,39 @@ comment on function fleet.jitter_slot(jsonb, bigint, bigint) is
   'How much later than due a device runs a schedule: the same at each run, within policies.jitter. Null where there is none.';
 revoke all on function fleet.jitter_slot(jsonb, bigint, bigint) from public, anon, authenticated, service_role;
 
-create or replace function fleet.leaves_out(p_overlap text, p_max_concurrent bigint, p_unfinished bigint)
+create or replace function fleet.leaves_out(
+  p_overlap text,
+  p_max_concurrent bigint,
+  p_unfinished bigint,
+  p_is_overtaken boolean
+)
 returns boolean
 language sql
 immutable
 parallel safe
 return (
   case p_overlap
-    when 'replace' then false
+    -- Of two runs on their way, the later one has come here first: what is newer stays.
+    when 'replace' then p_is_overtaken
     when 'allow' then p_unfinished >= p_max_concurrent
     when 'buffer_one' then p_unfinished >= 2
     else p_unfinished >= 1
   end
 );
 
-comment on function fleet.leaves_out(text, bigint, bigint) is
-  'Whether the overlap policy leaves a device out that has so many unfinished commands of the schedule.';
-revoke all on function fleet.leaves_out(text, bigint, bigint) from public, anon, authenticated, service_role;
+comment on function fleet.leaves_out(text, bigint, bigint, boolean) is
+  'Whether the overlap policy leaves a device out that has so many unfinished commands of the schedule, maybe of a later run.';
+revoke all on function fleet.leaves_out(text, bigint, bigint, boolean) from public, anon, authenticated, service_role;
 
 create or replace function fleet.unfinished_of(p_schedule_id bigint, p_device_id bigint, p_run_id bigint)
-returns table (n bigint, last_id bigint)
+returns table (n bigint, last_id bigint, last_run_id bigint)
 language sql
 stable
 strict
 rows 1
 set search_path = pg_catalog, pg_temp
 as $$
-  select count(*), max(c.id)
+  select count(*), max(c.id), max(c.run_id)
   from public.device_commands as c
   where c.schedule_id = p_schedule_id
     and c.device_id = p_device_id
@@ -81,5 +87,5 @@ as $$
 $$;
 
 comment on function fleet.unfinished_of(bigint, bigint, bigint) is
-  'What a device has still to do for earlier runs of a schedule: how many commands, and the last of them.';
+  'What a device has still to do for other runs of a schedule: how many commands, the last of them, and the latest run.';
 revoke all on function fleet.unfinished_of(bigint, bigint, bigint) from public, anon, authenticated, service_role;

@@ -30,6 +30,8 @@ begin
         update public.schedule_runs as r
         set status = 'failed', reason = 'error', error_message = sqlerrm, expanded_at = p_now, finished_at = p_now
         where r.id = v_id;
+        -- Whatever follows a failure is to hear of this one.
+        insert into fleet.run_progress (run_id, completed, failed) values (v_id, 0, 0);
     end;
   end loop;
   return v_made;
@@ -41,79 +43,6 @@ comment on function fleet.expand_runs(bigint[], timestamptz, integer) is
 revoke all on function fleet.expand_runs(bigint[], timestamptz, integer)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.runs_to_expand(p_run_ids bigint[], p_now timestamptz)
-returns table (
-  id bigint, owner_id uuid, schedule_id bigint, starts_at timestamptz, expires_at timestamptz, expanded_to bigint, priority smallint,
-  payload jsonb, command_type text, channel text, device_ids bigint[], group_ids bigint[], selector jsonb, zones text[],
-  policies jsonb, overlap text, max_concurrent bigint, max_attempts integer, is_plain boolean, may_overlap boolean
-)
-language sql
-volatile
-rows 20
-set search_path = pg_catalog, pg_temp
-as $$
-  select r.id, r.owner_id, r.schedule_id, greatest(r.not_before, p_now), r.expires_at, r.expanded_to, r.priority,
-    r.payload, t.name, t.channel, s.device_ids, s.group_ids, s.selector, r.zones,
-    p.policies, p.policies ->> 'overlap', (p.policies ->> 'max_concurrent')::bigint,
-    (p.policies #>> '{retry,attempts}')::integer,
-    not s.policies ?| '{jitter,execution_window}',
-    -- Devices need a look at what they still have to do only while another run of the schedule goes on.
-    exists (
-      select 1 from public.schedule_runs as o
-      where o.schedule_id = r.schedule_id and o.id <> r.id and o.status in ('pending', 'running')
-    )
-  from public.schedule_runs as r
-  join public.schedules as s on s.id = r.schedule_id and s.owner_id = r.owner_id
-  join public.command_types as t on t.name = r.action_type
-  cross join lateral (select fleet.effective_policies(s.policies) as policies) as p
-  where r.id = any (p_run_ids)
-$$;
-
-comment on function fleet.runs_to_expand(bigint[], timestamptz) is 'What it takes to expand these runs.';
-revoke all on function fleet.runs_to_expand(bigint[], timestamptz) from public, anon, authenticated, service_role;
-
-create or replace function fleet.lock_runs(p_run_ids bigint[])
-returns bigint[]
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_runs bigint[];
-  v_gone text;
-begin
-  -- Two sessions never expand the same run; what is held elsewhere is expanded there. And one run of a schedule at a time,
-  -- here and in other sessions: within one statement, or unseen by each other, two of them could not tell that a device is
-  -- busy with the other. In a statement of its own, so that the next one sees all that was done under the lock before.
-  select array_agg(l.id), min(l.gone) into v_runs, v_gone
-  from (
-    select r.id, case when t.name is null then r.action_type end as gone
-    from public.schedule_runs as r
-    join public.schedules as s on s.id = r.schedule_id
-    left join public.command_types as t on t.name = r.action_type
-    where r.id in (
-      select min(x.id)
-      from public.schedule_runs as x
-      where x.id = any (p_run_ids) and x.expanded_at is null and x.status in ('pending', 'running')
-      group by x.schedule_id
-    )
-      and r.expanded_at is null
-      and r.status in ('pending', 'running')
-    for no key update of r, s skip locked
-  ) as l;
-
-  if v_gone is not null then
-    raise exception 'command type "%" is gone', v_gone
-      using errcode = 'PT409', detail = 'command_type_gone', hint = 'Make it again, or change the action_type of the schedule.';
-  end if;
-  return v_runs;
-end;
-$$;
-
-comment on function fleet.lock_runs(bigint[]) is
-  'Those of these runs that this session expands now. Raises command_type_gone (PT409).';
-revoke all on function fleet.lock_runs(bigint[]) from public, anon, authenticated, service_role;
-
 create or replace function fleet.write_commands(p_run_ids bigint[], p_now timestamptz, p_limit integer)
 returns bigint
 language plpgsql
@@ -123,7 +52,7 @@ set search_path = pg_catalog, pg_temp
 set jit = off
 as $$
 declare
-  v_runs bigint[] := fleet.lock_runs(p_run_ids);
+  v_runs bigint[] := fleet.lock_runs(p_run_ids, p_now);
   v_made bigint;
 begin
   with run as materialized (
@@ -137,7 +66,7 @@ begin
         when r.is_plain then r.starts_at
         else fleet.device_start(r.policies, r.schedule_id, t.device_id, coalesce(t.timezone, 'UTC'), r.starts_at)
       end as starts_at,
-      coalesce(u.n, 0) as unfinished, u.last_id
+      coalesce(u.n, 0) as unfinished, u.last_id, coalesce(u.last_run_id > r.id, false) as is_overtaken
     from run as r
     cross join lateral fleet.targets(
       r.owner_id, r.device_ids, r.group_ids, r.selector, coalesce(r.expanded_to, 0), p_limit + 1
@@ -157,7 +86,7 @@ begin
       and c.schedule_id = r.schedule_id
       and c.device_id = t.device_id
       and c.status in ('pending', 'running')
-      and c.run_id <> r.id
+      and c.run_id < r.id
   ),
   made as (
     insert into public.device_commands (
@@ -169,7 +98,10 @@ begin
       case when r.overlap = 'buffer_one' then t.last_id end
     from target as t
     join run as r on r.id = t.run_id
-    where t.n <= p_limit and t.is_due and t.starts_at is not null and not fleet.leaves_out(r.overlap, r.max_concurrent, t.unfinished)
+    where t.n <= p_limit
+      and t.is_due
+      and t.starts_at is not null
+      and not fleet.leaves_out(r.overlap, r.max_concurrent, t.unfinished, t.is_overtaken)
     on conflict (run_id, device_id, step) do nothing
     returning run_id
   ),
@@ -177,7 +109,9 @@ begin
     select r.id,
       (select count(*) from made as m where m.run_id = r.id) as made,
       -- Left out: they had enough to do, or it is not their time of day.
-      count(*) filter (where t.starts_at is not null and fleet.leaves_out(r.overlap, r.max_concurrent, t.unfinished)) as busy,
+      count(*) filter (
+        where t.starts_at is not null and fleet.leaves_out(r.overlap, r.max_concurrent, t.unfinished, t.is_overtaken)
+      ) as busy,
       count(*) filter (where t.run_id is not null and t.starts_at is null) as outside,
       (select max(x.device_id) from target as x where x.run_id = r.id and x.n <= p_limit) as reached,
       not exists (select 1 from target as x where x.run_id = r.id and x.n > p_limit) as is_whole
@@ -258,7 +192,7 @@ begin
     select r.id
     from public.schedule_runs as r
     join public.schedules as s on s.id = r.schedule_id
-    where r.expanded_at is null and r.status = 'pending'
+    where r.expanded_at is null and r.status = 'pending' and coalesce(r.not_before <= p_now, true)
     order by r.priority desc, r.id
     limit greatest(v_chunk / v_small, 1)
     for no key update of r, s skip locked
@@ -283,7 +217,7 @@ begin
     -- Only after some progress: what another session holds must not keep this one spinning.
     'more', (v_fresh is not null or v_large is not null) and exists (
       select 1 from public.schedule_runs as r
-      where r.expanded_at is null and r.status in ('pending', 'running')
+      where r.expanded_at is null and r.status in ('pending', 'running') and coalesce(r.not_before <= p_now, true)
     )
   );
 end;

@@ -175,18 +175,24 @@ begin
       v_lost := true;
   end;
 
-  insert into public.schedule_runs (
-    schedule_id, owner_id, scheduled_for, status, reason, error_message, missed_from, missed_to, missed_count, started_at,
-    finished_at
+  with written as (
+    insert into public.schedule_runs (
+      schedule_id, owner_id, scheduled_for, status, reason, error_message, missed_from, missed_to, missed_count, started_at,
+      finished_at
+    )
+    select s.id, s.owner_id, s.next_run_at, 'failed', 'error', p_error,
+      case when v_count > 1 then s.next_run_at end,
+      case when v_count > 1 then v_last end,
+      case when v_count > 1 then v_count end,
+      p_now, p_now
+    from public.schedules as s
+    where s.id = p_schedule_id
+    on conflict (schedule_id, scheduled_for) do nothing
+    returning id
   )
-  select s.id, s.owner_id, s.next_run_at, 'failed', 'error', p_error,
-    case when v_count > 1 then s.next_run_at end,
-    case when v_count > 1 then v_last end,
-    case when v_count > 1 then v_count end,
-    p_now, p_now
-  from public.schedules as s
-  where s.id = p_schedule_id
-  on conflict (schedule_id, scheduled_for) do nothing;
+  -- Whatever follows a failure is to hear of this one.
+  insert into fleet.run_progress (run_id, completed, failed)
+  select w.id, 0, 0 from written as w;
 
   update public.schedules as s
   set next_run_at = v_next,

@@ -46,14 +46,17 @@ as $$
           from fleet.run_outcome(r, r.completed + a.completed, r.failed + a.failed, p_now) as o
         )
     from (
-      select t.run_id, sum(t.completed) as completed, sum(t.failed) as failed
+      select t.run_id, sum(t.completed) as completed, sum(t.failed) as failed,
+        bool_or(t.completed = 0 and t.failed = 0) as is_told_to_end
       from taken as t
       group by t.run_id
     ) as a
     where r.id = a.run_id
-    returning r.id, r.status, r.finished_at
+    returning r.id, a.is_told_to_end, r.reason,
+      r.status in ('completed', 'failed') and r.finished_at = p_now as is_over_now
   )
-  select array_agg(t.id) from told as t where t.status in ('completed', 'failed') and t.finished_at = p_now
+  -- What failed with an error was over before it came here.
+  select array_agg(t.id) from told as t where t.is_over_now or (t.is_told_to_end and t.reason = 'error')
 $$;
 
 comment on function fleet.add_progress(timestamptz, integer) is
@@ -95,7 +98,10 @@ set search_path = pg_catalog, pg_temp
 as $$
   update public.schedules as s
   set status = 'paused',
-      status_reason = format('%s runs in a row failed (pause_on_failure)', s.policies ->> 'pause_on_failure')
+      status_reason = case s.policies ->> 'pause_on_failure'
+        when '1' then 'a run failed (pause_on_failure)'
+        else format('%s runs in a row failed (pause_on_failure)', s.policies ->> 'pause_on_failure')
+      end
   where s.id in (select r.schedule_id from public.schedule_runs as r where r.id = any (p_runs) and r.status = 'failed')
     and s.status = 'active'
     and (s.policies ->> 'pause_on_failure')::integer <= (

@@ -12,7 +12,8 @@ declare
   v_count integer;
 begin
   with lapsed as (
-    select c.id
+    select c.id, c.failure_count + 1 >= c.max_attempts
+        or not fleet.is_retryable(fleet.retry_policy(c.schedule_id), 'lease_expired') as is_last
     from public.device_commands as c
     where c.status = 'running' and c.lease_expires_at < p_now
     order by c.lease_expires_at
@@ -23,14 +24,13 @@ begin
     update public.device_commands as c
     set failure_count = c.failure_count + 1,
         status = case
-          when c.failure_count + 1 >= c.max_attempts then 'failed'
+          when l.is_last then 'failed'
           when c.expires_at <= p_now then 'expired'
           else 'pending'
         end,
         reason = 'lease_expired',
         error_message = case
-          when c.failure_count + 1 >= c.max_attempts or c.expires_at <= p_now
-            then 'the device took it and did not answer'
+          when l.is_last or c.expires_at <= p_now then 'the device took it and did not answer'
         end
     from lapsed as l
     where c.id = l.id
