@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from dataclasses import dataclass
 from datetime import UTC
@@ -48,13 +49,19 @@ class Outcome:
     retry_after: int | None = None
 
 
-def make_client() -> httpx.AsyncClient:
+def trusted_authorities() -> ssl.SSLContext:
+    """Return whom to trust: the public authorities, or those that SSL_CERT_FILE names."""
+    return httpx.create_ssl_context()
+
+
+def make_client(authorities: ssl.SSLContext) -> httpx.AsyncClient:
     """Return a client that goes straight to an address, and never to another one.
 
     No proxy of the environment, no redirect, and no connection twice: two hosts behind one
     address must not share one that was opened for the other's name.
     """
     return httpx.AsyncClient(
+        verify=authorities,
         trust_env=False,
         follow_redirects=False,
         timeout=TIMEOUT,

@@ -13,7 +13,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from pgfleet_functions.database import Pool, fetch_value
-from pgfleet_functions.delivery import Delivery, Outcome, deliver_webhook, make_client
+from pgfleet_functions.delivery import (
+    Delivery,
+    Outcome,
+    deliver_webhook,
+    make_client,
+    trusted_authorities,
+)
 from pgfleet_functions.errors import FunctionError
 from pgfleet_functions.smtp import MailServer, deliver_email
 
@@ -36,6 +42,7 @@ class Dispatcher:
     def __init__(self, mail_server: MailServer | None = None, hands: int = HANDS) -> None:
         self._mail_server = mail_server
         self._hands = hands
+        self._authorities = trusted_authorities()
         self._busy = 0
 
     async def run(self, pool: Pool, budget: float = BUDGET_SECONDS) -> dict[str, int]:
@@ -47,7 +54,7 @@ class Dispatcher:
         counts: Counter[str] = Counter()
         failures: list[FunctionError] = []
         end = time.monotonic() + budget
-        async with make_client() as client, asyncio.TaskGroup() as tasks:
+        async with make_client(self._authorities) as client, asyncio.TaskGroup() as tasks:
 
             async def work() -> None:
                 self._busy += 1

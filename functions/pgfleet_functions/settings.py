@@ -30,6 +30,8 @@ class FunctionSettings:
     # Where the public keys of the project are, which verify the tokens of people.
     jwks_url: str | None = None
     mail_server: MailServer | None = None
+    # Whether an integration may name an address that is not open to everybody, or no https.
+    allow_private_addresses: bool = False
 
     def __post_init__(self) -> None:
         """Refuse settings with which no token could be signed."""
@@ -60,6 +62,7 @@ class FunctionSettings:
             issuer=env.get("PGFLEET_JWT_ISSUER") or "pgfleet",
             jwks_url=env.get("PGFLEET_JWKS_URL") or _jwks_of(env.get("SUPABASE_URL")),
             mail_server=_mail_server(env.get("PGFLEET_SMTP_URL"), env.get("PGFLEET_SMTP_FROM")),
+            allow_private_addresses=_switch(env, "PGFLEET_ALLOW_PRIVATE_ADDRESSES"),
         )
 
 
@@ -87,6 +90,13 @@ def _mail_server(url: str | None, sender: str | None) -> MailServer | None:
         return MailServer.from_url(url, sender)
     except SmtpUrlError as error:
         raise SettingsError(f"PGFLEET_SMTP_URL and PGFLEET_SMTP_FROM: {error}") from error
+
+
+def _switch(env: Mapping[str, str], name: str) -> bool:
+    text = env.get(name, "").lower()
+    if text not in ("", "on", "true", "1", "off", "false", "0"):
+        raise SettingsError(f"{name} is {text!r}, it can be 'on' or 'off'")
+    return text in ("on", "true", "1")
 
 
 def _seconds(text: str) -> int:

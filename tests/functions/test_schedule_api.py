@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,8 +14,14 @@ import httpx
 import jwt
 import psycopg
 import pytest
+import uvicorn
 from openapi_spec_validator import validate
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
+from pgfleet_local.settings import HOST
 from pgfleet_local.tokens import sign_token
 
 ME, STRANGER = UUID(int=301), UUID(int=302)
@@ -338,6 +345,43 @@ def test_a_token_of_an_imported_key_is_good(
             for sent in (good, unknown)
         ]
     assert statuses == [200, 401]
+
+
+def test_a_token_of_a_key_that_the_project_publishes_is_good(
+    own_database: Any, free_port: Any, serving_site: Any, signing_key: Any
+) -> None:
+    private, public = signing_key
+    asked = []
+
+    async def publish(_: Request) -> Response:
+        asked.append(1)
+        return JSONResponse(public)
+
+    keys = Starlette(routes=[Route("/jwks.json", publish)])
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(keys, host=HOST, port=port, log_level="critical"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    options = {"jwks_url": f"http://{HOST}:{port}/jwks.json"}
+    with serving_site(own_database, free_port(), **options) as site:
+        claims = {"sub": str(ME), "role": "authenticated", "exp": 2**33}
+        key = jwt.PyJWK(json.loads(private)).key
+        statuses = [
+            httpx.get(
+                f"{site.url}/functions/v1/api/schedule/tasks",
+                headers={"Authorization": f"Bearer {sent}"},
+            ).status_code
+            for sent in (
+                jwt.encode(claims, key, algorithm="ES256", headers={"kid": "imported-1"}),
+                jwt.encode(claims, key, algorithm="ES256", headers={"kid": "made-up"}),
+                jwt.encode(claims, "f" * 40, algorithm="HS256", headers={"kid": "imported-1"}),
+                token(site, ME),
+            )
+        ]
+    server.should_exit = True
+    thread.join(20)
+    assert statuses == [200, 401, 401, 200]
+    assert len(asked) == 1
 
 
 def test_the_description_is_valid_and_names_every_path(site: Any, me: Api) -> None:
