@@ -31,6 +31,12 @@ DEFINERS = """
     fleet.calendar_of_caller fleet.describe_schedule fleet.diff_schedule fleet.explain_schedule
     fleet.preview_schedule fleet.schedule_calendar fleet.schedule_conflicts fleet.simulate_fleet
     fleet.upcoming_runs
+    fleet.create_calendar_feed fleet.create_webhook_endpoint fleet.delete_webhook_endpoint
+    fleet.endpoint_of_caller fleet.redeliver fleet.revoke_calendar_feed
+    fleet.rotate_webhook_secret fleet.test_webhook_endpoint fleet.update_webhook_endpoint
+    fleet.tg_check_webhook_endpoint fleet.tg_end_deliveries fleet.tg_make_webhook_secret
+    fleet.worker_as_user fleet.worker_calendar_feed fleet.worker_claim_deliveries
+    fleet.worker_finish_delivery
 """
 
 KEYWORDS = (
