@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
+from tests.conftest import Database
 
 Row = dict[str, Any]
 HELLO = {"message": "hello"}
@@ -198,10 +199,8 @@ class Fleet:
                 now,
             )
 
-    def finish(
-        self, device_id: int, command: Row, status: str = "completed", **more: Any
-    ) -> Row:
-        """Let a device finish what it claimed; `now`, `result`, `error` and `reason` are optional."""
+    def finish(self, device_id: int, command: Row, status: str = "completed", **more: Any) -> Row:
+        """Let a device finish what it claimed, with now, result, error and reason where given."""
         with self.as_device(device_id):
             answer: Row = self.value(
                 "select fleet.finish_command(%s, %s, %s, %s, %s, %s,"
@@ -241,3 +240,21 @@ class Fleet:
         admin.execute(query, values)
         admin.execute("set session_replication_role = origin")
         admin.commit()
+
+
+@pytest.fixture
+def fleet(db: psycopg.Connection[Any]) -> Fleet:
+    """Give a fleet that is gone after the test."""
+    return Fleet(db)
+
+
+@pytest.fixture
+def connect(own_database: Database) -> Iterator[Callable[..., Fleet]]:
+    """Give a function that opens sessions, which commit, on a database of the test's own."""
+    with ExitStack() as stack:
+
+        def open_session(role: str = "postgres", owner: Fleet | None = None) -> Fleet:
+            conn = stack.enter_context(own_database.connect(role, autocommit=True))
+            return Fleet(conn, owner.owner_id) if owner else Fleet(conn)
+
+        yield open_session

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-
 from tests.factories import Fleet, Row
 
 NOW = datetime(2031, 1, 1, tzinfo=UTC)
@@ -155,9 +154,7 @@ def test_a_stale_attempt_is_refused(fleet: Fleet, device: int) -> None:
     assert fleet.finish(device, second)["accepted"] is True
 
 
-def test_a_late_finish_is_accepted_while_nobody_took_the_command(
-    fleet: Fleet, device: int
-) -> None:
+def test_a_late_finish_is_accepted_while_nobody_took_the_command(fleet: Fleet, device: int) -> None:
     sent = send(fleet, device)
     (claimed,) = fleet.claim(device, now=NOW)
     fleet.tick(NOW + 5 * MINUTE)

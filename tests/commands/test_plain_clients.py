@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from psycopg.types.json import Jsonb
-
 from tests.factories import Fleet, Row
 
 
@@ -87,9 +86,7 @@ def test_a_device_cannot_write_into_the_commands_of_another(fleet: Fleet, device
     assert fleet.command(foreign["id"])["status"] == "pending"
 
 
-@pytest.mark.parametrize(
-    ("kind", "status"), [("lock", "running"), ("broadcast_message", "failed")]
-)
+@pytest.mark.parametrize(("kind", "status"), [("lock", "running"), ("broadcast_message", "failed")])
 def test_what_is_unsafe_to_repeat_is_not_taken_twice(
     fleet: Fleet, device: int, kind: str, status: str
 ) -> None:

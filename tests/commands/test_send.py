@@ -8,7 +8,6 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
-
 from tests.factories import HELLO, Fleet, Row
 
 
@@ -52,9 +51,7 @@ def test_the_same_key_gives_the_same_command(fleet: Fleet) -> None:
         ("no_such_type", {"p_priority": 999, "p_expires_after": "0"}, ["command_type", "priority"]),
     ],
 )
-def test_every_wrong_field_is_named(
-    fleet: Fleet, kind: str, named: Row, words: list[str]
-) -> None:
+def test_every_wrong_field_is_named(fleet: Fleet, kind: str, named: Row, words: list[str]) -> None:
     device = fleet.device()
     with fleet.refused("PT422", "command_invalid", *words):
         fleet.send(device, kind, **named)
@@ -176,3 +173,21 @@ def test_a_person_may_not_write_a_run(fleet: Fleet) -> None:
                 " values (%s, 'lock', 1)",
                 device,
             )
+
+
+def test_a_command_of_a_run_belongs_to_a_device_of_its_owner(fleet: Fleet) -> None:
+    made = fleet.create(device_ids=[fleet.device()])
+    (run,) = fleet.runs(made["id"])
+    columns = {
+        "owner_id": fleet.owner_id,
+        "run_id": run["id"],
+        "device_hostname": "x",
+        "command_type": "lock",
+        "expires_at": "2999-01-01",
+    }
+    foreign = Fleet(fleet.conn).device()
+    with fleet.refused("PT404", "device_not_found"):
+        fleet.insert("device_commands", device_id=foreign, **columns)
+    # One that is deleted while the run expands gets none, and the run still ends.
+    gone = fleet.insert("device_commands", device_id=10**12, **columns)
+    assert fleet.rows("select * from device_commands where id = %s", gone["id"]) == []

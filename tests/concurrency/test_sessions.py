@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
-
 from tests.factories import Fleet
 
 BASE = datetime(2031, 1, 1, tzinfo=UTC)
@@ -40,7 +40,7 @@ def test_two_ticks_at_once_make_each_run_once(connect: Connect) -> None:
     ]
     for minute in range(12):
         now = BASE + timedelta(minutes=minute)
-        at_once(lambda: first.tick(now), lambda: second.tick(now))
+        at_once(partial(first.tick, now), partial(second.tick, now))
         # Whatever one of them found locked is there for the next.
         first.tick_until_idle(now)
     for schedule_id in made:
@@ -214,9 +214,7 @@ def test_pausing_waits_for_a_tick_and_is_obeyed(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("query", ["select retire_device(%s)", "delete from devices where id = %s"])
-def test_a_device_that_goes_while_a_run_expands_stops_nothing(
-    connect: Connect, query: str
-) -> None:
+def test_a_device_that_goes_while_a_run_expands_stops_nothing(connect: Connect, query: str) -> None:
     first = connect()
     second = connect(owner=first)
     devices = first.devices(30)

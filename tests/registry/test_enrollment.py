@@ -10,7 +10,6 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
-
 from tests.factories import Fleet, Row
 
 
@@ -36,9 +35,7 @@ def token(fleet: Fleet, secret: str) -> Row:
 
 def test_a_code_makes_a_device_whose_secret_gives_its_identity(fleet: Fleet) -> None:
     code = make_code(fleet)
-    made = enroll(
-        fleet, code["code"], " PC-1 ", {"platform": "linux", "timezone": "Europe/Berlin"}
-    )
+    made = enroll(fleet, code["code"], " PC-1 ", {"platform": "linux", "timezone": "Europe/Berlin"})
 
     assert made["hostname"] == "PC-1"
     assert made["owner_id"] == str(fleet.owner_id)

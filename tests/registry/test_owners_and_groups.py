@@ -6,7 +6,6 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-
 from tests.factories import Fleet
 
 
@@ -31,9 +30,7 @@ def test_a_personal_owner_may_also_be_named_before_it_exists(fleet: Fleet) -> No
 def test_nobody_writes_into_the_fleet_of_another(fleet: Fleet) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege), fleet.conn.transaction():
         with fleet.acting(uuid4()):
-            fleet.run(
-                "insert into devices (hostname, owner_id) values ('pc', %s)", fleet.owner_id
-            )
+            fleet.run("insert into devices (hostname, owner_id) values ('pc', %s)", fleet.owner_id)
 
 
 def test_the_sql_editor_asks_for_an_owner_or_takes_the_default(fleet: Fleet) -> None:

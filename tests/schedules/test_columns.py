@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 import pytest
 from psycopg.types.json import Jsonb
-
 from tests.factories import Fleet, Row
 
 LATER = "2999-01-01T00:00:00Z"
@@ -139,7 +138,9 @@ def test_changing_a_single_schedule_that_ran_does_not_run_it_again(fleet: Fleet)
 def test_what_was_missed_before_a_change_of_times_is_accounted_for(fleet: Fleet) -> None:
     start = datetime(2999, 1, 1, tzinfo=UTC)
     made = fleet.minutely([fleet.device()], start)
-    fleet.run("update schedules set next_run_at = now() - interval '3 hours' where id = %s", made["id"])
+    fleet.run(
+        "update schedules set next_run_at = now() - interval '3 hours' where id = %s", made["id"]
+    )
     old = fleet.schedule(made["id"])["next_run_at"]
     update(fleet, made, "start_time = '2999-06-01'")
     (run,) = fleet.runs(made["id"])

@@ -8,7 +8,6 @@ from typing import Any
 
 import psycopg
 import pytest
-
 from tests.conftest import Database
 from tests.factories import Fleet, Row
 
@@ -176,9 +175,9 @@ def test_devices_of_others_are_never_reached_even_when_forced_in(
 ) -> None:
     fleet, others = connect(), connect()
     mine, theirs = fleet.device(), others.device(tags=["x"])
-    their_group = others.insert(
-        "device_groups", owner_id=others.owner_id, name="all", selector={}
-    )["id"]
+    their_group = others.insert("device_groups", owner_id=others.owner_id, name="all", selector={})[
+        "id"
+    ]
     made = fleet.create(device_ids=[mine], start_time=BASE.isoformat())
     # The service role cannot write such a schedule; suppose that it could.
     with pytest.raises(psycopg.Error, match="was not found"), fleet.conn.transaction():
@@ -192,7 +191,7 @@ def test_devices_of_others_are_never_reached_even_when_forced_in(
         fleet.break_rows(
             admin,
             "update schedules set device_ids = array[%s, %s]::bigint[],"
-            " group_ids = array[%s]::bigint[], selector = '{\"tags\": [\"x\"]}' where id = %s",
+            ' group_ids = array[%s]::bigint[], selector = \'{"tags": ["x"]}\' where id = %s',
             mine,
             theirs,
             their_group,
@@ -206,9 +205,7 @@ def test_the_payload_of_a_run_is_that_of_its_start(fleet: Fleet) -> None:
     small_chunks(fleet, 1)
     devices = fleet.devices(2)
     made = fleet.create(device_ids=devices, payload={"message": "before"})
-    fleet.run(
-        "update schedules set payload = '{\"message\": \"after\"}' where id = %s", made["id"]
-    )
+    fleet.run('update schedules set payload = \'{"message": "after"}\' where id = %s', made["id"])
     fleet.tick_until_idle()
     payloads: list[Any] = [command["payload"] for command in fleet.commands(made["id"])]
     assert payloads == [{"message": "before"}] * 2

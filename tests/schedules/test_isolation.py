@@ -8,7 +8,6 @@ from typing import Any
 
 import psycopg
 import pytest
-
 from tests.conftest import Database
 from tests.factories import Fleet, Row
 

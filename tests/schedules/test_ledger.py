@@ -10,16 +10,21 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from tests.factories import Fleet, Row
 
 # The night before the clocks of Berlin go forward.
 BASE = datetime(2031, 3, 29, 12, tzinfo=UTC)
 DAY = 24 * 3600
+OCCURRENCES = """
+select o from fleet.occurrences((select recurrence from schedules where id = %s), %s, %s) as o
+"""
 
 RECURRENCES: list[tuple[Row, int]] = [
     ({"recurrence_type": "interval", "recurrence_config": {"minutes": 7}}, 4 * DAY),
-    ({"recurrence_type": "cron", "recurrence_config": {"cron_expression": "*/10 * * * *"}}, 3 * DAY),
+    (
+        {"recurrence_type": "cron", "recurrence_config": {"cron_expression": "*/10 * * * *"}},
+        3 * DAY,
+    ),
     ({"recurrence_type": "cron", "recurrence_config": {"cron_expression": "*/20 * * * * *"}}, 7200),
     ({"recurrence_type": "daily", "recurrence_config": {"time": "02:30"}}, 40 * DAY),
     ({"recurrence_type": "weekly", "recurrence_config": {"time": "02:30"}}, 200 * DAY),
@@ -35,8 +40,7 @@ def accounted(fleet: Fleet, made: Row, runs: list[Row]) -> Counter[datetime]:
             instants[run["scheduled_for"]] += 1
             continue
         held = fleet.rows(
-            "select o from fleet.occurrences((select recurrence from schedules where id = %s), %s, %s)"
-            " as o",
+            OCCURRENCES,
             made["id"],
             run["missed_from"],
             run["missed_to"] + timedelta(microseconds=1),
@@ -52,8 +56,7 @@ def due(fleet: Fleet, made: Row, until: datetime) -> Counter[datetime]:
     return Counter(
         row["o"]
         for row in fleet.rows(
-            "select o from fleet.occurrences((select recurrence from schedules where id = %s), %s, %s)"
-            " as o",
+            OCCURRENCES,
             made["id"],
             BASE - timedelta(days=1),
             until + timedelta(microseconds=1),
@@ -93,11 +96,14 @@ def test_random_ticks_account_for_every_instant_once(
         runs = fleet.runs(made["id"])
         assert accounted(fleet, made, runs) == due(fleet, made, max(ticks))
         reasons = {run["reason"] for run in runs if run["missed_count"] is not None}
-        assert reasons <= {
-            "none": {"catch-up is off"},
-            "latest": {"superseded by a later instant", "outside the catch-up window"},
-            "all": {"beyond the catch-up limit", "outside the catch-up window"},
-        }[catchup]
+        assert (
+            reasons
+            <= {
+                "none": {"catch-up is off"},
+                "latest": {"superseded by a later instant", "outside the catch-up window"},
+                "all": {"beyond the catch-up limit", "outside the catch-up window"},
+            }[catchup]
+        )
         row = fleet.schedule(made["id"])
         assert row["next_run_at"] is None or row["next_run_at"] > max(ticks)
         assert row["execution_count"] == sum(run["started_at"] is not None for run in runs)

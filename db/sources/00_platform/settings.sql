@@ -70,6 +70,48 @@ $$;
 comment on function fleet.setting_number(text) is 'A setting that is a number.';
 revoke all on function fleet.setting_number(text) from public, anon, authenticated, service_role;
 
+create or replace function fleet.setting_problem(p_name text, p_default jsonb, p_value jsonb)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when p_name = 'default_owner' then
+      case
+        when coalesce(p_value, 'null') <> 'null' and not exists (
+          select 1 from public.owners as o where o.id = fleet.try_uuid(p_value #>> '{}')
+        ) then 'the id of an owner, or null'
+      end
+    when p_name = 'functions_url' then
+      case
+        when coalesce(p_value, 'null') <> 'null'
+          and (jsonb_typeof(p_value) <> 'string' or p_value #>> '{}' !~ '^https?://[^[:space:]]+$')
+          then 'an address that begins with http:// or https://, or null'
+      end
+    when jsonb_typeof(p_default) = 'boolean' then
+      case when jsonb_typeof(p_value) is distinct from 'boolean' then 'true or false' end
+    when jsonb_typeof(p_default) = 'number' then
+      case
+        -- Fractions make sense where something is a pace or a pause.
+        when jsonb_typeof(p_value) is distinct from 'number'
+          or (p_name not in ('doorbell_rate', 'retry_backoff_seconds') and (p_value #>> '{}')::numeric % 1 <> 0)
+          then 'a whole number'
+        when (p_value #>> '{}')::numeric not between b.least and 1000000 then format('between %s and 1000000', b.least)
+      end
+  end
+  from (
+    select case
+      when p_name in ('doorbell_inline_limit', 'doorbell_rate', 'inline_expand_limit', 'retry_backoff_seconds') then 0
+      else 1
+    end as least
+  ) as b
+$$;
+
+comment on function fleet.setting_problem(text, jsonb, jsonb) is
+  'What the value of a setting must be, where it is not; null where it may be set.';
+revoke all on function fleet.setting_problem(text, jsonb, jsonb) from public, anon, authenticated, service_role;
+
 create or replace function fleet.set_setting(p_name text, p_value jsonb)
 returns jsonb
 language plpgsql
@@ -78,6 +120,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_default fleet.settings;
+  v_problem text;
 begin
   select d.name, d.value, d.description into v_default.name, v_default.value, v_default.description
   from fleet.default_settings() as d
@@ -90,25 +133,16 @@ begin
             hint = 'List the settings with: pgfleet setting list';
   end if;
 
-  if jsonb_typeof(v_default.value) in ('number', 'boolean')
-    and jsonb_typeof(p_value) is distinct from jsonb_typeof(v_default.value)
-  then
-    raise exception 'setting "%" must be a %, not %',
-      p_name, jsonb_typeof(v_default.value), coalesce(p_value::text, 'null')
-      using errcode = 'PT422',
-            detail = 'setting_invalid',
-            hint = format('The default is %s.', v_default.value);
-  end if;
-
-  if jsonb_typeof(p_value) = 'number' and (p_value #>> '{}')::numeric < 0 then
-    raise exception 'setting "%" must not be negative', p_name
+  v_problem := fleet.setting_problem(p_name, v_default.value, p_value);
+  if v_problem is not null then
+    raise exception 'setting "%" must be %, not %', p_name, v_problem, coalesce(p_value::text, 'null')
       using errcode = 'PT422',
             detail = 'setting_invalid',
             hint = format('The default is %s.', v_default.value);
   end if;
 
   insert into fleet.settings as s (name, value, description, updated_at)
-  values (p_name, p_value, v_default.description, now())
+  values (p_name, coalesce(p_value, 'null'), v_default.description, now())
   on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
 
   if p_name = 'publish_device_commands' then

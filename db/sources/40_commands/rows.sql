@@ -235,21 +235,26 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_device_id bigint;
+  v_strays public.device_commands[];
+  v_one public.device_commands;
 begin
-  select n.device_id into v_device_id
+  select array_agg(n) into v_strays
   from new_rows as n
-  where not exists (select 1 from public.devices as d where d.id = n.device_id and d.owner_id = n.owner_id)
-  limit 1;
-  if found then
-    perform fleet.raise_device_not_found(v_device_id);
-  end if;
+  where not exists (select 1 from public.devices as d where d.id = n.device_id and d.owner_id = n.owner_id);
+
+  foreach v_one in array coalesce(v_strays, '{}') loop
+    if v_one.run_id is null or exists (select 1 from public.devices as d where d.id = v_one.device_id) then
+      perform fleet.raise_device_not_found(v_one.device_id);
+    end if;
+    -- Deleted while its run expands: the run goes on without it.
+    delete from public.device_commands as c where c.id = v_one.id;
+  end loop;
   return null;
 end;
 $$;
 
 comment on function fleet.tg_check_new_commands() is
-  'A command''s device exists and has the command''s owner, whoever wrote the row. Definer: it must see every device.';
+  'A command''s device exists and has the command''s owner, whoever wrote the row; one that is just being deleted gets none. Definer: it must see every device.';
 revoke all on function fleet.tg_check_new_commands() from public, anon, authenticated, service_role;
 
 create or replace function fleet.tg_delete_commands_of_runs()
