@@ -36,9 +36,15 @@ class Fleet:
     run: int
     command: int
     code: int
+    endpoint: int
+    delivery: int
+    feed: int
+    calendar: int
+    template: str
     hostname: str
     plain_code: str
     plain_secrets: tuple[str, ...]
+    plain_token: str
 
 
 @dataclass(frozen=True)
@@ -159,10 +165,14 @@ def _fill(conn: Conn, name: str) -> Fleet:
         (owner, user),
     )
     group = one(
-        "insert into public.device_groups (owner_id, name) values (%s, 'lab') returning id", owner
+        "insert into public.device_groups (owner_id, name) values (%s, %s) returning id",
+        owner,
+        f"{name}-lab",
     )
     empty = one(
-        "insert into public.device_groups (owner_id, name) values (%s, 'empty') returning id", owner
+        "insert into public.device_groups (owner_id, name) values (%s, %s) returning id",
+        owner,
+        f"{name}-empty",
     )
     conn.execute("select fleet.set_setting('default_owner', to_jsonb(%s::text))", (str(owner),))
     code = one("select public.create_enrollment_code(p_max_uses => 9, p_group_ids => %s)", [group])
@@ -172,9 +182,10 @@ def _fill(conn: Conn, name: str) -> Fleet:
     ]
     devices = [(found["device_id"], UUID(found["auth_id"])) for found in enrolled]
     schedule = one(
-        "select public.create_schedule(jsonb_build_object('name', 'nightly', 'action_type', 'lock',"
+        "select public.create_schedule(jsonb_build_object('name', %s::text, 'action_type', 'lock',"
         " 'recurrence_type', 'daily', 'recurrence_config', '{\"time\": \"03:00\"}'::jsonb,"
         " 'device_ids', jsonb_build_array(%s::bigint))) -> 'id'",
+        f"{name}-nightly",
         devices[0][0],
     )
     run = one("select id from public.run_schedule(%s)", schedule)
@@ -183,6 +194,24 @@ def _fill(conn: Conn, name: str) -> Fleet:
         "insert into fleet.run_progress (run_id, completed, failed) values (%s, 0, 0)", (run,)
     )
     conn.execute("select public.retire_device(%s)", (devices[2][0],))
+    endpoint = one(
+        "select public.create_webhook_endpoint(jsonb_build_object("
+        "'name', %s::text, 'url', 'https://hooks.example.com/')) -> 'id'",
+        f"{name}-hook",
+    )
+    feed = one("select public.create_calendar_feed('{}', %s)", f"{name}-feed")
+    calendar = one(
+        "select public.create_blackout_calendar(%s, '[{\"starts_on\": \"2030-01-01\"}]') -> 'id'",
+        f"{name}-holidays",
+    )
+    one(
+        "select public.create_template(jsonb_build_object('name', %s::text,"
+        ' \'spec\', \'{"action_type": "lock", "selector": {}}\'::jsonb))',
+        f"{name}-template",
+    )
+    conn.execute(
+        "insert into fleet.pokes (function, poked_at) values ('x', now()) on conflict do nothing"
+    )
     return Fleet(
         owner=owner,
         person=user,
@@ -198,7 +227,13 @@ def _fill(conn: Conn, name: str) -> Fleet:
         run=run,
         command=command,
         code=code["id"],
+        endpoint=endpoint,
+        delivery=one("select id from public.test_webhook_endpoint(%s)", endpoint),
+        feed=feed["id"],
+        calendar=calendar,
+        template=f"{name}-template",
         hostname=f"{name}-pc",
         plain_code=code["code"],
         plain_secrets=tuple(found["device_secret"] for found in enrolled),
+        plain_token=feed["token"],
     )

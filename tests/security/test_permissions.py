@@ -18,6 +18,56 @@ VERBS: dict[str, tuple[str, str]] = {
     "see runs": ("select id from public.schedule_runs where id = {run}", "*"),
     "see commands": ("select id from public.device_commands where id = {command}", "*"),
     "see members": ("select user_id from public.owner_members where owner_id = '{owner}'", "*"),
+    "see webhooks": (
+        "select id from public.webhook_endpoints where id = {endpoint}",
+        "manage admin",
+    ),
+    "see the addresses of webhooks in the log": (
+        "select id from public.audit_log where owner_id = '{owner}'"
+        " and to_jsonb(audit_log)::text like '%hooks.example.com%'",
+        "manage admin",
+    ),
+    "see deliveries": ("select id from public.webhook_deliveries where id = {delivery}", "*"),
+    "see the log": ("select id from public.audit_log where owner_id = '{owner}' limit 1", "*"),
+    "see feeds": ("select id from public.calendar_feeds where id = {feed}", "*"),
+    "make a feed": (
+        "select public.create_calendar_feed(p_owner_id => '{owner}')",
+        "manage admin",
+    ),
+    "make a webhook": (
+        'select public.create_webhook_endpoint(\'{{"owner_id": "{owner}",'
+        ' "url": "https://hooks.example.com"}}\')',
+        "manage admin",
+    ),
+    "rotate a secret": ("select public.rotate_webhook_secret({endpoint})", "manage admin"),
+    "send a message again": ("select id from public.redeliver({delivery})", "manage admin"),
+    "use a template": ("select public.instantiate_template('{template}')", "manage admin"),
+    "delete a calendar": (
+        "select id from public.delete_blackout_calendar({calendar})",
+        "manage admin",
+    ),
+    "delete a schedule by name": (
+        "select id from public.delete_schedule({schedule})",
+        "manage admin",
+    ),
+    "change a schedule by name": (
+        "select public.update_schedule({schedule}, '{{\"priority\": 1}}')",
+        "manage admin",
+    ),
+    "pause many schedules": (
+        "select nullif(public.bulk_schedules('pause', '{{\"ids\": [{schedule}]}}', false)"
+        " ->> 'changed', '0')",
+        "manage admin",
+    ),
+    "run many schedules": (
+        "select nullif(public.bulk_schedules('run', '{{\"ids\": [{schedule}]}}', false)"
+        " ->> 'changed', '0')",
+        "operate admin",
+    ),
+    "apply a document": (
+        "select public.apply_document('{{\"version\": 1}}', p_owner_id => '{owner}')",
+        "manage admin",
+    ),
     "see codes": ("select id from public.enrollment_codes where id = {code}", "manage admin"),
     "send a command": ("select id from public.send_command({device}, 'lock')", "operate admin"),
     "insert a command": (

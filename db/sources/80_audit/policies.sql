@@ -7,5 +7,10 @@ revoke all on sequence public.audit_log_id_seq from public, anon, authenticated,
 drop policy if exists audit_log_select_service_role on public.audit_log;
 create policy audit_log_select_service_role on public.audit_log for select to service_role using (true);
 drop policy if exists audit_log_select_member on public.audit_log;
+-- Who may not see a row may not read about it either: the addresses of webhooks are for managers.
 create policy audit_log_select_member on public.audit_log
-  for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
+  for select to authenticated
+  using (
+    owner_id = any (array(select fleet.my_owners()))
+    and (table_name <> 'webhook_endpoints' or owner_id = any (array(select fleet.my_owners('manage'))))
+  );

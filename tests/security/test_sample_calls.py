@@ -1,0 +1,171 @@
+"""Every function that can act, called by everybody who has no business with my fleet."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+# A call with ids of my fleet for each function of the API, and for each behind it that is no
+# twin of one.
+CALLS = {
+    "public.apply_document": "('{{\"version\": 1}}', false, true, '{owner}')",
+    "public.bulk_schedules": "('cancel', '{{\"ids\": [{schedule}]}}', false)",
+    "public.calendar_ics": "()",
+    "public.cancel_command": "({command}, 'because')",
+    "public.cancel_schedule": "({schedule}, 'because')",
+    "public.claim_commands": "(10, null)",
+    "public.create_blackout_calendar": "('x', '[]', '', '{owner}')",
+    "public.create_calendar_feed": "('{{}}', '', '{owner}')",
+    "public.create_enrollment_code": "({device})",
+    "public.create_owner": "('another')",
+    "public.create_schedule": "('{spec}')",
+    "public.create_template": '(\'{{"owner_id": "{owner}", "name": "x", "spec": {{}}}}\')',
+    "public.create_webhook_endpoint": '(\'{{"owner_id": "{owner}",'
+    ' "url": "https://hooks.example.com"}}\')',
+    "public.delete_blackout_calendar": "({calendar})",
+    "public.delete_schedule": "({schedule})",
+    "public.delete_template": "('{template}')",
+    "public.delete_webhook_endpoint": "({endpoint})",
+    "public.describe_schedule": "({schedule})",
+    "public.device_checkin": '(\'{{"platform": "taken over"}}\')',
+    "public.diff_schedule": "({schedule}, '{{}}')",
+    "public.duplicate_schedule": "({schedule})",
+    "public.explain_schedule": "({schedule}, now(), {device})",
+    "public.export_schedules": "()",
+    "public.extend_command": "({command}, 0)",
+    "public.finish_command": "({command}, 0, 'completed')",
+    "public.fleet_status": "()",
+    "public.group_devices": "({group})",
+    "public.import_blackouts": "('x', '[]', '', '{owner}')",
+    "public.instantiate_template": "('{template}')",
+    "public.pause_schedule": "({schedule}, 'because')",
+    "public.preview_schedule": "('{spec}')",
+    "public.redeliver": "({delivery})",
+    "public.rekey_device": "({device})",
+    "public.release_command": "({command}, 0)",
+    "public.resume_schedule": "({schedule})",
+    "public.retire_device": "({device})",
+    "public.revoke_calendar_feed": "({feed})",
+    "public.revoke_enrollment_code": "({code})",
+    "public.rotate_webhook_secret": "({endpoint})",
+    "public.run_schedule": "({schedule})",
+    "public.schedule_calendar": "(current_date, current_date + 1)",
+    "public.schedule_conflicts": "()",
+    "public.schedule_history": "({schedule})",
+    "public.schedule_stats": "()",
+    "public.send_command": "({device}, 'lock')",
+    "public.simulate_fleet": "()",
+    "public.upcoming_runs": "({schedule})",
+    "public.test_webhook_endpoint": "({endpoint})",
+    "public.update_schedule": "({schedule}, '{{\"priority\": 1}}')",
+    "public.update_webhook_endpoint": "({endpoint}, '{{\"enabled\": false}}')",
+    "fleet.calendar_of_caller": "('{{}}', now(), now() + interval '1 day')",
+    "fleet.claim": "('sub')",
+    "fleet.create_enrollment_code": "(null, 1, '1 day', '{{}}', array[{group}::bigint])",
+    "fleet.current_device_id": "()",
+    "fleet.current_subject": "()",
+    "fleet.current_user_id": "()",
+    "fleet.engine_status": "(now())",
+    "fleet.is_trusted_caller": "()",
+    "fleet.my_owners": "('admin')",
+    "fleet.require_device": "()",
+    "fleet.run_counts": "(now())",
+    "fleet.run_figures": "(now())",
+    "fleet.schedule_figures": "(now())",
+    "fleet.set_schedule_status": "({schedule}, 'cancelled', 'because')",
+}
+# Functions that find no fault with the caller: they speak of what the caller has, which is
+# nothing of mine.
+ANSWERING = """
+    public.bulk_schedules public.calendar_ics public.create_owner public.export_schedules
+    public.fleet_status public.group_devices public.preview_schedule public.schedule_calendar
+    public.schedule_conflicts
+    public.schedule_stats public.simulate_fleet fleet.calendar_of_caller fleet.claim
+    fleet.current_device_id fleet.current_subject fleet.current_user_id fleet.engine_status
+    fleet.is_trusted_caller fleet.my_owners fleet.run_counts fleet.run_figures
+    fleet.schedule_figures
+""".split()
+FOR_DEVICES = """
+    public.claim_commands public.device_checkin public.extend_command public.finish_command
+    public.release_command fleet.require_device
+""".split()
+STRANGERS = ["stranger", "sibling", "foreign_device", "retired", "nobody"]
+
+MINE = (
+    "owner_members",
+    "devices",
+    "device_groups",
+    "schedules",
+    "schedule_runs",
+    "device_commands",
+    "enrollment_codes",
+    "webhook_endpoints",
+    "webhook_deliveries",
+    "calendar_feeds",
+    "blackout_calendars",
+    "schedule_templates",
+)
+
+
+def snapshot(conn: Any, world: Any) -> Any:
+    """Give all that my fleet has, but for when its devices were heard of."""
+    conn.execute("reset role")
+    rows = [
+        conn.execute(
+            "select jsonb_agg(to_jsonb(t) - '{last_seen,updated_at}'::text[] order by t::text)"
+            f" from public.{table} as t where owner_id = %s"
+            " and to_jsonb(t) ->> 'hostname' is distinct from %s",
+            (world.mine.owner, world.mine.hostname.replace("-pc", "-laptop")),
+        ).fetchone()
+        for table in MINE
+    ]
+    assert all(rows)
+    return rows
+
+
+def test_every_function_that_can_act_has_a_sample_call(one_world: Any) -> None:
+    with one_world.database.connect() as conn:
+        names = conn.execute(
+            "select p.pronamespace::regnamespace || '.' || p.proname from pg_proc as p"
+            " where p.pronamespace::regnamespace::text in ('public', 'fleet')"
+            " and has_function_privilege('authenticated', p.oid, 'execute')"
+            " and (p.provolatile = 'v' or p.prosecdef"
+            "   or p.pronamespace::regnamespace::text = 'public')"
+            # What a wrapper of the same name calls is called through it.
+            " and not exists (select 1 from pg_proc as w"
+            "   where w.pronamespace = 'public'::regnamespace and w.proname = p.proname"
+            "   and w.oid <> p.oid)"
+        ).fetchall()
+    assert {name for (name,) in names} - set(CALLS) == set()
+
+
+@pytest.mark.parametrize("caller", STRANGERS)
+@pytest.mark.parametrize("name", sorted(CALLS))
+def test_a_call_with_ids_of_my_fleet_does_and_tells_nothing(
+    one_world: Any, name: str, caller: str
+) -> None:
+    spec = json.dumps({"action_type": "lock", "device_ids": [one_world.mine.device]})
+    arguments = CALLS[name].format(**vars(one_world.mine), spec=spec)
+    with one_world.acting("service_role") as conn:
+        before = snapshot(conn, one_world)
+        one_world.become(conn, caller)
+        answer = one_world.outcome(
+            conn, f"select jsonb_agg(to_jsonb(x)) from {name}{arguments} as x"
+        )
+        assert snapshot(conn, one_world) == before
+
+    refused = isinstance(answer, tuple)
+    told = json.dumps(answer)
+    if caller != "sibling" or name not in FOR_DEVICES:
+        # In an error only what was asked about is named.
+        assert refused or "mine-" not in told, told
+        assert refused or str(one_world.mine.owner) not in told, told
+    assert str(one_world.mine.device_auth) not in told
+    if name in FOR_DEVICES and caller in ("sibling", "foreign_device"):
+        assert not refused
+        assert '"accepted": true' not in told
+    elif name not in ANSWERING or refused:
+        assert refused, answer
+        assert answer[0] in ("PT403", "PT404"), answer
