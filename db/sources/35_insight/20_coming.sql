@@ -181,25 +181,31 @@ $$;
 comment on function fleet.dst_note(text) is 'In English, which rule moved an instant at a change of the clock; null where none did.';
 revoke all on function fleet.dst_note(text) from public, anon, authenticated, service_role;
 
-create or replace function fleet.skip_detail(p_schedule public.schedules, p_reason text, p_due_at timestamptz, p_starts_at timestamptz)
+create or replace function fleet.skip_detail(
+  p_schedule public.schedules,
+  p_reason text,
+  p_zones text[],
+  p_due_at timestamptz,
+  p_starts_at timestamptz
+)
 returns text
 language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
   select case p_reason
-    when 'blackout' then coalesce(
-      fleet.blackout_at(p_schedule.owner_id, b.ids, b.zone, p_due_at),
-      fleet.blackout_at(p_schedule.owner_id, b.ids, b.zone, p_starts_at)
+    when 'blackout' then (
+      select fleet.blackout_at(p_schedule.owner_id, fleet.blackout_ids(p_schedule.policies), z.name, i.at)
+      from unnest(coalesce(p_zones, array[fleet.reference_zone(p_schedule)])) as z(name)
+      cross join (values (1, p_due_at), (2, p_starts_at)) as i(place, at)
+      order by fleet.blackout_at(p_schedule.owner_id, fleet.blackout_ids(p_schedule.policies), z.name, i.at) is null, i.place
+      limit 1
     )
     when 'paused' then p_schedule.status_reason
   end
-  from (
-    select fleet.blackout_ids(fleet.effective_policies(p_schedule.policies)) as ids, fleet.reference_zone(p_schedule) as zone
-  ) as b
 $$;
 
-comment on function fleet.skip_detail(public.schedules, text, timestamptz, timestamptz) is
+comment on function fleet.skip_detail(public.schedules, text, text[], timestamptz, timestamptz) is
   'What more is known of the reason for a skip: the name of the blackout, why the schedule is paused.';
-revoke all on function fleet.skip_detail(public.schedules, text, timestamptz, timestamptz)
+revoke all on function fleet.skip_detail(public.schedules, text, text[], timestamptz, timestamptz)
   from public, anon, authenticated, service_role;

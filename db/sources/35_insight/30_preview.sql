@@ -48,7 +48,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   select c.due_at, fleet.local_times(c.due_at, z.zones), z.zones, c.would, c.reason,
     coalesce(
-      fleet.skip_detail(p_schedule, c.reason, c.due_at, c.starts_at),
+      fleet.skip_detail(p_schedule, c.reason, c.zones, c.due_at, c.starts_at),
       case when c.missed_count > 1 then format('%s instants until %s', c.missed_count, fleet.local_times(c.missed_to, z.zones)) end
     ),
     fleet.dst_note(c.dst_rule),

@@ -83,7 +83,7 @@ begin
       using errcode = 'PT422', detail = 'argument_invalid', hint = 'Write it like "2026-03-01T05:30:00Z".';
   end if;
   v_answer := case
-    when v_run.id is not null then fleet.explain_run(v_schedule, v_run, p_now)
+    when v_run.id is not null then fleet.explain_run(v_schedule, v_run, p_at, p_now)
     else fleet.explain_absence(v_schedule, p_at, p_now)
   end;
 
@@ -134,6 +134,7 @@ grant execute on function public.explain_schedule(bigint, timestamptz, bigint, t
 create or replace function fleet.explain_run(
   p_schedule public.schedules,
   p_run public.schedule_runs,
+  p_at timestamptz,
   p_now timestamptz
 )
 returns jsonb
@@ -147,7 +148,7 @@ begin
   return case p_run.status
     when 'completed' then fleet.answer('ran', 'completed', format('%s of %s commands completed', p_run.completed, p_run.targeted))
     when 'cancelled' then fleet.answer('cancelled', p_run.reason, 'it was cancelled before any device had its command')
-    when 'skipped' then fleet.explain_skip(p_schedule, p_run)
+    when 'skipped' then fleet.explain_skip(p_schedule, p_run, p_at)
     when 'failed' then case p_run.reason
       when 'error' then fleet.answer('error', 'error', p_run.error_message)
       else fleet.answer('ran', p_run.reason, 'the run is over and counts as failed; ask for one device to know more')
@@ -164,9 +165,9 @@ begin
 end;
 $$;
 
-comment on function fleet.explain_run(public.schedules, public.schedule_runs, timestamptz) is
+comment on function fleet.explain_run(public.schedules, public.schedule_runs, timestamptz, timestamptz) is
   'The answer for an instant that is in the ledger.';
-revoke all on function fleet.explain_run(public.schedules, public.schedule_runs, timestamptz)
+revoke all on function fleet.explain_run(public.schedules, public.schedule_runs, timestamptz, timestamptz)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.explain_delay(p_schedule public.schedules, p_run public.schedule_runs)

@@ -14,6 +14,7 @@ as $$
     when p_reason = 'outside the execution window' then 'outside window'
     when p_reason = 'max_runs reached' then 'max runs'
     when p_reason in ('the schedule has ended', 'completed') then 'ended'
+    when p_reason = 'the schedule has not begun' then 'before start'
     when p_reason = 'the times were changed' then 'not due'
     when p_reason in ('cancelled', 'the schedule was cancelled') then 'cancelled'
     else 'skipped'
@@ -24,7 +25,7 @@ comment on function fleet.verdict_of_reason(text) is
   'The verdict for a reason of the ledger; "skipped" for one that somebody wrote by hand.';
 revoke all on function fleet.verdict_of_reason(text) from public, anon, authenticated, service_role;
 
-create or replace function fleet.explain_skip(p_schedule public.schedules, p_run public.schedule_runs)
+create or replace function fleet.explain_skip(p_schedule public.schedules, p_run public.schedule_runs, p_at timestamptz)
 returns jsonb
 language plpgsql
 stable
@@ -33,14 +34,21 @@ as $$
 declare
   v_policies jsonb := fleet.effective_policies(p_schedule.policies);
   v_zones text[] := array[fleet.reference_zone(p_schedule)];
+  -- A range has one reason for all of it; its older part was too old besides.
+  v_reason text := case
+    when p_run.reason in ('superseded by a later instant', 'beyond the catch-up limit')
+      and p_at < p_run.finished_at - (v_policies ->> 'catchup_window')::interval
+      then 'outside the catch-up window'
+    else p_run.reason
+  end;
 begin
-  return fleet.answer(fleet.verdict_of_reason(p_run.reason), p_run.reason, concat_ws('; ',
-    case p_run.reason
+  return fleet.answer(fleet.verdict_of_reason(v_reason), v_reason, concat_ws('; ',
+    case v_reason
       when 'no targets' then format('no active device matched when it was due; now %s do', fleet.devices_of_zones(
         fleet.device_counts(p_schedule), p_run.zones
       ))
       when 'overlap' then fleet.overlap_detail(p_run)
-      when 'blackout' then fleet.skip_detail(p_schedule, 'blackout', p_run.scheduled_for, p_run.finished_at)
+      when 'blackout' then fleet.skip_detail(p_schedule, 'blackout', p_run.zones, p_run.scheduled_for, p_run.finished_at)
       when 'outside the execution window' then fleet.window_text(v_policies)
       when 'paused' then case when p_schedule.status = 'paused' then p_schedule.status_reason end
       when 'max_runs reached' then format('it may run %s times', v_policies ->> 'max_runs')
@@ -62,12 +70,12 @@ begin
 end;
 $$;
 
-comment on function fleet.explain_skip(public.schedules, public.schedule_runs) is
+comment on function fleet.explain_skip(public.schedules, public.schedule_runs, timestamptz) is
   'The answer for an instant that the ledger has as skipped, by itself or in a range.';
-revoke all on function fleet.explain_skip(public.schedules, public.schedule_runs)
+revoke all on function fleet.explain_skip(public.schedules, public.schedule_runs, timestamptz)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.run_before(p_run public.schedule_runs, p_device_id bigint)
+create or replace function fleet.busy_command(p_run public.schedule_runs, p_device_id bigint)
 returns public.device_commands
 language sql
 stable
@@ -75,17 +83,20 @@ set search_path = pg_catalog, pg_temp
 as $$
   select c.*
   from public.device_commands as c
+  join public.schedule_runs as o on o.id = c.run_id
+  cross join (select coalesce(p_run.expanded_at, p_run.started_at, p_run.scheduled_for) as at) as m
   where c.schedule_id = p_run.schedule_id
     and (p_device_id is null or c.device_id = p_device_id)
-    and c.run_id < p_run.id
-    and (c.executed_at is null or c.executed_at >= coalesce(p_run.started_at, p_run.scheduled_for))
+    and c.run_id <> p_run.id
+    and o.started_at <= m.at
+    and (c.executed_at is null or c.executed_at >= m.at)
   order by c.run_id desc
   limit 1
 $$;
 
-comment on function fleet.run_before(public.schedule_runs, bigint) is
-  'A command of an earlier run of the same schedule that was not final when this run began; of one device, or of any.';
-revoke all on function fleet.run_before(public.schedule_runs, bigint) from public, anon, authenticated, service_role;
+comment on function fleet.busy_command(public.schedule_runs, bigint) is
+  'A command of another run of the same schedule that was not final when this run made its own; of one device, or of any.';
+revoke all on function fleet.busy_command(public.schedule_runs, bigint) from public, anon, authenticated, service_role;
 
 create or replace function fleet.overlap_detail(p_run public.schedule_runs)
 returns text
@@ -93,9 +104,9 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select 'every device was still busy with an earlier run'
+  select 'every device was still busy with another run'
     || coalesce(format(', such as "%s" with run %s', (c.command).device_hostname, (c.command).run_id), '')
-  from (select fleet.run_before(p_run, null) as command) as c
+  from (select fleet.busy_command(p_run, null) as command) as c
 $$;
 
 comment on function fleet.overlap_detail(public.schedule_runs) is 'What kept the devices of a run that was skipped because of overlap.';

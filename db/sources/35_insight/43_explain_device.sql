@@ -54,7 +54,7 @@ begin
   then
     return p_answer;
   end if;
-  return fleet.explain_left_out(p_schedule, p_run, p_device, p_at, p_answer);
+  return fleet.explain_left_out(p_schedule, p_run, p_device, p_answer);
 end;
 $$;
 
@@ -69,7 +69,6 @@ create or replace function fleet.explain_left_out(
   p_schedule public.schedules,
   p_run public.schedule_runs,
   p_device public.devices,
-  p_at timestamptz,
   p_answer jsonb
 )
 returns jsonb
@@ -81,7 +80,12 @@ declare
   v_zone text := coalesce(p_device.timezone, 'UTC');
   v_zones text[] := array[fleet.reference_zone(p_schedule)];
   v_made_at timestamptz := coalesce(p_run.expanded_at, p_run.started_at, p_run.scheduled_for);
-  v_busy public.device_commands := fleet.run_before(p_run, p_device.id);
+  v_from timestamptz := greatest(p_run.not_before, case
+    when not p_schedule.policies ? 'jitter' then v_made_at
+    when p_run.trigger = 'schedule' then p_run.scheduled_for
+    else p_run.started_at
+  end);
+  v_busy public.device_commands := fleet.busy_command(p_run, p_device.id);
 begin
   if p_device.status = 'retired' then
     return fleet.answer('retired', 'the device is retired', 'it can do nothing until it is re-keyed');
@@ -94,17 +98,17 @@ begin
     return fleet.answer('not a target', 'the schedule does not reach this device',
       'it is neither named nor in a group nor selected');
   elsif p_run.zones is not null and v_zone <> all (p_run.zones) then
-    return fleet.explain_other_zone(p_schedule, p_device, p_at, p_run.zones);
+    return fleet.explain_other_zone(p_schedule, p_device, p_run.scheduled_for, p_run.zones);
   elsif p_run.expanded_at is null and coalesce(p_run.expanded_to, 0) < p_device.id then
     return case p_answer ->> 'verdict'
       when 'waiting' then p_answer
       else fleet.answer('waiting', 'its command is not made yet', 'large runs are made in chunks')
     end;
   elsif fleet.device_start(
-    fleet.effective_policies(p_schedule.policies), p_schedule.id, p_device.id, v_zone, greatest(p_run.not_before, v_made_at)
+    fleet.effective_policies(p_schedule.policies), p_schedule.id, p_device.id, v_zone, v_from
   ) is null then
     return fleet.answer('outside window', 'outside the execution window', format(
-      'it was %s for the device; the window is %s', fleet.clock_text(greatest(p_run.not_before, v_made_at), v_zone),
+      'it was %s for the device; the window is %s', fleet.clock_text(v_from, v_zone),
       fleet.window_text(fleet.effective_policies(p_schedule.policies))
     ));
   elsif p_run.skipped > 0 and v_busy.id is not null then
@@ -119,10 +123,10 @@ end;
 $$;
 
 comment on function fleet.explain_left_out(
-  public.schedules, public.schedule_runs, public.devices, timestamptz, jsonb
+  public.schedules, public.schedule_runs, public.devices, jsonb
 ) is 'The answer for a device that has no command of a run that others may have one of.';
 revoke all on function fleet.explain_left_out(
-  public.schedules, public.schedule_runs, public.devices, timestamptz, jsonb
+  public.schedules, public.schedule_runs, public.devices, jsonb
 ) from public, anon, authenticated, service_role;
 
 create or replace function fleet.explain_other_zone(
@@ -132,19 +136,32 @@ create or replace function fleet.explain_other_zone(
   p_zones text[]
 )
 returns jsonb
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select fleet.answer('not due', 'not due in the time zone of the device', format(
-      'the instant is for %s; the device is in %s', array_to_string(p_zones, ', '), z.zone
-    ))
-    || jsonb_build_object('nearest', fleet.nearest_instants(fleet.compiled_in(p_schedule, z.zone), p_at, array[z.zone]))
-  from (select coalesce(p_device.timezone, 'UTC') as zone) as z
+declare
+  v_zone text := coalesce(p_device.timezone, 'UTC');
+begin
+  if p_schedule.after_schedule_id is null and v_zone <> all (coalesce(fleet.zones_due(p_schedule.recurrence, p_at), '{}')) then
+    return fleet.answer('not due', 'not due in the time zone of the device', format(
+        'the instant is for %s; the device is in %s', array_to_string(p_zones, ', '), v_zone
+      ))
+      || jsonb_build_object('nearest', fleet.nearest_instants(fleet.compiled_in(p_schedule, v_zone), p_at, array[v_zone]));
+  elsif fleet.open_zones(p_schedule, array[v_zone], p_at) = '{}' then
+    return fleet.answer('blackout', 'blackout', concat_ws(
+      ' in ', fleet.skip_detail(p_schedule, 'blackout', array[v_zone], p_at, p_at), v_zone
+    ));
+  end if;
+  -- It was due there too, but the run is for other zones only: caught up later, each zone has the latest of its own.
+  return fleet.answer('missed', 'superseded by a later instant', format(
+    'no tick came by in time, and of what was missed in %s only the latest runs (catchup: latest)', v_zone
+  ));
+end;
 $$;
 
 comment on function fleet.explain_other_zone(public.schedules, public.devices, timestamptz, text[]) is
-  'The answer for a device for which it is another time of day.';
+  'The answer for a device in a time zone that the instant is not for, or no longer.';
 revoke all on function fleet.explain_other_zone(public.schedules, public.devices, timestamptz, text[])
   from public, anon, authenticated, service_role;
 
@@ -173,7 +190,8 @@ begin
     when not fleet.is_target(p_schedule, p_device.id) then fleet.answer(
       'not a target', 'the schedule does not reach this device', 'it is neither named nor in a group nor selected'
     )
-    when v_zone <> all (v_zones) then fleet.explain_other_zone(p_schedule, p_device, p_at, v_zones)
+    when v_zone <> all (fleet.open_zones(p_schedule, v_zones, p_at)) and v_zones is not null
+      then fleet.explain_other_zone(p_schedule, p_device, p_at, v_zones)
     when v_start is null then fleet.answer('outside window', 'outside the execution window', format(
       'it will be %s for the device; the window is %s', fleet.clock_text(p_at, v_zone), fleet.window_text(v_policies)
     ))

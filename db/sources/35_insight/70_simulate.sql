@@ -89,7 +89,7 @@ begin
   return query
   with recursive own as (
     select s.id, s.owner_id, s.name, s.action_type, c.due_at, c.starts_at, c.would,
-      concat_ws(': ', c.reason, fleet.skip_detail(s, c.reason, c.due_at, c.starts_at)) as reason,
+      concat_ws(': ', c.reason, fleet.skip_detail(s, c.reason, c.zones, c.due_at, c.starts_at)) as reason,
       fleet.devices_of_zones(d.counts, c.zones) as devices
     from unnest(v_schedules) as s
     cross join lateral fleet.device_counts(s) as d(counts)
