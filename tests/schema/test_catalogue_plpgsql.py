@@ -18,9 +18,11 @@ CHECK = """
     from pg_proc as p
     join pg_language as l on l.oid = p.prolang and l.lanname = 'plpgsql'
     left join lateral (
-      select distinct on (t.tgfoid, t.tgrelid) t.tgrelid, t.tgoldtable, t.tgnewtable
+      -- One function may serve several triggers of a table; it is checked with all their rows.
+      select t.tgrelid, max(t.tgoldtable) as tgoldtable, max(t.tgnewtable) as tgnewtable
       from pg_trigger as t
       where t.tgfoid = p.oid and not t.tgisinternal
+      group by t.tgrelid
     ) as t on true
     cross join lateral plpgsql_check_function_tb(
       p.oid, coalesce(t.tgrelid, 0), oldtable => t.tgoldtable, newtable => t.tgnewtable,
