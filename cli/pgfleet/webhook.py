@@ -15,7 +15,7 @@ app = options.Noun("Webhooks and e-mail: be told of runs that fail.")
 Endpoint = Annotated[str, typer.Argument(help="Name or id of the endpoint.")]
 Events = Annotated[
     list[str] | None,
-    typer.Option("--event", help="run.failed, run.*, …; repeatable. Everything without it."),
+    typer.Option("--event", help="run.failed, run.*, … or *; repeatable."),
 ]
 
 _FIND: LiteralString = """

@@ -59,6 +59,7 @@ def test_secrets_are_random_and_long_enough(me: Any) -> None:
 def test_a_mailbox_has_no_secret(me: Any) -> None:
     made = create(me, email="ops@example.com")
     assert (made["channel"], made["secret"]) == ("email", None)
+    assert made["events"] == ["run.failed", "schedule.paused"]
     assert refusal(me, "select rotate_webhook_secret(%s)", made["id"])[:2] == (
         "PT409",
         "webhook_endpoint_without_secret",

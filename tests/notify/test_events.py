@@ -105,6 +105,20 @@ def test_what_is_rolled_back_was_not_told(db: Any, owner: UUID) -> None:
     assert heard(db, endpoint) == []
 
 
+def test_an_endpoint_in_somebodys_hands_holds_nothing_up(own_database: Any) -> None:
+    with own_database.connect() as engine, own_database.connect() as person:
+        engine.execute("set lock_timeout = '2s'")
+        owner = make_owner(engine)
+        changed, deleted = listen(engine, owner), listen(engine, owner)
+        engine.commit()
+        person.execute('select update_webhook_endpoint(%s, \'{"name": "x"}\')', (changed,))
+        person.execute("select delete_webhook_endpoint(%s)", (deleted,))
+        engine.execute("select fleet.emit_event(%s, 'run.failed', '{}')", (owner,))
+        engine.commit()
+        person.commit()
+        assert (heard(engine, changed), heard(engine, deleted)) == (["run.failed"], [])
+
+
 def test_every_event_that_can_be_asked_for_is_described(db: Any) -> None:
     rows = db.execute("select name, description from fleet.event_types()").fetchall()
     assert {"run.completed", "run.failed", "run.skipped", "schedule.paused"} <= {n for n, _ in rows}

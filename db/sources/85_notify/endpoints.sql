@@ -101,7 +101,8 @@ begin
   select e.* into v_row
   from public.webhook_endpoints as e
   where e.id = p_endpoint_id and fleet.is_visible_owner(e.owner_id)
-  for update;
+  -- Messages to it are written all the while.
+  for no key update;
   if not found then
     perform fleet.raise_not_found(format('webhook endpoint %s', p_endpoint_id));
   end if;
@@ -135,9 +136,10 @@ begin
   v_row.owner_id := fleet.owner_or_own(fleet.try_uuid(p_spec ->> 'owner_id'));
   perform fleet.require_permission(v_row.owner_id, 'manage', format('owner %s', v_row.owner_id));
   v_row.name := '';
-  v_row.events := '{*}';
   v_row.enabled := true;
   v_row.channel := case when p_spec ? 'email' and not p_spec ? 'url' then 'email' else 'webhook' end;
+  -- A program can take a message for each command of a large fleet, a person cannot.
+  v_row.events := case when v_row.channel = 'email' then '{run.failed,schedule.paused}' else '{*}' end;
   v_row := fleet.checked_endpoint(v_row, p_spec, '{name,channel,url,email,events,enabled,owner_id}');
 
   insert into public.webhook_endpoints as e (owner_id, name, channel, url, email, events, enabled, created_by)
@@ -166,9 +168,9 @@ as $$
 $$;
 
 comment on function public.create_webhook_endpoint(jsonb) is
-  'Be told of events: {"url": "https://…"} or {"email": "…"}, with events (["run.failed", "schedule.*"]; all by default), name, '
-  'enabled, owner_id. Answers the row and, this once, "secret" (whsec_…), which verifies the signatures. Raises '
-  'webhook_endpoint_invalid (PT422) naming every wrong field, or permission_missing (PT403).';
+  'Be told of events: {"url": "https://…"} or {"email": "…"}, with events (["run.failed", "schedule.*"]; by default all, of a '
+  'mailbox run.failed and schedule.paused), name, enabled, owner_id. Answers the row and, this once, "secret" (whsec_…), which '
+  'verifies the signatures. Raises webhook_endpoint_invalid (PT422) naming every wrong field, or permission_missing (PT403).';
 revoke all on function public.create_webhook_endpoint(jsonb) from public, anon, authenticated, service_role;
 grant execute on function public.create_webhook_endpoint(jsonb) to authenticated, service_role;
 

@@ -79,7 +79,9 @@ begin
   from happened as h
   join public.webhook_endpoints as e on e.owner_id = h.owner_id
   where e.enabled
-    and fleet.event_matches(e.events, p_event);
+    and fleet.event_matches(e.events, p_event)
+  -- An endpoint that is just being deleted must hold up neither the tick nor a device.
+  for key share of e skip locked;
   get diagnostics v_count = row_count;
   return v_count;
 end;
