@@ -14,6 +14,9 @@ begin
     return;
   end if;
 
+  return query
+  select q.field, q.problem, q.hint
+  from fleet.choice_problem('after.on', to_jsonb(p_schedule.after_on), '{completed,failed,either}') as q;
   if not exists (
     select 1 from public.schedules as s where s.id = v_id and s.owner_id = p_schedule.owner_id
   ) then
@@ -176,20 +179,46 @@ comment on function fleet.opening_of(public.schedules, timestamptz) is
   'When a run of this instant may begin: at once, or when the execution window opens.';
 revoke all on function fleet.opening_of(public.schedules, timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.tg_leave_followers()
-returns trigger
-language plpgsql
-security definer
+create or replace function fleet.has_lost_parent(p_old public.schedules, p_new public.schedules)
+returns boolean
+language sql
+stable
 set search_path = pg_catalog, pg_temp
 as $$
+  select p_old.after_schedule_id is not null
+    and p_new.after_schedule_id is null
+    and not exists (select 1 from public.schedules as s where s.id = p_old.after_schedule_id)
+$$;
+
+comment on function fleet.has_lost_parent(public.schedules, public.schedules) is
+  'Whether this change comes from the foreign key: the schedule that this one follows is deleted.';
+revoke all on function fleet.has_lost_parent(public.schedules, public.schedules)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.abandoned_schedule(p_old public.schedules, p_new public.schedules)
+returns public.schedules
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.schedules := p_new;
 begin
-  update public.schedules as s
-  set status = 'paused', status_reason = format('schedule "%s", which it followed, was deleted', old.name)
-  where s.after_schedule_id = old.id and s.status = 'active';
-  return old;
+  v_row.after_on := null;
+  -- Nobody said when it is to run instead; times that it has besides wait until it is resumed.
+  v_row.next_run_at := case
+    when v_row.recurrence_type <> 'once' and v_row.status in ('active', 'paused') then fleet.first_due(v_row, clock_timestamp())
+  end;
+  if v_row.status = 'active' then
+    v_row.status := 'paused';
+    v_row.status_reason := format('schedule %s, which it followed, was deleted', p_old.after_schedule_id);
+  end if;
+  v_row.updated_at := now();
+  return v_row;
 end;
 $$;
 
-comment on function fleet.tg_leave_followers() is
-  'Pause what followed a schedule that is deleted. Definer: whoever may delete one may not have to change the others.';
-revoke all on function fleet.tg_leave_followers() from public, anon, authenticated, service_role;
+comment on function fleet.abandoned_schedule(public.schedules, public.schedules) is
+  'The row of a schedule that followed one that is deleted: paused, with the reason.';
+revoke all on function fleet.abandoned_schedule(public.schedules, public.schedules)
+  from public, anon, authenticated, service_role;

@@ -118,8 +118,15 @@ declare
   v_problems text[];
   v_hints text[];
 begin
+  if tg_op = 'UPDATE' and fleet.has_lost_parent(old, v_row) then
+    return fleet.abandoned_schedule(old, v_row);
+  end if;
   v_row.owner_id := fleet.owner_or_own(v_row.owner_id);
   perform fleet.require_permission(v_row.owner_id, 'manage', format('owner %s', v_row.owner_id));
+  if v_row.after_schedule_id is not null then
+    -- Two sessions that each let one schedule follow the other would not see the circle they make.
+    perform pg_advisory_xact_lock(hashtext('pgfleet.chains'), hashtext(v_row.owner_id::text));
+  end if;
 
   if tg_op = 'UPDATE' then
     v_row := fleet.changed_schedule(old, v_row);
@@ -171,101 +178,17 @@ as $$
     is distinct from
     (p_new.recurrence_type, p_new.recurrence_config, p_new.start_time, p_new.end_time, p_new.timezone,
       p_new.recurrence, p_new.after_schedule_id, p_new.after_on)
+    -- What has run as often as it may goes on when it may run more often.
+    or (
+      p_old.status = 'completed'
+      and p_old.execution_count >= (p_old.policies ->> 'max_runs')::bigint
+      and coalesce(p_old.execution_count < (p_new.policies ->> 'max_runs')::bigint, true)
+    )
 $$;
 
 comment on function fleet.timing_changed(public.schedules, public.schedules) is 'Whether the due instants may have changed.';
 revoke all on function fleet.timing_changed(public.schedules, public.schedules)
   from public, anon, authenticated, service_role;
-
-create or replace function fleet.tg_change_schedule_status()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_now timestamptz := clock_timestamp();
-begin
-  perform fleet.require_permission(old.owner_id, 'manage', format('schedule %s', old.id));
-  if new.status = 'active' then
-    perform fleet.require_destructive(old.owner_id, old.action_type);
-  end if;
-  if old.status = 'cancelled' then
-    raise exception 'schedule % was cancelled', old.id
-      using errcode = 'PT409', detail = 'schedule_cancelled', hint = 'Create it anew.';
-  end if;
-
-  -- What was due while it was paused is told in one row, and not made up for.
-  if new.next_run_at <= v_now and new.status in ('active', 'cancelled') and new.recurrence = old.recurrence then
-    perform fleet.skip_due(old, v_now, case old.status when 'active' then new.status else old.status end);
-    new.next_run_at := fleet.next_due(old.recurrence, v_now);
-  end if;
-
-  if new.status = 'active' then
-    new.status_reason := null;
-    if new.next_run_at is null and new.after_schedule_id is null then
-      new.status := 'completed';
-      new.status_reason := 'no due instant is left';
-    end if;
-  elsif new.status = 'cancelled' then
-    new.next_run_at := null;
-    perform fleet.cancel_runs_of(old.id, coalesce(new.status_reason, 'the schedule was cancelled'));
-  end if;
-  new.updated_at := now();
-  return new;
-end;
-$$;
-
-comment on function fleet.tg_change_schedule_status() is
-  'Account for what was due during a pause; end everything of a cancelled schedule. Definer: it writes the ledger.';
-revoke all on function fleet.tg_change_schedule_status() from public, anon, authenticated, service_role;
-
-create or replace function fleet.skip_due(p_schedule public.schedules, p_now timestamptz, p_reason text)
-returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_to timestamptz := p_now + interval '1 microsecond';
-begin
-  if p_schedule.next_run_at is null or p_schedule.next_run_at > p_now then
-    return;
-  end if;
-  insert into public.schedule_runs (
-    schedule_id, owner_id, scheduled_for, trigger, status, reason, missed_from, missed_to, missed_count, finished_at
-  )
-  values (
-    p_schedule.id, p_schedule.owner_id, p_schedule.next_run_at, 'schedule', 'skipped', p_reason, p_schedule.next_run_at,
-    coalesce(fleet.last_occurrence(p_schedule.recurrence, p_schedule.next_run_at, v_to), p_schedule.next_run_at),
-    greatest(fleet.count_due(p_schedule.recurrence, p_schedule.next_run_at, v_to), 1), p_now
-  )
-  on conflict (schedule_id, scheduled_for) do nothing;
-end;
-$$;
-
-comment on function fleet.skip_due(public.schedules, timestamptz, text) is
-  'Account in one row for what is due and will not run, because of a pause or a change.';
-revoke all on function fleet.skip_due(public.schedules, timestamptz, text) from public, anon, authenticated, service_role;
-
-create or replace function fleet.cancel_runs_of(p_schedule_id bigint, p_reason text)
-returns void
-language sql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-  update public.device_commands as c
-  set status = 'cancelled', reason = p_reason
-  where c.schedule_id = p_schedule_id and c.status = 'pending';
-
-  update public.schedule_runs as r
-  set status = 'cancelled', reason = p_reason, expanded_at = now(), finished_at = now()
-  where r.schedule_id = p_schedule_id and r.expanded_at is null and r.status in ('pending', 'running')
-$$;
-
-comment on function fleet.cancel_runs_of(bigint, text) is
-  'Cancel what no device has started yet; what is running may end by itself.';
-revoke all on function fleet.cancel_runs_of(bigint, text) from public, anon, authenticated, service_role;
 
 create or replace function fleet.tg_run_due_schedules()
 returns trigger

@@ -52,114 +52,6 @@ $$;
 comment on function fleet.normal_schedule_spec(jsonb) is 'The same schedule in our own keys and words.';
 revoke all on function fleet.normal_schedule_spec(jsonb) from public, anon, authenticated, service_role;
 
-create or replace function fleet.is_id_list(p_list jsonb)
-returns boolean
-language sql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-  select case jsonb_typeof(p_list)
-    when 'array' then not exists (
-      select 1
-      from jsonb_array_elements(p_list) as e
-      cross join lateral fleet.whole_number_problem('', e, 1, 9007199254740991)
-    )
-    else false
-  end
-$$;
-
-comment on function fleet.is_id_list(jsonb) is 'Whether this is a JSON list of ids.';
-revoke all on function fleet.is_id_list(jsonb) from public, anon, authenticated, service_role;
-
-create or replace function fleet.after_problems(p_after jsonb)
-returns table (field text, problem text, hint text)
-language sql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-  select 'after.schedule_id', 'is missing', 'Example: {"after": {"schedule_id": 7, "on": "completed"}}'
-  where jsonb_typeof(p_after) = 'object' and not p_after ? 'schedule_id'
-  union all
-  select q.field, q.problem, q.hint
-  from fleet.whole_number_problem(
-    'after.schedule_id', case jsonb_typeof(p_after) when 'object' then p_after -> 'schedule_id' end, 1, 9007199254740991
-  ) as q
-  union all
-  select q.field, q.problem, q.hint
-  from fleet.choice_problem(
-    'after.on', case jsonb_typeof(p_after) when 'object' then p_after -> 'on' end, '{completed,failed,either}'
-  ) as q
-$$;
-
-comment on function fleet.after_problems(jsonb) is 'What is wrong with the key "after" of a schedule in JSON.';
-revoke all on function fleet.after_problems(jsonb) from public, anon, authenticated, service_role;
-
-create or replace function fleet.spec_type_problems(p_spec jsonb)
-returns table (field text, problem text, hint text)
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  with expected (key, kind) as (
-    values
-      ('name', 'string'), ('description', 'string'), ('action_type', 'string'), ('payload', 'object'),
-      ('recurrence_type', 'string'), ('recurrence_config', 'object'), ('start_time', 'time'), ('end_time', 'time'),
-      ('timezone', 'string'), ('device_ids', 'ids'), ('group_ids', 'ids'), ('selector', 'object'),
-      ('profile_id', 'string'), ('device_id', 'id'), ('policies', 'object'), ('priority', 'priority'),
-      ('ui_initiated', 'boolean'), ('owner_id', 'uuid'), ('after', 'object'),
-      ('after_schedule_id', 'id'), ('after_on', 'string'), ('rrule', 'string')
-  )
-  select e.key, 'is not a key of a schedule',
-    'The keys are ' || (select string_agg(x.key, ', ') from expected as x) || '.'
-  from jsonb_each(p_spec) as e
-  where e.key not in (select x.key from expected as x)
-  union all
-  select x.key, format('must be %s, not %s', case x.kind when 'object' then 'an object' else 'a ' || x.kind end, e.value),
-    'Check the type of the value.'
-  from expected as x
-  join jsonb_each(p_spec) as e on e.key = x.key
-  where x.kind in ('string', 'object', 'boolean')
-    and jsonb_typeof(e.value) not in (x.kind, 'null')
-  union all
-  select x.key, format('%s is not a time', e.value), 'Write it like "2026-03-01T06:30:00" (local) or "2026-03-01T05:30:00Z".'
-  from expected as x
-  join jsonb_each(p_spec) as e on e.key = x.key
-  where x.kind = 'time'
-    and jsonb_typeof(e.value) <> 'null'
-    and fleet.try_instant(e.value #>> '{}', 'UTC') is null
-  union all
-  select q.field, q.problem, q.hint
-  from fleet.after_problems(p_spec -> 'after') as q
-  union all
-  select x.key, format('%s is not a uuid', e.value), 'Copy the id of the owner.'
-  from expected as x
-  join jsonb_each(p_spec) as e on e.key = x.key
-  where x.kind = 'uuid'
-    and jsonb_typeof(e.value) <> 'null'
-    and fleet.try_uuid(e.value #>> '{}') is null
-  union all
-  select x.key, format('%s is not a list of ids', e.value), 'Write whole numbers without quotes, like [1, 2].'
-  from expected as x
-  join jsonb_each(p_spec) as e on e.key = x.key
-  where x.kind = 'ids'
-    and jsonb_typeof(e.value) <> 'null'
-    and not fleet.is_id_list(e.value)
-  union all
-  select n.field, n.problem, n.hint
-  from expected as x
-  join jsonb_each(p_spec) as e on e.key = x.key
-  cross join lateral fleet.whole_number_problem(
-    x.key, e.value,
-    case x.kind when 'id' then 1 else -100 end,
-    case x.kind when 'id' then 9007199254740991 else 100 end
-  ) as n
-  where x.kind in ('id', 'priority') and jsonb_typeof(e.value) <> 'null'
-$$;
-
-comment on function fleet.spec_type_problems(jsonb) is
-  'Keys of a schedule in JSON that are unknown or hold something of another type.';
-revoke all on function fleet.spec_type_problems(jsonb) from public, anon, authenticated, service_role;
-
 create or replace function fleet.schedule_from_spec(p_spec jsonb)
 returns public.schedules
 language plpgsql
@@ -167,34 +59,35 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_spec jsonb := fleet.spec_without_rrule(p_spec);
   v_row public.schedules;
-  v_zone text := coalesce(p_spec ->> 'timezone', 'UTC');
+  v_zone text := coalesce(v_spec ->> 'timezone', 'UTC');
 begin
   -- Local times are read in the schedule's zone; where that is unknown the error about it comes first anyway.
   if not fleet.is_time_zone(v_zone) then
     v_zone := 'UTC';
   end if;
 
-  v_row.owner_id := (p_spec ->> 'owner_id')::uuid;
-  v_row.name := p_spec ->> 'name';
-  v_row.description := coalesce(p_spec ->> 'description', '');
-  v_row.action_type := p_spec ->> 'action_type';
-  v_row.payload := coalesce(nullif(p_spec -> 'payload', 'null'), '{}');
-  v_row.recurrence_type := coalesce(p_spec ->> 'recurrence_type', 'once');
-  v_row.recurrence_config := coalesce(nullif(p_spec -> 'recurrence_config', 'null'), '{}');
-  v_row.start_time := coalesce(fleet.try_instant(p_spec ->> 'start_time', v_zone), clock_timestamp());
-  v_row.end_time := fleet.try_instant(p_spec ->> 'end_time', v_zone);
-  v_row.timezone := coalesce(p_spec ->> 'timezone', 'UTC');
-  v_row.device_ids := fleet.bigint_array(p_spec -> 'device_ids');
-  v_row.group_ids := fleet.bigint_array(p_spec -> 'group_ids');
-  v_row.selector := nullif(p_spec -> 'selector', 'null');
-  v_row.profile_id := p_spec ->> 'profile_id';
-  v_row.device_id := (p_spec ->> 'device_id')::bigint;
-  v_row.policies := coalesce(nullif(p_spec -> 'policies', 'null'), '{}');
-  v_row.priority := coalesce((p_spec ->> 'priority')::smallint, 0);
-  v_row.ui_initiated := coalesce((p_spec ->> 'ui_initiated')::boolean, false);
-  v_row.after_schedule_id := coalesce(p_spec -> 'after' -> 'schedule_id', p_spec -> 'after_schedule_id')::bigint;
-  v_row.after_on := coalesce(p_spec -> 'after' ->> 'on', p_spec ->> 'after_on');
+  v_row.owner_id := (v_spec ->> 'owner_id')::uuid;
+  v_row.name := v_spec ->> 'name';
+  v_row.description := coalesce(v_spec ->> 'description', '');
+  v_row.action_type := v_spec ->> 'action_type';
+  v_row.payload := coalesce(nullif(v_spec -> 'payload', 'null'), '{}');
+  v_row.recurrence_type := coalesce(v_spec ->> 'recurrence_type', 'once');
+  v_row.recurrence_config := coalesce(nullif(v_spec -> 'recurrence_config', 'null'), '{}');
+  v_row.start_time := coalesce(fleet.try_instant(v_spec ->> 'start_time', v_zone), clock_timestamp());
+  v_row.end_time := fleet.try_instant(v_spec ->> 'end_time', v_zone);
+  v_row.timezone := coalesce(v_spec ->> 'timezone', 'UTC');
+  v_row.device_ids := fleet.bigint_array(v_spec -> 'device_ids');
+  v_row.group_ids := fleet.bigint_array(v_spec -> 'group_ids');
+  v_row.selector := nullif(v_spec -> 'selector', 'null');
+  v_row.profile_id := v_spec ->> 'profile_id';
+  v_row.device_id := (v_spec ->> 'device_id')::numeric::bigint;
+  v_row.policies := coalesce(nullif(v_spec -> 'policies', 'null'), '{}');
+  v_row.priority := coalesce((v_spec ->> 'priority')::numeric::smallint, 0);
+  v_row.ui_initiated := coalesce((v_spec ->> 'ui_initiated')::boolean, false);
+  v_row.after_schedule_id := coalesce(v_spec -> 'after' ->> 'schedule_id', v_spec ->> 'after_schedule_id')::numeric::bigint;
+  v_row.after_on := coalesce(v_spec -> 'after' ->> 'on', v_spec ->> 'after_on');
   return v_row;
 end;
 $$;
@@ -209,7 +102,7 @@ language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(array_agg(distinct (e #>> '{}')::bigint), '{}')
+  select coalesce(array_agg(distinct (e #>> '{}')::numeric::bigint), '{}')
   from jsonb_array_elements(case when jsonb_typeof(p_list) = 'array' then p_list else '[]' end) as e
 $$;
 
@@ -322,7 +215,7 @@ $$;
 
 comment on function public.create_schedule(jsonb) is
   'Create a schedule from JSON: name, action_type, payload, recurrence_type, recurrence_config, start_time, end_time, timezone, '
-  'device_ids, group_ids, selector, policies, priority (task_name, task_type, scheduled_time, …_payload are understood too). A time '
+  'device_ids, group_ids, selector, policies, priority, after, rrule (task_name, task_type, scheduled_time, …_payload are understood too). A time '
   'without an offset is local to the zone. Answers the row with "warnings". Raises schedule_invalid (PT422, or PT404) naming every '
   'wrong field.';
 revoke all on function public.create_schedule(jsonb) from public, anon, authenticated, service_role;

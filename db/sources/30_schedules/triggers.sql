@@ -26,7 +26,3 @@ create or replace trigger devices_05_refresh_device_time_update
   after update on public.devices
   referencing old table as old_rows new table as new_rows
   for each statement execute function fleet.tg_refresh_device_time();
-
-create or replace trigger schedules_04_leave_followers
-  before delete on public.schedules
-  for each row execute function fleet.tg_leave_followers();
