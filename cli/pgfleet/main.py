@@ -27,8 +27,13 @@ _NOUNS: dict[str, _Entry] = {
     "device": _Entry("pgfleet.device", "admin", "Devices: list, enrol, tag, retire."),
     "group": _Entry("pgfleet.group", "admin", "Device groups and who is in them."),
     "schedule": _Entry("pgfleet.schedule", "admin", "Schedules: when, what and who."),
+    "template": _Entry("pgfleet.template", "admin", "Templates: schedules with parameters."),
+    "blackout": _Entry(
+        "pgfleet.blackout", "admin", "Blackout calendars: times in which nothing runs."
+    ),
     "run": _Entry("pgfleet.run", "admin", "Runs: what became of each due instant."),
     "command": _Entry("pgfleet.command", "admin", "Commands: one action on one device."),
+    "audit": _Entry("pgfleet.audit", "admin", "The audit log: who changed what."),
     "owner": _Entry("pgfleet.owner", "admin", "Owners: whose devices and schedules these are."),
     "webhook": _Entry(
         "pgfleet.webhook", "admin", "Webhooks and e-mail: be told of runs that fail."

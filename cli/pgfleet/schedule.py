@@ -6,13 +6,30 @@ from typing import Annotated, Any, LiteralString
 
 import typer
 
-from pgfleet import names, options, output, schedule_calendar, schedule_insight
+from pgfleet import (
+    names,
+    options,
+    output,
+    schedule_bulk,
+    schedule_calendar,
+    schedule_change,
+    schedule_history,
+    schedule_insight,
+    schedule_transfer,
+)
 from pgfleet.database import Database, json_value, open_database
 from pgfleet.schedule_spec import Given, takes_a_schedule
 
 app = options.Noun("Schedules: when, what and who.")
-app.add_typer(schedule_insight.app)
-app.add_typer(schedule_calendar.app)
+for _verbs in (
+    schedule_change,
+    schedule_bulk,
+    schedule_transfer,
+    schedule_history,
+    schedule_insight,
+    schedule_calendar,
+):
+    app.add_typer(_verbs.app)
 
 Schedule = Annotated[str, typer.Argument(help="Name or id of the schedule.")]
 Reason = Annotated[str | None, typer.Option(help="Why; kept with the schedule.")]

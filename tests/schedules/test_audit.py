@@ -9,7 +9,6 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
-
 from tests.factories import Fleet, Row
 
 LATER = "2999-01-01T00:00:00Z"

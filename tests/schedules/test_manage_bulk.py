@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from psycopg.types.json import Jsonb
-
 from tests.factories import Fleet, Row
 
 LATER = "2999-01-01T00:00:00Z"

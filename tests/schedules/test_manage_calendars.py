@@ -6,7 +6,6 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from psycopg.types.json import Jsonb
-
 from tests.factories import Fleet, Row
 
 LATER = "2999-01-01T00:00:00Z"

@@ -7,7 +7,6 @@ from uuid import uuid4
 
 import pytest
 from psycopg.types.json import Jsonb
-
 from tests.factories import Fleet, Row
 
 LOCK_UP: Row = {

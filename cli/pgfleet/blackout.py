@@ -1,0 +1,190 @@
+"""pgfleet blackout: calendars of times in which nothing runs."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, LiteralString
+
+import typer
+
+from pgfleet import names, options, output
+from pgfleet.blackout_ics import periods_of
+from pgfleet.database import Database, json_value, open_database
+from pgfleet.errors import Conflict, InvalidInput
+
+app = options.Noun("Blackout calendars: times in which nothing runs.")
+
+Calendar = Annotated[str, typer.Argument(help="Name or id of the calendar.")]
+Description = Annotated[str | None, typer.Option(help="What the calendar is for.")]
+Owner = Annotated[str | None, typer.Option(help="Name or id of the owner.")]
+
+_LIST: LiteralString = """
+select
+  c.id, c.name, c.description, count(p.id) as periods,
+  o.name as owner, c.created_at
+from public.blackout_calendars as c
+join public.owners as o on o.id = c.owner_id
+left join public.blackout_periods as p on p.calendar_id = c.id
+group by c.id, o.id
+order by lower(c.name), c.id
+limit %(limit)s
+"""
+
+_PERIODS: LiteralString = """
+select p.starts_on, p.ends_on, p.starts_at, p.ends_at, p.summary
+from public.blackout_periods as p
+where p.calendar_id = %(id)s
+order by coalesce(p.starts_at, p.starts_on), p.id
+limit %(limit)s
+"""
+
+
+@app.command("list")
+def list_calendars(limit: options.Limit = 1000) -> None:
+    """List blackout calendars with how many periods each has.
+
+    Example: pgfleet blackout list
+    """
+    with open_database() as db:
+        rows = db.rows(_LIST, {"limit": limit})
+    output.show_rows(rows, ["id", "name", "periods", "description"])
+
+
+@app.command()
+def show(calendar: Calendar, limit: options.Limit = 1000) -> None:
+    """List the periods of a calendar; ends_on is the day after the last.
+
+    Example: pgfleet blackout show holidays
+    """
+    with open_database() as db:
+        rows = db.rows(_PERIODS, {"id": _calendar(db, calendar)["id"], "limit": limit})
+    output.show_rows(rows)
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Name, unique within its owner.")],
+    day: Annotated[
+        list[str] | None,
+        typer.Option(help="DATE or FIRST..LAST, with =SUMMARY if you like; repeatable."),
+    ] = None,
+    periods: Annotated[str | None, typer.Option(help="JSON list of periods, @FILE, or -.")] = None,
+    description: Description = None,
+    owner: Owner = None,
+) -> None:
+    """Create a calendar of days, or of times given as JSON.
+
+    Example: pgfleet blackout create holidays --day 2026-12-21..2027-01-03=Winter
+    """
+    given = names.json_text(periods, "--periods")
+    if given is not None and not isinstance(given, list):
+        raise InvalidInput(
+            "--periods: must be a JSON list",
+            reason="json_invalid",
+            hint='Example: --periods \'[{"starts_on": "2026-12-25"}]\'',
+        )
+    whole = [*(given or []), *(_days(text) for text in day or [])]
+    with open_database() as db:
+        row = db.row(
+            """
+            select public.create_blackout_calendar(
+              %(name)s, %(periods)s, %(description)s, %(owner_id)s::uuid
+            ) as calendar
+            """,
+            {
+                "name": name,
+                "periods": json_value(whole),
+                "description": description,
+                "owner_id": names.owner_id(db, owner),
+            },
+        )["calendar"]
+    output.show_row(row)
+
+
+@app.command("import")
+def import_calendar(
+    name: Annotated[str, typer.Argument(help="Calendar to fill; made where there is none.")],
+    file: Annotated[str, typer.Argument(help="An .ics file; - for stdin.")],
+    timezone: Annotated[
+        str | None, typer.Option(help="For events that say none, an IANA name.")
+    ] = None,
+    description: Description = None,
+    owner: Owner = None,
+) -> None:
+    """Fill a calendar from an ICS file; what it held before is replaced.
+
+    Events that repeat are taken from a year ago to five years ahead.
+
+    Example: pgfleet blackout import holidays holidays.ics
+    """
+    text = names.read_source(file, "FILE")
+    found = periods_of(text, timezone=timezone, today=datetime.now(tz=UTC).date())
+    with open_database() as db:
+        row = db.row(
+            """
+            select public.import_blackouts(
+              %(name)s, %(periods)s, %(description)s, %(owner_id)s::uuid
+            ) as calendar
+            """,
+            {
+                "name": name,
+                "periods": json_value(found),
+                "description": description,
+                "owner_id": names.owner_id(db, owner),
+            },
+        )["calendar"]
+    output.show_row(row)
+
+
+@app.command()
+def delete(calendar: Calendar, yes: options.Yes = False, dry_run: options.DryRun = False) -> None:
+    """Delete a calendar that no schedule uses.
+
+    Example: pgfleet blackout delete holidays --yes
+    """
+    with open_database() as db:
+        row = _calendar(db, calendar)
+        if not dry_run:
+            db.commit()
+            output.confirm(f"Delete calendar {row['name']}?", yes=yes)
+            db.row("select id from public.delete_blackout_calendar(%(id)s)", {"id": row["id"]})
+    output.show_row(row)
+    output.say("Would be deleted." if dry_run else "Deleted.")
+
+
+def _calendar(db: Database, text: str) -> dict[str, Any]:
+    """Find a calendar by name or id; a name wins over an id."""
+    rows = db.rows(
+        """
+        select c.id, c.name, c.description
+        from public.blackout_calendars as c
+        where lower(c.name) = lower(%(text)s) or c.id::text = %(text)s
+        order by (lower(c.name) = lower(%(text)s)) desc, c.id
+        """,
+        {"text": text},
+    )
+    named = [row["id"] for row in rows if row["name"].lower() == text.lower()]
+    if len(named) > 1:
+        raise Conflict(
+            f'blackout calendar "{text}" is ambiguous: ids {", ".join(map(str, named))}',
+            reason="blackout_ambiguous",
+            hint="Name the id",
+        )
+    return names.found(rows, "blackout", text)
+
+
+def _days(text: str) -> dict[str, Any]:
+    """Read FIRST..LAST=SUMMARY; the database knows whether these are dates."""
+    days, _, summary = text.partition("=")
+    first, dots, last = days.partition("..")
+    period = {"starts_on": first, "summary": summary}
+    if dots:
+        period["ends_on"] = _day_after(last)
+    return period
+
+
+def _day_after(text: str) -> str:
+    try:
+        return (date.fromisoformat(text) + timedelta(days=1)).isoformat()
+    except ValueError:
+        return text

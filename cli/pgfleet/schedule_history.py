@@ -1,0 +1,52 @@
+"""pgfleet schedule history and stats: what schedules have done."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pgfleet import names, options, output
+from pgfleet.database import open_database
+
+app = options.Noun("What schedules have done.")
+
+
+@app.command()
+def history(
+    schedule: Annotated[str, typer.Argument(help="Name or id of the schedule.")],
+    before: Annotated[
+        str | None, typer.Option(help="Only instants before this time, for the next page.")
+    ] = None,
+    limit: options.Limit = 50,
+) -> None:
+    """List what became of each due instant of a schedule, the latest first.
+
+    Example: pgfleet schedule history nightly --limit 10
+    """
+    with open_database() as db:
+        rows = db.rows(
+            """
+            select *
+            from public.schedule_history(%(id)s, %(limit)s, %(before)s::timestamptz)
+            """,
+            {"id": names.schedule_id(db, schedule), "limit": limit, "before": before},
+        )
+    output.show_rows(
+        rows,
+        [
+            *("id", "scheduled_for", "local_time", "trigger", "status", "reason", "missed_count"),
+            *("targeted", "completed", "failed", "duration_seconds"),
+        ],
+    )
+
+
+@app.command()
+def stats() -> None:
+    """Show figures about all schedules and their runs.
+
+    Example: pgfleet schedule stats --json
+    """
+    with open_database() as db:
+        row = db.row("select public.schedule_stats() as stats")["stats"]
+    output.show_row(row)
