@@ -26,6 +26,11 @@ begin
 
   if new.status = 'active' then
     new.status_reason := null;
+    if new.timezone = 'device' and new.after_schedule_id is null then
+      -- Its devices may have gone to other zones meanwhile.
+      new.recurrence := fleet.compiled(new);
+      new.next_run_at := least(new.next_run_at, fleet.next_due(new.recurrence, v_now));
+    end if;
     if new.next_run_at is null and new.after_schedule_id is null then
       new.status := 'completed';
       new.status_reason := 'no due instant is left';

@@ -26,3 +26,13 @@ create or replace trigger devices_05_refresh_device_time_update
   after update on public.devices
   referencing old table as old_rows new table as new_rows
   for each statement execute function fleet.tg_refresh_device_time();
+
+create or replace trigger device_groups_05_refresh_device_time
+  after update on public.device_groups
+  referencing new table as new_rows
+  for each statement execute function fleet.tg_refresh_zones_of_groups();
+
+create or replace trigger device_group_members_05_refresh_device_time
+  after insert on public.device_group_members
+  referencing new table as new_rows
+  for each statement execute function fleet.tg_refresh_zones_of_groups();

@@ -263,37 +263,3 @@ $$;
 comment on function fleet.dst_rule_at(jsonb, timestamptz) is
   'Which rule moved an instant at a change of the clock, with the zone where there are several; null where none did.';
 revoke all on function fleet.dst_rule_at(jsonb, timestamptz) from public, anon, authenticated, service_role;
-
-create or replace function fleet.tg_refresh_device_time()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_now timestamptz := clock_timestamp();
-begin
-  -- Devices come and move; a schedule in device time must know every zone before its local time comes there.
-  update public.schedules as s
-  set recurrence = f.recurrence,
-      next_run_at = least(s.next_run_at, fleet.next_due(f.recurrence, v_now))
-  from (
-    select x.id, fleet.compiled(x) as recurrence
-    from public.schedules as x
-    where x.timezone = 'device'
-      and x.status = 'active'
-      and x.after_schedule_id is null
-      and exists (
-        select 1 from new_rows as n
-        where n.owner_id = x.owner_id
-          and not (x.recurrence -> 'zones') @> to_jsonb(coalesce(n.timezone, 'UTC'))
-      )
-  ) as f
-  where s.id = f.id;
-  return null;
-end;
-$$;
-
-comment on function fleet.tg_refresh_device_time() is
-  'Recompile schedules in device time when their owner''s devices reach a new zone. Definer: who adds a device may not change schedules.';
-revoke all on function fleet.tg_refresh_device_time() from public, anon, authenticated, service_role;
