@@ -14,12 +14,13 @@ OF_PG_CRON = re.compile(r'relation "cron\.\w+" does not exist')
 HARMLESS = {"target type is different type than source type"}
 
 CHECK = """
-    select p.oid::regprocedure::text, f.lineno, f.message, f.level
+    select p.oid::regprocedure::text, f.lineno, f.level, f.message,
+      count(*), max(coalesce(t.tables, 1))
     from pg_proc as p
     join pg_language as l on l.oid = p.prolang and l.lanname = 'plpgsql'
     left join lateral (
       -- One function may serve several triggers of a table; it is checked with all their rows.
-      select t.tgrelid, max(t.tgoldtable) as tgoldtable, max(t.tgnewtable) as tgnewtable
+      select t.tgrelid, count(*) over () as tables, max(t.tgoldtable) as tgoldtable, max(t.tgnewtable) as tgnewtable
       from pg_trigger as t
       where t.tgfoid = p.oid and not t.tgisinternal
       group by t.tgrelid
@@ -30,6 +31,7 @@ CHECK = """
     ) as f
     where p.pronamespace::regnamespace::text in ('public', 'fleet')
       and (p.prorettype <> 'trigger'::regtype or t.tgrelid is not null)
+    group by 1, 2, 3, 4
 """
 
 
@@ -47,8 +49,11 @@ def checker(own_database: Any) -> Any:
 def test_every_plpgsql_function_passes_the_checker(checker: Any) -> None:
     found = [
         (name, line, level, message)
-        for name, line, message, level in checker.execute(CHECK).fetchall()
-        if not OF_PG_CRON.fullmatch(message) and message not in HARMLESS
+        for name, line, level, message, times, tables in checker.execute(CHECK).fetchall()
+        if not OF_PG_CRON.fullmatch(message)
+        and message not in HARMLESS
+        # A function for several tables may have a branch that fits only one of them.
+        and times >= tables
     ]
     assert found == []
 
