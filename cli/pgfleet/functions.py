@@ -28,12 +28,16 @@ app = options.Noun("The HTTP functions.")
 def run(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8787,
+    poll: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Look for work this often (seconds), where no pg_net pokes."),
+    ] = None,
 ) -> None:
     """Serve the HTTP functions until Ctrl-C; they are told by environment variables.
 
     Example: pgfleet functions run --host 0.0.0.0 --port 8787
     """
-    served = _standalone(_settings())
+    served = _standalone(_settings(), poll)
     uvicorn.run(served, host=host, port=port, log_level="info", access_log=False)
 
 
@@ -77,10 +81,10 @@ def _settings() -> FunctionSettings:
         ) from error
 
 
-def _standalone(settings: FunctionSettings) -> Starlette:
+def _standalone(settings: FunctionSettings, poll: float | None) -> Starlette:
     """Serve the functions at the root, and where a Supabase project has them."""
     try:
-        inner = create_app(settings)
+        inner = create_app(settings, poll_seconds=poll)
     except SettingsError as error:
         raise InvalidInput(str(error), reason="setting_invalid") from error
 

@@ -20,6 +20,7 @@ from pgfleet_functions.http import function_error, http_error, unexpected_error
 from pgfleet_functions.jwt_signing import TokenSigner
 from pgfleet_functions.notify_dispatch import Dispatcher, notify_dispatch
 from pgfleet_functions.pokes import poked_route
+from pgfleet_functions.polling import looking_every
 from pgfleet_functions.schedule_api import schedule_api_routes
 from pgfleet_functions.schedule_api_tokens import UserTokens
 from pgfleet_functions.settings import FunctionSettings
@@ -35,12 +36,16 @@ ROUTES: tuple[BaseRoute, ...] = (
 )
 
 
-def create_app(settings: FunctionSettings, routes: Sequence[BaseRoute] = ROUTES) -> Starlette:
+def create_app(
+    settings: FunctionSettings,
+    routes: Sequence[BaseRoute] = ROUTES,
+    poll_seconds: float | None = None,
+) -> Starlette:
     """Return the app; it is mounted at /functions/v1 or served alone.
 
     Handlers find `pool`, `signer`, `user_tokens`, `dispatcher` and `guesses` in
-    `request.app.state`. Raises `SettingsError`
-    for a signing key that cannot be used.
+    `request.app.state`. With `poll_seconds` the app looks for work by itself, where no database
+    pokes it. Raises `SettingsError` for a signing key that cannot be used.
     """
 
     @asynccontextmanager
@@ -49,8 +54,10 @@ def create_app(settings: FunctionSettings, routes: Sequence[BaseRoute] = ROUTES)
         # Not waited for: the functions come up before the database does, and answer 503.
         await pool.open(wait=False)
         app.state.pool = pool
+        jobs = {"notify-dispatch": lambda: app.state.dispatcher.run(pool)}
         try:
-            yield
+            async with looking_every(poll_seconds, jobs):
+                yield
         finally:
             await pool.close()
 

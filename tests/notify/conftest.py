@@ -158,6 +158,12 @@ def serving(app: Starlette, port: int) -> Iterator[str]:
         thread.join(20)
 
 
+@pytest.fixture(scope="session")
+def serve() -> Callable[[Starlette, int], Any]:
+    """Give a context manager that serves another app."""
+    return serving
+
+
 @pytest.fixture(scope="module")
 def mail_port(free_port: Callable[[], int]) -> int:
     """Give the port at which the mail server of this module is, once it is started."""
