@@ -47,6 +47,33 @@ $$;
 comment on function fleet.tell_runs(bigint[]) is 'Tell of runs that ended: run.completed, run.failed or run.skipped.';
 revoke all on function fleet.tell_runs(bigint[]) from public, anon, authenticated, service_role;
 
+create or replace function fleet.tg_tell_new_runs()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ended bigint[];
+begin
+  if not fleet.is_anybody_listening() then
+    return null;
+  end if;
+
+  select array_agg(n.id) into v_ended
+  from new_rows as n
+  where n.status in ('completed', 'failed', 'skipped');
+  if v_ended is not null then
+    perform fleet.tell_runs(v_ended);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_tell_new_runs() is
+  'Tell of runs that are over when they are written: what was missed. Definer: whoever writes them may not write deliveries.';
+revoke all on function fleet.tg_tell_new_runs() from public, anon, authenticated, service_role;
+
 create or replace function fleet.tg_tell_runs()
 returns trigger
 language plpgsql
@@ -60,17 +87,11 @@ begin
     return null;
   end if;
 
-  if tg_op = 'INSERT' then
-    select array_agg(n.id) into v_ended
-    from new_rows as n
-    where n.status in ('completed', 'failed', 'skipped');
-  else
-    select array_agg(n.id) into v_ended
-    from new_rows as n
-    join old_rows as o on o.id = n.id
-    where n.status in ('completed', 'failed', 'skipped')
-      and o.status is distinct from n.status;
-  end if;
+  select array_agg(n.id) into v_ended
+  from new_rows as n
+  join old_rows as o on o.id = n.id
+  where n.status in ('completed', 'failed', 'skipped')
+    and o.status is distinct from n.status;
   if v_ended is not null then
     perform fleet.tell_runs(v_ended);
   end if;

@@ -121,8 +121,9 @@ begin
       pg_catalog.date_trunc('second', pg_catalog.clock_timestamp())
     );
     exit when v_next > v_last;
+    -- Never longer than a second, even when the clock was set back.
     perform pg_catalog.pg_sleep(
-      greatest(0, extract(epoch from v_next - pg_catalog.clock_timestamp()))::double precision
+      least(1, greatest(0, extract(epoch from v_next - pg_catalog.clock_timestamp())))::double precision
     );
     commit;
   end loop;

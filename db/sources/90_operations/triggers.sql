@@ -3,7 +3,7 @@
 create or replace trigger schedule_runs_90_tell_insert
   after insert on public.schedule_runs
   referencing new table as new_rows
-  for each statement execute function fleet.tg_tell_runs();
+  for each statement execute function fleet.tg_tell_new_runs();
 
 create or replace trigger schedule_runs_90_tell_update
   after update on public.schedule_runs
