@@ -20,7 +20,8 @@ CHECK = """
     join pg_language as l on l.oid = p.prolang and l.lanname = 'plpgsql'
     left join lateral (
       -- One function may serve several triggers of a table; it is checked with all their rows.
-      select t.tgrelid, count(*) over () as tables, max(t.tgoldtable) as tgoldtable, max(t.tgnewtable) as tgnewtable
+      select t.tgrelid, count(*) over () as tables,
+        max(t.tgoldtable) as tgoldtable, max(t.tgnewtable) as tgnewtable
       from pg_trigger as t
       where t.tgfoid = p.oid and not t.tgisinternal
       group by t.tgrelid
