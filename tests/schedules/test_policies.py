@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-
 from tests.factories import Fleet, Row
 
 # A Tuesday, nine in the morning.
