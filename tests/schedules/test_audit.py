@@ -172,3 +172,16 @@ def test_not_even_the_owner_of_the_database_changes_it(fleet: Fleet, statement: 
     daily(fleet)
     with fleet.refused("PT403", "audit_append_only"):
         fleet.run(statement)
+
+
+def test_a_pause_by_the_engine_is_told(fleet: Fleet) -> None:
+    device = fleet.device()
+    made = fleet.minutely([device], NOW, policies={"pause_on_failure": 1, "retry": {"attempts": 1}})
+    fleet.tick(NOW)
+    (claimed,) = fleet.claim(device, now=NOW)
+    fleet.finish(device, claimed, "failed", error="broken", now=NOW)
+    fleet.tick(NOW + timedelta(seconds=1))
+    assert fleet.schedule(made["id"])["status"] == "paused"
+    last = entries(fleet, "schedules", made["id"])[-1]
+    assert last["new"]["status"] == "paused"
+    assert last["actor"] is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
@@ -195,3 +197,13 @@ def test_a_deleted_template_leaves_its_schedules(fleet: Fleet) -> None:
     with fleet.acting(fleet.owner_id):
         assert fleet.value("select delete_template('lock UP')") == 2
     assert fleet.schedule(made["id"])["status"] == "active"
+
+
+def test_two_that_save_one_name_at_once_get_a_version_each(
+    connect: Callable[..., Fleet],
+) -> None:
+    first = connect()
+    second = connect(owner=first)
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(save, [first, second] * 5))
+    assert sorted(row["version"] for row in made) == list(range(1, 11))
