@@ -1,0 +1,251 @@
+-- How an attempt at an MDM ended: accepted, seen to be done, or failed and tried again by class of failure.
+
+create or replace function fleet.note_mdm_accepted(p_command public.device_commands, p_now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update fleet.mdm_work as w
+  set accepted_at = p_now
+  where w.command_id = p_command.id and w.accepted_at is null;
+
+  -- Of a thousand devices of one schedule, not each has to stand in line for its row.
+  update public.schedules as s
+  set last_executed_at = p_now
+  where s.id = p_command.schedule_id
+    and (s.last_executed_at is null or s.last_executed_at < p_now - interval '1 second');
+  perform fleet.note_profile_accepted(p_command.schedule_id, p_now);
+end;
+$$;
+
+comment on function fleet.note_mdm_accepted(public.device_commands, timestamptz) is
+  'A provider took a command: that is when its schedule was executed.';
+revoke all on function fleet.note_mdm_accepted(public.device_commands, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.mdm_pause(p_tries integer, p_retry_after interval)
+returns interval
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  -- A fifth more or less by chance, so that what failed together does not come back together.
+  select greatest(
+    least(interval '2 seconds' * power(2, least(greatest(p_tries, 1), 12) - 1), interval '5 minutes'),
+    least(p_retry_after, interval '1 hour')
+  ) * (1 + 0.2 * random())
+$$;
+
+comment on function fleet.mdm_pause(integer, interval) is
+  'Pause after the n-th attempt that did not get through: two seconds, doubling up to five minutes; longer where the provider asks for it.';
+revoke all on function fleet.mdm_pause(integer, interval) from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_passing_failure(p_reason text, p_rerun_safe boolean)
+returns boolean
+language sql
+immutable
+parallel safe
+-- After a connection that broke nobody knows whether the provider acted; what may not be repeated ends there.
+return coalesce(p_reason in ('rate_limited', 'not_sent') or (p_rerun_safe and p_reason in ('network', 'timeout', 'unavailable')), false);
+
+comment on function fleet.is_passing_failure(text, boolean) is
+  'Whether a failure says nothing about the command itself, so that it is tried until the command expires.';
+revoke all on function fleet.is_passing_failure(text, boolean) from public, anon, authenticated, service_role;
+
+create or replace function fleet.put_back_mdm(p_command public.device_commands, p_reason text, p_error text, p_at timestamptz, p_tries integer)
+returns public.device_commands
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.device_commands;
+begin
+  update fleet.mdm_work as w
+  set phase = 'send', held_until = null, accepted_at = null, look_at = null, give_up_at = null, tries = p_tries
+  where w.command_id = p_command.id;
+  update public.device_commands as c
+  set status = 'pending', reason = p_reason, error_message = p_error, not_before = p_at, lease_expires_at = null
+  where c.id = p_command.id
+  returning * into v_row;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.put_back_mdm(public.device_commands, text, text, timestamptz, integer) is
+  'Let a command wait for another attempt that does not count as a failure of the device.';
+revoke all on function fleet.put_back_mdm(public.device_commands, text, text, timestamptz, integer)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.fail_mdm(
+  p_command public.device_commands,
+  p_work fleet.mdm_work,
+  p_result jsonb,
+  p_error text,
+  p_reason text,
+  p_retry_after interval,
+  p_now timestamptz
+)
+returns public.device_commands
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_rerun_safe boolean := exists (select 1 from public.command_types as t where t.name = p_command.command_type and t.rerun_safe);
+  v_retry_at timestamptz := p_now + fleet.mdm_pause(p_work.tries + 1, p_retry_after);
+  v_row public.device_commands;
+begin
+  if p_reason in ('unauthorized', 'forbidden', 'integration_paused')
+    and exists (select 1 from public.device_integrations as i where i.id = p_work.integration_id and i.status <> 'active')
+  then
+    -- It waits with all the others until the integration goes on.
+    return fleet.put_back_mdm(p_command, 'integration_paused', p_error, p_now, p_work.tries);
+  elsif p_work.phase = 'settle' and fleet.is_passing_failure(p_reason, true) then
+    -- Only the look failed, not the command.
+    return fleet.watch_mdm(p_command, p_result, p_retry_after, p_now);
+  elsif fleet.is_passing_failure(p_reason, v_rerun_safe) and v_retry_at < p_command.expires_at then
+    return fleet.put_back_mdm(p_command, p_reason, p_error, v_retry_at, p_work.tries + 1);
+  end if;
+
+  v_row := fleet.settle_attempt(
+    p_command, 'failed', p_result, p_error,
+    -- A class that the policy would try again, but that must not be.
+    case when p_reason in ('network', 'timeout', 'unavailable') and not v_rerun_safe then 'interrupted' else p_reason end,
+    p_now
+  );
+  if v_row.status = 'pending' then
+    v_row := fleet.put_back_mdm(v_row, v_row.reason, p_error, greatest(v_row.not_before, p_now + p_retry_after), 0);
+  end if;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.fail_mdm(public.device_commands, fleet.mdm_work, jsonb, text, text, interval, timestamptz) is
+  'An attempt failed: wait, try again, or end, by the class of the failure.';
+revoke all on function fleet.fail_mdm(public.device_commands, fleet.mdm_work, jsonb, text, text, interval, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.watch_mdm(
+  p_command public.device_commands,
+  p_result jsonb,
+  p_look_after interval,
+  p_now timestamptz
+)
+returns public.device_commands
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.device_commands;
+begin
+  update fleet.mdm_work as w
+  set phase = 'settle',
+      held_until = null,
+      -- Often at first, then less and less: a device may be off for days.
+      look_at = p_now + coalesce(
+        p_look_after, least(greatest((p_now - coalesce(w.accepted_at, p_now)) / 2, interval '2 seconds'), interval '15 minutes')
+      ),
+      give_up_at = coalesce(w.give_up_at, greatest(p_command.expires_at, p_now + interval '1 hour'))
+  where w.command_id = p_command.id;
+  update public.device_commands as c
+  set result = coalesce(p_result, c.result), reason = null, error_message = null
+  where c.id = p_command.id
+  returning * into v_row;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.watch_mdm(public.device_commands, jsonb, interval, timestamptz) is
+  'A provider has taken a command; its device is looked at until the effect shows.';
+revoke all on function fleet.watch_mdm(public.device_commands, jsonb, interval, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_finish_mdm(
+  p_command_id bigint,
+  p_attempt integer,
+  p_outcome text,
+  p_result jsonb default null,
+  p_error text default null,
+  p_reason text default null,
+  p_retry_after interval default null,
+  p_now timestamptz default clock_timestamp()
+)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_command public.device_commands;
+  v_work fleet.mdm_work;
+begin
+  if p_outcome is null or p_outcome not in ('accepted', 'completed', 'failed') then
+    raise exception 'p_outcome must be accepted, completed or failed, not %', coalesce(quote_literal(p_outcome), 'null')
+      using errcode = 'PT422', detail = 'outcome_invalid', hint = 'accepted: the provider took it; completed: its effect was seen.';
+  end if;
+
+  select c.* into v_command from public.device_commands as c where c.id = p_command_id and c.channel = 'mdm' for update;
+  if not found then
+    return jsonb_build_object('accepted', false, 'reason', 'not_found');
+  elsif v_command.attempt is distinct from p_attempt then
+    return jsonb_build_object('accepted', false, 'reason', 'stale_attempt');
+  end if;
+  select w.* into v_work from fleet.mdm_work as w where w.command_id = p_command_id for update;
+  if p_outcome <> 'failed' and (v_work.command_id is not null and v_work.accepted_at is null or v_command.status = 'cancelled') then
+    -- Even if it was cancelled meanwhile: the provider has it.
+    perform fleet.note_mdm_accepted(v_command, p_now);
+  end if;
+
+  if v_command.status = 'cancelled' then
+    return jsonb_build_object('accepted', false, 'reason', 'cancelled');
+  elsif v_command.status not in ('pending', 'running') then
+    -- The answer to a finish may get lost on its way: the same finish again is the same success.
+    return case
+      when v_command.status = p_outcome then jsonb_build_object('accepted', true, 'status', v_command.status)
+      else jsonb_build_object('accepted', false, 'reason', 'already_final')
+    end;
+  elsif v_command.status = 'pending' and p_outcome = 'failed' then
+    return jsonb_build_object('accepted', false, 'reason', 'stale_attempt');
+  end if;
+
+  case p_outcome
+    when 'completed' then
+      update public.device_commands as c
+      set status = 'completed', reason = null, error_message = null, executed_at = p_now, result = coalesce(p_result, c.result)
+      where c.id = p_command_id
+      returning * into v_command;
+    when 'accepted' then
+      if v_command.status = 'pending' then
+        -- Its lease ran out while the answer was on its way; nobody has taken it since.
+        update public.device_commands as c
+        set status = 'running', lease_expires_at = greatest(c.expires_at, p_now) + interval '2 hours'
+        where c.id = p_command_id
+        returning * into v_command;
+      end if;
+      v_command := fleet.watch_mdm(v_command, p_result, p_retry_after, p_now);
+    else
+      v_command := fleet.fail_mdm(v_command, v_work, p_result, p_error, p_reason, p_retry_after, p_now);
+  end case;
+
+  return jsonb_strip_nulls(jsonb_build_object(
+    'accepted', true, 'status', v_command.status,
+    'retry_at', case when v_command.status = 'pending' then v_command.not_before end,
+    'look_at', case
+      when v_command.status = 'running' then (select w.look_at from fleet.mdm_work as w where w.command_id = p_command_id)
+    end
+  ));
+end;
+$$;
+
+comment on function fleet.worker_finish_mdm(bigint, integer, text, jsonb, text, text, interval, timestamptz) is
+  'Say how an attempt ended. accepted: the provider took it; it stays running, and p_retry_after says when to look at the device (again). '
+  'completed: its effect was seen. failed: p_reason rate_limited, not_sent, network, timeout and unavailable (5xx) are tried again until '
+  'the command expires, unless it may not be repeated; error and its kin as the retry policy says; anything else is final. {accepted, '
+  'status, retry_at, look_at} or {accepted: false, reason}. Definer: the worker writes no table.';
+revoke all on function fleet.worker_finish_mdm(bigint, integer, text, jsonb, text, text, interval, timestamptz)
+  from public, anon, authenticated, service_role;

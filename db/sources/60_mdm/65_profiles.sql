@@ -1,0 +1,439 @@
+-- Installing and removing profiles: schedules like all others, made and moved by one call.
+
+create or replace function fleet.device_of_caller(p_device_id bigint)
+returns public.devices
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.devices;
+begin
+  select d.* into v_row from public.devices as d where d.id = p_device_id and fleet.is_visible_owner(d.owner_id);
+  if not found then
+    perform fleet.raise_device_not_found(p_device_id);
+  end if;
+  perform fleet.require_permission(v_row.owner_id, 'manage', format('device %s', p_device_id));
+  if v_row.status = 'retired' then
+    raise exception 'device "%" is retired', v_row.hostname
+      using errcode = 'PT409', detail = 'device_retired', hint = 'Re-key it to bring it back: pgfleet device rekey <hostname>';
+  end if;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.device_of_caller(bigint) is
+  'The active device, if the caller manages it. Raises device_not_found (PT404), permission_missing (PT403) or device_retired (PT409).';
+revoke all on function fleet.device_of_caller(bigint) from public, anon, authenticated, service_role;
+
+create or replace function fleet.live_install(p_profile_id text, p_device_id bigint, p_at timestamptz)
+returns public.profile_installs
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.profile_installs;
+begin
+  select p.* into v_row
+  from public.profile_installs as p
+  join public.schedules as i on i.id = p.install_schedule_id
+  join public.schedules as r on r.id = p.remove_schedule_id
+  where p.device_id = p_device_id
+    and p.profile_id = p_profile_id
+    and p.failure is null
+    and p.removed_at is null
+    and p.duration is not null
+    and i.status <> 'cancelled'
+    -- Its removal is still to come: the tick, which moves it on, waits for this lock or is waited for.
+    and r.status in ('active', 'paused')
+    and r.next_run_at is not null
+    and p_at >= i.start_time - interval '1 second'
+    and p_at <= r.start_time
+  order by p.id desc
+  limit 1
+  for update of p, r;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.live_install(text, bigint, timestamptz) is
+  'The temporary install of a profile on a device that runs at an instant, locked with its removal; null where there is none.';
+revoke all on function fleet.live_install(text, bigint, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.make_profile_schedule(
+  p_action_type text,
+  p_profile_id text,
+  p_device public.devices,
+  p_at timestamptz
+)
+returns bigint
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into public.schedules (
+    owner_id, name, action_type, payload, recurrence_type, start_time, timezone, device_ids, ui_initiated, policies
+  )
+  values (
+    p_device.owner_id,
+    format('%s %s on %s', case p_action_type when 'push_profile' then 'install' else 'remove' end, p_profile_id, p_device.hostname),
+    p_action_type, jsonb_build_object('profile_id', p_profile_id), 'once', p_at, 'UTC', array[p_device.id], true,
+    case p_action_type
+      when 'push_profile' then '{}'::jsonb
+      -- What was promised to go must go, however long the ticks or the provider were away.
+      else '{"catchup_window": "30 days", "expires_after": "30 days", "retry": {"attempts": 100}}'::jsonb
+    end
+  )
+  returning id
+$$;
+
+comment on function fleet.make_profile_schedule(text, text, public.devices, timestamptz) is
+  'One schedule that pushes or removes a profile once.';
+revoke all on function fleet.make_profile_schedule(text, text, public.devices, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.require_profile(p_profile_id text)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if btrim(coalesce(p_profile_id, '')) = '' then
+    raise exception 'p_profile_id is missing'
+      using errcode = 'PT422', detail = 'profile_missing', hint = 'Name the profile as the MDM does, such as ''12345''.';
+  end if;
+end;
+$$;
+
+comment on function fleet.require_profile(text) is 'Raise profile_missing (PT422).';
+revoke all on function fleet.require_profile(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.require_duration(p_duration interval, p_field text)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_duration <= interval '0' or not isfinite(p_duration) then
+    raise exception '% must be longer than nothing, not %', p_field, p_duration
+      using errcode = 'PT422', detail = 'duration_invalid', hint = 'Example: ''30 minutes''';
+  end if;
+end;
+$$;
+
+comment on function fleet.require_duration(interval, text) is 'Raise duration_invalid (PT422) for what is not longer than nothing.';
+revoke all on function fleet.require_duration(interval, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.install_again(p_install public.profile_installs, p_duration interval, p_at timestamptz)
+returns public.profile_installs
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.profile_installs;
+begin
+  if p_duration is null then
+    update public.schedules as s
+    set status = 'cancelled', status_reason = 'the profile was installed for good meanwhile'
+    where s.id = p_install.remove_schedule_id;
+  else
+    perform fleet.move_removal(p_install, p_at + p_duration);
+  end if;
+  update public.profile_installs as p
+  -- Counted from when the profile came, which may still be ahead.
+  set duration = p_at + p_duration - coalesce(p.installed_at, i.start_time)
+  from public.schedules as i
+  where p.id = p_install.id and i.id = p.install_schedule_id
+  returning p.* into v_row;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.install_again(public.profile_installs, interval, timestamptz) is
+  'Installing what is there for a time already: only its removal moves, or is cancelled where it is to stay.';
+revoke all on function fleet.install_again(public.profile_installs, interval, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.install_profile(
+  p_profile_id text,
+  p_device_id bigint,
+  p_duration interval,
+  p_at timestamptz
+)
+returns public.profile_installs
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_device public.devices := fleet.device_of_caller(p_device_id);
+  v_row public.profile_installs;
+  v_install_id bigint;
+  v_remove_id bigint;
+begin
+  perform fleet.require_profile(p_profile_id);
+  perform fleet.require_duration(p_duration, 'p_duration');
+  -- Two who press the button at once take turns: the second finds the install of the first.
+  perform pg_advisory_xact_lock(hashtextextended('pgfleet.profile:' || p_device_id || ':' || p_profile_id, 0));
+  v_row := fleet.live_install(p_profile_id, p_device_id, p_at);
+  if v_row.id is not null then
+    return fleet.install_again(v_row, p_duration, p_at);
+  end if;
+
+  v_install_id := fleet.make_profile_schedule('push_profile', p_profile_id, v_device, p_at);
+  if p_duration is not null then
+    v_remove_id := fleet.make_profile_schedule('remove_profile', p_profile_id, v_device, p_at + p_duration);
+  end if;
+  insert into public.profile_installs (owner_id, profile_id, device_id, install_schedule_id, remove_schedule_id, duration)
+  values (v_device.owner_id, p_profile_id, p_device_id, v_install_id, v_remove_id, p_duration)
+  returning * into v_row;
+
+  -- It may have run, and come to nothing, when it was inserted.
+  perform fleet.note_failed_pushes(array[v_install_id]);
+  select p.* into v_row from public.profile_installs as p where p.id = v_row.id;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.install_profile(text, bigint, interval, timestamptz) is
+  'See public.install_profile. Definer: it checks the caller.';
+revoke all on function fleet.install_profile(text, bigint, interval, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.install_profile(text, bigint, interval, timestamptz) to authenticated, service_role;
+
+create or replace function public.install_profile(
+  p_profile_id text,
+  p_device_id bigint,
+  p_duration interval default null,
+  p_at timestamptz default now()
+)
+returns public.profile_installs
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.install_profile(p_profile_id, p_device_id, p_duration, coalesce(p_at, now()))
+$$;
+
+comment on function public.install_profile(text, bigint, interval, timestamptz) is
+  'Install a profile on a device, now or at an instant, for good or for a time: one push_profile schedule, and with a duration its '
+  'remove_profile schedule. While a temporary install of the same profile runs, only its removal moves. Raises device_not_found (PT404), '
+  'permission_missing (PT403), device_retired (PT409), profile_missing or duration_invalid (PT422).';
+revoke all on function public.install_profile(text, bigint, interval, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function public.install_profile(text, bigint, interval, timestamptz) to authenticated, service_role;
+
+create or replace function fleet.install_of_caller(p_install_id bigint)
+returns public.profile_installs
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.profile_installs;
+begin
+  select p.* into v_row
+  from public.profile_installs as p
+  where p.id = p_install_id and fleet.is_visible_owner(p.owner_id)
+  for update;
+  if not found then
+    perform fleet.raise_not_found(format('profile install %s', p_install_id));
+  end if;
+  perform fleet.require_permission(v_row.owner_id, 'manage', format('profile install %s', p_install_id));
+  if v_row.duration is null then
+    raise exception 'profile install % has no end', p_install_id
+      using errcode = 'PT409',
+            detail = 'profile_install_permanent',
+            hint = format('Remove the profile: select remove_profile(%L, %s)', v_row.profile_id, v_row.device_id);
+  elsif v_row.failure is not null or v_row.removed_at is not null then
+    perform fleet.raise_install_over(p_install_id);
+  end if;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.install_of_caller(bigint) is
+  'A temporary install that is not over, locked, if the caller manages it. Raises profile_install_not_found (PT404), permission_missing '
+  '(PT403), profile_install_permanent or profile_install_over (PT409).';
+revoke all on function fleet.install_of_caller(bigint) from public, anon, authenticated, service_role;
+
+create or replace function fleet.raise_install_over(p_install_id bigint)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception 'profile install % is over', p_install_id
+    using errcode = 'PT409', detail = 'profile_install_over', hint = 'Install the profile again.';
+end;
+$$;
+
+comment on function fleet.raise_install_over(bigint) is 'Raise profile_install_over (PT409).';
+revoke all on function fleet.raise_install_over(bigint) from public, anon, authenticated, service_role;
+
+create or replace function fleet.extend_profile(p_install_id bigint, p_by interval)
+returns public.profile_installs
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.profile_installs := fleet.install_of_caller(p_install_id);
+  v_at timestamptz;
+begin
+  if p_by is null then
+    raise exception 'p_by is missing'
+      using errcode = 'PT422', detail = 'duration_invalid', hint = 'Example: ''30 minutes''';
+  end if;
+  perform fleet.require_duration(p_by, 'p_by');
+  select s.start_time + p_by into v_at from public.schedules as s where s.id = v_row.remove_schedule_id;
+  if not fleet.move_removal(v_row, v_at) then
+    perform fleet.raise_install_over(p_install_id);
+  end if;
+  update public.profile_installs as p set duration = p.duration + p_by where p.id = p_install_id returning * into v_row;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.extend_profile(bigint, interval) is 'See public.extend_profile. Definer: it checks the caller.';
+revoke all on function fleet.extend_profile(bigint, interval) from public, anon, authenticated, service_role;
+grant execute on function fleet.extend_profile(bigint, interval) to authenticated, service_role;
+
+create or replace function public.extend_profile(p_install_id bigint, p_by interval)
+returns public.profile_installs
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.extend_profile(p_install_id, p_by)
+$$;
+
+comment on function public.extend_profile(bigint, interval) is
+  'Let a temporary profile stay longer. Raises profile_install_not_found (PT404), permission_missing (PT403), profile_install_permanent '
+  'or profile_install_over (PT409), or duration_invalid (PT422).';
+revoke all on function public.extend_profile(bigint, interval) from public, anon, authenticated, service_role;
+grant execute on function public.extend_profile(bigint, interval) to authenticated, service_role;
+
+create or replace function fleet.end_install(p_install public.profile_installs, p_now timestamptz)
+returns public.profile_installs
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.profile_installs := p_install;
+begin
+  if p_install.installed_at is null and not exists (
+    select 1 from public.device_commands as c where c.schedule_id = p_install.install_schedule_id and c.status = 'running'
+  ) then
+    -- It never began: there is nothing to remove.
+    update public.schedules as s
+    set status = 'cancelled', status_reason = 'ended before it began'
+    where s.id in (p_install.install_schedule_id, p_install.remove_schedule_id) and s.status <> 'cancelled';
+    update public.profile_installs as p
+    set failure = 'ended before it began', is_settled = true
+    where p.id = p_install.id
+    returning * into v_row;
+    return v_row;
+  end if;
+
+  if not fleet.move_removal(p_install, p_now) then
+    perform fleet.raise_install_over(p_install.id);
+  end if;
+  update public.profile_installs as p
+  set duration = greatest(p_now - coalesce(p.installed_at, p_now), interval '1 microsecond')
+  where p.id = p_install.id
+  returning * into v_row;
+  perform fleet.run_due(array[p_install.remove_schedule_id], clock_timestamp());
+  return v_row;
+end;
+$$;
+
+comment on function fleet.end_install(public.profile_installs, timestamptz) is
+  'Remove a temporary profile now, or call off what has not begun.';
+revoke all on function fleet.end_install(public.profile_installs, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.end_profile(p_install_id bigint, p_now timestamptz)
+returns public.profile_installs
+language sql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.end_install(fleet.install_of_caller(p_install_id), p_now)
+$$;
+
+comment on function fleet.end_profile(bigint, timestamptz) is 'See public.end_profile. Definer: it checks the caller.';
+revoke all on function fleet.end_profile(bigint, timestamptz) from public, anon, authenticated, service_role;
+grant execute on function fleet.end_profile(bigint, timestamptz) to authenticated, service_role;
+
+create or replace function public.end_profile(p_install_id bigint)
+returns public.profile_installs
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.end_profile(p_install_id, now())
+$$;
+
+comment on function public.end_profile(bigint) is
+  'End a temporary profile early: it is removed now, or never installed where it has not begun. Raises profile_install_not_found (PT404), '
+  'permission_missing (PT403), profile_install_permanent or profile_install_over (PT409).';
+revoke all on function public.end_profile(bigint) from public, anon, authenticated, service_role;
+grant execute on function public.end_profile(bigint) to authenticated, service_role;
+
+create or replace function fleet.remove_profile(p_profile_id text, p_device_id bigint, p_at timestamptz)
+returns public.schedules
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_device public.devices := fleet.device_of_caller(p_device_id);
+  v_install public.profile_installs;
+  v_id bigint;
+  v_row public.schedules;
+begin
+  perform fleet.require_profile(p_profile_id);
+  perform pg_advisory_xact_lock(hashtextextended('pgfleet.profile:' || p_device_id || ':' || p_profile_id, 0));
+  v_install := fleet.live_install(p_profile_id, p_device_id, p_at);
+  if v_install.id is not null and p_at <= now() then
+    v_install := fleet.end_install(v_install, p_at);
+    v_id := v_install.remove_schedule_id;
+  elsif v_install.id is not null then
+    v_install := fleet.install_again(v_install, p_at - now(), now());
+    v_id := v_install.remove_schedule_id;
+  else
+    v_id := fleet.make_profile_schedule('remove_profile', p_profile_id, v_device, p_at);
+  end if;
+  select s.* into v_row from public.schedules as s where s.id = v_id;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.remove_profile(text, bigint, timestamptz) is 'See public.remove_profile. Definer: it checks the caller.';
+revoke all on function fleet.remove_profile(text, bigint, timestamptz) from public, anon, authenticated, service_role;
+grant execute on function fleet.remove_profile(text, bigint, timestamptz) to authenticated, service_role;
+
+create or replace function public.remove_profile(p_profile_id text, p_device_id bigint, p_at timestamptz default now())
+returns public.schedules
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.remove_profile(p_profile_id, p_device_id, coalesce(p_at, now()))
+$$;
+
+comment on function public.remove_profile(text, bigint, timestamptz) is
+  'Remove a profile from a device, now or at an instant: the removal of a temporary install moves, else a schedule is made. Answers the '
+  'remove_profile schedule. Raises device_not_found (PT404), permission_missing (PT403), device_retired (PT409) or profile_missing (PT422).';
+revoke all on function public.remove_profile(text, bigint, timestamptz) from public, anon, authenticated, service_role;
+grant execute on function public.remove_profile(text, bigint, timestamptz) to authenticated, service_role;

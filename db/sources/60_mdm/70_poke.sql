@@ -1,0 +1,182 @@
+-- Waking the function mdm-dispatch.
+
+create or replace function fleet.has_mdm_work(p_now timestamptz)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select 1
+    from public.device_integrations as i
+    where i.status = 'active'
+      and i.integration_type = any (fleet.mdm_integration_types())
+      and (
+        fleet.is_sync_due(i, p_now)
+        or exists (
+          select 1
+          from fleet.mdm_work as w
+          where w.integration_id = i.id
+            and w.phase = 'settle'
+            and w.look_at <= p_now
+            and (w.held_until is null or w.held_until <= p_now)
+        )
+        or exists (
+          select 1
+          from public.device_commands as c
+          join public.device_links as l on l.device_id = c.device_id and l.integration_id = i.id
+          where c.status = 'pending' and c.channel = 'mdm' and c.not_before <= p_now and c.expires_at > p_now
+        )
+      )
+      and not exists (
+        select 1 from fleet.rate_limits as r where r.integration_id = i.id and r.blocked_until > p_now
+      )
+  )
+$$;
+
+comment on function fleet.has_mdm_work(timestamptz) is
+  'Whether mdm-dispatch would find something to do. What waits for an integration that is paused wakes nobody.';
+revoke all on function fleet.has_mdm_work(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.poke_mdm(p_now timestamptz default now())
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform fleet.sweep_mdm(p_now);
+  perform fleet.cancel_failed_removals();
+  return fleet.has_mdm_work(p_now) and fleet.poke_once_a_second('mdm-dispatch', p_now);
+end;
+$$;
+
+comment on function fleet.poke_mdm(timestamptz) is
+  'Clear up behind functions that stopped, and poke mdm-dispatch where it has work, at most once a second. Answers whether it was poked; '
+  'called by the tick.';
+revoke all on function fleet.poke_mdm(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_poke_new_mdm_commands()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+begin
+  if not exists (
+    select 1 from new_rows as n where n.channel = 'mdm' and n.status = 'pending' and n.not_before <= v_now
+  ) then
+    return null;
+  end if;
+
+  if current_setting('pgfleet.is_ticking', true) = 'yes' then
+    perform fleet.poke_once_a_second('mdm-dispatch', v_now);
+  else
+    -- Without the turnstile: its row would be held until a person ends the transaction, and the ticks would wait for it.
+    perform fleet.poke('mdm-dispatch', jsonb_build_object('at', v_now), v_now);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_poke_new_mdm_commands() is
+  'What an MDM has to do now does not wait for the tick. Definer: whoever may insert a command may not sign pokes.';
+revoke all on function fleet.tg_poke_new_mdm_commands() from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_end_mdm_commands()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ended bigint[];
+  v_schedules bigint[];
+begin
+  select array_agg(n.id), array_agg(n.schedule_id) filter (where n.command_type = 'push_profile' and n.status <> 'completed')
+  into v_ended, v_schedules
+  from new_rows as n
+  join old_rows as o on o.id = n.id
+  where n.channel = 'mdm' and n.status not in ('pending', 'running') and o.status in ('pending', 'running');
+  if v_ended is null then
+    return null;
+  end if;
+
+  delete from fleet.mdm_work as w where w.command_id = any (v_ended);
+  if v_schedules is not null then
+    perform fleet.note_failed_pushes(v_schedules);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_end_mdm_commands() is
+  'Forget the work on commands that are final, and note the pushes that failed. Definer: nobody else writes these tables.';
+revoke all on function fleet.tg_end_mdm_commands() from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_note_failed_runs()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform fleet.note_failed_pushes(f.ids)
+  from (
+    select array_agg(n.schedule_id) as ids
+    from new_rows as n
+    where n.status in ('skipped', 'failed', 'cancelled') and n.targeted = 0
+  ) as f
+  where f.ids is not null
+    and exists (select 1 from public.profile_installs as p where p.install_schedule_id = any (f.ids));
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_note_failed_runs() is
+  'A push whose run reached no device has failed too. Definer: nobody else writes profile_installs.';
+revoke all on function fleet.tg_note_failed_runs() from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_note_cancelled_pushes()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform fleet.note_failed_pushes(array[new.id]);
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_note_cancelled_pushes() is
+  'A push that is cancelled takes its removal along. Definer: nobody else writes profile_installs.';
+revoke all on function fleet.tg_note_cancelled_pushes() from public, anon, authenticated, service_role;
+
+create or replace trigger device_commands_07_poke_mdm
+  after insert on public.device_commands
+  referencing new table as new_rows
+  for each statement execute function fleet.tg_poke_new_mdm_commands();
+
+create or replace trigger device_commands_08_end_mdm
+  after update on public.device_commands
+  referencing old table as old_rows new table as new_rows
+  for each statement execute function fleet.tg_end_mdm_commands();
+
+create or replace trigger schedule_runs_80_note_failed_insert
+  after insert on public.schedule_runs
+  referencing new table as new_rows
+  for each statement execute function fleet.tg_note_failed_runs();
+
+create or replace trigger schedule_runs_80_note_failed_update
+  after update on public.schedule_runs
+  referencing new table as new_rows
+  for each statement execute function fleet.tg_note_failed_runs();
+
+create or replace trigger schedules_80_note_cancelled
+  after update of status on public.schedules
+  for each row
+  when (new.status = 'cancelled' and old.status <> 'cancelled' and new.action_type = 'push_profile')
+  execute function fleet.tg_note_cancelled_pushes();

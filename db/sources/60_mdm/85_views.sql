@@ -1,0 +1,99 @@
+-- What is installed where and for how long, as people ask for it.
+
+create or replace view public.profile_schedules with (security_invoker = true) as
+select
+  s.id,
+  s.owner_id,
+  s.profile_id,
+  s.device_id,
+  d.hostname,
+  s.action_type,
+  s.start_time,
+  s.created_at,
+  s.last_executed_at,
+  s.ui_initiated,
+  case
+    when s.status = 'cancelled' and s.last_executed_at is null then 'Cancelled'
+    when c.status in ('failed', 'expired', 'cancelled') and s.next_run_at is null then 'Failed'
+    when s.last_executed_at is not null then 'Executed'
+    when s.start_time > now() then 'Pending'
+    else 'Due for execution'
+  end as state,
+  coalesce(c.error_message, s.status_reason) as reason,
+  c.id as command_id,
+  c.status as command_status,
+  p.id as install_id
+from public.schedules as s
+left join public.devices as d on d.id = s.device_id
+left join public.profile_installs as p on s.id in (p.install_schedule_id, p.remove_schedule_id)
+left join lateral (
+  select x.id, x.status, x.error_message
+  from public.device_commands as x
+  where x.schedule_id = s.id and x.device_id = s.device_id
+  order by x.id desc
+  limit 1
+) as c on true
+where s.action_type in ('push_profile', 'remove_profile');
+
+comment on view public.profile_schedules is 'Every schedule that installs or removes a profile, and what became of it.';
+comment on column public.profile_schedules.profile_id is 'The MDM''s id of the profile.';
+comment on column public.profile_schedules.hostname is 'The device, where there is exactly one.';
+comment on column public.profile_schedules.action_type is 'push_profile or remove_profile.';
+comment on column public.profile_schedules.last_executed_at is 'When the MDM last took it.';
+comment on column public.profile_schedules.ui_initiated is 'Whether a person made it by hand.';
+comment on column public.profile_schedules.state is
+  'Pending (its time is to come), Due for execution, Executed (the MDM took it), Failed or Cancelled.';
+comment on column public.profile_schedules.reason is 'Why it failed or was cancelled.';
+comment on column public.profile_schedules.command_status is 'Status of the latest command; completed where the device showed the effect.';
+comment on column public.profile_schedules.install_id is 'The install of install_profile that it belongs to.';
+
+create or replace view public.temporary_profiles with (security_invoker = true) as
+select
+  p.id as install_id,
+  p.install_schedule_id,
+  p.remove_schedule_id,
+  p.owner_id,
+  p.profile_id,
+  p.device_id,
+  d.hostname,
+  i.start_time as install_time,
+  p.installed_at,
+  r.start_time as scheduled_removal_time,
+  p.removed_at,
+  p.duration,
+  extract(epoch from p.duration) / 60 as duration_minutes,
+  case
+    when p.removed_at is not null then 'removed'
+    when p.failure is not null then 'never installed'
+    when r.id is null then 'removal deleted'
+    when r.status = 'cancelled' then 'removal cancelled'
+    when p.installed_at is null then 'waiting'
+    when r.next_run_at is not null then 'installed'
+    when exists (
+      select 1 from public.device_commands as c where c.schedule_id = r.id and c.status in ('pending', 'running')
+    ) then 'removing'
+    else 'removal failed'
+  end as state,
+  coalesce(p.failure, r.status_reason) as reason,
+  p.created_at
+from public.profile_installs as p
+join public.schedules as i on i.id = p.install_schedule_id
+join public.devices as d on d.id = p.device_id
+left join public.schedules as r on r.id = p.remove_schedule_id
+where p.duration is not null;
+
+comment on view public.temporary_profiles is 'Every profile that was installed for a time, with both of its schedules.';
+comment on column public.temporary_profiles.install_id is 'What extend_profile and end_profile take.';
+comment on column public.temporary_profiles.install_schedule_id is 'The push_profile schedule.';
+comment on column public.temporary_profiles.remove_schedule_id is 'The remove_profile schedule.';
+comment on column public.temporary_profiles.profile_id is 'The MDM''s id of the profile.';
+comment on column public.temporary_profiles.hostname is 'The device.';
+comment on column public.temporary_profiles.install_time is 'When the push was due.';
+comment on column public.temporary_profiles.installed_at is 'When the MDM took the push.';
+comment on column public.temporary_profiles.scheduled_removal_time is 'When the removal is, or was, due.';
+comment on column public.temporary_profiles.removed_at is 'When the MDM took the removal.';
+comment on column public.temporary_profiles.duration is 'How long the profile is to stay.';
+comment on column public.temporary_profiles.duration_minutes is 'The same in minutes.';
+comment on column public.temporary_profiles.state is
+  'waiting, installed, removing, removed, never installed, removal cancelled, removal failed or removal deleted.';
+comment on column public.temporary_profiles.reason is 'Why it was never installed, or is not removed.';

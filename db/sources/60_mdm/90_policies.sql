@@ -1,0 +1,42 @@
+-- Who sees integrations, links, calls and installs: the owner's people. They change them through functions. Devices see none.
+
+revoke all on table public.device_integrations, public.device_links, public.mdm_api_logs, public.profile_installs,
+  public.profile_schedules, public.temporary_profiles, fleet.mdm_work, fleet.rate_limits
+  from public, anon, authenticated, service_role;
+revoke all on sequence public.device_integrations_id_seq, public.mdm_api_logs_id_seq, public.profile_installs_id_seq
+  from public, anon, authenticated, service_role;
+grant select, insert, update, delete on table public.device_integrations, public.device_links, public.mdm_api_logs,
+  public.profile_installs
+  to service_role;
+grant usage, select on sequence public.device_integrations_id_seq, public.mdm_api_logs_id_seq, public.profile_installs_id_seq
+  to service_role;
+grant select on table public.profile_schedules, public.temporary_profiles to authenticated, service_role;
+
+drop policy if exists device_integrations_all_service_role on public.device_integrations;
+create policy device_integrations_all_service_role on public.device_integrations
+  for all to service_role using (true) with check (true);
+drop policy if exists device_links_all_service_role on public.device_links;
+create policy device_links_all_service_role on public.device_links
+  for all to service_role using (true) with check (true);
+drop policy if exists mdm_api_logs_all_service_role on public.mdm_api_logs;
+create policy mdm_api_logs_all_service_role on public.mdm_api_logs
+  for all to service_role using (true) with check (true);
+drop policy if exists profile_installs_all_service_role on public.profile_installs;
+create policy profile_installs_all_service_role on public.profile_installs
+  for all to service_role using (true) with check (true);
+
+grant select on table public.device_integrations, public.device_links, public.mdm_api_logs, public.profile_installs
+  to authenticated;
+drop policy if exists device_integrations_select_member on public.device_integrations;
+create policy device_integrations_select_member on public.device_integrations
+  for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
+drop policy if exists device_links_select_member on public.device_links;
+create policy device_links_select_member on public.device_links
+  for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
+-- What an MDM answers may hold passcodes and the like.
+drop policy if exists mdm_api_logs_select_manager on public.mdm_api_logs;
+create policy mdm_api_logs_select_manager on public.mdm_api_logs
+  for select to authenticated using (owner_id = any (array(select fleet.my_owners('manage'))));
+drop policy if exists profile_installs_select_member on public.profile_installs;
+create policy profile_installs_select_member on public.profile_installs
+  for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
