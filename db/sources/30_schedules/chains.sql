@@ -91,7 +91,7 @@ begin
   counted as (
     update public.schedules as s
     set execution_count = s.execution_count + w.n,
-        last_executed_at = p_now,
+        last_executed_at = case when fleet.is_mdm_action(s.action_type) then s.last_executed_at else p_now end,
         status = case
           when s.execution_count + w.n >= (s.policies ->> 'max_runs')::bigint then 'completed' else s.status
         end,
