@@ -23,6 +23,7 @@ from pgfleet_local.net import NetWorker
 from pgfleet_local.realtime import Realtime, uvicorn_options
 from pgfleet_local.rest import Rest
 from pgfleet_local.settings import HOST, SettingsError, StackSettings
+from pgfleet_local.simplemdm import create_sandbox
 from pgfleet_local.tokens import TokenVerifier
 
 
@@ -39,8 +40,11 @@ def create_gateway(settings: StackSettings) -> Starlette:
             jwt_secret=settings.jwt_secret,
             service_role_key=settings.service_role_key,
             issuer=f"{settings.api_url}/auth/v1",
+            # The sandboxes are on this machine.
+            allow_private_addresses=True,
         )
     )
+    sandbox = Mount("/sandbox/simplemdm", app=create_sandbox(settings.simplemdm_keys))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -57,6 +61,7 @@ def create_gateway(settings: StackSettings) -> Starlette:
             Mount("/rest/v1", routes=rest.routes),
             Mount("/realtime/v1", routes=realtime.routes),
             Mount("/functions/v1", app=functions),
+            *([sandbox] if settings.sandboxes else []),
         ],
         middleware=[
             Middleware(

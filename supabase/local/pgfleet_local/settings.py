@@ -48,6 +48,8 @@ class StackSettings:
     max_connections: int = 120
     password_seed: str = field(default="", repr=False)
     jwks: Mapping[str, Any] | None = None
+    # Stand-ins for outside services, at /sandbox/* of the gateway.
+    sandboxes: bool = True
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> StackSettings:
@@ -72,6 +74,7 @@ class StackSettings:
             max_connections=_number(env, "PGFLEET_LOCAL_MAX_CONNECTIONS", 120, 10_000),
             password_seed=env.get("PGFLEET_LOCAL_PASSWORD_SEED") or kept["password_seed"],
             jwks=_jwks(env.get("PGFLEET_LOCAL_JWKS")),
+            sandboxes=_switch(env, "PGFLEET_LOCAL_SANDBOXES", True),
         )
 
     def environment(self) -> dict[str, str]:
@@ -88,6 +91,7 @@ class StackSettings:
             "PGFLEET_LOCAL_NET_PACE": "on" if self.net_pace else "off",
             "PGFLEET_LOCAL_DURABLE": "on" if self.durable else "off",
             "PGFLEET_LOCAL_MAX_CONNECTIONS": str(self.max_connections),
+            "PGFLEET_LOCAL_SANDBOXES": "on" if self.sandboxes else "off",
         }
 
     def password(self, role: str) -> str:
@@ -108,6 +112,14 @@ class StackSettings:
     @property
     def functions_url(self) -> str:
         return f"{self.api_url}/functions/v1"
+
+    @property
+    def simplemdm_url(self) -> str:
+        return f"{self.api_url}/sandbox/simplemdm"
+
+    @property
+    def simplemdm_keys(self) -> dict[str, str]:
+        return {name: self.password(f"simplemdm {name}") for name in ("full", "read_only")}
 
     @property
     def db_url(self) -> str:
