@@ -156,7 +156,8 @@ begin
   returning * into v_run;
 
   update public.schedules as s
-  set execution_count = s.execution_count + 1, last_executed_at = p_now
+  set execution_count = s.execution_count + 1,
+      last_executed_at = case when fleet.is_mdm_action(s.action_type) then s.last_executed_at else p_now end
   where s.id = p_schedule_id;
   perform fleet.expand_runs(array[v_run.id], p_now, fleet.setting_number('inline_expand_limit')::integer);
 

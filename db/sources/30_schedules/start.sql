@@ -100,7 +100,11 @@ begin
     update public.schedules as s
     set next_run_at = case when m.is_used_up then null else m.next_run_at end,
         execution_count = s.execution_count + m.run_count,
-        last_executed_at = case when m.run_count > 0 then p_now else s.last_executed_at end,
+        -- What an MDM carries out is executed when the provider accepts it.
+        last_executed_at = case
+          when m.run_count > 0 and not fleet.is_mdm_action(s.action_type) then p_now
+          else s.last_executed_at
+        end,
         status = case when m.is_used_up or m.next_run_at is null then 'completed' else s.status end,
         status_reason = case
           when m.is_used_up then 'max_runs reached'

@@ -70,3 +70,6 @@ $$;
 comment on function fleet.is_mdm_action(text) is
   'Whether an MDM carries it out: then a schedule counts as executed when the provider accepted, not when its run started.';
 revoke all on function fleet.is_mdm_action(text) from public, anon, authenticated, service_role;
+
+comment on column public.schedules.last_executed_at is
+  'When its latest run was started; where an MDM carries it out, when the provider last accepted.';
