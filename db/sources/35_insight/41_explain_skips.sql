@@ -89,7 +89,7 @@ as $$
     and (p_device_id is null or c.device_id = p_device_id)
     and c.run_id <> p_run.id
     and o.started_at <= m.at
-    and (c.executed_at is null or c.executed_at >= m.at)
+    and (c.executed_at is null or c.executed_at >= m.at or (c.status = 'expired' and c.expires_at >= m.at))
   order by c.run_id desc
   limit 1
 $$;
