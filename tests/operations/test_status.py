@@ -95,3 +95,42 @@ def test_pruning_goes_by_batches(fleet: Fleet) -> None:
     later = NOW + timedelta(days=1)
     removed = [fleet.value("select fleet.prune_batch(%s, 2)", later) for _ in range(4)]
     assert removed == [2, 2, 1, 0]
+
+
+def test_a_tick_costs_what_is_due_not_what_exists(connect: Callable[..., Fleet]) -> None:
+    fleet = connect()
+    device = fleet.device()
+    fleet.run(
+        "insert into schedules (owner_id, name, action_type, selector, start_time)"
+        " select %s, 's' || n, 'lock', '{}', '2999-01-01' from generate_series(1, 100) as n",
+        fleet.owner_id,
+    )
+    for status in ("completed", "running"):
+        fleet.run(
+            "insert into schedule_runs (schedule_id, owner_id, scheduled_for, status, targeted,"
+            " action_type, expanded_at)"
+            " select s.id, s.owner_id, now() - n * '1 minute'::interval - %s::interval, %s, 2,"
+            " 'lock', now()"
+            " from schedules as s cross join generate_series(1, 250) as n",
+            "0" if status == "completed" else "1 year",
+            status,
+        )
+        fleet.run(
+            "insert into device_commands (run_id, owner_id, device_id, device_hostname,"
+            " command_type, status, expires_at)"
+            " select id, owner_id, %s, 'x', 'lock', %s, now() + '1 day' from schedule_runs"
+            " where status = %s and id %% 5 = 0",
+            device,
+            "completed" if status == "completed" else "pending",
+            status,
+        )
+    fleet.run("delete from fleet.doorbells")
+    fleet.run("vacuum analyze schedule_runs, device_commands, fleet.doorbells")
+    fleet.minutely([device], NOW + timedelta(minutes=1))
+    with fleet.conn.transaction():
+        fleet.tick(NOW + timedelta(minutes=1))
+        read = fleet.rows(
+            "select relname, seq_tup_read from pg_stat_xact_user_tables"
+            " where relname in ('schedule_runs', 'device_commands') and seq_tup_read > 100"
+        )
+    assert read == []

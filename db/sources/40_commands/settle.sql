@@ -72,6 +72,7 @@ create or replace function fleet.run_outcome(
 returns table (status text, reason text, finished_at timestamptz)
 language sql
 immutable
+rows 1
 set search_path = pg_catalog, pg_temp
 as $$
   select case when not o.is_over then p_run.status when p_failed = 0 then 'completed' else 'failed' end,
