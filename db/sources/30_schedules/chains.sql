@@ -165,7 +165,10 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select case
-    when not p_schedule.policies ? 'execution_window' then p_instant
+    -- What does not wait is judged where it stands.
+    when not p_schedule.policies ? 'execution_window'
+      or not fleet.waits_for_window(fleet.window_list(p_schedule.policies), 'schedule')
+      then p_instant
     else coalesce(
       fleet.window_opening(
         fleet.window_list(p_schedule.policies), 'schedule', fleet.reference_zone(p_schedule), p_instant

@@ -22,7 +22,13 @@ begin
       return null;
     end if;
   end if;
-  return v_start + coalesce(fleet.jitter_slot(p_policies, p_schedule_id, p_device_id), interval '0');
+  if p_policies ->> 'jitter' is null then
+    return v_start;
+  end if;
+  return v_start + fleet.jitter_slot(
+    least((p_policies ->> 'jitter')::interval, fleet.room_for_jitter(v_windows, p_schedule_id, p_timezone, v_start)),
+    p_schedule_id, p_device_id
+  );
 end;
 $$;
 
@@ -31,20 +37,47 @@ comment on function fleet.device_start(jsonb, bigint, bigint, text, timestamptz)
 revoke all on function fleet.device_start(jsonb, bigint, bigint, text, timestamptz)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.jitter_slot(p_policies jsonb, p_schedule_id bigint, p_device_id bigint)
+create or replace function fleet.room_for_jitter(
+  p_windows jsonb,
+  p_schedule_id bigint,
+  p_timezone text,
+  p_start timestamptz
+)
+returns interval
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- A slot beyond the window would be out of bounds at every run: those devices would never have their turn.
+  select least(
+    fleet.window_closing(p_windows, 'device', p_timezone, p_start),
+    (
+      select fleet.window_closing(p_windows, 'schedule', s.timezone, p_start)
+      from public.schedules as s
+      where s.id = p_schedule_id and s.timezone <> 'device'
+    )
+  ) - p_start
+  where p_windows <> '[]'
+$$;
+
+comment on function fleet.room_for_jitter(jsonb, bigint, text, timestamptz) is
+  'How long the windows of a schedule and of a device stay open after p_start; null where there are none.';
+revoke all on function fleet.room_for_jitter(jsonb, bigint, text, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.jitter_slot(p_jitter interval, p_schedule_id bigint, p_device_id bigint)
 returns interval
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
   -- From a hash of both, so that a device keeps its slot, and the fleet is spread evenly.
-  select (p_policies ->> 'jitter')::interval
-    * (('x' || substr(md5(p_schedule_id || ':' || p_device_id), 1, 8))::bit(32)::bigint / 4294967296.0)
+  select p_jitter * (('x' || substr(md5(p_schedule_id || ':' || p_device_id), 1, 8))::bit(32)::bigint / 4294967296.0)
 $$;
 
-comment on function fleet.jitter_slot(jsonb, bigint, bigint) is
-  'How much later than due a device runs a schedule: the same at each run, within policies.jitter. Null where there is none.';
-revoke all on function fleet.jitter_slot(jsonb, bigint, bigint) from public, anon, authenticated, service_role;
+comment on function fleet.jitter_slot(interval, bigint, bigint) is
+  'How much later than due a device runs a schedule: the same at each run, within the jitter.';
+revoke all on function fleet.jitter_slot(interval, bigint, bigint) from public, anon, authenticated, service_role;
 
 create or replace function fleet.leaves_out(
   p_overlap text,

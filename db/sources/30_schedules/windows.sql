@@ -28,26 +28,41 @@ return (
 comment on function fleet.time_of_day(text) is 'HH:MM or HH:MM:SS as a time, 24:00 for midnight; null where it is none.';
 revoke all on function fleet.time_of_day(text) from public, anon, authenticated, service_role;
 
+create or replace function fleet.end_of_window(p_window jsonb, p_local timestamp)
+returns timestamp
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select max(s.closes_at)
+  -- A window across midnight belongs to the day on which it begins.
+  from (values (p_local::date), (p_local::date - 1)) as d(day)
+  cross join lateral (
+    select fleet.time_of_day(p_window ->> 'from') as opens, fleet.time_of_day(p_window ->> 'to') as closes
+  ) as w
+  cross join lateral (
+    select d.day + w.opens as opens_at,
+      d.day + w.closes + case when w.closes <= w.opens then interval '1 day' else interval '0' end as closes_at
+  ) as s
+  where (
+      not p_window ? 'days_of_week'
+      or (p_window -> 'days_of_week') @> to_jsonb(extract(isodow from d.day)::integer - 1)
+    )
+    and p_local >= s.opens_at
+    and p_local < s.closes_at
+$$;
+
+comment on function fleet.end_of_window(jsonb, timestamp) is
+  'When a window closes in which a local time lies, in local time; null where it lies in none.';
+revoke all on function fleet.end_of_window(jsonb, timestamp) from public, anon, authenticated, service_role;
+
 create or replace function fleet.is_in_window(p_window jsonb, p_local timestamp)
 returns boolean
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select exists (
-    select 1
-    -- A window across midnight belongs to the day on which it begins.
-    from (values (p_local::date), (p_local::date - 1)) as d(day)
-    cross join lateral (
-      select fleet.time_of_day(p_window ->> 'from') as opens, fleet.time_of_day(p_window ->> 'to') as closes
-    ) as w
-    where (
-        not p_window ? 'days_of_week'
-        or (p_window -> 'days_of_week') @> to_jsonb(extract(isodow from d.day)::integer - 1)
-      )
-      and p_local >= d.day + w.opens
-      and p_local < d.day + w.closes + case when w.closes <= w.opens then interval '1 day' else interval '0' end
-  )
+  select fleet.end_of_window(p_window, p_local) is not null
 $$;
 
 comment on function fleet.is_in_window(jsonb, timestamp) is
@@ -91,6 +106,22 @@ $$;
 comment on function fleet.window_opening(jsonb, text, text, timestamptz) is
   'p_from itself where it lies in one of the windows of this place (schedule or device), else when the next of them opens.';
 revoke all on function fleet.window_opening(jsonb, text, text, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.window_closing(p_windows jsonb, p_place text, p_timezone text, p_at timestamptz)
+returns timestamptz
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select max(fleet.local_to_instant(fleet.end_of_window(w, p_at at time zone p_timezone), p_timezone))
+  from jsonb_array_elements(p_windows) as w
+  where coalesce(w ->> 'in', 'schedule') = p_place
+$$;
+
+comment on function fleet.window_closing(jsonb, text, text, timestamptz) is
+  'When the window closes that is open at p_at; null where none is.';
+revoke all on function fleet.window_closing(jsonb, text, text, timestamptz)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.waits_for_window(p_windows jsonb, p_place text)
