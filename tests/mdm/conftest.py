@@ -57,7 +57,11 @@ class Mdm:
         )
 
     def install(
-        self, device: int, duration: str | None = None, at: datetime | None = None, profile: str = "7"
+        self,
+        device: int,
+        duration: str | None = None,
+        at: datetime | None = None,
+        profile: str = "7",
     ) -> Row:
         """Install a profile as a person does."""
         return self.fleet.row(

@@ -28,6 +28,7 @@ OTHER_DEFINERS = {
     "fleet.require_permission": "closed; reads memberships",
     "fleet.resolve_owner": "closed; makes the personal owner of its caller and no other",
     "fleet.schedule_of_caller": "checks its caller, and must see the row to tell",
+    "fleet.set_integration_status": "checks its caller",
     "fleet.set_schedule_status": "checks its caller",
     "fleet.set_setting": "for the service role, which may not write the table",
     "fleet.setting": "closed to people; read on behalf of anybody",

@@ -40,6 +40,8 @@ class Fleet:
     delivery: int
     feed: int
     calendar: int
+    integration: int
+    install: int
     template: str
     hostname: str
     plain_code: str
@@ -212,6 +214,25 @@ def _fill(conn: Conn, name: str) -> Fleet:
     conn.execute(
         "insert into fleet.pokes (function, poked_at) values ('x', now()) on conflict do nothing"
     )
+    integration = one(
+        "select id from public.create_integration(jsonb_build_object('name', %s::text,"
+        " 'integration_type', 'simplemdm'), %s)",
+        f"{name}-mdm",
+        f"{name}-mdm-key-5f1a",
+    )
+    conn.execute(
+        "insert into public.device_links (device_id, integration_id, owner_id, external_id)"
+        " values (%s, %s, %s, '1')",
+        (devices[0][0], integration, owner),
+    )
+    one(
+        "select fleet.worker_log_mdm_calls(jsonb_build_array(jsonb_build_object("
+        "'integration_id', %s::bigint, 'url', 'https://mdm.example.com')))",
+        integration,
+    )
+    install = one(
+        "select id from public.install_profile('7', %s, '1 day', '2031-01-01')", devices[0][0]
+    )
     return Fleet(
         owner=owner,
         person=user,
@@ -231,6 +252,8 @@ def _fill(conn: Conn, name: str) -> Fleet:
         delivery=one("select id from public.test_webhook_endpoint(%s)", endpoint),
         feed=feed["id"],
         calendar=calendar,
+        integration=integration,
+        install=install,
         template=f"{name}-template",
         hostname=f"{name}-pc",
         plain_code=code["code"],

@@ -15,20 +15,23 @@ import pytest
 API = """
     public.apply_document public.bulk_schedules public.calendar_ics public.cancel_command
     public.cancel_schedule public.claim_commands public.create_blackout_calendar
-    public.create_calendar_feed public.create_enrollment_code public.create_owner
-    public.create_schedule public.create_template public.create_webhook_endpoint
-    public.delete_blackout_calendar public.delete_schedule public.delete_template
-    public.delete_webhook_endpoint public.describe_schedule public.device_checkin
-    public.diff_schedule public.duplicate_schedule public.explain_schedule
-    public.export_schedules public.extend_command public.finish_command public.fleet_status
-    public.group_devices public.import_blackouts public.instantiate_template
-    public.pause_schedule public.preview_schedule public.redeliver public.rekey_device
-    public.release_command public.resume_schedule public.retire_device
-    public.revoke_calendar_feed public.revoke_enrollment_code public.rotate_webhook_secret
-    public.run_schedule public.schedule_calendar public.schedule_conflicts
-    public.schedule_history public.schedule_stats public.send_command public.simulate_fleet
-    public.test_webhook_endpoint public.upcoming_runs public.update_schedule
-    public.update_webhook_endpoint
+    public.create_calendar_feed public.create_enrollment_code public.create_integration
+    public.create_owner public.create_schedule public.create_template
+    public.create_webhook_endpoint public.delete_blackout_calendar public.delete_integration
+    public.delete_schedule public.delete_template public.delete_webhook_endpoint
+    public.describe_schedule public.device_checkin public.diff_schedule
+    public.duplicate_schedule public.end_profile public.explain_schedule
+    public.export_schedules public.extend_command public.extend_profile public.finish_command
+    public.fleet_status public.group_devices public.import_blackouts public.install_profile
+    public.instantiate_template public.pause_integration public.pause_schedule
+    public.preview_schedule public.redeliver public.rekey_device public.release_command
+    public.remove_profile public.resume_integration public.resume_schedule
+    public.retire_device public.revoke_calendar_feed public.revoke_enrollment_code
+    public.rotate_webhook_secret public.run_schedule public.schedule_calendar
+    public.schedule_conflicts public.schedule_history public.schedule_stats
+    public.send_command public.set_integration_secret public.simulate_fleet
+    public.sync_integration public.test_webhook_endpoint public.upcoming_runs
+    public.update_schedule public.update_webhook_endpoint
 """
 
 # What those, views and policies call with the caller's own rights, besides a function of the
@@ -37,7 +40,8 @@ BEHIND_THE_API = """
     fleet.calendar_of_caller fleet.claim fleet.current_device_id fleet.current_subject
     fleet.current_user_id fleet.device_matches fleet.engine_status fleet.is_trusted_caller
     fleet.my_owners fleet.require_device fleet.run_counts fleet.run_figures
-    fleet.schedule_figures fleet.set_schedule_status fleet.task_type
+    fleet.schedule_figures fleet.set_integration_status fleet.set_schedule_status
+    fleet.task_type
 """
 
 # Pure functions of their arguments: nothing can be learnt from them but arithmetic. They are
@@ -55,8 +59,11 @@ SERVICE_ROLE = "fleet.set_setting fleet.setting"
 
 WORKER = """
     fleet.worker_as_user fleet.worker_calendar_feed fleet.worker_claim_deliveries
-    fleet.worker_device_token fleet.worker_enroll_device fleet.worker_finish_delivery
-    fleet.worker_health fleet.worker_verify_poke
+    fleet.worker_claim_mdm fleet.worker_claim_mdm_syncs fleet.worker_device_token
+    fleet.worker_enroll_device fleet.worker_finish_delivery fleet.worker_finish_mdm
+    fleet.worker_health fleet.worker_learn_rate fleet.worker_log_mdm_calls
+    fleet.worker_pause_integration fleet.worker_sync_inventory fleet.worker_take_rate
+    fleet.worker_verify_poke
 """
 
 EXPECTED: dict[str, frozenset[str]] = {

@@ -73,6 +73,12 @@ MATRIX: dict[str, dict[str, str]] = {
     "public.webhook_endpoints": kept("id"),
     "public.webhook_deliveries": kept("id"),
     "public.calendar_feeds": kept("id"),
+    "public.device_integrations": kept("id"),
+    "public.device_links": kept("device_id || '/' || integration_id"),
+    "public.mdm_api_logs": kept("id"),
+    "public.profile_installs": kept("id"),
+    "public.profile_schedules": table("id", MEMBERS),
+    "public.temporary_profiles": table("install_id", MEMBERS),
     "public.audit_log": table("id", MEMBERS),
     "public.pg_cron_secrets": kept("name", SERVICE),
     "fleet.settings": table("name", SERVICE),
@@ -80,6 +86,8 @@ MATRIX: dict[str, dict[str, str]] = {
     "fleet.time_zones": table("name", SERVICE),
     "fleet.device_credentials": table("device_id"),
     "fleet.doorbells": table("device_id"),
+    "fleet.mdm_work": table("command_id"),
+    "fleet.rate_limits": table("integration_id"),
     "fleet.pokes": table("function"),
     "fleet.run_progress": table("run_id"),
     "fleet.webhook_secrets": table("endpoint_id"),
@@ -117,6 +125,16 @@ INSERTS = {
     "public.webhook_deliveries": "(endpoint_id, owner_id, event_id, event, payload,"
     " next_attempt_at) values ({endpoint}, '{owner}', 'new', 'run.failed', '{{}}', now())",
     "public.calendar_feeds": "(owner_id, token_hash) values ('{owner}', '\\x00')",
+    "public.device_integrations": "(owner_id, name, integration_type)"
+    " values ('{owner}', 'new', 'simplemdm')",
+    "public.device_links": "(device_id, integration_id, owner_id, external_id)"
+    " values ({sibling}, {integration}, '{owner}', '2')",
+    "public.mdm_api_logs": "(owner_id, method, url) values ('{owner}', 'GET', 'x')",
+    "public.profile_installs": "(owner_id, profile_id, device_id, install_schedule_id)"
+    " values ('{owner}', '7', {device}, {schedule})",
+    "fleet.mdm_work": "(command_id, integration_id) values (1, {integration})",
+    "fleet.rate_limits": "(integration_id, rate, tokens, filled_at)"
+    " values ({integration}, 1, 1, now())",
     "public.audit_log": "(owner_id, actor_role, table_name, row_id, action)"
     " values ('{owner}', 'x', 'x', 'x', 'insert')",
     "fleet.pokes": "(function, poked_at) values ('new', now())",

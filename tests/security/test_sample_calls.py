@@ -25,6 +25,17 @@ CALLS = {
     "public.create_webhook_endpoint": '(\'{{"owner_id": "{owner}",'
     ' "url": "https://hooks.example.com"}}\')',
     "public.delete_blackout_calendar": "({calendar})",
+    "public.create_integration": '(\'{{"owner_id": "{owner}", "integration_type": "simplemdm"}}\')',
+    "public.delete_integration": "({integration})",
+    "public.end_profile": "({install})",
+    "public.extend_profile": "({install}, '1 hour')",
+    "public.install_profile": "('7', {device}, '1 hour')",
+    "public.pause_integration": "({integration})",
+    "public.remove_profile": "('7', {device})",
+    "public.resume_integration": "({integration})",
+    "public.set_integration_secret": "({integration}, 'another')",
+    "public.sync_integration": "({integration})",
+    "fleet.set_integration_status": "({integration}, 'disabled', 'because')",
     "public.delete_schedule": "({schedule})",
     "public.delete_template": "('{template}')",
     "public.delete_webhook_endpoint": "({endpoint})",
@@ -106,6 +117,10 @@ MINE = (
     "calendar_feeds",
     "blackout_calendars",
     "schedule_templates",
+    "device_integrations",
+    "device_links",
+    "mdm_api_logs",
+    "profile_installs",
 )
 
 

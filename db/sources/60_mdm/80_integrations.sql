@@ -131,7 +131,6 @@ create or replace function fleet.integration_of_caller(p_integration_id bigint)
 returns public.device_integrations
 language plpgsql
 volatile
-security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -150,8 +149,7 @@ end;
 $$;
 
 comment on function fleet.integration_of_caller(bigint) is
-  'The integration, locked, if the caller manages it. Raises integration_not_found (PT404) or permission_missing (PT403). Definer: it must '
-  'see the row to tell.';
+  'The integration, locked, if the caller manages it. Raises integration_not_found (PT404) or permission_missing (PT403).';
 revoke all on function fleet.integration_of_caller(bigint) from public, anon, authenticated, service_role;
 
 create or replace function fleet.create_integration(p_spec jsonb, p_secret text)
