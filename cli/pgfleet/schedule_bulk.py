@@ -54,13 +54,12 @@ def bulk(
             {"ids": found["ids"]},
         )
         db.commit()
-        if not dry_run and rows:
-            output.confirm(f"{action.value.capitalize()} {len(rows)} schedules?", yes=yes)
-            # What was counted, and nothing that has come to match since.
-            chosen = json_value({"ids": found["ids"]})
-            found = db.row(_BULK, {**params, "filter": chosen, "dry_run": False})["answer"]
-    output.show_rows(rows)
-    if dry_run or not rows:
-        output.say(f"{len(rows)} schedules found for {action.value}.")
-    else:
-        output.say(f"{action.value}: {found['changed']} schedules.")
+        output.show_rows(rows)
+        if dry_run or not rows:
+            output.say(f"{len(rows)} schedules found for {action.value}.")
+            return
+        output.confirm(f"{action.value.capitalize()} {len(rows)} schedules?", yes=yes)
+        # What was counted, and nothing that has come to match since.
+        chosen = json_value({"ids": found["ids"]})
+        found = db.row(_BULK, {**params, "filter": chosen, "dry_run": False})["answer"]
+    output.say(f"{action.value}: {found['changed']} schedules.")

@@ -92,13 +92,13 @@ def apply(
         plan = db.row(_APPLY, {**params, "dry_run": True})["plan"]
         db.commit()
         rows = _rows(plan)
-        if rows and not dry_run:
+        output.show_rows(rows, ["do", "kind", "name", "what"])
+        if dry_run or not rows:
             output.say(_summary(plan))
-            output.confirm(f"Apply {file}?", yes=yes)
-            plan = db.row(_APPLY, {**params, "dry_run": False})["plan"]
-            rows = _rows(plan)
-    output.show_rows(rows, ["do", "kind", "name", "what"])
-    output.say(_summary(plan) if dry_run or not rows else f"Applied: {_summary(plan)}")
+            return
+        output.confirm(f"Apply {file}: {_summary(plan).rstrip('.')}?", yes=yes)
+        plan = db.row(_APPLY, {**params, "dry_run": False})["plan"]
+    output.say(f"Applied: {_summary(plan)}")
 
 
 def _rows(plan: dict[str, Any]) -> list[dict[str, Any]]:

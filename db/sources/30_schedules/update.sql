@@ -237,8 +237,8 @@ as $$
 $$;
 
 comment on function public.update_schedule(bigint, jsonb) is
-  'Change a schedule by the keys of create_schedule; what is not named stays. The next run is computed anew where times changed; '
-  'history stays. Answers the row with "warnings". Raises schedule_not_found (PT404), permission_missing (PT403), schedule_invalid '
+  'Change a schedule by the keys of create_schedule; what is not named stays, and objects such as policies are replaced as a whole. The '
+  'next run is computed anew where times changed; history stays. Answers the row with "warnings". Raises schedule_not_found (PT404), permission_missing (PT403), schedule_invalid '
   '(PT422) naming every wrong field, or schedule_cancelled (PT409).';
 revoke all on function public.update_schedule(bigint, jsonb) from public, anon, authenticated, service_role;
 grant execute on function public.update_schedule(bigint, jsonb) to authenticated, service_role;
