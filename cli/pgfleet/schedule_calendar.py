@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 app = options.Noun("Schedules day by day.")
 
 _STATES = ("coming", "skipping", "running", "completed", "failed", "skipped")
-# What is worst about a line gives it its colour.
+_SKIPS = ("skipping", "skipped")
+# The first that a line has gives it its colour: what failed before what is under way.
 _COLOURS = (
     ("failed", "red"),
-    ("skipped", "yellow"),
-    ("skipping", "yellow"),
     ("running", "cyan"),
     ("coming", "blue"),
     ("completed", "green"),
+    ("skipped", "yellow"),
+    ("skipping", "yellow"),
 )
 _LINES_OF_A_MONTH_DAY = 4
 _LINES_OF_A_WEEK_DAY = 20
@@ -177,13 +178,15 @@ def _cell(day: date, rows: Sequence[output.Row], most: int) -> Text:
     from rich.text import Text
 
     cell = Text(no_wrap=True, overflow="ellipsis")
-    total = sum(_runs(row) for row in rows)
+    runs, skips = (sum(counted(row) for row in rows) for counted in (_runs, _skips))
     today = day == datetime.now(UTC).astimezone().date()
     cell.append(f"{day.day}", style="bold reverse" if today else "bold")
-    if total:
-        cell.append(f"  {total} run{'' if total == 1 else 's'}", style="dim")
+    if rows:
+        told = f"  {runs} run{'' if runs == 1 else 's'}" + (f", {skips} skipped" if skips else "")
+        cell.append(told, style="dim")
     for row in rows[:most]:
-        times = f" x{_runs(row)}" if _runs(row) > 1 else ""
+        count = _runs(row) or _skips(row)
+        times = f" x{count}" if count > 1 else ""
         cell.append(f"\n{row['first_local'][15:20]} {row['name']}{times}", style=_colour(row))
     if len(rows) > most:
         cell.append(f"\n+{len(rows) - most} more", style="dim")
@@ -191,7 +194,11 @@ def _cell(day: date, rows: Sequence[output.Row], most: int) -> Text:
 
 
 def _runs(row: output.Row) -> int:
-    return sum(int(row[state]) for state in _STATES)
+    return sum(int(row[state]) for state in _STATES if state not in _SKIPS)
+
+
+def _skips(row: output.Row) -> int:
+    return sum(int(row[state]) for state in _SKIPS)
 
 
 def _colour(row: output.Row) -> str:

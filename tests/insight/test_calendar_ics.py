@@ -57,6 +57,8 @@ def test_the_instants_are_those_of_the_preview(fleet: Fleet) -> None:
 
     assert len(expected) > 50
     assert instants(calendar) == expected
+    summaries = {str(event["SUMMARY"]) for event in calendar.walk("VEVENT")}
+    assert {"in device time (Asia/Tokyo)", "in device time (Europe/Berlin)"} <= summaries
 
 
 def test_what_calendars_need_to_import_it(fleet: Fleet) -> None:

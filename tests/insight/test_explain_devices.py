@@ -202,6 +202,7 @@ def test_another_time_zone_has_its_own_instant(fleet: Fleet) -> None:
         "not due in the time zone of the device",
     )
     assert answer["nearest"]["after"].startswith("2100-01-02T03:00")
+    assert answer["local_time"] == "Fri 2100-01-01 12:00"
     fleet.tick(NOON - 9 * HOUR)
     fleet.tick(at)
 

@@ -228,3 +228,16 @@ def test_a_thousand_schedules_are_simulated_quickly(fleet: Fleet) -> None:
 
     assert len(found) == 2000
     assert datetime.now(UTC) - started < timedelta(seconds=10)
+
+
+def test_the_time_of_a_day_is_the_first_that_runs(fleet: Fleet) -> None:
+    fleet.create(
+        recurrence_type="interval",
+        recurrence_config={"hours": 1},
+        start_time=NOON.isoformat(),
+        device_ids=[fleet.device()],
+        policies={"execution_window": {"from": "15:00", "to": "17:00"}},
+    )
+    (row,) = calendar(fleet, date(2100, 1, 1), date(2100, 1, 2), "UTC", NOON)
+
+    assert (row["coming"], row["skipping"], row["first_local"]) == (2, 10, "Fri 2100-01-01 15:00")

@@ -95,7 +95,9 @@ begin
 
   return jsonb_build_object(
       'schedule_id', v_schedule.id, 'schedule', v_schedule.name, 'at', p_at,
-      'local_time', fleet.local_times(p_at, coalesce(v_run.zones, array[fleet.reference_zone(v_schedule)])),
+      'local_time', fleet.local_times(p_at, coalesce(
+        v_run.zones, fleet.zones_due(v_schedule.recurrence, p_at), array[fleet.reference_zone(v_schedule)]
+      )),
       'run', fleet.run_facts(v_run)
     )
     || v_answer;

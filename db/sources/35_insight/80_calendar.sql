@@ -122,11 +122,19 @@ begin
     coalesce(sum(k.runs) filter (where k.state = 'failed'), 0)::bigint,
     coalesce(sum(k.runs) filter (where k.state = 'skipped'), 0)::bigint,
     coalesce(sum(k.runs) filter (where k.state = 'running'), 0)::bigint,
-    min(k.first_at), fleet.clock_text(min(k.first_at), p_timezone)
+    f.at, fleet.clock_text(f.at, p_timezone)
   from known as k
   join public.schedules as s on s.id = k.schedule_id
-  group by k.day, s.id
-  order by k.day, min(k.first_at), s.id;
+  -- The first that runs, if any does.
+  cross join lateral (
+    select x.first_at as at
+    from known as x
+    where x.day = k.day and x.schedule_id = k.schedule_id
+    order by x.state in ('skipping', 'skipped'), x.first_at
+    limit 1
+  ) as f
+  group by k.day, s.id, f.at
+  order by k.day, f.at, s.id;
 end;
 $$;
 

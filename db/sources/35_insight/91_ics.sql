@@ -81,7 +81,6 @@ begin
     select s, concat(
         'DTSTAMP:', fleet.ics_instant(s.updated_at), E'\r\n',
         'LAST-MODIFIED:', fleet.ics_instant(s.updated_at), E'\r\n',
-        fleet.ics_line('SUMMARY:' || fleet.ics_escaped(s.name)),
         fleet.ics_line('DESCRIPTION:' || fleet.ics_escaped(concat_ws(E'\n',
           concat_ws(' ', format('%s to %s %s.', s.action_type, fleet.describe_targets(s), fleet.describe_when(s, p_from)),
             fleet.describe_policies(s)),
@@ -97,7 +96,7 @@ begin
   ),
   -- One more than the limit tells that something was cut.
   run as materialized (
-    select c.s, c.lines, r.due_at, r.starts_at, row_number() over (order by r.starts_at, (c.s).id) as n
+    select c.s, c.lines, r.due_at, r.starts_at, r.zones, row_number() over (order by r.starts_at, (c.s).id) as n
     from chosen as c
     cross join until as u
     cross join lateral fleet.coming_runs(c.s, p_from, u.at, v_limit + 1) as r
@@ -111,6 +110,9 @@ begin
       fleet.ics_line('UID:' || fleet.ics_uid(r.s, r.due_at)),
       'DTSTART:', fleet.ics_instant(r.starts_at), E'\r\n',
       'DTEND:', fleet.ics_instant(r.starts_at + interval '5 minutes'), E'\r\n',
+      fleet.ics_line('SUMMARY:' || fleet.ics_escaped(
+        (r.s).name || case when r.zones is not null then format(' (%s)', array_to_string(r.zones, ', ')) else '' end
+      )),
       r.lines,
       E'END:VEVENT\r\n'
     ), '' order by r.n) filter (where r.n <= v_limit),
