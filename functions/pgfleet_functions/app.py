@@ -18,6 +18,7 @@ from pgfleet_functions.guesses import Guesses
 from pgfleet_functions.health import health
 from pgfleet_functions.http import function_error, http_error, unexpected_error
 from pgfleet_functions.jwt_signing import TokenSigner
+from pgfleet_functions.mdm.dispatch import MdmDispatcher, mdm_dispatch
 from pgfleet_functions.notify_dispatch import Dispatcher, notify_dispatch
 from pgfleet_functions.pokes import poked_route
 from pgfleet_functions.polling import looking_every
@@ -31,6 +32,7 @@ ROUTES: tuple[BaseRoute, ...] = (
     Route("/device-token", device_token, methods=["POST"]),
     Route("/health", health, methods=["GET"]),
     poked_route("notify-dispatch", notify_dispatch),
+    poked_route("mdm-dispatch", mdm_dispatch),
     Route("/calendar-feed/{token}.ics", calendar_feed, methods=["GET"]),
     *schedule_api_routes(),
 )
@@ -43,8 +45,8 @@ def create_app(
 ) -> Starlette:
     """Return the app; it is mounted at /functions/v1 or served alone.
 
-    Handlers find `pool`, `signer`, `user_tokens`, `dispatcher` and `guesses` in
-    `request.app.state`. With `poll_seconds` the app looks for work by itself, where no database
+    Handlers find `pool`, `signer`, `user_tokens`, `dispatcher`, `mdm_dispatcher` and `guesses`
+    in `request.app.state`. With `poll_seconds` the app looks for work by itself, where no database
     pokes it. Raises `SettingsError` for a signing key that cannot be used.
     """
 
@@ -54,7 +56,10 @@ def create_app(
         # Not waited for: the functions come up before the database does, and answer 503.
         await pool.open(wait=False)
         app.state.pool = pool
-        jobs = {"notify-dispatch": lambda: app.state.dispatcher.run(pool)}
+        jobs = {
+            "notify-dispatch": lambda: app.state.dispatcher.run(pool),
+            "mdm-dispatch": lambda: app.state.mdm_dispatcher.run(pool),
+        }
         try:
             async with looking_every(poll_seconds, jobs):
                 yield
@@ -73,5 +78,6 @@ def create_app(
     app.state.signer = TokenSigner(settings)
     app.state.user_tokens = UserTokens(settings, app.state.signer.key)
     app.state.dispatcher = Dispatcher(settings.mail_server)
+    app.state.mdm_dispatcher = MdmDispatcher(allow_private=settings.allow_private_addresses)
     app.state.guesses = Guesses()
     return app

@@ -1,0 +1,79 @@
+"""NanoMDM: raw commands on the queue of an enrollment; answers come by its webhook only."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import plistlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+from urllib.parse import quote
+from uuid import NAMESPACE_URL, uuid5
+
+from pgfleet_functions.mdm.calls import Api, answered_at
+from pgfleet_functions.mdm.provider import Capabilities, Order, Report, Sighting, State, failed
+
+REQUESTS: Mapping[str, str] = {
+    "lock": "DeviceLock",
+    "restart": "RestartDevice",
+    "shutdown": "ShutDownDevice",
+    "lost_mode_off": "DisableLostMode",
+    "play_sound": "PlayLostModeSound",
+    "locate": "DeviceLocation",
+    "refresh": "DeviceInformation",
+}
+
+
+class NanoMDM:
+    """One NanoMDM server; its settings hold `profiles`: id → {identifier, payload (base64)}."""
+
+    def __init__(self, api: Api, settings: Mapping[str, Any]) -> None:
+        self._api = api
+        self._profiles: Mapping[str, Any] = settings.get("profiles") or {}
+
+    def capabilities(self, _attributes: Mapping[str, Any]) -> Capabilities:
+        """Tell that nothing is known about devices, nor will be."""
+        return Capabilities(can_settle=False)
+
+    async def send(self, order: Order) -> Report:
+        """Put the order on the queue of the enrollment, under an id that retries share."""
+        try:
+            command = self._command(order)
+        except (KeyError, TypeError, binascii.Error) as error:
+            return failed("invalid_payload", f"the integration does not describe it: {error}")
+        if command is None:
+            return failed("unsupported", f"NanoMDM is not told how to {order.command_type}")
+        uuid = str(uuid5(NAMESPACE_URL, f"pgfleet:command:{order.command_id}"))
+        body = plistlib.dumps({"CommandUUID": uuid, "Command": command})
+        response = await self._api.call(
+            "PUT",
+            f"/v1/enqueue/{quote(order.external_id, safe='')}",
+            content=body,
+            shown=f"{command['RequestType']} {uuid}",
+        )
+        return Report(State.SENT, {"sent_at": answered_at(response), "command_uuid": uuid})
+
+    async def settle(self, _order: Order) -> Report:
+        """Tell that no call can tell."""
+        return Report(State.UNKNOWN)
+
+    async def inventory(self) -> AsyncIterator[list[Sighting]]:
+        """Give nothing: the server keeps no list that could be asked for."""
+        return
+        yield []
+
+    def _command(self, order: Order) -> dict[str, Any] | None:
+        if order.command_type == "push_profile":
+            payload = self._profiles[str(order.payload["profile_id"])]["payload"]
+            return {"RequestType": "InstallProfile", "Payload": base64.b64decode(payload)}
+        if order.command_type == "remove_profile":
+            known = self._profiles[str(order.payload["profile_id"])]
+            return {"RequestType": "RemoveProfile", "Identifier": str(known["identifier"])}
+        if order.action not in REQUESTS:
+            return None
+        command: dict[str, Any] = {"RequestType": REQUESTS[order.action]}
+        if order.action == "lock" and order.payload.get("pin"):
+            command["PIN"] = str(order.payload["pin"])
+        if order.action == "refresh":
+            command["Queries"] = ["DeviceName", "OSVersion", "SerialNumber", "BatteryLevel"]
+        return command

@@ -1,0 +1,110 @@
+"""What every MDM is to the rest of pgfleet: it takes orders for devices and is asked about them.
+
+A provider is a class that takes an `Api` and the integration's settings and has the four methods
+of `Provider`. It neither retries nor waits nor logs nor keeps a rate: its `Api` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+
+class State(StrEnum):
+    """How far an order has come, in words that fit all MDMs."""
+
+    PENDING = "pending"  # the MDM does not have it
+    SENT = "sent"  # the MDM has it, the device may not
+    ACKNOWLEDGED = "acknowledged"  # the device shows the effect
+    DEFERRED = "deferred"  # the device has not been heard of since, or said not now
+    FAILED = "failed"  # it will not happen
+    EXPIRED = "expired"  # it was not acknowledged in time
+    UNKNOWN = "unknown"  # nothing will ever tell
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a device can be asked to do, so that "never" can be told from "not yet"."""
+
+    platform: str | None = None
+    supervised: bool | None = None
+    can_locate: bool | None = None
+    needs_pin: bool | None = None
+    # Whether a later look at the device can tell that an order was carried out.
+    can_settle: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One command for one device."""
+
+    command_id: int
+    attempt: int
+    command_type: str
+    payload: Mapping[str, Any]
+    external_id: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    # When the provider took it, by its own clock; known from the first report on.
+    sent_at: datetime | None = None
+
+    @property
+    def action(self) -> str:
+        """Give the command type without the prefix that keeps it apart from those of agents."""
+        return self.command_type.removeprefix("mdm_")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of an order: how far it is, and for a failure why, in words for people.
+
+    `reason` is one of `invalid_payload`, `unsupported` and `refused`; none is tried again.
+    """
+
+    state: State
+    result: Mapping[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A device as the inventory of a provider has it."""
+
+    external_id: str
+    name: str
+    serial_number: str | None = None
+    platform: str | None = None
+    last_seen: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    accuracy_m: float | None = None
+    located_at: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Provider(Protocol):
+    """One MDM."""
+
+    def capabilities(self, attributes: Mapping[str, Any]) -> Capabilities:
+        """Tell what a device with these attributes can do; `None` is "not known"."""
+        ...
+
+    async def send(self, order: Order) -> Report:
+        """Hand the order over; what is already so counts as done. Raises `CallFailed`."""
+        ...
+
+    async def settle(self, order: Order) -> Report:
+        """Look whether an order that was taken shows its effect. Raises `CallFailed`."""
+        ...
+
+    def inventory(self) -> AsyncIterator[list[Sighting]]:
+        """Give the devices page by page. Raises `CallFailed`."""
+        ...
+
+
+def failed(reason: str, error: str) -> Report:
+    """Report that an order will not happen."""
+    return Report(State.FAILED, error=error, reason=reason)

@@ -1,0 +1,240 @@
+"""SimpleMDM: a bodiless 202 or 204 says that an order is queued, the device tells the rest."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from pgfleet_functions.mdm.calls import Api, CallFailed, answered_at
+from pgfleet_functions.mdm.provider import Capabilities, Order, Report, Sighting, State, failed
+
+BASE_URL = "https://a.simplemdm.com/api/v1"
+PAGE = 100
+# Custom ones come first: they are what is pushed most. The other path takes all other kinds.
+PROFILE_PATHS = ("/custom_configuration_profiles", "/profiles")
+KEPT_ATTRIBUTES = (
+    "serial_number",
+    "unique_identifier",
+    "model_name",
+    "product_name",
+    "os_version",
+    "status",
+    "is_supervised",
+    "lost_mode_enabled",
+    "passcode_present",
+    "battery_level",
+    "last_seen_at",
+    "enrolled_at",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """An action of a device, and what of a payload it takes."""
+
+    method: str
+    path: str
+    fields: tuple[str, ...] = ()
+
+
+ACTIONS: Mapping[str, Action] = {
+    "lock": Action("POST", "lock", ("message", "phone_number", "pin")),
+    "restart": Action("POST", "restart", ("rebuild_kernel_cache", "notify_user")),
+    "shutdown": Action("POST", "shutdown"),
+    "clear_passcode": Action("POST", "clear_passcode"),
+    "lost_mode_on": Action("POST", "lost_mode", ("message", "phone_number", "footnote")),
+    "lost_mode_off": Action("DELETE", "lost_mode"),
+    "locate": Action("POST", "lost_mode/update_location"),
+    "play_sound": Action("POST", "lost_mode/play_sound"),
+    "refresh": Action("POST", "refresh"),
+    "push_apps": Action("POST", "push_apps"),
+    "wipe": Action("POST", "wipe", ("pin", "disable_activation_lock", "preserve_data_plan")),
+    "unenroll": Action("POST", "unenroll", ("unassign_direct_profiles",)),
+}
+
+
+class SimpleMDM:
+    """One SimpleMDM account."""
+
+    def __init__(self, api: Api, _settings: Mapping[str, Any]) -> None:
+        self._api = api
+
+    def capabilities(self, attributes: Mapping[str, Any]) -> Capabilities:
+        """Tell what a device can do by its model and whether it is supervised."""
+        model = attributes.get("model_name")
+        is_mac = None if model is None else "mac" in str(model).lower()
+        supervised = attributes.get("is_supervised")
+        return Capabilities(
+            platform=None if is_mac is None else ("macos" if is_mac else "ios"),
+            supervised=supervised,
+            can_locate=None if is_mac is None else bool(supervised) and not is_mac,
+            needs_pin=is_mac,
+        )
+
+    async def send(self, order: Order) -> Report:
+        """Hand the order over."""
+        if order.command_type in ("push_profile", "remove_profile"):
+            return await self._send_profile(order)
+        action = ACTIONS.get(order.action)
+        if action is None:
+            return failed("unsupported", f"SimpleMDM has no command {order.command_type}")
+        if problem := self._problem(order):
+            return problem
+        form = {
+            name: _text(order.payload[name])
+            for name in action.fields
+            if order.payload.get(name) is not None
+        }
+        path = f"{_device(order)}/{action.path}"
+        response = await self._api.call(action.method, path, form=form or None)
+        return Report(
+            State.SENT, {"sent_at": answered_at(response), "status": response.status_code}
+        )
+
+    async def settle(self, order: Order) -> Report:
+        """Look at the device: only what it shows counts."""
+        try:
+            response = await self._api.call("GET", _device(order))
+        except CallFailed as failure:
+            if failure.status == 404:
+                return self._gone(order)
+            raise
+        facts = response.json()["data"]["attributes"]
+        sent_at = order.sent_at or datetime.max.replace(tzinfo=UTC)
+        shown = _shows(order, facts, sent_at)
+        if shown is None and _is_later(facts.get("last_seen_at"), sent_at):
+            # The device has fetched its queue since.
+            shown = await self._has_wanted_profile(order)
+        if not shown:
+            return Report(State.DEFERRED, {"last_seen_at": facts.get("last_seen_at")})
+        return Report(State.ACKNOWLEDGED, {"last_seen_at": facts.get("last_seen_at")})
+
+    async def inventory(self) -> AsyncIterator[list[Sighting]]:
+        """Give all devices, following the cursor."""
+        after = 0
+        while True:
+            query: dict[str, str | int] = {"limit": PAGE, "starting_after": after}
+            body = (await self._api.call("GET", "/devices", query=query)).json()
+            devices = body["data"]
+            yield [_sighting(one) for one in devices]
+            last = devices[-1]["id"] if devices else after
+            # A cursor that does not move would go round for ever.
+            if not body.get("has_more") or last == after:
+                return
+            after = last
+
+    def _problem(self, order: Order) -> Report | None:
+        """Tell what SimpleMDM would refuse, or worse, take and never do."""
+        known = self.capabilities(order.attributes)
+        pin = str(order.payload.get("pin") or "")
+        match order.action:
+            case "lock" if known.needs_pin and not (len(pin) == 6 and pin.isdecimal()):
+                return failed("invalid_payload", "a Mac is locked with a pin of six digits")
+            case "lock" if known.needs_pin is False and pin:
+                return failed("invalid_payload", "only a Mac takes a pin")
+            case "lost_mode_on" if not (
+                order.payload.get("message") or order.payload.get("phone_number")
+            ):
+                return failed("invalid_payload", "lost mode needs a message or a phone_number")
+            case "lost_mode_on" | "lost_mode_off" | "locate" | "play_sound" if (
+                known.can_locate is False
+            ):
+                return failed("unsupported", "lost mode needs a supervised iPhone or iPad")
+            case "wipe" | "unenroll" if order.payload.get("confirm") is not True:
+                return failed("invalid_payload", 'it needs {"confirm": true}')
+        return None
+
+    async def _send_profile(self, order: Order) -> Report:
+        profile = str(order.payload.get("profile_id") or "")
+        if not (profile.isascii() and profile.isdecimal()):
+            return failed("invalid_payload", "a profile_id of SimpleMDM is a number")
+        method = "POST" if order.command_type == "push_profile" else "DELETE"
+        first, second = PROFILE_PATHS
+        path = f"/{profile}{_device(order)}"
+        try:
+            response = await self._api.call(method, first + path)
+        except CallFailed as failure:
+            if failure.status != 404:
+                raise
+            response = await self._api.call(method, second + path)
+        result = {"sent_at": answered_at(response), "status": response.status_code}
+        # 409: it is so already, perhaps by an attempt whose answer got lost.
+        return Report(State.SENT, result | ({"already": True} if result["status"] == 409 else {}))
+
+    async def _has_wanted_profile(self, order: Order) -> bool:
+        if order.command_type not in ("push_profile", "remove_profile"):
+            return True
+        after, found = 0, False
+        while not found:
+            query: dict[str, str | int] = {"limit": PAGE, "starting_after": after}
+            path = f"{_device(order)}/profiles"
+            body = (await self._api.call("GET", path, query=query)).json()
+            found = any(str(one["id"]) == str(order.payload["profile_id"]) for one in body["data"])
+            last = body["data"][-1]["id"] if body["data"] else after
+            if not body.get("has_more") or last == after:
+                break
+            after = last
+        return found is (order.command_type == "push_profile")
+
+    def _gone(self, order: Order) -> Report:
+        if order.action in ("wipe", "unenroll", "remove_profile"):
+            return Report(State.ACKNOWLEDGED, {"device": "gone"})
+        return failed("refused", "the device is no longer in SimpleMDM")
+
+
+def _device(order: Order) -> str:
+    return f"/devices/{quote(order.external_id, safe='')}"
+
+
+def _shows(order: Order, facts: Mapping[str, Any], sent_at: datetime) -> bool | None:
+    """Tell whether attributes show the effect; `None` where no attribute does."""
+    match order.action:
+        case "lost_mode_on":
+            return facts.get("lost_mode_enabled") is True
+        case "lost_mode_off":
+            return facts.get("lost_mode_enabled") is False
+        case "locate":
+            return _is_later(facts.get("location_updated_at"), sent_at)
+        case "wipe" | "unenroll":
+            return facts.get("status") == "unenrolled"
+    return None
+
+
+def _is_later(text: Any, moment: datetime) -> bool:
+    """Compare a time of the API, with whatever offset it has."""
+    try:
+        then = datetime.fromisoformat(str(text))
+    except ValueError:
+        return False
+    return (then if then.tzinfo else then.replace(tzinfo=UTC)) >= moment
+
+
+def _sighting(device: Mapping[str, Any]) -> Sighting:
+    facts = device["attributes"]
+    return Sighting(
+        external_id=str(device["id"]),
+        name=str(facts.get("name") or facts.get("device_name") or device["id"]),
+        serial_number=facts.get("serial_number"),
+        platform="macos" if "mac" in str(facts.get("model_name")).lower() else "ios",
+        last_seen=facts.get("last_seen_at"),
+        latitude=_number(facts.get("location_latitude")),
+        longitude=_number(facts.get("location_longitude")),
+        accuracy_m=_number(facts.get("location_accuracy")),
+        located_at=facts.get("location_updated_at"),
+        attributes={name: facts[name] for name in KEPT_ATTRIBUTES if facts.get(name) is not None},
+    )
+
+
+def _number(value: Any) -> float | None:
+    """Read a number that may be a text, or nothing."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
