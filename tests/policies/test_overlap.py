@@ -172,3 +172,11 @@ def test_an_older_run_that_comes_later_never_replaces_a_newer_one(fleet: Fleet) 
     alive = [c for c in fleet.commands(schedule) if c["status"] == "pending"]
     assert {c["run_id"] for c in alive} == {second["id"]}
     assert len(alive) == len(devices)
+
+
+def test_what_expires_when_the_next_run_is_due_does_not_overlap_it(fleet: Fleet) -> None:
+    device = fleet.device()
+    schedule = fleet.minutely([device], BASE)["id"]
+    tick(fleet, 0, 1, 2)
+    assert statuses(fleet, schedule, device) == ["expired", "expired", "pending"]
+    assert {run["skipped"] for run in fleet.runs(schedule)} == {0}

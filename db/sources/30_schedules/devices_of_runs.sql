@@ -103,7 +103,12 @@ comment on function fleet.leaves_out(text, bigint, bigint, boolean) is
   'Whether the overlap policy leaves a device out that has so many unfinished commands of the schedule, maybe of a later run.';
 revoke all on function fleet.leaves_out(text, bigint, bigint, boolean) from public, anon, authenticated, service_role;
 
-create or replace function fleet.unfinished_of(p_schedule_id bigint, p_device_id bigint, p_run_id bigint)
+create or replace function fleet.unfinished_of(
+  p_schedule_id bigint,
+  p_device_id bigint,
+  p_run_id bigint,
+  p_now timestamptz
+)
 returns table (n bigint, last_id bigint, last_run_id bigint)
 language sql
 stable
@@ -116,9 +121,12 @@ as $$
   where c.schedule_id = p_schedule_id
     and c.device_id = p_device_id
     and c.status in ('pending', 'running')
+    -- What nobody may start any more keeps nobody busy: by default it expires at the very instant that is due now.
+    and (c.status = 'running' or c.expires_at > p_now)
     and c.run_id <> p_run_id
 $$;
 
-comment on function fleet.unfinished_of(bigint, bigint, bigint) is
+comment on function fleet.unfinished_of(bigint, bigint, bigint, timestamptz) is
   'What a device has still to do for other runs of a schedule: how many commands, the last of them, and the latest run.';
-revoke all on function fleet.unfinished_of(bigint, bigint, bigint) from public, anon, authenticated, service_role;
+revoke all on function fleet.unfinished_of(bigint, bigint, bigint, timestamptz)
+  from public, anon, authenticated, service_role;

@@ -73,7 +73,7 @@ begin
     ) as t
     -- Strict: with a null it is not even called.
     left join lateral fleet.unfinished_of(
-      case when r.may_overlap then r.schedule_id end, t.device_id, r.id
+      case when r.may_overlap then r.schedule_id end, t.device_id, r.id, p_now
     ) as u on true
   ),
   replaced as (
