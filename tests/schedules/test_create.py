@@ -270,7 +270,11 @@ def test_both_monitoring_queries_show_a_temporary_profile(fleet: Fleet) -> None:
     profile_types(fleet)
     device = fleet.device()
     install = fleet.create(
-        action_type="push_profile", payload={}, profile_id="42", device_id=device
+        action_type="push_profile",
+        payload={},
+        profile_id="42",
+        device_id=device,
+        start_time=(datetime.now(UTC) - timedelta(seconds=20)).isoformat(),
     )
     remove = fleet.create(
         action_type="remove_profile",
@@ -280,6 +284,12 @@ def test_both_monitoring_queries_show_a_temporary_profile(fleet: Fleet) -> None:
         ui_initiated=True,
     )
 
+    listed = {row["id"]: row for row in fleet.rows(ALL_PROFILES)}
+    assert listed[install["id"]]["status"] == "Due for execution"
+    # The provider accepts it.
+    fleet.run(
+        "update schedules set last_executed_at = clock_timestamp() where id = %s", install["id"]
+    )
     listed = {row["id"]: row for row in fleet.rows(ALL_PROFILES)}
     assert listed[install["id"]]["status"] == "Executed"
     assert listed[remove["id"]]["status"] == "Pending"
