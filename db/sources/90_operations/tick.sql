@@ -50,6 +50,7 @@ begin
   end;
   begin
     perform fleet.poke_notify(p_now);
+    perform fleet.poke_mdm(p_now);
   exception when others then
     v_errors := v_errors || ('poke: ' || sqlerrm);
   end;
