@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
-
 import pytest
 from psycopg.types.json import Jsonb
 from tests.factories import Fleet
@@ -35,7 +33,7 @@ def test_a_setting_holds_from_its_change_on(fleet: Fleet) -> None:
         ("ticker_enabled", "false"),
         ("ticker_enabled", None),
         ("default_owner", "nobody"),
-        ("default_owner", str(uuid4())),
+        ("default_owner", "00000000-0000-4000-8000-000000000000"),
         ("default_owner", 5),
         ("functions_url", "functions.example.com"),
         ("functions_url", "https://"),
