@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
-
 from tests.factories import Fleet, Row
 
 SECRET = "mdm-key-5f1a77c0"
@@ -72,9 +72,22 @@ class Mdm:
             at,
         )
 
-    def schedule(self, schedule_id: int) -> Row:
-        """Read a schedule."""
-        return self.fleet.row("select * from schedules where id = %s", schedule_id)
+    def schedules(self, install: Row) -> tuple[Row, Row]:
+        """Read the push and the removal of a pair."""
+        keys = ("install_schedule_id", "remove_schedule_id")
+        push, removal = (self.fleet.schedule(install[key]) for key in keys)
+        return push, removal
+
+    def person(self, *permissions: str) -> UUID:
+        """Make a member of the fleet."""
+        user = uuid4()
+        self.fleet.insert(
+            "owner_members",
+            owner_id=self.fleet.owner_id,
+            user_id=user,
+            permissions=list(permissions),
+        )
+        return user
 
     def pair(self, install: Row) -> Row:
         """Read the pair as people see it."""

@@ -34,7 +34,7 @@ as $$
   -- A fifth more or less by chance, so that what failed together does not come back together.
   select greatest(
     least(interval '2 seconds' * power(2, least(greatest(p_tries, 1), 12) - 1), interval '5 minutes'),
-    least(p_retry_after, interval '1 hour')
+    case when p_retry_after > interval '0' then least(p_retry_after, interval '1 hour') end
   ) * (1 + 0.2 * random())
 $$;
 
@@ -183,6 +183,9 @@ as $$
 declare
   v_command public.device_commands;
   v_work fleet.mdm_work;
+  v_secret text;
+  v_result jsonb;
+  v_error text;
 begin
   if p_outcome is null or p_outcome not in ('accepted', 'completed', 'failed') then
     raise exception 'p_outcome must be accepted, completed or failed, not %', coalesce(quote_literal(p_outcome), 'null')
@@ -196,6 +199,9 @@ begin
     return jsonb_build_object('accepted', false, 'reason', 'stale_attempt');
   end if;
   select w.* into v_work from fleet.mdm_work as w where w.command_id = p_command_id for update;
+  select s.secret into v_secret from public.pg_cron_secrets as s where s.name = 'integration:' || v_work.integration_id;
+  v_result := fleet.without_secret(p_result::text, v_secret)::jsonb;
+  v_error := fleet.without_secret(p_error, v_secret);
   if p_outcome <> 'failed' and (v_work.command_id is not null and v_work.accepted_at is null or v_command.status = 'cancelled') then
     -- Even if it was cancelled meanwhile: the provider has it.
     perform fleet.note_mdm_accepted(v_command, p_now);
@@ -216,7 +222,7 @@ begin
   case p_outcome
     when 'completed' then
       update public.device_commands as c
-      set status = 'completed', reason = null, error_message = null, executed_at = p_now, result = coalesce(p_result, c.result)
+      set status = 'completed', reason = null, error_message = null, executed_at = p_now, result = coalesce(v_result, c.result)
       where c.id = p_command_id
       returning * into v_command;
     when 'accepted' then
@@ -227,10 +233,11 @@ begin
         where c.id = p_command_id
         returning * into v_command;
       end if;
-      v_command := fleet.watch_mdm(v_command, p_result, p_retry_after, p_now);
+      v_command := fleet.watch_mdm(v_command, v_result, p_retry_after, p_now);
     else
-      v_command := fleet.fail_mdm(v_command, v_work, p_result, p_error, p_reason, p_retry_after, p_now);
+      v_command := fleet.fail_mdm(v_command, v_work, v_result, v_error, p_reason, p_retry_after, p_now);
   end case;
+  perform fleet.cancel_failed_removals();
 
   return jsonb_strip_nulls(jsonb_build_object(
     'accepted', true, 'status', v_command.status,

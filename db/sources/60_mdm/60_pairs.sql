@@ -67,7 +67,7 @@ comment on function fleet.note_profile_accepted(bigint, timestamptz) is
   'The MDM took the push or the removal of a pair.';
 revoke all on function fleet.note_profile_accepted(bigint, timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.cancel_failed_removals()
+create or replace function fleet.cancel_failed_removals(p_install_id bigint default null)
 returns integer
 language plpgsql
 volatile
@@ -80,7 +80,7 @@ begin
   for v_install in
     select p.*
     from public.profile_installs as p
-    where p.failure is not null and not p.is_settled
+    where p.failure is not null and not p.is_settled and (p_install_id is null or p.id = p_install_id)
     order by p.id
     limit 1000
     for update skip locked
@@ -95,35 +95,9 @@ begin
 end;
 $$;
 
-comment on function fleet.cancel_failed_removals() is
-  'Cancel the removals whose push came to nothing. Answers how many. Called by the tick and by whatever may change every schedule.';
-revoke all on function fleet.cancel_failed_removals() from public, anon, authenticated, service_role;
-
-create or replace function fleet.note_failed_pushes(p_schedule_ids bigint[])
-returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  update public.profile_installs as p
-  set failure = f.failure
-  from public.schedules as s
-  cross join lateral fleet.push_failure(s) as f(failure)
-  where p.install_schedule_id = any (p_schedule_ids)
-    and p.installed_at is null
-    and p.failure is null
-    and s.id = p.install_schedule_id
-    and f.failure is not null;
-  -- A person who may cancel a command need not be one who may cancel a schedule: then the tick does it.
-  if found and fleet.is_trusted_caller() then
-    perform fleet.cancel_failed_removals();
-  end if;
-end;
-$$;
-
-comment on function fleet.note_failed_pushes(bigint[]) is 'Note which of these push schedules came to nothing.';
-revoke all on function fleet.note_failed_pushes(bigint[]) from public, anon, authenticated, service_role;
+comment on function fleet.cancel_failed_removals(bigint) is
+  'Cancel the removals, or that of one install, whose push came to nothing. Answers how many. Called by the tick and when a function finishes.';
+revoke all on function fleet.cancel_failed_removals(bigint) from public, anon, authenticated, service_role;
 
 create or replace function fleet.push_failure(p_schedule public.schedules)
 returns text
@@ -168,3 +142,24 @@ $$;
 comment on function fleet.push_failure(public.schedules) is
   'Why a push schedule will never install anything; null while it may.';
 revoke all on function fleet.push_failure(public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.note_failed_pushes(p_schedule_ids bigint[])
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  -- Only noted: this runs in triggers, amid a statement that may change both schedules of a pair.
+  update public.profile_installs as p
+  set failure = f.failure
+  from public.schedules as s
+  cross join lateral fleet.push_failure(s) as f(failure)
+  where p.install_schedule_id = any (p_schedule_ids)
+    and p.installed_at is null
+    and p.failure is null
+    and s.id = p.install_schedule_id
+    and f.failure is not null
+$$;
+
+comment on function fleet.note_failed_pushes(bigint[]) is 'Note which of these push schedules came to nothing.';
+revoke all on function fleet.note_failed_pushes(bigint[]) from public, anon, authenticated, service_role;
