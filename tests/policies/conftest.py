@@ -8,7 +8,6 @@ from typing import Any
 
 import psycopg
 import pytest
-
 from tests.conftest import Database
 from tests.factories import Fleet
 
@@ -21,7 +20,7 @@ def fleet(db: psycopg.Connection[Any]) -> Fleet:
 
 @pytest.fixture
 def connect(own_database: Database) -> Iterator[Callable[..., Fleet]]:
-    """Give a function that opens another session, which commits, on a database of the test's own."""
+    """Give a function that opens a session which commits, on a database of its own."""
     with ExitStack() as stack:
 
         def open_session(role: str = "postgres", owner: Fleet | None = None) -> Fleet:

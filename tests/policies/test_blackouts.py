@@ -7,7 +7,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-
 from tests.factories import Fleet, Row
 
 AUCKLAND = ZoneInfo("Pacific/Auckland")
@@ -129,12 +128,16 @@ def test_a_row_that_names_a_strangers_calendar_past_all_checks_is_not_forbidden(
     assert outcome(fleet, made["id"]) == {}
 
 
-def test_what_is_no_list_of_calendars_is_refused(fleet: Fleet) -> None:
+@pytest.mark.parametrize(
+    ("given", "sqlstate"),
+    [("School holidays", "PT422"), ({"id": 3}, "PT422"), ([None], "PT404"), ([{}], "PT404")],
+)
+def test_what_is_no_list_of_calendars_is_refused(
+    fleet: Fleet, given: object, sqlstate: str
+) -> None:
     device = fleet.device()
-    for given in ("School holidays", {"id": 3}, [None], [{}]):
-        with fleet.refused("PT404" if given in ([None], [{}]) else "PT422", "schedule_invalid",
-                           "policies.blackouts"):  # fmt: skip
-            fleet.create(device_ids=[device], policies={"blackouts": given})
+    with fleet.refused(sqlstate, "schedule_invalid", "policies.blackouts"):
+        fleet.create(device_ids=[device], policies={"blackouts": given})
 
 
 def test_in_device_time_a_holiday_is_each_devices_own_day(fleet: Fleet) -> None:

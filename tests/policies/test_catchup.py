@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-
 from tests.factories import Fleet, Row
 
 BASE = datetime(2031, 5, 5, 6, 0, tzinfo=UTC)

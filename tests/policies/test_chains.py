@@ -10,7 +10,6 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
-
 from tests.factories import Fleet, Row
 
 BASE = datetime(2031, 5, 5, 6, 30, tzinfo=UTC)
@@ -139,9 +138,7 @@ def test_runs_that_end_at_once_are_each_followed(fleet: Fleet) -> None:
 
 def test_a_run_that_was_skipped_starts_nothing(fleet: Fleet) -> None:
     device = fleet.device()
-    parent = first(
-        fleet, device, policies={"execution_window": {"from": "22:00", "to": "23:00"}}
-    )
+    parent = first(fleet, device, policies={"execution_window": {"from": "22:00", "to": "23:00"}})
     nobody = fleet.create(
         name="nobody", selector={"tags": ["nobody"]}, start_time=BASE.isoformat()
     )["id"]
@@ -163,7 +160,9 @@ def test_a_run_that_failed_with_an_error_is_followed_too(
         fleet.run("delete from command_types where name = %s", kind)
     else:
         fleet.run("alter table schedules disable trigger user")
-        fleet.run("update schedules set policies = '{\"catchup_window\": \"?\"}' where id = %s", parent)
+        fleet.run(
+            'update schedules set policies = \'{"catchup_window": "?"}\' where id = %s', parent
+        )
         fleet.run("alter table schedules enable trigger user")
     fleet.tick(BASE)
     fleet.tick(BASE)
@@ -218,9 +217,7 @@ def test_what_may_not_follow_now_is_in_the_ledger_as_skipped(
 def test_a_follower_may_wait_for_its_window(fleet: Fleet) -> None:
     device = fleet.device()
     window = {"from": "22:00", "to": "05:00", "outside": "wait"}
-    chained = follower(
-        fleet, device, first(fleet, device), policies={"execution_window": window}
-    )
+    chained = follower(fleet, device, first(fleet, device), policies={"execution_window": window})
     work(fleet, device, BASE)
     (run,) = fleet.runs(chained)
     opens = BASE.replace(hour=22, minute=0)

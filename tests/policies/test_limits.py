@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-
 from tests.factories import Fleet, Row
 
 BASE = datetime(2031, 5, 5, 6, 30, tzinfo=UTC)
@@ -81,7 +80,7 @@ def test_more_runs_bring_a_completed_schedule_back(fleet: Fleet) -> None:
     schedule = daily(fleet, device, policies={"max_runs": 1})
     run_day(fleet, device, 0)
     assert state(fleet, schedule)[0] == "completed"
-    fleet.value("select update_schedule(%s, '{\"policies\": {\"max_runs\": 2}}')", schedule)
+    fleet.value('select update_schedule(%s, \'{"policies": {"max_runs": 2}}\')', schedule)
     assert state(fleet, schedule) == ("active", None)
 
 

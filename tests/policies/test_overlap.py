@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-
 from tests.factories import Fleet, Row
 
 BASE = datetime(2031, 5, 5, 6, 30, tzinfo=UTC)
@@ -136,9 +135,7 @@ def test_a_device_hears_that_what_it_is_at_was_replaced(fleet: Fleet, question: 
 
     if question == "extend":
         with fleet.as_device(device):
-            answer = fleet.value(
-                "select extend_command(%s, %s)", old["command_id"], old["attempt"]
-            )
+            answer = fleet.value("select extend_command(%s, %s)", old["command_id"], old["attempt"])
     else:
         answer = fleet.finish(device, old, now=BASE + MINUTE)
     assert answer == {"accepted": False, "reason": "cancelled"}

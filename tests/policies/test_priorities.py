@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-
 from tests.factories import Fleet
 
 BASE = datetime(2031, 5, 5, 6, 30, tzinfo=UTC)
@@ -51,7 +50,7 @@ def test_the_most_urgent_device_is_rung_first(fleet: Fleet) -> None:
     fleet.run("select fleet.start_due_runs(%s)", BASE)
     fleet.run("select fleet.expand_next(%s)", BASE)
 
-    order = []
+    order: list[int] = []
     waiting = set(devices.values())
     for _ in devices:
         fleet.run("update fleet.heartbeat set last_rang_at = null")

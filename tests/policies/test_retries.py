@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-
 from tests.factories import Fleet, Row
 
 BASE = datetime(2031, 5, 5, 6, 30, tzinfo=UTC)

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-
 from tests.factories import Fleet, Row
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -280,7 +279,10 @@ def test_a_blackout_at_the_opening_forbids_what_waits_for_it(fleet: Fleet) -> No
         ({**NIGHT, "days_of_week": []}, ["policies.execution_window.days_of_week:"]),
         ({**NIGHT, "days_of_week": [7]}, ["policies.execution_window.days_of_week:"]),
         ({**NIGHT, "days_of_week": ["monday"]}, ["policies.execution_window.days_of_week:"]),
-        ({**NIGHT, "until": "05:00"}, ["policies.execution_window.until: is not a key of a window"]),
+        (
+            {**NIGHT, "until": "05:00"},
+            ["policies.execution_window.until: is not a key of a window"],
+        ),
     ],
 )
 def test_a_window_that_is_none_is_refused_by_its_field(
