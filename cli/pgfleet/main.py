@@ -33,6 +33,12 @@ _NOUNS: dict[str, _Entry] = {
     ),
     "run": _Entry("pgfleet.run", "admin", "Runs: what became of each due instant."),
     "command": _Entry("pgfleet.command", "admin", "Commands: one action on one device."),
+    "profile": _Entry(
+        "pgfleet.profile", "admin", "Profiles: install, remove, for good or for a time."
+    ),
+    "integration": _Entry(
+        "pgfleet.integration", "admin", "Integrations: connections to an MDM and other systems."
+    ),
     "audit": _Entry("pgfleet.audit", "admin", "The audit log: who changed what."),
     "owner": _Entry("pgfleet.owner", "admin", "Owners: whose devices and schedules these are."),
     "webhook": _Entry(

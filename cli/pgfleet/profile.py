@@ -1,0 +1,156 @@
+"""pgfleet profile: install and remove configuration profiles, for good or for a time."""
+
+from __future__ import annotations
+
+from typing import Annotated, LiteralString
+
+import typer
+
+from pgfleet import names, options, output
+from pgfleet.database import open_database
+
+app = options.Noun("Profiles: install, remove, for good or for a time.")
+
+Profile = Annotated[str, typer.Argument(help="The MDM's id of the profile.")]
+Device = Annotated[str, typer.Argument(help="Host name or id.")]
+Install = Annotated[int, typer.Argument(help="Id of the install; see pgfleet profile list.")]
+At = Annotated[str | None, typer.Option(help="At this time instead of now.")]
+
+_INSTALL: LiteralString = """
+select
+  p.id as install_id, p.profile_id, p.device_id, p.duration, p.install_schedule_id,
+  p.remove_schedule_id, p.failure
+from public.install_profile(
+  %(profile)s, %(device_id)s, %(duration)s::interval, coalesce(%(at)s::timestamptz, now())
+) as p
+"""
+
+_REMOVE: LiteralString = """
+select s.id as schedule_id, s.profile_id, s.device_id, s.start_time, s.status
+from public.remove_profile(
+  %(profile)s, %(device_id)s, coalesce(%(at)s::timestamptz, now())
+) as s
+"""
+
+# A step of its own: a view does not see what a function of the same statement has moved.
+_TEMPORARY: LiteralString = """
+select
+  t.install_id, t.profile_id, t.hostname, t.state, t.install_time, t.installed_at,
+  t.scheduled_removal_time, t.removed_at, round(t.duration_minutes, 2) as duration_minutes,
+  t.reason, t.device_id, t.install_schedule_id, t.remove_schedule_id
+from public.temporary_profiles as t
+where (%(install_id)s::bigint is null or t.install_id = %(install_id)s)
+  and (%(device_id)s::bigint is null or t.device_id = %(device_id)s)
+  and (%(profile)s::text is null or t.profile_id = %(profile)s)
+order by t.install_id desc
+limit %(limit)s
+"""
+
+_SCHEDULES: LiteralString = """
+select
+  p.id, p.action_type, p.profile_id, p.hostname, p.state, p.start_time, p.last_executed_at,
+  p.command_status, p.reason, p.install_id, p.device_id, p.command_id, p.ui_initiated, p.created_at
+from public.profile_schedules as p
+where (%(device_id)s::bigint is null or p.device_id = %(device_id)s)
+  and (%(profile)s::text is null or p.profile_id = %(profile)s)
+order by p.created_at desc, p.id desc
+limit %(limit)s
+"""
+
+
+@app.command()
+def install(
+    profile: Profile,
+    device: Device,
+    duration: Annotated[
+        str | None, typer.Option("--for", help="For a time only, such as: 30 minutes.")
+    ] = None,
+    at: At = None,
+) -> None:
+    """Install a profile on a device, for good or for a time.
+
+    Example: pgfleet profile install 12345 ipad-7 --for "30 minutes"
+    """
+    with open_database() as db:
+        device_id = names.device_id(db, device)
+        row = db.row(
+            _INSTALL,
+            {"profile": profile, "device_id": device_id, "duration": duration, "at": at},
+        )
+    output.show_row(row)
+
+
+@app.command()
+def remove(profile: Profile, device: Device, at: At = None) -> None:
+    """Remove a profile from a device.
+
+    Example: pgfleet profile remove 12345 ipad-7
+    """
+    with open_database() as db:
+        device_id = names.device_id(db, device)
+        row = db.row(_REMOVE, {"profile": profile, "device_id": device_id, "at": at})
+    output.show_row(row)
+
+
+@app.command()
+def extend(
+    install: Install,
+    by: Annotated[str, typer.Argument(help="How much longer, such as: 1 hour.")],
+) -> None:
+    """Let a temporary profile stay longer.
+
+    Example: pgfleet profile extend 7 "1 hour"
+    """
+    with open_database() as db:
+        db.rows(
+            "select id from public.extend_profile(%(install)s, %(by)s::interval)",
+            {"install": install, "by": by},
+        )
+        row = db.row(_TEMPORARY, _only(install))
+    output.show_row(row)
+
+
+@app.command()
+def end(install: Install) -> None:
+    """End a temporary profile early.
+
+    Example: pgfleet profile end 7
+    """
+    with open_database() as db:
+        db.rows("select id from public.end_profile(%(install)s)", {"install": install})
+        row = db.row(_TEMPORARY, _only(install))
+    output.show_row(row)
+
+
+@app.command("list")
+def list_profiles(
+    device: Annotated[str | None, typer.Option(help="Only of this device.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Only of this profile.")] = None,
+    temporary: Annotated[
+        bool, typer.Option("--temporary", help="Pairs: what was installed for a time.")
+    ] = False,
+    limit: options.Limit = 50,
+) -> None:
+    """List what installs and removes profiles, the newest first.
+
+    Example: pgfleet profile list --temporary
+    """
+    with open_database() as db:
+        wanted = {
+            "install_id": None,
+            "device_id": names.device_id(db, device) if device else None,
+            "profile": profile,
+            "limit": limit,
+        }
+        rows = db.rows(_TEMPORARY if temporary else _SCHEDULES, wanted)
+    if temporary:
+        columns = ["install_id", "profile_id", "hostname", "state", "installed_at"]
+        columns += ["scheduled_removal_time", "removed_at", "duration_minutes"]
+    else:
+        columns = ["id", "action_type", "profile_id", "hostname", "state", "start_time"]
+        columns += ["last_executed_at", "install_id"]
+    output.show_rows(rows, columns)
+
+
+def _only(install: int) -> dict[str, int | None]:
+    return {"install_id": install, "device_id": None, "profile": None, "limit": 1}

@@ -1,0 +1,118 @@
+"""Profiles and integrations from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from pgfleet.main import app
+
+SECRET = "mdm-key-91c2b0aa"
+
+
+@pytest.fixture(scope="module")
+def fleet(database: Any) -> Iterator[Any]:
+    """Give a migrated database with a device in an MDM."""
+    with psycopg.connect(database.url()) as conn:
+        conn.execute(
+            "select fleet.set_setting('default_owner', to_jsonb(o.id::text))"
+            " from public.create_owner('School 7') as o"
+        )
+        conn.execute(
+            "insert into public.devices (hostname) values ('ipad-7'), ('ipad-8'), ('ipad-9')"
+        )
+    yield database
+
+
+@pytest.fixture
+def pgfleet(fleet: Any) -> Callable[..., Any]:
+    """Give a function that runs a command; what fails says why."""
+
+    def run(*words: str, stdin: str | None = None) -> Any:
+        return CliRunner().invoke(app, ["-d", fleet.url(), *words], input=stdin)
+
+    return run
+
+
+def ask(fleet: Any, query: str) -> Any:
+    with psycopg.connect(fleet.url()) as conn:
+        row = conn.execute(query.encode()).fetchone()
+    return row[0] if row else None
+
+
+def test_an_integration_is_made_and_its_secret_is_never_shown(pgfleet: Any, fleet: Any) -> None:
+    made = pgfleet("integration", "create", "office", "--rate", "5", "--json")
+    assert made.exit_code == 0, made.stderr
+    secret = pgfleet("integration", "set-secret", "office", "--show-sql", stdin=f"{SECRET}\n")
+    shown = pgfleet("integration", "show", "Office", "--json")
+
+    assert secret.exit_code == 0, secret.stderr
+    assert '"rate_per_second": 5' in shown.stdout
+    assert SECRET not in made.output + secret.output + secret.stderr + shown.output
+    assert ask(fleet, "select secret from pg_cron_secrets where name like 'integration:%'") == (
+        SECRET
+    )
+
+
+def test_the_secret_can_come_from_the_environment(
+    pgfleet: Any, fleet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pgfleet("integration", "create", "lab")
+    monkeypatch.setenv("LAB_KEY", "from-the-environment")
+    answer = pgfleet("integration", "set-secret", "lab", "--from-env", "LAB_KEY")
+    empty = pgfleet("integration", "set-secret", "lab", "--from-env", "NO_SUCH_KEY")
+
+    assert answer.exit_code == 0, answer.stderr
+    assert empty.exit_code == 1
+    assert "NO_SUCH_KEY holds no secret" in empty.stderr
+
+
+def test_an_integration_rests_and_goes(pgfleet: Any) -> None:
+    pgfleet("integration", "create", "old")
+    assert "holidays" in pgfleet("integration", "pause", "old", "--reason", "holidays").stdout
+    refused = pgfleet("integration", "sync", "old")
+    assert refused.exit_code == 1
+    assert "is paused" in refused.stderr
+    assert pgfleet("integration", "resume", "old").exit_code == 0
+    assert pgfleet("integration", "sync", "old").exit_code == 0
+    assert pgfleet("integration", "calls", "old", "--json").stdout.strip() == "[]"
+    assert pgfleet("integration", "delete", "old", "--dry-run").exit_code == 0
+    assert pgfleet("integration", "delete", "old", "--yes").exit_code == 0
+    gone = pgfleet("integration", "show", "old")
+    assert gone.exit_code == 1
+    assert "was not found" in gone.stderr
+
+
+def test_a_profile_is_installed_extended_and_ended(pgfleet: Any, fleet: Any) -> None:
+    ask(
+        fleet,
+        "with d as (select id, owner_id from devices where hostname = 'ipad-7'), i as ("
+        " select * from create_integration("
+        '  \'{"name": "cli", "integration_type": "simplemdm"}\'))'
+        " insert into device_links (device_id, integration_id, owner_id, external_id)"
+        " select d.id, i.id, i.owner_id, '1' from d, i returning device_id",
+    )
+    made = pgfleet("profile", "install", "12345", "IPAD-7", "--for", "30 minutes", "--json")
+    assert made.exit_code == 0, made.stderr
+    install = str(ask(fleet, "select max(id) from profile_installs"))
+
+    longer = pgfleet("profile", "extend", install, "1 hour", "--json")
+    assert '"duration_minutes": 90' in longer.stdout, longer.stderr
+    listed = pgfleet("profile", "list", "--temporary", "--device", "ipad-7", "--json")
+    assert '"state": "waiting"' in listed.stdout
+    ended = pgfleet("profile", "end", install, "--json")
+    assert "ended before it began" in ended.stdout, ended.stderr
+
+
+def test_a_profile_that_stays_is_removed_by_a_schedule(pgfleet: Any) -> None:
+    assert pgfleet("profile", "install", "5", "ipad-8").exit_code == 0
+    assert pgfleet("profile", "remove", "5", "ipad-8", "--at", "2040-01-01").exit_code == 0
+
+    listed = pgfleet("profile", "list", "--profile", "5", "--csv").stdout
+
+    assert "remove_profile" in listed
+    assert "Pending" in listed
