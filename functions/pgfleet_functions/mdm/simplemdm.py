@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -104,13 +105,8 @@ class SimpleMDM:
             raise
         facts = response.json()["data"]["attributes"]
         sent_at = order.sent_at or datetime.max.replace(tzinfo=UTC)
-        shown = _shows(order, facts, sent_at)
-        if shown is None and _is_later(facts.get("last_seen_at"), sent_at):
-            # The device has fetched its queue since.
-            shown = await self._has_wanted_profile(order)
-        if not shown:
-            return Report(State.DEFERRED, {"last_seen_at": facts.get("last_seen_at")})
-        return Report(State.ACKNOWLEDGED, {"last_seen_at": facts.get("last_seen_at")})
+        state = State.ACKNOWLEDGED if _shows(order, facts, sent_at) else State.DEFERRED
+        return Report(state, {"last_seen_at": facts.get("last_seen_at")})
 
     async def inventory(self) -> AsyncIterator[list[Sighting]]:
         """Give all devices, following the cursor."""
@@ -161,23 +157,13 @@ class SimpleMDM:
                 raise
             response = await self._api.call(method, second + path)
         result = {"sent_at": answered_at(response), "status": response.status_code}
-        # 409: it is so already, perhaps by an attempt whose answer got lost.
-        return Report(State.SENT, result | ({"already": True} if result["status"] == 409 else {}))
-
-    async def _has_wanted_profile(self, order: Order) -> bool:
-        if order.command_type not in ("push_profile", "remove_profile"):
-            return True
-        after, found = 0, False
-        while not found:
-            query: dict[str, str | int] = {"limit": PAGE, "starting_after": after}
-            path = f"{_device(order)}/profiles"
-            body = (await self._api.call("GET", path, query=query)).json()
-            found = any(str(one["id"]) == str(order.payload["profile_id"]) for one in body["data"])
-            last = body["data"][-1]["id"] if body["data"] else after
-            if not body.get("has_more") or last == after:
-                break
-            after = last
-        return found is (order.command_type == "push_profile")
+        if response.status_code == 409:
+            # It is so already, perhaps by an attempt whose answer got lost: the device may have
+            # come for it by now, and has no reason to come again unless it is asked to.
+            result["already"] = True
+            with suppress(CallFailed):
+                await self._api.call("POST", f"{_device(order)}/refresh")
+        return Report(State.SENT, result)
 
     def _gone(self, order: Order) -> Report:
         if order.action in ("wipe", "unenroll", "remove_profile"):
@@ -189,8 +175,8 @@ def _device(order: Order) -> str:
     return f"/devices/{quote(order.external_id, safe='')}"
 
 
-def _shows(order: Order, facts: Mapping[str, Any], sent_at: datetime) -> bool | None:
-    """Tell whether attributes show the effect; `None` where no attribute does."""
+def _shows(order: Order, facts: Mapping[str, Any], sent_at: datetime) -> bool:
+    """Tell whether the attributes of a device show the effect."""
     match order.action:
         case "lost_mode_on":
             return facts.get("lost_mode_enabled") is True
@@ -200,7 +186,9 @@ def _shows(order: Order, facts: Mapping[str, Any], sent_at: datetime) -> bool | 
             return _is_later(facts.get("location_updated_at"), sent_at)
         case "wipe" | "unenroll":
             return facts.get("status") == "unenrolled"
-    return None
+    # No attribute tells of the rest, nor of profiles, whose list says what is assigned and not
+    # what is there: that the device has fetched its queue since has to do.
+    return _is_later(facts.get("last_seen_at"), sent_at)
 
 
 def _is_later(text: Any, moment: datetime) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from pgfleet_functions.mdm.calls import CallFailed, FailureKind
 from pgfleet_functions.mdm.provider import Order, Report, State
 
+LOOK_AGAIN_SECONDS = 5.0
 # How a failed call is called in the database, which decides whether it is tried again.
 REASONS: Mapping[FailureKind, str] = {
     FailureKind.NETWORK: "network",
@@ -86,7 +87,7 @@ def outcome_of_failure(work: Work, failure: CallFailed) -> Outcome:
     """Say what a failed call means: a look that failed leaves the order as it was."""
     if work.settles:
         result = {**work.before, "state": str(State.SENT)}
-        return Outcome("accepted", result, retry_after=failure.retry_after)
+        return Outcome("accepted", result, retry_after=failure.retry_after or LOOK_AGAIN_SECONDS)
     # Where the other side cannot have acted, even what must not happen twice is tried again.
     unsent = failure.kind is FailureKind.NETWORK and not failure.reached
     reason = "not_sent" if unsent else REASONS[failure.kind]

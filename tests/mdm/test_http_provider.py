@@ -1,0 +1,327 @@
+"""The providers over real HTTP: what they send, and what they make of the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import plistlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+from tests.mdm.servers import FULL, READ_ONLY, Sandbox, serving, wait_until
+
+from pgfleet_functions.mdm.calls import Api, Call, CallFailed, FailureKind, Line, pause_of
+from pgfleet_functions.mdm.nanomdm import NanoMDM
+from pgfleet_functions.mdm.provider import Order, Provider, Report, Sighting, State
+from pgfleet_functions.mdm.providers import PROVIDERS
+from pgfleet_functions.mdm.simplemdm import SimpleMDM
+from pgfleet_functions.mdm.transport import make_client
+from pgfleet_local.simplemdm import create_sandbox
+
+
+class Desk:
+    """Makes providers and keeps the calls they make."""
+
+    def __init__(self, base_url: str, key: str = FULL, *, allow_private: bool = True) -> None:
+        self.base_url = base_url
+        self.key = key
+        self.allow_private = allow_private
+        self.calls: list[Call] = []
+        self.pauses: list[float | None] = []
+
+    def __call__(self, kind: str, work: Any, **settings: Any) -> Any:
+        """Do something with a provider, and give what came of it."""
+
+        async def enter() -> None:
+            return None
+
+        async def slow_down(seconds: float | None) -> None:
+            self.pauses.append(seconds)
+
+        async def run() -> Any:
+            async with make_client(allow_private=self.allow_private) as client:
+                user = PROVIDERS[kind].user
+                line = Line(
+                    7, self.base_url, self.key, user, client, enter, self.calls.append, slow_down
+                )
+                return await work(PROVIDERS[kind].make(Api(line, 11, 2), settings))
+
+        return asyncio.run(run())
+
+    def send(self, order: Order, kind: str = "simplemdm", **settings: Any) -> Report:
+        """Send an order."""
+        report: Report = self(kind, lambda one: one.send(order), **settings)
+        return report
+
+    def settle(self, order: Order) -> Report:
+        """Look after an order."""
+        report: Report = self("simplemdm", lambda one: one.settle(order))
+        return report
+
+    def failure(self, order: Order) -> CallFailed:
+        """Send an order that fails."""
+        with pytest.raises(CallFailed) as raised:
+            self.send(order)
+        return raised.value
+
+
+@pytest.fixture(scope="module")
+def served(free_port: Callable[[], int]) -> Iterator[Sandbox]:
+    with serving(create_sandbox({"full": FULL, "read_only": READ_ONLY}), free_port()) as url:
+        yield Sandbox(url)
+
+
+@pytest.fixture
+def sandbox(served: Sandbox) -> Sandbox:
+    served.control("POST", "reset")
+    return served
+
+
+@pytest.fixture
+def desk(sandbox: Sandbox) -> Desk:
+    return Desk(sandbox.api)
+
+
+def order(device: int | str, command_type: str, **payload: Any) -> Order:
+    return Order(11, 2, command_type, payload, str(device))
+
+
+def sent(what: Order, report: Report) -> Order:
+    return replace(what, sent_at=datetime.fromisoformat(report.result["sent_at"]))
+
+
+@pytest.mark.parametrize("kind", ["custom_configuration_profile", "wifi"])
+def test_a_profile_of_any_kind_is_pushed_settled_and_removed(
+    sandbox: Sandbox, desk: Desk, kind: str
+) -> None:
+    [device], [profile] = sandbox.devices(online=False), sandbox.profiles("Wi-Fi", kind=kind)
+    push = order(device, "push_profile", profile_id=str(profile))
+    # The device was last seen when it was made, which is before.
+    sandbox.device(device, last_seen_at="2026-01-01T00:00:00.000-08:00")
+    report = desk.send(push)
+    assert (report.state, report.result["status"]) == (State.SENT, 204)
+    assert desk.settle(sent(push, report)).state is State.DEFERRED
+
+    sandbox.device(device, online=True)
+    wait_until(lambda: sandbox.has(device, profile))
+    assert desk.settle(sent(push, report)).state is State.ACKNOWLEDGED
+
+    removal = order(device, "remove_profile", profile_id=str(profile))
+    assert desk.send(removal).state is State.SENT
+    wait_until(lambda: not sandbox.has(device, profile))
+    again = desk.send(removal)
+    assert (again.state, again.result["already"]) == (State.SENT, True)
+
+
+def test_what_is_there_already_is_a_success_and_the_device_is_asked_for_news(
+    sandbox: Sandbox, desk: Desk
+) -> None:
+    [device], [profile] = sandbox.devices(), sandbox.profiles("Wi-Fi")
+    push = order(device, "push_profile", profile_id=str(profile))
+    sandbox.faults(reset_share=1)
+    lost = desk.failure(push)
+    sandbox.faults(reset_share=0)
+    assert (lost.kind, lost.reached) == (FailureKind.NETWORK, True)
+
+    report = desk.send(push)
+    assert report.result["status"] == 409
+    wait_until(lambda: desk.settle(sent(push, report)).state is State.ACKNOWLEDGED)
+    assert [one["event"] for one in sandbox.history()] == ["assigned", "installed"]
+
+
+@pytest.mark.parametrize(
+    ("command_type", "payload", "name"),
+    [
+        ("mdm_lock", {"message": "Found it?"}, "lock"),
+        ("mdm_restart", {}, "restart"),
+        ("mdm_shutdown", {}, "shutdown"),
+        ("mdm_clear_passcode", {}, "clear_passcode"),
+        ("mdm_play_sound", {}, "play_sound"),
+        ("mdm_refresh", {}, "refresh"),
+        ("mdm_push_apps", {}, "push_apps"),
+        ("mdm_lost_mode_on", {"phone_number": "+358 1"}, "enable_lost_mode"),
+        ("mdm_wipe", {"confirm": True}, "wipe"),
+        ("mdm_unenroll", {"confirm": True}, "unenroll"),
+    ],
+)
+def test_actions_reach_the_device_and_are_settled_by_what_it_shows(
+    sandbox: Sandbox, desk: Desk, command_type: str, payload: dict[str, Any], name: str
+) -> None:
+    [device] = sandbox.devices()
+    action = order(device, command_type, **payload)
+    report = desk.send(action)
+    assert (report.state, report.result["status"]) == (State.SENT, 202)
+    wait_until(lambda: desk.settle(sent(action, report)).state is State.ACKNOWLEDGED)
+    assert [one["name"] for one in sandbox.device(device)["commands"]] == [name]
+
+
+def test_a_place_counts_only_when_it_is_newer_than_the_question(
+    sandbox: Sandbox, desk: Desk
+) -> None:
+    [device] = sandbox.devices()
+    locate = order(device, "mdm_locate")
+    report = desk.send(locate)
+    wait_until(lambda: sandbox.device(device)["commands"])
+    assert desk.settle(sent(locate, report)).state is State.DEFERRED
+    desk.send(order(device, "mdm_lost_mode_on", message="Call us"))
+    report = desk.send(locate)
+    wait_until(lambda: desk.settle(sent(locate, report)).state is State.ACKNOWLEDGED)
+
+
+@pytest.mark.parametrize(
+    ("device", "command_type", "payload", "reason"),
+    [
+        ({"model_name": "MacBook Air"}, "mdm_lock", {}, "invalid_payload"),
+        ({"model_name": "iPhone 15"}, "mdm_lock", {"pin": "123456"}, "invalid_payload"),
+        ({"model_name": "Mac mini"}, "mdm_locate", {}, "unsupported"),
+        ({}, "mdm_lost_mode_on", {}, "invalid_payload"),
+        ({}, "mdm_wipe", {}, "invalid_payload"),
+        ({}, "push_profile", {"profile_id": "../1"}, "invalid_payload"),
+        ({}, "mdm_make_coffee", {}, "unsupported"),
+    ],
+)
+def test_what_cannot_succeed_fails_before_any_call(
+    sandbox: Sandbox,
+    desk: Desk,
+    device: dict[str, Any],
+    command_type: str,
+    payload: dict[str, Any],
+    reason: str,
+) -> None:
+    report = desk.send(replace(order(1, command_type, **payload), attributes=device))
+    assert (report.state, report.reason, desk.calls) == (State.FAILED, reason, [])
+
+
+def test_refusals_are_told_apart_by_what_they_mean(sandbox: Sandbox, desk: Desk) -> None:
+    [device] = sandbox.devices()
+    restart = order(device, "mdm_restart")
+    refused = desk.failure(order(999_999, "mdm_restart"))
+    assert (refused.kind, refused.message) == (
+        FailureKind.REFUSED,
+        "the MDM answered 404: object not found",
+    )
+    sandbox.faults(error_burst=1)
+    assert desk.failure(restart).kind is FailureKind.SERVER
+    sandbox.faults(limit_share=1, limit_headers="reset")
+    limited = desk.failure(restart)
+    assert limited.kind is FailureKind.RATE
+    assert limited.retry_after and 0 < limited.retry_after <= 3 and len(desk.pauses) == 1
+    sandbox.faults(limit_share=0)
+    assert Desk(sandbox.api, "wrong").failure(restart).kind is FailureKind.KEY
+    assert Desk(sandbox.api, READ_ONLY).failure(restart).status == 403
+
+
+def test_a_place_without_a_server_was_not_reached(free_port: Callable[[], int]) -> None:
+    failure = Desk(f"http://127.0.0.1:{free_port()}").failure(order(1, "mdm_restart"))
+    assert (failure.kind, failure.reached) == (FailureKind.NETWORK, False)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://127.0.0.1:1", "only https:// addresses are allowed"),
+        ("https://127.0.0.1:1", "the host 127.0.0.1 stands for the private address 127.0.0.1"),
+        ("https://localhost:1", "the host localhost stands for the private address"),
+    ],
+)
+def test_an_integration_opens_no_inner_network(url: str, message: str) -> None:
+    failure = Desk(url, allow_private=False).failure(order(1, "mdm_restart"))
+    assert (failure.kind, failure.reached) == (FailureKind.REFUSED, False)
+    assert failure.message.startswith(message)
+
+
+def test_every_call_is_recorded_without_key_and_pin(sandbox: Sandbox) -> None:
+    [mac] = sandbox.devices(model_name="MacBook Air")
+    inside = Desk(sandbox.api.replace("http://", "http://user:word@"))
+    inside.send(order(mac, "mdm_lock", pin="123456", message=f"key {FULL}"))
+    [call] = inside.calls
+    assert (call.method, call.status, call.command_id, call.attempt) == ("POST", 202, 11, 2)
+    assert call.url == f"{sandbox.api}/devices/{mac}/lock"
+    assert call.request_body == "message=key [hidden]&pin=[hidden]"
+    assert not any(secret in repr(call) for secret in (FULL, "123456", "word"))
+
+
+def test_the_inventory_follows_the_cursor(sandbox: Sandbox, desk: Desk) -> None:
+    devices = sandbox.devices(230)
+    sandbox.device(
+        devices[0],
+        location_latitude="60.17",
+        location_longitude="24.94",
+        location_accuracy="65",
+        location_updated_at="2026-02-11T05:55:00.000Z",
+    )
+
+    async def read(provider: Provider) -> list[list[Sighting]]:
+        return [page async for page in provider.inventory()]
+
+    pages = desk("simplemdm", read)
+    first = pages[0][0]
+    assert [len(page) for page in pages] == [100, 100, 30]
+    assert [one.external_id for page in pages for one in page] == [str(one) for one in devices]
+    assert (first.latitude, first.longitude, first.accuracy_m) == (60.17, 24.94, 65.0)
+    assert (first.serial_number, first.platform) == (f"F0SANDBOX{devices[0]}", "ios")
+
+
+@pytest.mark.parametrize(
+    ("headers", "pause"),
+    [
+        ({"retry-after": "7"}, 7),
+        ({"retry-after": "9000"}, 60),
+        ({"x-ratelimit-reset": "5"}, 5),
+        ({"x-ratelimit-reset": "1000000001"}, 0),
+        ({"x-ratelimit-reset": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_the_time_to_wait_is_read_from_either_header(
+    headers: dict[str, str], pause: float | None
+) -> None:
+    assert pause_of(headers) == pause
+
+
+def test_nanomdm_gets_commands_under_an_id_that_retries_share(
+    free_port: Callable[[], int],
+) -> None:
+    heard: list[tuple[str, str, dict[str, Any], str]] = []
+
+    async def server(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        body = (await receive())["body"]
+        auth = dict(scope["headers"])[b"authorization"].decode()
+        heard.append((scope["method"], scope["path"], plistlib.loads(body), auth))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    profiles = {"7": {"identifier": "com.example", "payload": base64.b64encode(b"<p/>").decode()}}
+    with serving(server, free_port()) as url:
+        desk = Desk(url, "nano-key")
+        pushed = [
+            desk.send(order("UDID/1", "push_profile", profile_id="7"), "nanomdm", profiles=profiles)
+            for _ in range(2)
+        ]
+        desk.send(order("U", "remove_profile", profile_id="7"), "nanomdm", profiles=profiles)
+        desk.send(order("U", "mdm_lock", pin="123456"), "nanomdm")
+        unknown = desk.send(order("U", "push_profile", profile_id="8"), "nanomdm")
+        never = desk.send(order("U", "mdm_push_apps"), "nanomdm")
+
+    commands = [body["Command"] for _, _, body, _ in heard]
+    assert heard[0][:2] == ("PUT", "/v1/enqueue/UDID/1")
+    assert heard[0][3] == "Basic " + base64.b64encode(b"nanomdm:nano-key").decode()
+    assert commands[0] == {"RequestType": "InstallProfile", "Payload": b"<p/>"}
+    assert commands[2] == {"RequestType": "RemoveProfile", "Identifier": "com.example"}
+    assert commands[3] == {"RequestType": "DeviceLock", "PIN": "123456"}
+    assert heard[0][2]["CommandUUID"] == heard[1][2]["CommandUUID"]
+    assert pushed[0].result["command_uuid"] == heard[0][2]["CommandUUID"]
+    assert (unknown.reason, never.reason) == ("invalid_payload", "unsupported")
+    assert "123456" not in repr(desk.calls)
+
+
+def test_providers_tell_what_they_cannot_know() -> None:
+    simple, nano = SimpleMDM(None, {}), NanoMDM(None, {})  # type: ignore[arg-type]
+    assert simple.capabilities({"model_name": "MacBook Air"}).needs_pin is True
+    assert simple.capabilities({}).can_locate is None
+    assert nano.capabilities({}).can_settle is False
