@@ -82,14 +82,29 @@ begin
   end);
   v_run := fleet.instants_to_run(p_schedule.recurrence, v_policies, v_due, v_window_from, p_now);
 
+  if v_run = array[v_due] and v_due >= v_on_time_from and v_left is null and p_schedule.timezone <> 'device'
+    and not p_schedule.policies ?| '{blackouts,execution_window}'
+  then
+    -- Nearly every decision is this one, so it goes the short way.
+    scheduled_for := v_due;
+    trigger := 'schedule';
+    status := 'pending';
+    expires_at := fleet.run_expiry(v_policies, next_run_at, p_now);
+    dst_rule := fleet.applied_rule(p_schedule.recurrence, v_due);
+    return next;
+    return;
+  end if;
+
   -- Older than the window, or left out of it: one row for the range, whole and counted.
-  return query
-  select g.missed_from, 'schedule', 'skipped', g.reason,
-    case when g.missed_count > 1 then g.missed_from end,
-    case when g.missed_count > 1 then g.missed_to end,
-    case when g.missed_count > 1 then g.missed_count end,
-    null::timestamptz, null::timestamptz, null::text[], null::text, decide_due.next_run_at
-  from fleet.missed_range(p_schedule.recurrence, v_policies, v_due, v_window_from, v_run[1], p_now) as g;
+  if v_run[1] is distinct from v_due then
+    return query
+    select g.missed_from, 'schedule', 'skipped', g.reason,
+      case when g.missed_count > 1 then g.missed_from end,
+      case when g.missed_count > 1 then g.missed_to end,
+      case when g.missed_count > 1 then g.missed_count end,
+      null::timestamptz, null::timestamptz, null::text[], null::text, decide_due.next_run_at
+    from fleet.missed_range(p_schedule.recurrence, v_policies, v_due, v_window_from, v_run[1], p_now) as g;
+  end if;
 
   return query
   select r.instant, r.trigger, case when r.refusal is null then 'pending' else 'skipped' end, r.refusal,
