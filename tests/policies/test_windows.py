@@ -307,3 +307,30 @@ def test_the_jitter_stays_within_the_window(fleet: Fleet) -> None:
     starts = [command["not_before"] for command in fleet.commands(made["id"])]
     assert len(set(starts)) == 20
     assert at <= min(starts) and max(starts) < BASE.replace(hour=22)
+
+
+@pytest.mark.parametrize(
+    ("verb", "outcome"),
+    [("pause", ("skipped", "paused")), ("cancel", ("cancelled", "the schedule was cancelled"))],
+)
+def test_what_waits_does_not_begin_when_its_schedule_rests(
+    fleet: Fleet, verb: str, outcome: tuple[str, str]
+) -> None:
+    at = BASE.replace(hour=20)
+    made = fleet.create(
+        recurrence_type="daily",
+        recurrence_config={"time": "20:00"},
+        start_time=at.isoformat(),
+        timezone="Europe/Berlin",
+        device_ids=[fleet.device()],
+        policies={"execution_window": {**NIGHT, "outside": "wait"}},
+    )
+    fleet.tick(at)
+    assert fleet.schedule(made["id"])["execution_count"] == 1
+    fleet.run(f"select {verb}_schedule(%s)", made["id"])
+    fleet.tick(BASE.replace(hour=22))
+    (run,) = fleet.runs(made["id"])
+    assert (run["status"], run["reason"]) == outcome
+    assert fleet.commands(made["id"]) == []
+    if verb == "pause":
+        assert fleet.schedule(made["id"])["execution_count"] == 0

@@ -35,6 +35,8 @@ begin
       new.status := 'completed';
       new.status_reason := 'no due instant is left';
     end if;
+  elsif new.status = 'paused' then
+    new.execution_count := new.execution_count - fleet.skip_waiting_runs(old.id, v_now);
   elsif new.status = 'cancelled' then
     new.next_run_at := null;
     perform fleet.cancel_runs_of(old.id, coalesce(new.status_reason, 'the schedule was cancelled'));
@@ -75,6 +77,28 @@ $$;
 comment on function fleet.skip_due(public.schedules, timestamptz, text) is
   'Account in one row for what is due and will not run, because of a pause or a change.';
 revoke all on function fleet.skip_due(public.schedules, timestamptz, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.skip_waiting_runs(p_schedule_id bigint, p_now timestamptz)
+returns bigint
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  with skipped as (
+    update public.schedule_runs as r
+    set status = 'skipped', reason = 'paused', expanded_at = p_now, finished_at = p_now
+    where r.schedule_id = p_schedule_id
+      and r.status = 'pending'
+      and r.expanded_at is null
+      and r.not_before > p_now
+    returning r.id
+  )
+  select count(*) from skipped
+$$;
+
+comment on function fleet.skip_waiting_runs(bigint, timestamptz) is
+  'Skip the runs of a schedule that wait for their window or their turn when it is paused. Answers how many.';
+revoke all on function fleet.skip_waiting_runs(bigint, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.cancel_runs_of(p_schedule_id bigint, p_reason text)
 returns void
