@@ -19,6 +19,7 @@ LONGEST_BODY = 4000
 LONGEST_PAUSE_SECONDS = 60.0
 # Larger numbers in X-RateLimit-Reset are moments, smaller ones are seconds to wait.
 EPOCH_FROM = 1e9
+CLOCKS_AGREE_SECONDS = 2.0
 HIDDEN = "[hidden]"
 HIDDEN_FIELDS = ("pin", "passcode", "password")
 
@@ -191,11 +192,17 @@ def pause_of(headers: Mapping[str, str]) -> float | None:
 
 
 def answered_at(response: httpx.Response) -> str:
-    """Give the other side's time of an answer: its clock is what devices' times are from."""
+    """Give the moment of a request, by the other side's clock: devices' times are from there.
+
+    Its header knows seconds only, so it is used where the clocks differ by more than these.
+    """
+    began = datetime.now(UTC) - response.elapsed
     try:
-        return parsedate_to_datetime(response.headers["date"]).isoformat()
+        told = parsedate_to_datetime(response.headers["date"])
     except (KeyError, ValueError):
-        return datetime.now(UTC).isoformat()
+        return began.isoformat()
+    agrees = abs((told - began).total_seconds()) <= CLOCKS_AGREE_SECONDS
+    return (began if agrees else told).isoformat()
 
 
 def _network_failure(error: Exception) -> CallFailed:
