@@ -29,6 +29,8 @@ as $$
       'Pause before the second attempt; it doubles with each failure, up to an hour.'),
     ('history_days', '30',
       'How long finished runs and commands are kept.'),
+    ('stale_position_hours', '24',
+      'After how long without a fix a device''s position is unknown; it keeps the places that it was in.'),
     ('ticker_enabled', 'true',
       'False stops the ticker at its next second, for maintenance.'),
     ('functions_url', 'null',

@@ -24,6 +24,11 @@ begin
   perform set_config('pgfleet.is_ticking', 'yes', true);
   -- Each step by itself: a fault in one of them must not stop the others.
   begin
+    perform fleet.tend_places(p_now);
+  exception when others then
+    v_errors := v_errors || ('places: ' || sqlerrm);
+  end;
+  begin
     v_runs := fleet.start_due_runs(p_now);
   exception when others then
     v_errors := v_errors || ('start: ' || sqlerrm);
