@@ -63,6 +63,9 @@ begin
       and c.channel = 'mdm'
       and c.not_before <= p_now
       and c.expires_at > p_now
+      and exists (
+        select 1 from public.device_links as l where l.device_id = c.device_id and l.integration_id = p_integration_id
+      )
       and (select l.integration_id from fleet.mdm_link(c.device_id) as l) = p_integration_id
       and not exists (
         select 1 from public.device_commands as o where o.id = c.waits_for and o.status in ('pending', 'running')
@@ -258,7 +261,12 @@ begin
     where x.status = 'pending'
       and x.channel = 'mdm'
       and x.not_before <= p_now
-      and not exists (select 1 from fleet.mdm_link(x.device_id) as l where l.device_id is not null)
+      and not exists (
+        select 1
+        from public.device_links as l
+        join public.device_integrations as i on i.id = l.integration_id
+        where l.device_id = x.device_id and i.integration_type = any (fleet.mdm_integration_types()) and i.status <> 'disabled'
+      )
     limit 1000
     for update skip locked
   );

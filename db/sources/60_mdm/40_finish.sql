@@ -17,6 +17,11 @@ begin
   where s.id = p_command.schedule_id
     and (s.last_executed_at is null or s.last_executed_at < p_now - interval '1 second');
   perform fleet.note_profile_accepted(p_command.schedule_id, p_now);
+  if p_command.command_type in ('push_profile', 'remove_profile') then
+    perform fleet.note_profile_state(
+      p_command.device_id, p_command.payload ->> 'profile_id', p_command.command_type = 'push_profile', null, p_now
+    );
+  end if;
 end;
 $$;
 

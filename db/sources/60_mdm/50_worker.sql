@@ -220,6 +220,13 @@ begin
   )
   on conflict (device_id, integration_id) do update
     set external_id = excluded.external_id, attributes = excluded.attributes, updated_at = p_now;
+  if jsonb_typeof(p_found -> 'profiles') = 'array' then
+    perform fleet.note_profile_state(v_device_id, u.profile_id, true, null, p_now)
+    from jsonb_array_elements_text(p_found -> 'profiles') as u(profile_id);
+    update public.device_profiles as p
+    set is_installed = false, changed_at = p_now
+    where p.device_id = v_device_id and p.is_installed and not (p_found -> 'profiles') ? p.profile_id;
+  end if;
   return v_is_new;
 end;
 $$;
@@ -280,7 +287,7 @@ $$;
 
 comment on function fleet.worker_sync_inventory(bigint, jsonb, boolean, timestamptz) is
   'Bring a page of devices into the fleet: a list of {external_id, hostname or name, serial_number, platform, last_seen, latitude, longitude, '
-  'accuracy_m, located_at, attributes}. p_is_last says that the sync is through. {accepted, created, updated, errors}. Definer: the worker '
+  'accuracy_m, located_at, attributes, profiles (ids as texts, where they are known)}. p_is_last says that the sync is through. {accepted, created, updated, errors}. Definer: the worker '
   'writes no table.';
 revoke all on function fleet.worker_sync_inventory(bigint, jsonb, boolean, timestamptz)
   from public, anon, authenticated, service_role;

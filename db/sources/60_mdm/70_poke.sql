@@ -47,12 +47,13 @@ as $$
 begin
   perform fleet.sweep_mdm(p_now);
   perform fleet.cancel_failed_removals();
+  perform fleet.reconcile_all(p_now);
   return fleet.has_mdm_work(p_now) and fleet.poke_once_a_second('mdm-dispatch', p_now);
 end;
 $$;
 
 comment on function fleet.poke_mdm(timestamptz) is
-  'Clear up behind functions that stopped, and poke mdm-dispatch where it has work, at most once a second. Answers whether it was poked; '
+  'Clear up behind functions that stopped, reconcile profiles, and poke mdm-dispatch where it has work, at most once a second. Answers whether it was poked; '
   'called by the tick.';
 revoke all on function fleet.poke_mdm(timestamptz) from public, anon, authenticated, service_role;
 
@@ -104,6 +105,16 @@ begin
     return null;
   end if;
 
+  -- Taken, but never seen to be done: the device is as it was before, as far as anybody knows.
+  update public.device_profiles as p
+  set is_installed = c.command_type = 'remove_profile', changed_at = clock_timestamp()
+  from public.device_commands as c
+  join fleet.mdm_work as w on w.command_id = c.id and w.accepted_at is not null
+  where c.id = any (v_ended)
+    and c.status <> 'completed'
+    and c.command_type in ('push_profile', 'remove_profile')
+    and p.device_id = c.device_id
+    and p.profile_id = c.payload ->> 'profile_id';
   delete from fleet.mdm_work as w where w.command_id = any (v_ended);
   if v_schedules is not null then
     perform fleet.note_failed_pushes(v_schedules);

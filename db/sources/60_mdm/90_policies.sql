@@ -40,3 +40,22 @@ create policy mdm_api_logs_select_manager on public.mdm_api_logs
 drop policy if exists profile_installs_select_member on public.profile_installs;
 create policy profile_installs_select_member on public.profile_installs
   for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
+
+revoke all on table public.profile_assignments, public.device_profiles from public, anon, authenticated, service_role;
+revoke all on sequence public.profile_assignments_id_seq from public, anon, authenticated, service_role;
+grant select, insert, update, delete on table public.profile_assignments, public.device_profiles to service_role;
+grant usage, select on sequence public.profile_assignments_id_seq to service_role;
+grant select on table public.profile_assignments, public.device_profiles to authenticated;
+
+drop policy if exists profile_assignments_all_service_role on public.profile_assignments;
+create policy profile_assignments_all_service_role on public.profile_assignments
+  for all to service_role using (true) with check (true);
+drop policy if exists device_profiles_all_service_role on public.device_profiles;
+create policy device_profiles_all_service_role on public.device_profiles
+  for all to service_role using (true) with check (true);
+drop policy if exists profile_assignments_select_member on public.profile_assignments;
+create policy profile_assignments_select_member on public.profile_assignments
+  for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
+drop policy if exists device_profiles_select_member on public.device_profiles;
+create policy device_profiles_select_member on public.device_profiles
+  for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
