@@ -173,6 +173,29 @@ def test_a_key_that_may_only_read_pauses_too(office: Office) -> None:
     assert "(403)" in reason
 
 
+def test_settings_that_cannot_work_pause_with_the_name_of_the_setting(office: Office) -> None:
+    [profile] = office.sandbox.profiles("Wi-Fi")
+    [device] = office.enrol(1).values()
+    change = "update device_integrations set settings = settings || %s::jsonb where id = %s"
+    office.run(change, json.dumps({"base_url": "https://me:word@localhost"}), office.integration)
+    office.install(profile, device)
+    query = "select status, status_reason from device_integrations where id = %s"
+    reason = wait_until(lambda: dict(office.run(query, office.integration)).get("paused"))
+    assert reason == "settings.base_url must hold no credentials: set the secret instead"
+
+
+def test_one_that_cannot_succeed_fails_at_once_with_the_words_of_the_provider(
+    office: Office,
+) -> None:
+    [device] = office.enrol(1).values()
+    office.install(424242, device)
+    wait_until(lambda: statuses(office) == ["failed"])
+    found = office.run(
+        "select reason, error_message, attempt from device_commands where device_id = %s", device
+    )
+    assert found == [("refused", "the MDM answered 404: object not found", 1)]
+
+
 def test_the_key_is_nowhere_but_among_the_secrets(office: Office) -> None:
     [profile] = office.sandbox.profiles("Wi-Fi")
     [device] = office.enrol(1).values()

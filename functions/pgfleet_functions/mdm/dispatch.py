@@ -17,7 +17,7 @@ from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.errors import FunctionError
 from pgfleet_functions.mdm.calls import Call, CallFailed, FailureKind
 from pgfleet_functions.mdm.inventory import sync_inventories
-from pgfleet_functions.mdm.lines import KEY_REFUSED, NO_KEY, Lines
+from pgfleet_functions.mdm.lines import KEY_REFUSED, NO_KEY, Lines, WrongSettings
 from pgfleet_functions.mdm.providers import PROVIDERS
 from pgfleet_functions.mdm.work import Outcome, Work, outcome_of_failure, outcome_of_report
 
@@ -79,13 +79,15 @@ class MdmDispatcher:
         room = min(self._hands - self._busy, CLAIM)
         if room <= 0:
             return []
+        # Taken while asking, so that runs side by side do not ask for the same hands.
         self._busy += room
-        claims: list[dict[str, Any]] = []
         try:
             claims = await fetch_value(pool, _CLAIM, room)
         finally:
-            self._busy -= room - len(claims)
-        return [Work.from_claim(claim) for claim in claims]
+            self._busy -= room
+        works = [Work.from_claim(claim) for claim in claims]
+        self._busy += len(works)
+        return works
 
     async def _handle(self, pool: Pool, lines: Lines, work: Work, counts: Counter[str]) -> None:
         calls: list[Call] = []
@@ -124,6 +126,9 @@ class MdmDispatcher:
             if failure.kind is FailureKind.KEY and failure.reached:
                 await lines.pause(work.integration_id, KEY_REFUSED.format(failure.status))
             return outcome_of_failure(work, failure)
+        except WrongSettings as error:
+            await lines.pause(work.integration_id, str(error))
+            return outcome_of_failure(work, CallFailed(FailureKind.KEY, str(error)))
         except FunctionError:
             raise
         except Exception as error:

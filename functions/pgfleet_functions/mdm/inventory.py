@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.errors import FunctionError
 from pgfleet_functions.mdm.calls import Call, CallFailed, FailureKind
-from pgfleet_functions.mdm.lines import KEY_REFUSED, NO_KEY, Lines
+from pgfleet_functions.mdm.lines import KEY_REFUSED, NO_KEY, Lines, WrongSettings
 from pgfleet_functions.mdm.providers import PROVIDERS
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,9 @@ async def sync_inventories(pool: Pool, lines: Lines) -> Counter[str]:
             counts["devices"] += await _sync(pool, lines, claim)
     except FunctionError as error:
         log.warning("the inventory is left for later: %s", error.message)
+    except Exception:
+        # Commands do not wait for an inventory that cannot be read.
+        log.exception("an inventory failed")
     return +counts
 
 
@@ -61,6 +64,8 @@ async def _sync(pool: Pool, lines: Lines, claim: dict[str, Any]) -> int:
             await fetch_value(pool, _STORE, integration_id, Jsonb(found), False)
         # Only a sync that came to its end counts as one.
         await fetch_value(pool, _STORE, integration_id, Jsonb([]), True)
+    except WrongSettings as error:
+        await lines.pause(integration_id, str(error))
     except CallFailed as failure:
         log.warning("the inventory of integration %s: %s", integration_id, failure.message)
         if failure.kind is FailureKind.KEY and failure.reached:

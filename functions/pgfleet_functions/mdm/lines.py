@@ -22,6 +22,10 @@ NO_KEY = "the integration has no API key: set its secret"
 _PAUSE = "select fleet.worker_pause_integration(%s, %s)"
 
 
+class WrongSettings(Exception):
+    """No call can be made with these settings; the message names the one that is wrong."""
+
+
 class Lines:
     """Clients and rates for one run of the function, closed at its end."""
 
@@ -45,11 +49,12 @@ class Lines:
         urgent: bool = False,
         command: tuple[int | None, int | None] = (None, None),
     ) -> Provider:
-        """Make a provider whose calls are over within so many seconds, or are not begun."""
+        """Make a provider whose calls begin within so many seconds, or not at all.
+
+        Raises `WrongSettings`.
+        """
         made = PROVIDERS[kind]
-        base_url = settings.get("base_url") or made.base_url
-        if not isinstance(base_url, str) or httpx.URL(base_url).userinfo:
-            raise ValueError("settings.base_url must be an address without credentials")
+        base_url = _checked_url(settings.get("base_url") or made.base_url)
         if integration_id not in self._clients:
             self._clients[integration_id] = await self._stack.enter_async_context(
                 make_client(allow_private=self._allow_private)
@@ -78,3 +83,15 @@ class Lines:
         if integration_id not in self._paused:
             self._paused.add(integration_id)
             await fetch_value(self._pool, _PAUSE, integration_id, reason)
+
+
+def _checked_url(given: Any) -> str:
+    try:
+        url = httpx.URL(given) if isinstance(given, str) else None
+    except httpx.InvalidURL:
+        url = None
+    if url is None or url.scheme not in ("http", "https") or not url.host:
+        raise WrongSettings("settings.base_url must be an https:// address")
+    if url.userinfo:
+        raise WrongSettings("settings.base_url must hold no credentials: set the secret instead")
+    return str(url)
