@@ -10,7 +10,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from tests.factories import Fleet, Row
+from tests.factories import Fleet, Row, connect
+
+__all__ = ["connect", "mdm"]
 
 SECRET = "mdm-key-5f1a77c0"
 

@@ -38,6 +38,53 @@ comment on function fleet.has_mdm_work(timestamptz) is
   'Whether mdm-dispatch would find something to do. What waits for an integration that is paused wakes nobody.';
 revoke all on function fleet.has_mdm_work(timestamptz) from public, anon, authenticated, service_role;
 
+create or replace function fleet.prune_mdm_logs(p_before timestamptz, p_limit integer default 5000)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count integer;
+begin
+  delete from public.mdm_api_logs as l
+  where l.id in (
+    select x.id from public.mdm_api_logs as x where x.created_at < p_before order by x.created_at limit p_limit
+  );
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+comment on function fleet.prune_mdm_logs(timestamptz, integer) is 'Delete a batch of old calls to MDMs. Answers how many.';
+revoke all on function fleet.prune_mdm_logs(timestamptz, integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.tend_mdm(p_now timestamptz)
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- The turnstile of pokes, once a minute.
+  insert into fleet.pokes as k (function, poked_at)
+  values ('tend-mdm', p_now)
+  on conflict (function) do update set poked_at = excluded.poked_at
+  where k.poked_at <= excluded.poked_at - interval '1 minute' or k.poked_at > excluded.poked_at + interval '1 minute';
+  if not found then
+    return false;
+  end if;
+
+  perform fleet.reconcile_all(p_now);
+  perform fleet.prune_mdm_logs(p_now - make_interval(days => fleet.setting_number('history_days')::integer));
+  return true;
+end;
+$$;
+
+comment on function fleet.tend_mdm(timestamptz) is
+  'What need not be done every second: reconcile profiles, prune the log of calls. At most once a minute; answers whether it was its time.';
+revoke all on function fleet.tend_mdm(timestamptz) from public, anon, authenticated, service_role;
+
 create or replace function fleet.poke_mdm(p_now timestamptz default now())
 returns boolean
 language plpgsql
@@ -47,7 +94,7 @@ as $$
 begin
   perform fleet.sweep_mdm(p_now);
   perform fleet.cancel_failed_removals();
-  perform fleet.reconcile_all(p_now);
+  perform fleet.tend_mdm(p_now);
   return fleet.has_mdm_work(p_now) and fleet.poke_once_a_second('mdm-dispatch', p_now);
 end;
 $$;

@@ -223,15 +223,6 @@ declare
   v_owner uuid;
   v_count integer := 0;
 begin
-  -- The turnstile of pokes, once a minute.
-  insert into fleet.pokes as k (function, poked_at)
-  values ('reconcile-profiles', p_now)
-  on conflict (function) do update set poked_at = excluded.poked_at
-  where k.poked_at <= excluded.poked_at - interval '1 minute' or k.poked_at > excluded.poked_at + interval '1 minute';
-  if not found then
-    return 0;
-  end if;
-
   for v_owner in
     select a.owner_id from public.profile_assignments as a
     union
@@ -251,8 +242,7 @@ begin
 end;
 $$;
 
-comment on function fleet.reconcile_all(timestamptz) is
-  'Reconcile every owner who has assignments, at most once a minute. Answers how many; called by the tick.';
+comment on function fleet.reconcile_all(timestamptz) is 'Reconcile every owner who has assignments. Answers how many.';
 revoke all on function fleet.reconcile_all(timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.assign_profile(p_profile_id text, p_targets jsonb, p_description text, p_owner_id uuid, p_now timestamptz)
