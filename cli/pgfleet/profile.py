@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, LiteralString
+from typing import Annotated, Any, LiteralString
 
 import typer
 
 from pgfleet import names, options, output
-from pgfleet.database import open_database
+from pgfleet.database import json_value, open_database
 
 app = options.Noun("Profiles: install, remove, for good or for a time.")
 
@@ -43,6 +43,13 @@ where (%(install_id)s::bigint is null or t.install_id = %(install_id)s)
   and (%(device_id)s::bigint is null or t.device_id = %(device_id)s)
   and (%(profile)s::text is null or t.profile_id = %(profile)s)
 order by t.install_id desc
+limit %(limit)s
+"""
+
+_ASSIGNMENTS: LiteralString = """
+select a.id, a.profile_id, a.description, a.device_ids, a.group_ids, a.selector, a.created_at
+from public.profile_assignments as a
+order by a.id
 limit %(limit)s
 """
 
@@ -150,6 +157,97 @@ def list_profiles(
         columns = ["id", "action_type", "profile_id", "hostname", "state", "start_time"]
         columns += ["last_executed_at", "install_id"]
     output.show_rows(rows, columns)
+
+
+@app.command()
+def assign(
+    profile: Profile,
+    device: Annotated[list[str] | None, typer.Option(help="A device; repeatable.")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="A group; repeatable.")] = None,
+    selector: Annotated[str | None, typer.Option(help="JSON object, @FILE, or -.")] = None,
+    description: Annotated[str, typer.Option(help="What it is for.")] = "",
+    owner: Annotated[str | None, typer.Option(help="Name or id of the owner.")] = None,
+) -> None:
+    """Say that a profile belongs on devices; what is missing is pushed, also later.
+
+    Example: pgfleet profile assign 12345 --group lab
+    """
+    wanted = names.json_object(selector, "--selector")
+    with open_database() as db:
+        targets: dict[str, Any] = {
+            "device_ids": names.device_ids(db, device),
+            "group_ids": names.group_ids(db, group),
+        }
+        if wanted is not None:
+            targets["selector"] = wanted
+        row = db.row(
+            "select a.* from public.assign_profile("
+            "%(profile)s, %(targets)s, %(description)s, %(owner_id)s::uuid) as a",
+            {
+                "profile": profile,
+                "targets": json_value(targets),
+                "description": description,
+                "owner_id": names.owner_id(db, owner),
+            },
+        )
+    output.show_row(row)
+
+
+@app.command()
+def unassign(
+    assignment: Annotated[int, typer.Argument(help="Id; see pgfleet profile assignments.")],
+) -> None:
+    """Take an assignment back; the profile is removed where it had brought it.
+
+    Example: pgfleet profile unassign 3
+    """
+    with open_database() as db:
+        row = db.row("select public.unassign_profile(%(id)s) as made", {"id": assignment})["made"]
+    output.show_row(row)
+
+
+@app.command()
+def assignments(limit: options.Limit = 100) -> None:
+    """List which profiles belong where.
+
+    Example: pgfleet profile assignments
+    """
+    with open_database() as db:
+        rows = db.rows(_ASSIGNMENTS, {"limit": limit})
+    output.show_rows(rows, ["id", "profile_id", "device_ids", "group_ids", "selector"])
+
+
+@app.command()
+def drift(
+    owner: Annotated[str | None, typer.Option(help="Name or id of the owner.")] = None,
+) -> None:
+    """List where devices differ from what is assigned.
+
+    Example: pgfleet profile drift
+    """
+    with open_database() as db:
+        rows = db.rows(
+            "select d.hostname, d.profile_id, d.action_type, d.state, d.device_id"
+            " from public.profile_drift(%(owner_id)s::uuid) as d",
+            {"owner_id": names.owner_id(db, owner)},
+        )
+    output.show_rows(rows, ["hostname", "profile_id", "action_type", "state"])
+
+
+@app.command()
+def reconcile(
+    owner: Annotated[str | None, typer.Option(help="Name or id of the owner.")] = None,
+) -> None:
+    """Mend the drift now instead of within a minute.
+
+    Example: pgfleet profile reconcile
+    """
+    with open_database() as db:
+        row = db.row(
+            "select public.reconcile_profiles(%(owner_id)s::uuid) as made",
+            {"owner_id": names.owner_id(db, owner)},
+        )["made"]
+    output.show_row(row)
 
 
 def _only(install: int) -> dict[str, int | None]:

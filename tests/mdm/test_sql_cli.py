@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -116,3 +117,20 @@ def test_a_profile_that_stays_is_removed_by_a_schedule(pgfleet: Any) -> None:
 
     assert "remove_profile" in listed
     assert "Pending" in listed
+
+
+def test_assignments_are_made_listed_and_taken_back(pgfleet: Any) -> None:
+    made = pgfleet("profile", "assign", "77", "--device", "ipad-9", "--json")
+    assert made.exit_code == 0, made.stderr
+    drift = pgfleet("profile", "drift", "--csv").stdout
+    assert "in no MDM" in drift
+    assert pgfleet("profile", "reconcile", "--json").stdout.split() == [
+        *("{", '"pushes":', "0,", '"removals":', "0", "}")
+    ]
+    listed = json.loads(pgfleet("profile", "assignments", "--json").stdout)
+    assert [row["profile_id"] for row in listed] == ["77"]
+
+    gone = pgfleet("profile", "unassign", str(listed[0]["id"]))
+
+    assert gone.exit_code == 0, gone.stderr
+    assert json.loads(pgfleet("profile", "assignments", "--json").stdout) == []
