@@ -12,10 +12,10 @@ language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select 'latitude', coalesce(format('%s is not within -90 to 90', p_latitude), 'is missing'), 'Degrees north, such as 52.52.'
+  select 'latitude', coalesce(p_latitude || ' is not within -90 to 90', 'is missing'), 'Degrees north, such as 52.52.'
   where p_latitude is null or p_latitude not between -90 and 90
   union all
-  select 'longitude', coalesce(format('%s is not within -180 to 180', p_longitude), 'is missing'), 'Degrees east, such as 13.405.'
+  select 'longitude', coalesce(p_longitude || ' is not within -180 to 180', 'is missing'), 'Degrees east, such as 13.405.'
   where p_longitude is null or p_longitude not between -180 and 180
   union all
   select 'accuracy_m', format('%s is not within 0 to 20000000', p_accuracy_m), 'Metres within which the position is true, or null.'

@@ -61,7 +61,7 @@ as $$
   from fleet.position_problems(p_location.latitude, p_location.longitude, null, '-infinity', '-infinity') as q
   where p_location.kind = 'circle'
   union all
-  select 'radius_m', coalesce(format('%s is not within 1 to 500000', p_location.radius_m), 'is missing'), 'Metres, such as 150.'
+  select 'radius_m', coalesce(p_location.radius_m || ' is not within 1 to 500000', 'is missing'), 'Metres, such as 150.'
   where p_location.kind = 'circle' and (p_location.radius_m is null or p_location.radius_m not between 1 and 500000)
   union all
   select 'polygon', 'is not for a circle', 'Leave it out, or let kind be polygon.'
@@ -72,10 +72,10 @@ as $$
   union all
   select q.field, q.problem, q.hint from fleet.polygon_problems(p_location.polygon) as q where p_location.kind = 'polygon'
   union all
-  select 'hysteresis_m', coalesce(format('%s is not within 0 to 10000', p_location.hysteresis_m), 'is missing'), 'Metres; the default is 25.'
+  select 'hysteresis_m', coalesce(p_location.hysteresis_m || ' is not within 0 to 10000', 'is missing'), 'Metres; the default is 25.'
   where p_location.hysteresis_m is null or p_location.hysteresis_m not between 0 and 10000
   union all
-  select 'min_dwell', coalesce(format('%s is not within 0 to 7 days', p_location.min_dwell), 'is missing'), 'The default is "60 seconds".'
+  select 'min_dwell', coalesce(p_location.min_dwell || ' is not within 0 to 7 days', 'is missing'), 'The default is "60 seconds".'
   where p_location.min_dwell is null or p_location.min_dwell not between interval '0' and interval '7 days'
 $$;
 
