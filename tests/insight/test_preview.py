@@ -212,3 +212,41 @@ def test_what_is_cancelled_cannot_be_edited(fleet: Fleet) -> None:
 
     with fleet.refused("PT409", "schedule_cancelled"):
         diff(fleet, made, {"priority": 1})
+
+
+def test_the_short_way_says_what_the_engine_says(fleet: Fleet) -> None:
+    calendar = fleet.insert("blackout_calendars", owner_id=fleet.owner_id, name="Holidays")
+    fleet.insert(
+        "blackout_periods",
+        calendar_id=calendar["id"],
+        owner_id=fleet.owner_id,
+        starts_on="2100-01-03",
+        ends_on="2100-01-04",
+    )
+    windows: list[Any] = [
+        None,
+        {"from": "22:00", "to": "05:00", "days_of_week": [4, 5]},
+        [{"from": "12:00", "to": "13:00"}, {"from": "17:00", "to": "24:00", "in": "device"}],
+        {"from": "09:00", "to": "09:00"},
+    ]
+    for window in windows:
+        for blackouts in ([], ["Holidays"]):
+            fleet.create(
+                recurrence_type="interval",
+                recurrence_config={"minutes": 30},
+                start_time=NOON.isoformat(),
+                timezone="Europe/Berlin",
+                selector={},
+                policies={"execution_window": window, "blackouts": blackouts},
+            )
+    told = fleet.row(
+        "select count(*) as instants, count(*) filter (where fleet.plain_refusal(s, i)"
+        "   is distinct from fleet.instant_refusal(s, i)) as different,"
+        " count(distinct fleet.plain_refusal(s, i)) as reasons"
+        " from schedules as s"
+        " cross join generate_series(%s::timestamptz, %s, '30 minutes') as i",
+        NOON,
+        NOON + 4 * DAY,
+    )
+
+    assert told == {"instants": 8 * 193, "different": 0, "reasons": 2}

@@ -28,8 +28,7 @@ declare
   v_next timestamptz;
   v_made integer := 0;
   v_decided record;
-  -- Nothing can refuse or delay such a run, so that its decision is known without being asked for.
-  v_is_plain boolean := p_schedule.status = 'active' and not p_schedule.policies ?| '{execution_window,blackouts,max_runs}';
+  v_is_plain boolean := fleet.is_plainly_decided(p_schedule);
 begin
   if p_schedule.status not in ('active', 'paused') or p_schedule.next_run_at is null then
     return;
@@ -46,7 +45,8 @@ begin
       v_made := v_made + 1;
       due_at := v_row.next_run_at;
       starts_at := due_at;
-      would := 'run';
+      reason := fleet.plain_refusal(p_schedule, due_at);
+      would := case when reason is null then 'run' else 'skip' end;
       zones := fleet.zones_due(v_row.recurrence, due_at);
       dst_rule := fleet.dst_rule_at(v_row.recurrence, due_at);
       return next;
@@ -88,6 +88,48 @@ comment on function fleet.coming_runs(public.schedules, timestamptz, timestamptz
   'overdue at p_from comes first, as it would be caught up then. Overlap cannot be known: nobody knows how long devices will take.';
 revoke all on function fleet.coming_runs(public.schedules, timestamptz, timestamptz, integer, boolean)
   from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_plainly_decided(p_schedule public.schedules)
+returns boolean
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select p_schedule.status = 'active'
+    and not p_schedule.policies ? 'max_runs'
+    and not (p_schedule.timezone = 'device' and p_schedule.policies ? 'blackouts')
+    and not fleet.waits_for_window(fleet.window_list(p_schedule.policies), 'schedule')
+$$;
+
+comment on function fleet.is_plainly_decided(public.schedules) is
+  'Whether an instant that is ticked on time runs at once for all of its zones, or not at all: nothing is counted, nothing waits.';
+revoke all on function fleet.is_plainly_decided(public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.plain_refusal(p_schedule public.schedules, p_instant timestamptz)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- Says what fleet.zones_refusal says, without looking for the next opening: thousands of instants are asked about at once.
+  if not p_schedule.policies ?| '{blackouts,execution_window}' then
+    return null;
+  elsif p_schedule.policies ? 'blackouts' and fleet.open_zones(p_schedule, array[p_schedule.timezone], p_instant) = '{}' then
+    return 'blackout';
+  end if;
+  return (
+    select 'outside the execution window'
+    from jsonb_array_elements(fleet.window_list(p_schedule.policies)) as w
+    where coalesce(w ->> 'in', 'schedule') = 'schedule'
+    having count(*) > 0 and not bool_or(fleet.is_in_window(w, p_instant at time zone fleet.reference_zone(p_schedule)))
+  );
+end;
+$$;
+
+comment on function fleet.plain_refusal(public.schedules, timestamptz) is
+  'Why a plainly decided schedule does not run at an instant on time; null where it does.';
+revoke all on function fleet.plain_refusal(public.schedules, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.device_counts(p_schedule public.schedules)
 returns jsonb

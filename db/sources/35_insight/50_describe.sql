@@ -36,7 +36,11 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select concat_ws(' ',
-    format('"%s" sends %s to %s %s.', p_schedule.name, p_schedule.action_type, fleet.describe_targets(p_schedule),
+    format('"%s" sends %s to %s (%s now) %s.', p_schedule.name, p_schedule.action_type, fleet.describe_targets(p_schedule),
+      (
+        select case n.devices when 1 then '1 device' else n.devices || ' devices' end
+        from (select fleet.devices_of_zones(fleet.device_counts(p_schedule), null) as devices) as n
+      ),
       fleet.describe_when(p_schedule, p_now)),
     fleet.describe_policies(p_schedule),
     fleet.describe_state(p_schedule)
@@ -99,13 +103,9 @@ as $$
       end,
       fleet.describe_selector(p_schedule.selector)
     ], null))
-    || format(' (%s now)', (
-      select case n.devices when 1 then '1 device' else n.devices || ' devices' end
-      from (select fleet.devices_of_zones(fleet.device_counts(p_schedule), null) as devices) as n
-    ))
 $$;
 
-comment on function fleet.describe_targets(public.schedules) is 'Whom a schedule reaches, by name where they are few, and how many that is now.';
+comment on function fleet.describe_targets(public.schedules) is 'Whom a schedule reaches, by name where they are few.';
 revoke all on function fleet.describe_targets(public.schedules) from public, anon, authenticated, service_role;
 
 create or replace function fleet.describe_selector(p_selector jsonb)

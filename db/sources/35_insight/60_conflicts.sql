@@ -22,45 +22,62 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  with instant as materialized (
-    select s.id, c.starts_at as at, c.zones
+  with schedule as materialized (
+    select s.id, s, dense_rank() over (order by s.owner_id, s.device_ids, s.group_ids, s.selector) as set_id
     from unnest(p_schedules) as s
-    cross join lateral fleet.coming_runs(s, p_from, p_to, p_instants) as c
+  ),
+  instant as materialized (
+    select s.id, s.set_id, c.starts_at as at, c.zones,
+      floor(extract(epoch from c.starts_at) / greatest(extract(epoch from p_within), 1))::bigint as slot
+    from schedule as s
+    cross join lateral fleet.coming_runs(s.s, p_from, p_to, p_instants) as c
     where c.would = 'run'
   ),
+  -- What is near is in the same slot or in the next one on either side.
   meeting as materialized (
-    select a.id as a_id, b.id as b_id, a.at as a_at, b.at as b_at, a.zones as a_zones, b.zones as b_zones
+    select a.id as a_id, b.id as b_id, a.set_id as a_set, b.set_id as b_set, a.zones as a_zones, b.zones as b_zones, count(*) as times,
+      min(a.at) as a_first, min(b.at) as b_first, (array_agg(distinct a.at))[1:3] as examples
     from instant as a
-    join instant as b on b.at between a.at - p_within and a.at + p_within
-    where (p_schedule_id is null and a.id < b.id) or (a.id = p_schedule_id and b.id <> p_schedule_id)
+    cross join lateral (values (a.slot - 1), (a.slot), (a.slot + 1)) as n(slot)
+    join instant as b on b.slot = n.slot
+    where b.at between a.at - p_within and a.at + p_within
+      and ((p_schedule_id is null and a.id < b.id) or (a.id = p_schedule_id and b.id <> p_schedule_id))
+    group by a.id, b.id, a.set_id, b.set_id, a.zones, b.zones
   ),
+  -- Schedules for the same targets are the rule; each set of them is looked up once.
   reached as materialized (
-    select s.id, t.device_id, t.hostname, coalesce(t.timezone, 'UTC') as zone
-    from unnest(p_schedules) as s
-    cross join lateral fleet.targets(s.owner_id, s.device_ids, s.group_ids, s.selector) as t
-    where s.id in (select m.a_id from meeting as m union select m.b_id from meeting as m)
+    select l.set_id, t.device_id, t.hostname, coalesce(t.timezone, 'UTC') as zone
+    from (
+      select distinct on (s.set_id) s.set_id, s.s
+      from schedule as s
+      where s.set_id in (select m.a_set from meeting as m union select m.b_set from meeting as m)
+      order by s.set_id
+    ) as l
+    cross join lateral fleet.targets((l.s).owner_id, (l.s).device_ids, (l.s).group_ids, (l.s).selector) as t
+  ),
+  shared as materialized (
+    select a.set_id as a_set, b.set_id as b_set, a.zone, count(*) as devices,
+      (array_agg(a.hostname order by a.device_id))[1:3] as hostnames
+    from reached as a
+    join reached as b on b.device_id = a.device_id
+    where (a.set_id, b.set_id) in (select m.a_set, m.b_set from meeting as m)
+    group by a.set_id, b.set_id, a.zone
   ),
   -- In device time an instant reaches the devices of some zones only.
-  shared as materialized (
-    select k.a_id, k.b_id, k.a_zones, k.b_zones, a.device_id, a.hostname
-    from (select distinct m.a_id, m.b_id, m.a_zones, m.b_zones from meeting as m) as k
-    join reached as a on a.id = k.a_id and (k.a_zones is null or a.zone = any (k.a_zones))
-    join reached as b on b.id = k.b_id and b.device_id = a.device_id and (k.b_zones is null or b.zone = any (k.b_zones))
+  touched as (
+    select m.*, s.zone, s.devices, s.hostnames,
+      row_number() over (partition by m.a_id, m.b_id, m.a_zones, m.b_zones order by s.zone) = 1 as is_first_zone,
+      row_number() over (partition by m.a_id, m.b_id, s.zone) = 1 as is_first_meeting
+    from meeting as m
+    join shared as s on s.a_set = m.a_set and s.b_set = m.b_set
+    where (m.a_zones is null or s.zone = any (m.a_zones))
+      and (m.b_zones is null or s.zone = any (m.b_zones))
   )
-  select m.a_id, m.b_id, count(*), d.devices, min(m.a_at), min(m.b_at),
-    (array_agg(distinct m.a_at))[1:3], d.hostnames
-  from meeting as m
-  join (select distinct s.a_id, s.b_id, s.a_zones, s.b_zones from shared as s) as k
-    on k.a_id = m.a_id
-    and k.b_id = m.b_id
-    and k.a_zones is not distinct from m.a_zones
-    and k.b_zones is not distinct from m.b_zones
-  cross join lateral (
-    select count(distinct s.device_id) as devices, (array_agg(distinct s.hostname))[1:3] as hostnames
-    from shared as s
-    where s.a_id = m.a_id and s.b_id = m.b_id
-  ) as d
-  group by m.a_id, m.b_id, d.devices, d.hostnames
+  select t.a_id, t.b_id, (sum(t.times) filter (where t.is_first_zone))::bigint,
+    (sum(t.devices) filter (where t.is_first_meeting))::bigint,
+    min(t.a_first), min(t.b_first), min(t.examples), min(t.hostnames)
+  from touched as t
+  group by t.a_id, t.b_id
 $$;
 
 comment on function fleet.conflicts_among(public.schedules[], bigint, timestamptz, timestamptz, interval, integer) is

@@ -9,7 +9,18 @@ as $$
 declare
   v_span interval := (p_to - p_from) / 1024;
   v_count bigint;
+  v_to timestamptz;
 begin
+  if cardinality(p_schedules) >= p_limit then
+    -- They are those that are due soonest: each has a row until the first instant of the last of them.
+    select max(case
+      when s.next_run_at >= p_from then s.next_run_at
+      else coalesce(fleet.next_due(s.recurrence, p_from - interval '1 microsecond'), p_from)
+    end) into v_to
+    from unnest(p_schedules) as s;
+    return least(v_to + interval '1 microsecond', p_to);
+  end if;
+
   -- From the beginning in growing steps: what lies behind the last row that is wanted is not looked at.
   while p_from + v_span < p_to loop
     select sum(fleet.count_due(s.recurrence, p_from, p_from + v_span)) into v_count

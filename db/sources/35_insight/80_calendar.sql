@@ -15,9 +15,11 @@ as $$
 declare
   -- A schedule whose instants must be judged one by one is looked at so far.
   c_most constant integer := 5000;
+  -- So many are listed in one go; more are counted day by day.
+  c_few constant integer := 1000;
   v_day date;
-  v_start timestamptz;
-  v_end timestamptz;
+  v_from timestamptz;
+  v_to timestamptz;
 begin
   if p_schedule.status = 'paused' or p_schedule.policies ?| '{execution_window,blackouts,max_runs}' then
     return query
@@ -29,15 +31,25 @@ begin
     return;
   end if;
 
+  v_from := greatest(fleet.local_to_instant(p_from, p_timezone), p_now);
+  v_to := fleet.local_to_instant(p_to, p_timezone);
+  if fleet.count_due(p_schedule.recurrence, v_from, v_to) <= c_few then
+    return query
+    select (i.due_at at time zone p_timezone)::date, 'run', count(*), min(i.due_at)
+    from fleet.due_instants(p_schedule.recurrence, v_from, v_to) as i(due_at)
+    group by 1;
+    return;
+  end if;
+
   for v_day in select g::date from generate_series(p_from, p_to - 1, interval '1 day') as g loop
-    v_start := greatest(fleet.local_to_instant(v_day, p_timezone), p_now);
-    v_end := fleet.local_to_instant(v_day + 1, p_timezone);
-    continue when v_end <= v_start;
+    v_from := greatest(fleet.local_to_instant(v_day, p_timezone), p_now);
+    v_to := fleet.local_to_instant(v_day + 1, p_timezone);
+    continue when v_to <= v_from;
     day := v_day;
     would := 'run';
-    runs := fleet.count_due(p_schedule.recurrence, v_start, v_end);
+    runs := fleet.count_due(p_schedule.recurrence, v_from, v_to);
     if runs > 0 then
-      first_at := fleet.next_due(p_schedule.recurrence, v_start - interval '1 microsecond');
+      first_at := fleet.next_due(p_schedule.recurrence, v_from - interval '1 microsecond');
       return next;
     end if;
   end loop;
@@ -75,7 +87,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  c_schedules constant integer := 5000;
+  c_schedules constant integer := 2000;
   v_owners uuid[] := fleet.owners_in_view();
 begin
   if p_from is null or p_to is null or p_to <= p_from or p_to > p_from + 366 then
@@ -115,26 +127,23 @@ begin
     union all
     select e.* from expected as e
   )
-  select k.day, s.id, s.name, s.action_type,
-    coalesce(sum(k.runs) filter (where k.state = 'coming'), 0)::bigint,
-    coalesce(sum(k.runs) filter (where k.state = 'skipping'), 0)::bigint,
-    coalesce(sum(k.runs) filter (where k.state = 'completed'), 0)::bigint,
-    coalesce(sum(k.runs) filter (where k.state = 'failed'), 0)::bigint,
-    coalesce(sum(k.runs) filter (where k.state = 'skipped'), 0)::bigint,
-    coalesce(sum(k.runs) filter (where k.state = 'running'), 0)::bigint,
-    f.at, fleet.clock_text(f.at, p_timezone)
-  from known as k
-  join public.schedules as s on s.id = k.schedule_id
-  -- The first that runs, if any does.
-  cross join lateral (
-    select x.first_at as at
-    from known as x
-    where x.day = k.day and x.schedule_id = k.schedule_id
-    order by x.state in ('skipping', 'skipped'), x.first_at
-    limit 1
-  ) as f
-  group by k.day, s.id, f.at
-  order by k.day, f.at, s.id;
+  select c.day, s.id, s.name, s.action_type, c.coming, c.skipping, c.completed, c.failed, c.skipped, c.running, c.first_at,
+    fleet.clock_text(c.first_at, p_timezone)
+  from (
+    select k.day, k.schedule_id,
+      coalesce(sum(k.runs) filter (where k.state = 'coming'), 0)::bigint as coming,
+      coalesce(sum(k.runs) filter (where k.state = 'skipping'), 0)::bigint as skipping,
+      coalesce(sum(k.runs) filter (where k.state = 'completed'), 0)::bigint as completed,
+      coalesce(sum(k.runs) filter (where k.state = 'failed'), 0)::bigint as failed,
+      coalesce(sum(k.runs) filter (where k.state = 'skipped'), 0)::bigint as skipped,
+      coalesce(sum(k.runs) filter (where k.state = 'running'), 0)::bigint as running,
+      -- The first that runs, if any does.
+      coalesce(min(k.first_at) filter (where k.state not in ('skipping', 'skipped')), min(k.first_at)) as first_at
+    from known as k
+    group by k.day, k.schedule_id
+  ) as c
+  join public.schedules as s on s.id = c.schedule_id
+  order by c.day, c.first_at, s.id;
 end;
 $$;
 
@@ -173,7 +182,7 @@ $$;
 
 comment on function public.schedule_calendar(date, date, text, timestamptz) is
   'Which schedules run on which days, from p_from to before p_to, as the days are in p_timezone: what the ledger tells of the past '
-  '(completed, failed, skipped, running), what is coming, and what will be skipped (skipping). Looks at the 5000 '
+  '(completed, failed, skipped, running), what is coming, and what will be skipped (skipping). Looks at the 2000 '
   'schedules that are due soonest. Raises span_invalid or timezone_invalid '
   '(PT422).';
 revoke all on function public.schedule_calendar(date, date, text, timestamptz)

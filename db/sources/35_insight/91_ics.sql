@@ -55,7 +55,26 @@ as $$
     and (not p_filter ? 'action_type' or s.action_type = p_filter ->> 'action_type')
     and (not p_filter ? 'search' or position(lower(p_filter ->> 'search') in lower(s.name)) > 0)
     and (not p_filter ? 'group_id' or (p_filter ->> 'group_id')::bigint = any (s.group_ids))
-    and (not p_filter ? 'device_id' or fleet.is_target(s, (p_filter ->> 'device_id')::bigint))
+    and (
+      not p_filter ? 'device_id'
+      or exists (
+        select 1
+        from public.devices as d
+        where d.id = (p_filter ->> 'device_id')::bigint
+          and d.owner_id = s.owner_id
+          and d.status = 'active'
+          and (
+            d.id = any (s.device_ids)
+            or s.group_ids && array(select m.group_id from public.device_group_members as m where m.device_id = d.id)
+            or fleet.device_matches(s.selector, d.tags, d.platform, d.attributes)
+            or s.group_ids && array(
+              select g.id from public.device_groups as g
+              where g.owner_id = d.owner_id and g.selector is not null
+                and fleet.device_matches(g.selector, d.tags, d.platform, d.attributes)
+            )
+          )
+      )
+    )
   order by s.next_run_at, s.id
   limit p_limit
 $$;
@@ -64,6 +83,30 @@ comment on function fleet.schedules_of_filter(uuid[], jsonb, timestamptz, intege
   'The active schedules of these owners that a calendar''s filter chooses; the ones due soonest where there are more.';
 revoke all on function fleet.schedules_of_filter(uuid[], jsonb, timestamptz, integer)
   from public, anon, authenticated, service_role;
+
+create or replace function fleet.ics_lines_of(p_schedule public.schedules, p_now timestamptz)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select concat(
+    'DTSTAMP:', fleet.ics_instant(p_schedule.updated_at), E'\r\n',
+    'LAST-MODIFIED:', fleet.ics_instant(p_schedule.updated_at), E'\r\n',
+    fleet.ics_line('DESCRIPTION:' || fleet.ics_escaped(concat_ws(E'\n',
+      concat_ws(' ',
+        format('%s to %s %s.', p_schedule.action_type, fleet.describe_targets(p_schedule), fleet.describe_when(p_schedule, p_now)),
+        fleet.describe_policies(p_schedule)
+      ),
+      nullif(p_schedule.description, '')
+    ))),
+    fleet.ics_line('CATEGORIES:' || fleet.ics_escaped(p_schedule.action_type)),
+    E'TRANSP:TRANSPARENT\r\n'
+  )
+$$;
+
+comment on function fleet.ics_lines_of(public.schedules, timestamptz) is 'The lines that all events of a schedule share.';
+revoke all on function fleet.ics_lines_of(public.schedules, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.calendar_text(p_owners uuid[], p_filter jsonb, p_from timestamptz, p_to timestamptz)
 returns text
@@ -77,32 +120,26 @@ declare
   v_cut_at timestamptz;
 begin
   with chosen as materialized (
-    -- What each event of a schedule says is folded once for all of them.
-    select s, concat(
-        'DTSTAMP:', fleet.ics_instant(s.updated_at), E'\r\n',
-        'LAST-MODIFIED:', fleet.ics_instant(s.updated_at), E'\r\n',
-        fleet.ics_line('DESCRIPTION:' || fleet.ics_escaped(concat_ws(E'\n',
-          concat_ws(' ', format('%s to %s %s.', s.action_type, fleet.describe_targets(s), fleet.describe_when(s, p_from)),
-            fleet.describe_policies(s)),
-          nullif(s.description, '')
-        ))),
-        fleet.ics_line('CATEGORIES:' || fleet.ics_escaped(s.action_type)),
-        E'TRANSP:TRANSPARENT\r\n'
-      ) as lines
-    from fleet.schedules_of_filter(p_owners, p_filter, p_to, v_limit + 1) as s
+    select s from fleet.schedules_of_filter(p_owners, p_filter, p_to, v_limit + 1) as s
   ),
   until as materialized (
     select fleet.span_of_rows(array(select c.s from chosen as c), p_from, p_to, v_limit + 1) as at
   ),
   -- One more than the limit tells that something was cut.
   run as materialized (
-    select c.s, c.lines, r.due_at, r.starts_at, r.zones, row_number() over (order by r.starts_at, (c.s).id) as n
+    select c.s, r.due_at, r.starts_at, r.zones, row_number() over (order by r.starts_at, (c.s).id) as n
     from chosen as c
     cross join until as u
     cross join lateral fleet.coming_runs(c.s, p_from, u.at, v_limit + 1) as r
     where r.would = 'run'
     order by n
     limit v_limit + 1
+  ),
+  -- What each event of a schedule says is made once for all of them.
+  said as materialized (
+    select (c.s).id, fleet.ics_lines_of(c.s, p_from) as lines
+    from chosen as c
+    where (c.s).id in (select (r.s).id from run as r)
   )
   select
     string_agg(concat(
@@ -113,12 +150,13 @@ begin
       fleet.ics_line('SUMMARY:' || fleet.ics_escaped(
         (r.s).name || case when r.zones is not null then format(' (%s)', array_to_string(r.zones, ', ')) else '' end
       )),
-      r.lines,
+      d.lines,
       E'END:VEVENT\r\n'
     ), '' order by r.n) filter (where r.n <= v_limit),
     min(r.starts_at) filter (where r.n > v_limit)
   into v_events, v_cut_at
-  from run as r;
+  from run as r
+  join said as d on d.id = (r.s).id;
 
   return concat(
     fleet.ics_head(coalesce(p_filter ->> 'name', 'Fleet schedules'), case
