@@ -131,7 +131,7 @@ def run_chaos(
             return dict(conn.execute(query, (owner,)).fetchall())
 
         with functions.running():
-            wait_until(lambda: statuses() == {"completed": count}, seconds=60 + count * 10 / rate)
+            wait_until(lambda: statuses() == {"completed": count}, seconds=150 + count * 10 / rate)
 
         effects = Counter((one["event"], one["device_id"]) for one in sandbox.history())
         installed = sandbox.control("GET", "history")["installed"]
@@ -157,6 +157,7 @@ def run_chaos(
         )
 
 
+@pytest.mark.timeout(300)
 def test_pushes_survive_faults_and_kills(own_database: Any, free_port: Callable[[], int]) -> None:
     print(run_chaos(own_database, free_port, count=100, rate=40, kills=2))
 
