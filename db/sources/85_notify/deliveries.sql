@@ -144,6 +144,30 @@ comment on function fleet.worker_finish_delivery(bigint, integer, text, integer,
 revoke all on function fleet.worker_finish_delivery(bigint, integer, text, integer, text, integer, timestamptz)
   from public, anon, authenticated, service_role;
 
+create or replace function fleet.pass_turnstile(p_name text, p_every interval, p_now timestamptz)
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not exists (select 1 from fleet.pokes as k where k.function = p_name) then
+    insert into fleet.pokes (function, poked_at) values (p_name, '-infinity') on conflict do nothing;
+  end if;
+
+  -- Of two sessions one gets through, and neither waits for the other. A clock that was set back locks nobody out.
+  update fleet.pokes as k
+  set poked_at = p_now
+  where k.function in (select x.function from fleet.pokes as x where x.function = p_name for update skip locked)
+    and (k.poked_at <= p_now - p_every or k.poked_at > p_now + interval '1 minute');
+  return found;
+end;
+$$;
+
+comment on function fleet.pass_turnstile(text, interval, timestamptz) is
+  'Whether this is the first call under a name for so long: what several tickers may want, and one shall do.';
+revoke all on function fleet.pass_turnstile(text, interval, timestamptz) from public, anon, authenticated, service_role;
+
 create or replace function fleet.poke_once_a_second(p_function text, p_now timestamptz)
 returns boolean
 language plpgsql
@@ -151,12 +175,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- The row is a turnstile: of two tickers in the same second one gets through. A clock that was set back locks nobody out.
-  insert into fleet.pokes as k (function, poked_at)
-  values (p_function, p_now)
-  on conflict (function) do update set poked_at = excluded.poked_at
-  where k.poked_at <= excluded.poked_at - interval '900 milliseconds' or k.poked_at > excluded.poked_at + interval '1 minute';
-  if not found then
+  if not fleet.pass_turnstile(p_function, interval '900 milliseconds', p_now) then
     return false;
   end if;
   perform fleet.poke(p_function, jsonb_build_object('at', p_now), clock_timestamp());
