@@ -42,6 +42,10 @@ class Fleet:
     calendar: int
     integration: int
     install: int
+    assignment: int
+    location: int
+    location_policy: int
+    location_event: int
     template: str
     hostname: str
     plain_code: str
@@ -211,6 +215,33 @@ def _fill(conn: Conn, name: str) -> Fleet:
         ' \'spec\', \'{"action_type": "lock", "selector": {}}\'::jsonb))',
         f"{name}-template",
     )
+    location = one(
+        "insert into public.locations (owner_id, name, latitude, longitude, radius_m, min_dwell)"
+        " values (%s, %s, 52.52, 13.405, 100, '0') returning id",
+        owner,
+        f"{name}-school",
+    )
+    # For nobody: the rows that a command would make are there already.
+    policy = one(
+        "insert into public.location_policies"
+        " (owner_id, location_id, event, action_type, group_id)"
+        " values (%s, %s, 'enter', 'lock', %s) returning id",
+        owner,
+        location,
+        empty,
+    )
+    one(
+        "select fleet.take_fixes(jsonb_build_array(jsonb_build_object('device_id', %s::bigint,"
+        " 'latitude', 52.52, 'longitude', 13.405, 'accuracy_m', 5, 'located_at', now())), now())",
+        devices[0][0],
+    )
+    event = one(
+        "select id from public.location_events where owner_id = %s and event = 'entered'", owner
+    )
+    conn.execute(
+        "insert into public.location_actions (event_id, policy_id, owner_id) values (%s, %s, %s)",
+        (event, policy, owner),
+    )
     conn.execute(
         "insert into fleet.pokes (function, poked_at) values ('x', now()) on conflict do nothing"
     )
@@ -233,6 +264,12 @@ def _fill(conn: Conn, name: str) -> Fleet:
     install = one(
         "select id from public.install_profile('7', %s, '1 day', '2031-01-01')", devices[0][0]
     )
+    assignment = one(
+        "select id from public.assign_profile('8', jsonb_build_object("
+        "'device_ids', jsonb_build_array(%s::bigint)))",
+        devices[1][0],
+    )
+    conn.execute("select fleet.note_profile_state(%s, '9', true, false, now())", (devices[0][0],))
     return Fleet(
         owner=owner,
         person=user,
@@ -254,6 +291,10 @@ def _fill(conn: Conn, name: str) -> Fleet:
         calendar=calendar,
         integration=integration,
         install=install,
+        assignment=assignment,
+        location=location,
+        location_policy=policy,
+        location_event=event,
         template=f"{name}-template",
         hostname=f"{name}-pc",
         plain_code=code["code"],

@@ -24,6 +24,10 @@ INSERT_COLUMNS = {
     " device_id policies priority ui_initiated after_schedule_id after_on",
     "public.device_commands": "owner_id device_id device_hostname command_type payload priority"
     " status not_before expires_at max_attempts idempotency_key",
+    "public.locations": "owner_id name kind latitude longitude radius_m polygon hysteresis_m"
+    " min_dwell",
+    "public.location_policies": "owner_id name location_id event action_type payload group_id"
+    " selector priority is_enabled",
 }
 UPDATE_COLUMNS = {
     "public.owners": "name",
@@ -36,6 +40,9 @@ UPDATE_COLUMNS = {
     " start_time end_time timezone device_ids group_ids selector profile_id device_id policies"
     " priority status status_reason after_schedule_id after_on",
     "public.device_commands": "status result error_message executed_at",
+    "public.locations": "name kind latitude longitude radius_m polygon hysteresis_m min_dwell",
+    "public.location_policies": "name location_id event action_type payload group_id selector"
+    " priority is_enabled",
 }
 
 INVISIBLE = {"public.pg_cron_secrets"}

@@ -36,6 +36,18 @@ BY_ID = [
     ("device", "select public.remove_profile('7', %s)"),
     ("install", "select public.extend_profile(%s, '1 hour')"),
     ("install", "select public.end_profile(%s)"),
+    ("assignment", "select public.unassign_profile(%s)"),
+    ("owner", "select public.profile_drift(%s)"),
+    ("owner", "select public.reconcile_profiles(%s)"),
+    (
+        "owner",
+        "select public.assign_profile('7', '{\"selector\": {}}', p_owner_id => %s)",
+    ),
+    (
+        "device",
+        "select public.assign_profile('7', jsonb_build_object("
+        "'device_ids', jsonb_build_array(%s::bigint)))",
+    ),
     ("integration", "select public.set_integration_secret(%s, 'another')"),
     ("integration", "select public.pause_integration(%s)"),
     ("integration", "select public.resume_integration(%s)"),
@@ -84,6 +96,21 @@ BY_ID = [
         "select public.create_schedule(jsonb_build_object('action_type', 'lock',"
         " 'selector', '{}'::jsonb, 'policies', jsonb_build_object("
         "   'blackouts', jsonb_build_array(%s::bigint))))",
+    ),
+    (
+        "owner",
+        "insert into public.locations (owner_id, name, latitude, longitude, radius_m)"
+        " values (%s, 'x', 0, 0, 10)",
+    ),
+    (
+        "location",
+        "insert into public.location_policies (location_id, event, action_type)"
+        " values (%s, 'enter', 'lock')",
+    ),
+    (
+        "group",
+        "insert into public.location_policies (group_id, event, action_type)"
+        " values (%s, 'outside_all', 'lock')",
     ),
     ("device", "insert into public.device_commands (device_id, command_type) values (%s, 'lock')"),
     (

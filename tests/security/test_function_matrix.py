@@ -13,24 +13,25 @@ import pytest
 
 # Signed-in callers and the service role may call these through the API.
 API = """
-    public.apply_document public.bulk_schedules public.calendar_ics public.cancel_command
-    public.cancel_schedule public.claim_commands public.create_blackout_calendar
-    public.create_calendar_feed public.create_enrollment_code public.create_integration
-    public.create_owner public.create_schedule public.create_template
-    public.create_webhook_endpoint public.delete_blackout_calendar public.delete_integration
-    public.delete_schedule public.delete_template public.delete_webhook_endpoint
-    public.describe_schedule public.device_checkin public.diff_schedule
-    public.duplicate_schedule public.end_profile public.explain_schedule
+    public.apply_document public.assign_profile public.bulk_schedules public.calendar_ics
+    public.cancel_command public.cancel_schedule public.claim_commands
+    public.create_blackout_calendar public.create_calendar_feed public.create_enrollment_code
+    public.create_integration public.create_owner public.create_schedule
+    public.create_template public.create_webhook_endpoint public.delete_blackout_calendar
+    public.delete_integration public.delete_schedule public.delete_template
+    public.delete_webhook_endpoint public.describe_schedule public.device_checkin
+    public.diff_schedule public.duplicate_schedule public.end_profile public.explain_schedule
     public.export_schedules public.extend_command public.extend_profile public.finish_command
     public.fleet_status public.group_devices public.import_blackouts public.install_profile
     public.instantiate_template public.pause_integration public.pause_schedule
-    public.preview_schedule public.redeliver public.rekey_device public.release_command
-    public.remove_profile public.resume_integration public.resume_schedule
-    public.retire_device public.revoke_calendar_feed public.revoke_enrollment_code
-    public.rotate_webhook_secret public.run_schedule public.schedule_calendar
-    public.schedule_conflicts public.schedule_history public.schedule_stats
-    public.send_command public.set_integration_secret public.simulate_fleet
-    public.sync_integration public.test_webhook_endpoint public.upcoming_runs
+    public.preview_schedule public.profile_drift public.reconcile_profiles public.redeliver
+    public.rekey_device public.release_command public.remove_profile public.report_location
+    public.resume_integration public.resume_schedule public.retire_device
+    public.revoke_calendar_feed public.revoke_enrollment_code public.rotate_webhook_secret
+    public.run_schedule public.schedule_calendar public.schedule_conflicts
+    public.schedule_history public.schedule_stats public.send_command
+    public.set_integration_secret public.simulate_fleet public.sync_integration
+    public.test_webhook_endpoint public.unassign_profile public.upcoming_runs
     public.update_schedule public.update_webhook_endpoint
 """
 

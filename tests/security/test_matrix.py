@@ -77,8 +77,16 @@ MATRIX: dict[str, dict[str, str]] = {
     "public.device_links": kept("device_id || '/' || integration_id"),
     "public.mdm_api_logs": kept("id"),
     "public.profile_installs": kept("id"),
+    "public.profile_assignments": kept("id"),
+    "public.device_profiles": kept("device_id || '/' || profile_id"),
     "public.profile_schedules": table("id", MEMBERS),
     "public.temporary_profiles": table("install_id", MEMBERS),
+    "public.locations": table("id", MEMBERS, ADDED, MEMBERS, MEMBERS),
+    "public.location_policies": table("id", MEMBERS, ADDED, MEMBERS, MEMBERS),
+    "public.device_positions": table("device_id", MEMBERS),
+    "public.device_places": table("device_id || '/' || location_id", MEMBERS),
+    "public.location_events": table("id", MEMBERS),
+    "public.location_actions": table("event_id || '/' || policy_id", MEMBERS),
     "public.audit_log": table("id", MEMBERS),
     "public.pg_cron_secrets": kept("name", SERVICE),
     "fleet.settings": table("name", SERVICE),
@@ -132,9 +140,23 @@ INSERTS = {
     "public.mdm_api_logs": "(owner_id, method, url) values ('{owner}', 'GET', 'x')",
     "public.profile_installs": "(owner_id, profile_id, device_id, install_schedule_id)"
     " values ('{owner}', '7', {device}, {schedule})",
+    "public.profile_assignments": "(owner_id, profile_id) values ('{owner}', '7')",
+    "public.device_profiles": "(device_id, profile_id, owner_id, is_installed, changed_at)"
+    " values ({device}, 'new', '{owner}', true, now())",
     "fleet.mdm_work": "(command_id, integration_id) values (1, {integration})",
     "fleet.rate_limits": "(integration_id, rate, tokens, filled_at)"
     " values ({integration}, 1, 1, now())",
+    "public.locations": "(owner_id, name, latitude, longitude, radius_m)"
+    " values ('{owner}', 'new', 0, 0, 10)",
+    "public.location_policies": "(owner_id, location_id, event, action_type)"
+    " values ('{owner}', {location}, 'leave', 'lock')",
+    "public.device_positions": "(device_id, owner_id) values ({sibling}, '{owner}')",
+    "public.device_places": "(device_id, location_id, owner_id, is_inside, seen_at)"
+    " values ({sibling}, {location}, '{owner}', true, now())",
+    "public.location_events": "(owner_id, device_id, event, at)"
+    " values ('{owner}', {device}, 'left', now())",
+    "public.location_actions": "(event_id, policy_id, owner_id)"
+    " values ({location_event}, {location_policy}, '{owner}')",
     "public.audit_log": "(owner_id, actor_role, table_name, row_id, action)"
     " values ('{owner}', 'x', 'x', 'x', 'insert')",
     "fleet.pokes": "(function, poked_at) values ('new', now())",
@@ -151,6 +173,8 @@ CHANGED = {
     "public.schedules": "priority",
     "public.blackout_calendars": "name",
     "public.device_commands": "result",
+    "public.locations": "name",
+    "public.location_policies": "name",
     "public.audit_log": "action",
 }
 ROLES = ("anon", "authenticated", "fleet_worker", "service_role")

@@ -113,6 +113,29 @@ VERBS: dict[str, tuple[str, str]] = {
         "delete from public.devices where id = {sibling} returning id",
         "manage admin",
     ),
+    "add a location": (
+        "insert into public.locations (owner_id, name, latitude, longitude, radius_m)"
+        " values ('{owner}', 'x', 0, 0, 10) returning id",
+        "manage admin",
+    ),
+    "move a location": (
+        "update public.locations set latitude = 1 where id = {location} returning id",
+        "manage admin",
+    ),
+    "delete a location": (
+        "delete from public.locations where id = {location} returning id",
+        "manage admin",
+    ),
+    "add a location policy": (
+        "insert into public.location_policies (owner_id, location_id, event, action_type)"
+        " values ('{owner}', {location}, 'leave', 'lock') returning id",
+        "manage admin",
+    ),
+    "wipe what leaves a location": (
+        "insert into public.location_policies (owner_id, location_id, event, action_type)"
+        " values ('{owner}', {location}, 'leave', 'wipe') returning id",
+        "admin",
+    ),
     "retire a device": ("select id from public.retire_device({device})", "manage admin"),
     "re-key a device": ("select public.rekey_device({device})", "manage admin"),
     "make a code": ("select public.create_enrollment_code({device})", "manage admin"),
@@ -188,6 +211,15 @@ CLOSED = [
     "insert into public.schedule_runs (schedule_id, owner_id, scheduled_for)"
     " values ({schedule}, '{owner}', now())",
     "delete from public.schedule_runs",
+    "update public.locations set owner_id = '{other}'",
+    "update public.locations set reach_m = 0",
+    "update public.location_policies set owner_id = '{other}'",
+    "update public.device_positions set is_outside_all = true",
+    "update public.device_places set is_inside = false",
+    "insert into public.location_events (owner_id, device_id, event, at)"
+    " values ('{owner}', {device}, 'left', now())",
+    "update public.location_events set acted_at = null",
+    "delete from public.location_actions",
     "update public.device_commands set owner_id = '{other}'",
     "update public.device_commands set device_id = 1",
     "update public.device_commands set payload = '{{}}'",

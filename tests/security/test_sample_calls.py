@@ -28,6 +28,10 @@ CALLS = {
     "public.create_integration": '(\'{{"owner_id": "{owner}", "integration_type": "simplemdm"}}\')',
     "public.delete_integration": "({integration})",
     "public.end_profile": "({install})",
+    "public.assign_profile": "('7', '{{\"selector\": {{}}}}', '', '{owner}')",
+    "public.unassign_profile": "({assignment})",
+    "public.profile_drift": "('{owner}')",
+    "public.reconcile_profiles": "('{owner}')",
     "public.extend_profile": "({install}, '1 hour')",
     "public.install_profile": "('7', {device}, '1 hour')",
     "public.pause_integration": "({integration})",
@@ -55,6 +59,7 @@ CALLS = {
     "public.preview_schedule": "('{spec}')",
     "public.redeliver": "({delivery})",
     "public.rekey_device": "({device})",
+    "public.report_location": "(52.52, 13.405, 5, '2020-01-01T00:00:00Z')",
     "public.release_command": "({command}, 0)",
     "public.resume_schedule": "({schedule})",
     "public.retire_device": "({device})",
@@ -100,7 +105,7 @@ ANSWERING = """
 """.split()
 FOR_DEVICES = """
     public.claim_commands public.device_checkin public.extend_command public.finish_command
-    public.release_command fleet.require_device
+    public.release_command public.report_location fleet.require_device
 """.split()
 STRANGERS = ["stranger", "sibling", "foreign_device", "retired", "nobody"]
 
@@ -117,10 +122,15 @@ MINE = (
     "calendar_feeds",
     "blackout_calendars",
     "schedule_templates",
+    "locations",
+    "location_policies",
+    "location_events",
     "device_integrations",
     "device_links",
     "mdm_api_logs",
     "profile_installs",
+    "profile_assignments",
+    "device_profiles",
 )
 
 
