@@ -66,12 +66,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- The turnstile of pokes, once a minute.
-  insert into fleet.pokes as k (function, poked_at)
-  values ('tend-mdm', p_now)
-  on conflict (function) do update set poked_at = excluded.poked_at
-  where k.poked_at <= excluded.poked_at - interval '1 minute' or k.poked_at > excluded.poked_at + interval '1 minute';
-  if not found then
+  if not fleet.pass_turnstile('reconcile-profiles', interval '1 minute', p_now) then
     return false;
   end if;
 
