@@ -31,6 +31,9 @@ _NOUNS: dict[str, _Entry] = {
     "blackout": _Entry(
         "pgfleet.blackout", "admin", "Blackout calendars: times in which nothing runs."
     ),
+    "location": _Entry(
+        "pgfleet.location", "admin", "Locations: places on the map, and who is there."
+    ),
     "run": _Entry("pgfleet.run", "admin", "Runs: what became of each due instant."),
     "command": _Entry("pgfleet.command", "admin", "Commands: one action on one device."),
     "profile": _Entry(
