@@ -89,7 +89,11 @@ as $$
     and (p_device_id is null or c.device_id = p_device_id)
     and c.run_id <> p_run.id
     and o.started_at <= m.at
-    and (c.executed_at is null or c.executed_at >= m.at or (c.status = 'expired' and c.expires_at >= m.at))
+    -- What nobody has taken keeps nobody busy once it may no longer be started.
+    and case
+      when c.claimed_at is null and c.status in ('pending', 'expired') then c.expires_at > m.at
+      else c.executed_at is null or c.executed_at >= m.at
+    end
   order by c.run_id desc
   limit 1
 $$;
