@@ -276,6 +276,7 @@ begin
         v_errors := v_errors || jsonb_build_object('external_id', v_found ->> 'external_id', 'error', sqlerrm);
     end;
   end loop;
+  perform fleet.take_linked_fixes(p_integration_id, p_devices, p_now);
   if p_is_last then
     update public.device_integrations as i
     set last_sync_at = p_now, sync_held_until = null
