@@ -76,10 +76,13 @@ create index devices_tags_idx on public.devices using gin (tags);
 create table fleet.device_credentials (
   device_id bigint primary key references public.devices (id) on delete cascade,
   secret_hash bytea not null,
+  enrollment_key_hash bytea,
   created_at timestamptz not null default now(),
   last_used_at timestamptz
 );
 
+comment on column fleet.device_credentials.enrollment_key_hash is
+  'SHA-256 of what the device made up for its enrolment. With it, and until the secret is first used, the device may ask again.';
 comment on table fleet.device_credentials is
   'SHA-256 of each device''s secret (122 random bits twice, so no slow hash is needed). Valid until re-key or retire.';
 
