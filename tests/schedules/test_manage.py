@@ -96,6 +96,12 @@ def test_null_empties_what_may_be_empty_and_says_nothing_elsewhere(fleet: Fleet)
     assert answer["recurrence_config"] == made["recurrence_config"]
 
 
+def test_an_unknown_device_is_named_together_with_everything_else(fleet: Fleet) -> None:
+    made = daily(fleet)
+    with fleet.refused("PT422", "schedule_invalid", "device_ids", "987654321", "timezone"):
+        update(fleet, made, device_ids=[987654321], timezone="Mars/Olympus")
+
+
 def test_targets_are_changed_by_each_of_their_names(fleet: Fleet) -> None:
     first, second = fleet.devices(2)
     made = daily(fleet, device_ids=[first])

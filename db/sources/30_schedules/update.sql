@@ -119,7 +119,7 @@ begin
   from fleet.schedule_problems(fleet.completed_schedule(fleet.changed_schedule(p_old, v_row))) as q
   where q.field <> all (coalesce(v_fields, '{}'))
     -- Whoever is named but unknown is not nobody.
-    and not (q.field = 'device_ids' and v_fields && '{devices,groups}');
+    and not (q.field = 'device_ids' and coalesce(v_fields && '{devices,groups}', false));
   perform fleet.raise_problems('the schedule', 'schedule_invalid', v_fields, v_problems, v_hints);
   if p_old.id is null then
     -- An insert has no old row to tell by which of two twin columns is meant.
