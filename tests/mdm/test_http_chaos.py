@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,13 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from uuid import uuid4
 
-import psycopg
 import pytest
+from tests.mdm.accounts import push_to_many
 from tests.mdm.servers import FULL, READ_ONLY, Sandbox, serving, wait_until
 
-from pgfleet_functions.setup import ensure_worker_role
 from pgfleet_local.simplemdm import create_sandbox
 
 FUNCTIONS = """
@@ -66,38 +63,6 @@ class Killed:
             process.wait()
 
 
-def prepare(database: Any, sandbox: Sandbox, count: int, rate: float) -> tuple[int, str]:
-    """Make an integration with linked devices, and send each of them one push."""
-    [profile] = sandbox.profiles("Wi-Fi")
-    devices = sandbox.devices(count)
-    owner = str(uuid4())
-    with psycopg.connect(database.url("supabase_admin")) as admin:
-        ensure_worker_role(admin, database.settings.password("fleet_worker"))
-    with database.connect() as conn:
-        conn.execute("select fleet.grant_worker()")
-        conn.execute("select fleet.set_setting('lease_seconds', '5')")
-        conn.execute("insert into owners (id, name) values (%s, 'chaos')", (owner,))
-        settings = {"rate_per_second": rate, "burst": 5, "base_url": sandbox.api}
-        spec = {"name": "m", "integration_type": "simplemdm", "owner_id": owner}
-        [(integration,)] = conn.execute(
-            "select id from create_integration(%s::jsonb, %s)",
-            (json.dumps({**spec, "settings": settings | {"syncEnabled": False}}), FULL),
-        ).fetchall()
-        conn.execute(
-            "with d as (insert into devices (owner_id, hostname)"
-            " select %s, 'phone-' || e from unnest(%s::int[]) as e returning id, hostname)"
-            " insert into device_links (device_id, integration_id, owner_id, external_id)"
-            " select id, %s, %s, split_part(hostname, '-', 2) from d",
-            (owner, devices, integration, owner),
-        )
-        conn.execute(
-            "select send_command(id, 'push_profile', jsonb_build_object('profile_id', %s::text))"
-            " from devices where owner_id = %s",
-            (str(profile), owner),
-        )
-    return profile, owner
-
-
 def highest_rate(sandbox: Sandbox, seconds: float = 10) -> float:
     """Give the most requests a second over any so many seconds."""
     times = [one["at"] for one in sandbox.requests()]
@@ -116,7 +81,9 @@ def run_chaos(
     app = create_sandbox({"full": FULL, "read_only": READ_ONLY})
     with serving(app, ports()) as url, database.connect(autocommit=True) as conn:
         sandbox = Sandbox(url)
-        profile, owner = prepare(database, sandbox, count, rate)
+        settings = {"rate_per_second": rate, "burst": 5}
+        conn.execute("select fleet.set_setting('lease_seconds', '5')")
+        profile, owner = push_to_many(database, sandbox, count, settings)
         sandbox.faults(rate_limit=rate, **FAULTS)
         environment = {
             **os.environ,

@@ -19,6 +19,7 @@ from pgfleet_functions.mdm.calls import Call, CallFailed, FailureKind
 from pgfleet_functions.mdm.inventory import sync_inventories
 from pgfleet_functions.mdm.lines import KEY_REFUSED, NO_KEY, Lines, WrongSettings
 from pgfleet_functions.mdm.providers import PROVIDERS
+from pgfleet_functions.mdm.ratelimit import most_at_once
 from pgfleet_functions.mdm.work import Outcome, Work, outcome_of_failure, outcome_of_report
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,9 @@ class MdmDispatcher:
         self._allow_private = allow_private
         self._hands = hands
         self._busy = 0
+        # How many commands of each integration are held, of how many that are worth holding.
+        self._held: Counter[int] = Counter()
+        self._most: dict[int, int] = {}
 
     async def run(self, pool: Pool, budget: float = BUDGET_SECONDS) -> dict[str, int]:
         """Work until nothing is left or the time is over; tell how many ended in which way."""
@@ -66,8 +70,8 @@ class MdmDispatcher:
                     }
                     if not tasks:
                         break
-                    # With nothing more to claim, what ends next may have made something due.
-                    if not claimed or self._busy >= self._hands:
+                    # With nothing to claim, or no hand free for it, something has to end first.
+                    if not claimed:
                         _, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 # Half a call would leave it to the lease: let them come to their end.
@@ -77,7 +81,8 @@ class MdmDispatcher:
 
     async def _claim(self, pool: Pool) -> list[Work]:
         room = min(self._hands - self._busy, CLAIM)
-        if room <= 0:
+        crowded = any(held >= self._most[one] for one, held in self._held.items())
+        if room <= 0 or crowded:
             return []
         # Taken while asking, so that runs side by side do not ask for the same hands.
         self._busy += room
@@ -87,6 +92,9 @@ class MdmDispatcher:
             self._busy -= room
         works = [Work.from_claim(claim) for claim in claims]
         self._busy += len(works)
+        for work in works:
+            self._held[work.integration_id] += 1
+            self._most[work.integration_id] = most_at_once(work.settings)
         return works
 
     async def _handle(self, pool: Pool, lines: Lines, work: Work, counts: Counter[str]) -> None:
@@ -100,6 +108,7 @@ class MdmDispatcher:
             counts["left"] += 1
         finally:
             self._busy -= 1
+            self._held[work.integration_id] -= 1
 
     async def _attempt(self, lines: Lines, work: Work, calls: list[Call]) -> Outcome:
         order = work.order

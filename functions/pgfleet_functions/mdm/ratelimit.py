@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Mapping
+from typing import Any
 
 from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.mdm.calls import CallFailed, FailureKind
@@ -23,6 +25,15 @@ select fleet.worker_learn_rate(
   %s, null, clock_timestamp() + make_interval(secs => %s::double precision)
 )
 """
+
+
+def most_at_once(settings: Mapping[str, Any]) -> int:
+    """Tell how many commands of an integration are worth holding: what goes out within seconds.
+
+    More would only wait for leave, in the way of other integrations, and lose their leases.
+    """
+    rate = float(settings.get("rate_per_second") or 1)
+    return max(5, round(rate * 2.25))
 
 
 class RateGate:

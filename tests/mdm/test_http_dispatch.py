@@ -1,0 +1,70 @@
+"""Runs of the dispatcher over a real database and the sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.mdm.accounts import push_to_many
+from tests.mdm.servers import FULL, READ_ONLY, Sandbox, serving
+
+from pgfleet_functions.database import make_pool
+from pgfleet_functions.mdm.dispatch import MdmDispatcher
+from pgfleet_local.simplemdm import create_sandbox
+
+
+@pytest.fixture
+def sandbox(free_port: Callable[[], int]) -> Iterator[Sandbox]:
+    with serving(create_sandbox({"full": FULL, "read_only": READ_ONLY}), free_port()) as url:
+        yield Sandbox(url)
+
+
+def run(database: Any, dispatcher: MdmDispatcher, budget: float) -> dict[str, int]:
+    """Let a dispatcher run once."""
+
+    async def once() -> dict[str, int]:
+        async with make_pool(database.url("fleet_worker")) as pool:
+            return await dispatcher.run(pool, budget)
+
+    return asyncio.run(once())
+
+
+def pushed(sandbox: Sandbox, profile: int) -> list[float]:
+    """Give the times at which a profile was assigned."""
+    return [
+        one["at"]
+        for one in sandbox.history()
+        if one["event"] == "assigned" and one["profile_id"] == profile
+    ]
+
+
+def test_an_account_that_may_call_seldom_does_not_hold_up_the_others(
+    own_database: Any, sandbox: Sandbox
+) -> None:
+    slow, _ = push_to_many(own_database, sandbox, 80, {"rate_per_second": 1, "burst": 1})
+    fast, _ = push_to_many(own_database, sandbox, 60, {"rate_per_second": 100, "burst": 20})
+    began = time.time()
+    run(own_database, MdmDispatcher(allow_private=True), 5)
+    assert len(pushed(sandbox, fast)) == 60
+    assert max(pushed(sandbox, fast)) - began < 4
+    assert 3 <= len(pushed(sandbox, slow)) <= 15
+
+
+def test_one_run_drains_what_waits_and_the_next_finds_nothing(
+    own_database: Any, sandbox: Sandbox
+) -> None:
+    profile, owner = push_to_many(own_database, sandbox, 50, {"rate_per_second": 500})
+    dispatcher = MdmDispatcher(allow_private=True)
+    assert run(own_database, dispatcher, 20) == {"running": 50}
+    assert run(own_database, dispatcher, 20) == {}
+    assert len(pushed(sandbox, profile)) == 50
+    with own_database.connect() as conn:
+        found = conn.execute(
+            "select method, status, count(distinct command_id), count(*) from mdm_api_logs"
+            " where owner_id = %s group by 1, 2",
+            (owner,),
+        ).fetchall()
+    assert found == [("POST", 204, 50, 50)]
