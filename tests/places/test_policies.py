@@ -164,6 +164,36 @@ def test_sessions_that_act_at_once_do_not_act_twice(connect: Any) -> None:
     assert made == devices
 
 
+def test_a_sync_and_a_report_of_the_same_device_do_not_block_each_other(connect: Any) -> None:
+    town = Town(connect())
+    device = town.fleet.device()
+    sync, reporter = connect(owner=town.fleet), connect(owner=town.fleet)
+    fix = {"device_id": device, "latitude": 52.52, "longitude": 13.405}
+
+    def report() -> None:
+        reporter.run(
+            "select fleet.take_fixes(%s, now())",
+            Jsonb([{**fix, "located_at": town.at(60).isoformat()}]),
+        )
+
+    with ThreadPoolExecutor(1) as pool:
+        with sync.conn.transaction():
+            # As a sync does, which writes what it knows of the device before its position.
+            sync.run("update devices set platform = 'ios' where id = %s", device)
+            reported = pool.submit(report)
+            while not town.fleet.value(
+                "select exists (select 1 from pg_locks where not granted and pid = %s)",
+                reporter.conn.info.backend_pid,
+            ):
+                assert not reported.done()
+            sync.run(
+                "select fleet.take_fixes(%s, now())",
+                Jsonb([{**fix, "located_at": town.at(0).isoformat()}]),
+            )
+        reported.result(10)
+    assert town.crossings(device) == [("entered", "School")]
+
+
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
