@@ -90,7 +90,8 @@ def order(device: int | str, command_type: str, **payload: Any) -> Order:
 
 
 def sent(what: Order, report: Report) -> Order:
-    return replace(what, sent_at=datetime.fromisoformat(report.result["sent_at"]))
+    at = datetime.fromisoformat(report.result["sent_at"])
+    return replace(what, sent_at=at, before=report.result)
 
 
 @pytest.mark.parametrize("kind", ["custom_configuration_profile", "wifi"])
@@ -126,8 +127,10 @@ def test_what_is_there_already_is_a_success_and_the_device_is_asked_for_news(
     sandbox.faults(reset_share=0)
     assert (lost.kind, lost.reached) == (FailureKind.NETWORK, True)
 
+    wait_until(lambda: sandbox.has(device, profile))
     report = desk.send(push)
     assert report.result["status"] == 409
+    assert desk.settle(sent(push, report)).state is State.DEFERRED
     wait_until(lambda: desk.settle(sent(push, report)).state is State.ACKNOWLEDGED)
     assert [one["event"] for one in sandbox.history()] == ["assigned", "installed"]
 

@@ -144,7 +144,7 @@ class MdmDispatcher:
             # One command that trips us up must not stop the others.
             log.exception("command %s failed", order.command_id)
             text = f"the function failed: {type(error).__name__}"
-            return Outcome("accepted" if work.settles else "failed", work.before, text, "error")
+            return Outcome("accepted" if work.settles else "failed", order.before, text, "error")
 
 
 async def mdm_dispatch(request: Request, _: dict[str, Any]) -> Response:

@@ -49,6 +49,8 @@ class Order:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     # When the provider took it, by its own clock; known from the first report on.
     sent_at: datetime | None = None
+    # What the reports so far have told.
+    before: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def action(self) -> str:

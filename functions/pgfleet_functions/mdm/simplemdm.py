@@ -105,8 +105,14 @@ class SimpleMDM:
             raise
         facts = response.json()["data"]["attributes"]
         sent_at = order.sent_at or datetime.max.replace(tzinfo=UTC)
-        state = State.ACKNOWLEDGED if _shows(order, facts, sent_at) else State.DEFERRED
-        return Report(state, {"last_seen_at": facts.get("last_seen_at")})
+        result = {"last_seen_at": facts.get("last_seen_at")}
+        if _shows(order, facts, sent_at):
+            return Report(State.ACKNOWLEDGED, result)
+        if order.before.get("already"):
+            # Nothing new waits for the device: unless it is asked it has no reason to come.
+            with suppress(CallFailed):
+                await self._api.call("POST", f"{_device(order)}/refresh")
+        return Report(State.DEFERRED, result)
 
     async def inventory(self) -> AsyncIterator[list[Sighting]]:
         """Give all devices, following the cursor."""
@@ -157,13 +163,8 @@ class SimpleMDM:
                 raise
             response = await self._api.call(method, second + path)
         result = {"sent_at": answered_at(response), "status": response.status_code}
-        if response.status_code == 409:
-            # It is so already, perhaps by an attempt whose answer got lost: the device may have
-            # come for it by now, and has no reason to come again unless it is asked to.
-            result["already"] = True
-            with suppress(CallFailed):
-                await self._api.call("POST", f"{_device(order)}/refresh")
-        return Report(State.SENT, result)
+        # 409: it is so already, perhaps by an attempt whose answer got lost.
+        return Report(State.SENT, result | ({"already": True} if result["status"] == 409 else {}))
 
     def _gone(self, order: Order) -> Report:
         if order.action in ("wipe", "unenroll", "remove_profile"):

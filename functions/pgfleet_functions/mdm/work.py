@@ -32,7 +32,6 @@ class Work:
     settings: Mapping[str, Any]
     secret: str | None = field(repr=False)
     lease_seconds: float
-    before: Mapping[str, Any]
 
     @classmethod
     def from_claim(cls, claim: Mapping[str, Any]) -> Work:
@@ -49,6 +48,7 @@ class Work:
                 external_id=claim["external_id"],
                 attributes=claim.get("attributes") or {},
                 sent_at=datetime.fromisoformat(sent_at) if sent_at else None,
+                before=before,
             ),
             settles=claim["phase"] == "settle",
             integration_id=claim["integration_id"],
@@ -56,7 +56,6 @@ class Work:
             settings=claim["settings"] or {},
             secret=claim["secret"],
             lease_seconds=(lease - datetime.now(UTC)).total_seconds(),
-            before=before,
         )
 
 
@@ -73,7 +72,7 @@ class Outcome:
 
 def outcome_of_report(work: Work, report: Report) -> Outcome:
     """Say what a provider's report means: taken is not yet done."""
-    result = {**work.before, **report.result, "state": str(report.state)}
+    result = {**work.order.before, **report.result, "state": str(report.state)}
     match report.state:
         case State.ACKNOWLEDGED:
             return Outcome("completed", result)
@@ -86,7 +85,7 @@ def outcome_of_report(work: Work, report: Report) -> Outcome:
 def outcome_of_failure(work: Work, failure: CallFailed) -> Outcome:
     """Say what a failed call means: a look that failed leaves the order as it was."""
     if work.settles:
-        result = {**work.before, "state": str(State.SENT)}
+        result = {**work.order.before, "state": str(State.SENT)}
         return Outcome("accepted", result, retry_after=failure.retry_after or LOOK_AGAIN_SECONDS)
     # Where the other side cannot have acted, even what must not happen twice is tried again.
     unsent = failure.kind is FailureKind.NETWORK and not failure.reached
