@@ -7,6 +7,8 @@ from typing import Any
 from psycopg.types.json import Jsonb
 from tests.places.town import Town, point
 
+from pgfleet_functions.setup import ensure_worker_role
+
 
 def integration(town: Town) -> int:
     found: int = town.fleet.insert(
@@ -56,3 +58,20 @@ def test_a_position_that_makes_no_sense_moves_nobody(town: Town) -> None:
             "select fleet.worker_sync_inventory(%s, %s)", mdm, page(town, 0, (0, 0), **wrong)
         )
     assert town.fleet.rows("select * from device_places") == []
+
+
+def test_policies_act_at_once_on_what_the_function_has_synced(
+    own_database: Any, connect: Any
+) -> None:
+    town = Town(connect())
+    mdm = integration(town)
+    town.policy("enter", town.school)
+    with own_database.connect("supabase_admin", autocommit=True) as admin:
+        ensure_worker_role(admin, own_database.settings.password("fleet_worker"))
+    town.fleet.run("select fleet.grant_worker()")
+    with own_database.connect("fleet_worker", autocommit=True) as worker:
+        for second in (0, 900):
+            worker.execute(
+                "select fleet.worker_sync_inventory(%s, %s)", (mdm, page(town, second, (0, 0)))
+            )
+    assert [s["name"].split()[-1] for s in town.schedules()] == ["School"]
