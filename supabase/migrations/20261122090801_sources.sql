@@ -10364,7 +10364,7 @@ begin
   from fleet.schedule_problems(fleet.completed_schedule(fleet.changed_schedule(p_old, v_row))) as q
   where q.field <> all (coalesce(v_fields, '{}'))
     -- Whoever is named but unknown is not nobody.
-    and not (q.field = 'device_ids' and v_fields && '{devices,groups}');
+    and not (q.field = 'device_ids' and coalesce(v_fields && '{devices,groups}', false));
   perform fleet.raise_problems('the schedule', 'schedule_invalid', v_fields, v_problems, v_hints);
   if p_old.id is null then
     -- An insert has no old row to tell by which of two twin columns is meant.
@@ -19039,10 +19039,12 @@ begin
   from jsonb_array_elements(p_fixes) as e(item)
   where jsonb_typeof(e.item -> 'device_id') = 'number';
 
+  -- First the devices, as everybody does who writes them, then what is known of them; and in one order, so that two that
+  -- take fixes of the same devices never wait for each other in a circle.
+  perform 1 from public.devices as d where d.id = any (v_ids) order by d.id for no key update;
   insert into public.device_positions (device_id, owner_id)
   select d.id, d.owner_id from public.devices as d where d.id = any (v_ids) and d.status = 'active' order by d.id
   on conflict do nothing;
-  -- In one order, so that two that take fixes of the same devices never wait for each other in a circle.
   perform 1 from public.device_positions as p where p.device_id = any (v_ids) order by p.device_id for update;
 
   -- A device's second fix is judged by what its first one made of it; different devices have nothing to do with each other.
