@@ -16820,7 +16820,7 @@ comment on function fleet.note_failed_pushes(bigint[]) is 'Note which of these p
 revoke all on function fleet.note_failed_pushes(bigint[]) from public, anon, authenticated, service_role;
 
 -- db/sources/60_mdm/65_profiles.sql
--- Installing and removing profiles: schedules like all others, made and moved by one call.
+-- Installing profiles: schedules like all others, made by one call.
 
 create or replace function fleet.device_of_caller(p_device_id bigint)
 returns public.devices
@@ -17050,6 +17050,9 @@ comment on function public.install_profile(text, bigint, interval, timestamptz) 
 revoke all on function public.install_profile(text, bigint, interval, timestamptz)
   from public, anon, authenticated, service_role;
 grant execute on function public.install_profile(text, bigint, interval, timestamptz) to authenticated, service_role;
+
+-- db/sources/60_mdm/66_moving.sql
+-- Extending, ending and removing what is installed: the pair moves, and no row is made.
 
 create or replace function fleet.install_of_caller(p_install_id bigint)
 returns public.profile_installs
