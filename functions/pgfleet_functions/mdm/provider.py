@@ -69,6 +69,8 @@ class Report:
     result: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
     reason: str | None = None
+    # After how many seconds a look is worth it; else the database asks less and less often.
+    look_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pgfleet_functions.mdm.provider import Capabilities, Order, Report, Sighting
 
 BASE_URL = "https://a.simplemdm.com/api/v1"
 PAGE = 100
+ANSWER_SECONDS = 5.0
 # Custom ones come first: they are what is pushed most. The other path takes all other kinds.
 PROFILE_PATHS = ("/custom_configuration_profiles", "/profiles")
 KEPT_ATTRIBUTES = (
@@ -112,6 +113,9 @@ class SimpleMDM:
             # Nothing new waits for the device: unless it is asked it has no reason to come.
             with suppress(CallFailed):
                 await self._api.call("POST", f"{_device(order)}/refresh")
+                if not order.before.get("asked"):
+                    asked = result | {"asked": True}
+                    return Report(State.DEFERRED, asked, look_after=ANSWER_SECONDS)
         return Report(State.DEFERRED, result)
 
     async def inventory(self) -> AsyncIterator[list[Sighting]]:

@@ -79,7 +79,7 @@ def outcome_of_report(work: Work, report: Report) -> Outcome:
         case State.FAILED | State.EXPIRED:
             return Outcome("failed", result, report.error, report.reason or "error")
         case _:
-            return Outcome("accepted", result)
+            return Outcome("accepted", result, retry_after=report.look_after)
 
 
 def outcome_of_failure(work: Work, failure: CallFailed) -> Outcome:
