@@ -90,6 +90,8 @@ class RunningStack:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            # A signal that a test sends to its own group is not meant for it.
+            start_new_session=True,
             env={**os.environ, **settings.environment()},
         )
 
