@@ -20,8 +20,8 @@ demo: setup ## Show a small fleet at work, and account for every command
 test: setup ## Run lint, types and all tests but the long ones
 	@scripts/test
 
-soak: setup ## Kill the gateway, agents and Postgres for 50 rounds (ROUNDS=n)
-	@PGFLEET_SOAK_ROUNDS=$(or $(ROUNDS),50) $(PYTHON) -m pytest -m soak --timeout=7200 -s tests/soak
+soak: setup ## Kill gateway, agents, functions and Postgres, 50 rounds and more (ROUNDS=n)
+	@PGFLEET_SOAK_ROUNDS=$(or $(ROUNDS),50) $(PYTHON) -m pytest -m soak --timeout=7200 -s tests/soak tests/mdm
 
 lint: setup ## Check style and types
 	@scripts/lint

@@ -124,6 +124,7 @@ def run_chaos(
         )
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_pushes_survive_faults_and_kills(own_database: Any, free_port: Callable[[], int]) -> None:
     print(run_chaos(own_database, free_port, count=100, rate=40, kills=2))
