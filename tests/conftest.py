@@ -297,9 +297,9 @@ def stack_settings(fast_folder: Path, free_port: Callable[[], int]) -> Callable[
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stack(stack_settings: Callable[[], StackSettings]) -> Iterator[RunningStack]:
-    """Run the whole local platform, with real pg_cron and all of the API, for the session."""
+    """Run the whole local platform, with real pg_cron and all of the API, for one module."""
     running = RunningStack(stack_settings())
     try:
         yield running.wait_ready()
