@@ -45,6 +45,7 @@ create table public.device_links (
   owner_id uuid not null,
   external_id text not null,
   attributes jsonb not null default '{}',
+  left_at timestamptz,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   primary key (device_id, integration_id),
@@ -61,6 +62,8 @@ create table public.device_links (
 comment on table public.device_links is 'The same device in another system.';
 comment on column public.device_links.integration_id is 'The connection to that system.';
 comment on column public.device_links.external_id is 'What the other system calls the device.';
+comment on column public.device_links.left_at is
+  'When the other system was found to have it no more; null while it has. Commands do not go there.';
 comment on column public.device_links.attributes is 'What the other system says about it: serial number, model, supervised, ….';
 
 create index device_links_device_owner_idx on public.device_links (device_id, owner_id);

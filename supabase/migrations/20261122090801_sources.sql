@@ -15821,6 +15821,7 @@ as $$
   from public.device_links as l
   join public.device_integrations as i on i.id = l.integration_id
   where l.device_id = p_device_id
+    and l.left_at is null
     and i.integration_type = any (fleet.mdm_integration_types())
     and i.status <> 'disabled'
   -- A device that is in two of them belongs to the one that works.
@@ -16433,6 +16434,9 @@ comment on function fleet.worker_pause_integration(bigint, text) is
   'The other side refuses the secret: everything waits until it is replaced. Answers whether it was active before. Definer: the worker '
   'writes no table.';
 revoke all on function fleet.worker_pause_integration(bigint, text) from public, anon, authenticated, service_role;
+
+-- db/sources/60_mdm/55_inventory.sql
+-- Reading the devices of an MDM into the registry.
 
 create or replace function fleet.is_sync_due(p_integration public.device_integrations, p_now timestamptz)
 returns boolean

@@ -10,6 +10,7 @@ as $$
   from public.device_links as l
   join public.device_integrations as i on i.id = l.integration_id
   where l.device_id = p_device_id
+    and l.left_at is null
     and i.integration_type = any (fleet.mdm_integration_types())
     and i.status <> 'disabled'
   -- A device that is in two of them belongs to the one that works.
