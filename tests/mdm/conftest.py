@@ -37,14 +37,18 @@ class Mdm:
         return made
 
     def claim(self, limit: int = 20, now: datetime | None = None) -> list[dict[str, Any]]:
-        """Claim as the function does."""
-        rows = self.fleet.rows(
-            "select fleet.worker_claim_mdm(%s, coalesce(%s, clock_timestamp())) as job", limit, now
+        """Claim as the function does; each job says whether it is a send or a look."""
+        claim = self.fleet.value(
+            "select fleet.worker_claim_mdm(%s, '{}', coalesce(%s, clock_timestamp()))", limit, now
         )
-        return [row["job"] for row in rows]
+        return [
+            {**job, **claim["integrations"][str(job["integration_id"])], "phase": phase}
+            for phase in ("sends", "looks")
+            for job in claim[phase]
+        ]
 
     def finish(self, job: dict[str, Any], outcome: str, **said: Any) -> dict[str, Any]:
-        """Finish as the function does."""
+        """Finish an attempt to send as the function does."""
         return self.fleet.value(
             "select fleet.worker_finish_mdm(%s, %s, %s, %s::jsonb, %s, %s, %s,"
             " coalesce(%s, clock_timestamp()))",
@@ -56,6 +60,17 @@ class Mdm:
             said.get("reason"),
             said.get("retry_after"),
             said.get("now"),
+        )
+
+    def saw(self, job: dict[str, Any], outcome: str, **said: Any) -> dict[str, int]:
+        """Say what a look showed, as the function does."""
+        now = said.pop("now", None)
+        report = {"command_id": job["command_id"], "attempt": job["attempt"], "outcome": outcome}
+        return self.fleet.value(
+            "select fleet.worker_finish_looks(%s, %s::jsonb, coalesce(%s, clock_timestamp()))",
+            self.id,
+            json.dumps([{**report, **said}]),
+            now,
         )
 
     def install(

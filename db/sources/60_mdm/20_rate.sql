@@ -59,9 +59,23 @@ comment on function fleet.filled_rate(bigint, timestamptz) is
   'The bucket of an integration as of this instant, locked; the caller writes it back.';
 revoke all on function fleet.filled_rate(bigint, timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.worker_take_rate(
+create or replace function fleet.next_call_at(p_bucket fleet.rate_limits, p_now timestamptz)
+returns timestamptz
+language sql
+immutable
+parallel safe
+return greatest(
+  p_bucket.blocked_until,
+  p_now + make_interval(secs => (greatest(1 - p_bucket.tokens, 0) / p_bucket.rate)::double precision)
+);
+
+comment on function fleet.next_call_at(fleet.rate_limits, timestamptz) is
+  'When there is leave for one more call, by a bucket that is filled as of p_now.';
+revoke all on function fleet.next_call_at(fleet.rate_limits, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_reserve_call(
   p_integration_id bigint,
-  p_wanted integer default 1,
+  p_within interval default interval '0',
   p_now timestamptz default clock_timestamp()
 )
 returns jsonb
@@ -71,39 +85,28 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_row fleet.rate_limits;
-  v_granted integer;
+  v_bucket fleet.rate_limits;
+  v_at timestamptz;
 begin
   if not exists (select 1 from public.device_integrations as i where i.id = p_integration_id and i.status = 'active') then
-    return jsonb_build_object('granted', 0, 'retry_at', null, 'reason', 'integration_not_active');
+    return jsonb_build_object('granted', false, 'reason', 'integration_not_active');
   end if;
 
-  v_row := fleet.filled_rate(p_integration_id, p_now);
-  v_granted := case
-    when v_row.blocked_until > p_now then 0
-    else least(floor(v_row.tokens)::integer, greatest(p_wanted, 0))
-  end;
+  v_bucket := fleet.filled_rate(p_integration_id, p_now);
+  v_at := fleet.next_call_at(v_bucket, p_now);
   update fleet.rate_limits as r
-  set rate = v_row.rate, tokens = v_row.tokens - v_granted, filled_at = v_row.filled_at
+  set rate = v_bucket.rate, filled_at = v_bucket.filled_at,
+      tokens = v_bucket.tokens - case when v_at <= p_now + p_within then 1 else 0 end
   where r.integration_id = p_integration_id;
-
-  return jsonb_build_object(
-    'granted', v_granted,
-    'retry_at', case
-      when v_granted >= p_wanted then null
-      else greatest(
-        v_row.blocked_until,
-        p_now + make_interval(secs => (greatest(1 - (v_row.tokens - v_granted), 0) / v_row.rate)::double precision)
-      )
-    end
-  );
+  return jsonb_build_object('granted', v_at <= p_now + p_within, 'wait', extract(epoch from v_at - p_now));
 end;
 $$;
 
-comment on function fleet.worker_take_rate(bigint, integer, timestamptz) is
-  'Take leave for so many calls: {granted, retry_at}; retry_at says when there is leave for one more, and is null where all was granted. '
-  'Nothing is granted to an integration that is not active (reason integration_not_active). Definer: the worker writes no table.';
-revoke all on function fleet.worker_take_rate(bigint, integer, timestamptz) from public, anon, authenticated, service_role;
+comment on function fleet.worker_reserve_call(bigint, interval, timestamptz) is
+  'Take leave for one call that may begin within p_within: {granted, wait}; the call is made after so many seconds. Where nothing is '
+  'granted, wait says when it would be worth asking again; an integration that is not active grants nothing (reason '
+  'integration_not_active). Definer: the worker writes no table.';
+revoke all on function fleet.worker_reserve_call(bigint, interval, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.worker_learn_rate(
   p_integration_id bigint,
@@ -129,7 +132,7 @@ begin
   v_row := fleet.filled_rate(p_integration_id, p_now);
   update fleet.rate_limits as r
   set rate = least(v_ceiling, greatest(coalesce(p_limit, v_row.rate * 0.95), v_ceiling / 10)),
-      tokens = 0,
+      tokens = least(v_row.tokens, 0),
       filled_at = v_row.filled_at,
       -- Nobody is kept waiting for ever by a header that is wrong.
       blocked_until = greatest(r.blocked_until, least(coalesce(p_reset_at, p_now + interval '2 seconds'), p_now + interval '1 hour'))
@@ -144,33 +147,3 @@ comment on function fleet.worker_learn_rate(bigint, numeric, timestamptz, timest
   'second that it names. {accepted, rate, blocked_until}. Definer: the worker writes no table.';
 revoke all on function fleet.worker_learn_rate(bigint, numeric, timestamptz, timestamptz)
   from public, anon, authenticated, service_role;
-
-create or replace function fleet.rate_allowance(p_integration_id bigint, p_now timestamptz)
-returns integer
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  -- What there is leave for now and in the coming second. Nothing is taken: each call takes its own.
-  select coalesce(
-    (
-      select case
-        when r.blocked_until > p_now + interval '1 second' then 0
-        else greatest(1, floor(least(
-          fleet.rate_burst(i.settings), r.tokens + r.rate * greatest(extract(epoch from p_now - r.filled_at), 0)
-        ) + r.rate))::integer
-      end
-      from fleet.rate_limits as r
-      join public.device_integrations as i on i.id = r.integration_id
-      where r.integration_id = p_integration_id
-    ),
-    (
-      select floor(fleet.rate_burst(i.settings) + fleet.rate_ceiling(i.settings))::integer
-      from public.device_integrations as i
-      where i.id = p_integration_id
-    )
-  )
-$$;
-
-comment on function fleet.rate_allowance(bigint, timestamptz) is 'How many commands of an integration are worth claiming now.';
-revoke all on function fleet.rate_allowance(bigint, timestamptz) from public, anon, authenticated, service_role;

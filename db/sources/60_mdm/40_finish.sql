@@ -53,13 +53,44 @@ language sql
 immutable
 parallel safe
 -- After a connection that broke nobody knows whether the provider acted; what may not be repeated ends there.
-return coalesce(p_reason in ('rate_limited', 'not_sent') or (p_rerun_safe and p_reason in ('network', 'timeout', 'unavailable')), false);
+return coalesce(
+  p_reason in ('rate_limited', 'not_called', 'not_sent') or (p_rerun_safe and p_reason in ('network', 'timeout', 'unavailable')), false
+);
 
 comment on function fleet.is_passing_failure(text, boolean) is
   'Whether a failure says nothing about the command itself, so that it is tried until the command expires.';
 revoke all on function fleet.is_passing_failure(text, boolean) from public, anon, authenticated, service_role;
 
-create or replace function fleet.put_back_mdm(p_command public.device_commands, p_reason text, p_error text, p_at timestamptz, p_tries integer)
+create or replace function fleet.is_answerless(p_reason text)
+returns boolean
+language sql
+immutable
+parallel safe
+return coalesce(p_reason in ('network', 'timeout', 'unavailable'), false);
+
+comment on function fleet.is_answerless(text) is 'Whether the provider may have taken a command although the attempt failed.';
+revoke all on function fleet.is_answerless(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.mdm_retry_at(p_work fleet.mdm_work, p_reason text, p_retry_after interval, p_now timestamptz)
+returns timestamptz
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select p_now + case
+    -- It is the rate that holds these up, for all commands alike: none of them has to step back more than the others.
+    when p_reason = 'not_called' then interval '0'
+    when p_reason = 'rate_limited' then coalesce(p_retry_after, interval '2 seconds') * (1 + 0.2 * random())
+    else fleet.mdm_pause(p_work.tries + 1, p_retry_after)
+  end
+$$;
+
+comment on function fleet.mdm_retry_at(fleet.mdm_work, text, interval, timestamptz) is
+  'When a command is sent again after a failure that passes.';
+revoke all on function fleet.mdm_retry_at(fleet.mdm_work, text, interval, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.put_back_mdm(p_command public.device_commands, p_reason text, p_error text, p_at timestamptz, p_now timestamptz)
 returns public.device_commands
 language plpgsql
 volatile
@@ -69,8 +100,10 @@ declare
   v_row public.device_commands;
 begin
   update fleet.mdm_work as w
-  set phase = 'send', held_until = null, accepted_at = null, look_at = null, give_up_at = null, tries = p_tries
+  set tries = w.tries + (p_reason not in ('rate_limited', 'not_called', 'integration_paused'))::integer,
+      unanswered_at = case when fleet.is_answerless(p_reason) then p_now else w.unanswered_at end
   where w.command_id = p_command.id;
+  -- The trigger puts it back on the queue.
   update public.device_commands as c
   set status = 'pending', reason = p_reason, error_message = p_error, not_before = p_at, lease_expires_at = null
   where c.id = p_command.id
@@ -79,9 +112,9 @@ begin
 end;
 $$;
 
-comment on function fleet.put_back_mdm(public.device_commands, text, text, timestamptz, integer) is
+comment on function fleet.put_back_mdm(public.device_commands, text, text, timestamptz, timestamptz) is
   'Let a command wait for another attempt that does not count as a failure of the device.';
-revoke all on function fleet.put_back_mdm(public.device_commands, text, text, timestamptz, integer)
+revoke all on function fleet.put_back_mdm(public.device_commands, text, text, timestamptz, timestamptz)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.fail_mdm(
@@ -100,29 +133,26 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_rerun_safe boolean := exists (select 1 from public.command_types as t where t.name = p_command.command_type and t.rerun_safe);
-  v_retry_at timestamptz := p_now + fleet.mdm_pause(p_work.tries + 1, p_retry_after);
+  v_retry_at timestamptz := fleet.mdm_retry_at(p_work, p_reason, p_retry_after, p_now);
   v_row public.device_commands;
 begin
   if p_reason in ('unauthorized', 'forbidden', 'integration_paused')
     and exists (select 1 from public.device_integrations as i where i.id = p_work.integration_id and i.status <> 'active')
   then
     -- It waits with all the others until the integration goes on.
-    return fleet.put_back_mdm(p_command, 'integration_paused', p_error, p_now, p_work.tries);
-  elsif p_work.phase = 'settle' and fleet.is_passing_failure(p_reason, true) then
-    -- Only the look failed, not the command.
-    return fleet.watch_mdm(p_command, p_result, p_retry_after, p_now);
+    return fleet.put_back_mdm(p_command, 'integration_paused', p_error, p_now, p_now);
   elsif fleet.is_passing_failure(p_reason, v_rerun_safe) and v_retry_at < p_command.expires_at then
-    return fleet.put_back_mdm(p_command, p_reason, p_error, v_retry_at, p_work.tries + 1);
+    return fleet.put_back_mdm(p_command, p_reason, p_error, v_retry_at, p_now);
   end if;
 
   v_row := fleet.settle_attempt(
     p_command, 'failed', p_result, p_error,
     -- A class that the policy would try again, but that must not be.
-    case when p_reason in ('network', 'timeout', 'unavailable') and not v_rerun_safe then 'interrupted' else p_reason end,
+    case when fleet.is_answerless(p_reason) and not v_rerun_safe then 'interrupted' else p_reason end,
     p_now
   );
   if v_row.status = 'pending' then
-    v_row := fleet.put_back_mdm(v_row, v_row.reason, p_error, greatest(v_row.not_before, p_now + p_retry_after), 0);
+    v_row := fleet.put_back_mdm(v_row, v_row.reason, p_error, greatest(v_row.not_before, p_now + p_retry_after), p_now);
   end if;
   return v_row;
 end;
@@ -132,6 +162,17 @@ comment on function fleet.fail_mdm(public.device_commands, fleet.mdm_work, jsonb
   'An attempt failed: wait, try again, or end, by the class of the failure.';
 revoke all on function fleet.fail_mdm(public.device_commands, fleet.mdm_work, jsonb, text, text, interval, timestamptz)
   from public, anon, authenticated, service_role;
+
+create or replace function fleet.look_pause(p_since_accepted interval)
+returns interval
+language sql
+immutable
+parallel safe
+-- Often at first, then less and less: a device may be off for days.
+return least(greatest(p_since_accepted / 2, interval '2 seconds'), interval '15 minutes');
+
+comment on function fleet.look_pause(interval) is 'After how long a device is looked at again, by the time since its command was accepted.';
+revoke all on function fleet.look_pause(interval) from public, anon, authenticated, service_role;
 
 create or replace function fleet.watch_mdm(
   p_command public.device_commands,
@@ -147,19 +188,17 @@ as $$
 declare
   v_row public.device_commands;
 begin
-  update fleet.mdm_work as w
-  set phase = 'settle',
-      held_until = null,
-      -- Often at first, then less and less: a device may be off for days.
-      look_at = p_now + coalesce(
-        p_look_after, least(greatest((p_now - coalesce(w.accepted_at, p_now)) / 2, interval '2 seconds'), interval '15 minutes')
-      ),
-      give_up_at = coalesce(w.give_up_at, greatest(p_command.expires_at, p_now + interval '1 hour'))
-  where w.command_id = p_command.id;
   update public.device_commands as c
-  set result = coalesce(p_result, c.result), reason = null, error_message = null
+  -- Where its lease ran out while the answer was on its way, nobody has taken it since.
+  set status = 'running', lease_expires_at = greatest(c.expires_at, p_now) + interval '2 hours',
+      result = coalesce(p_result, c.result), reason = null, error_message = null
   where c.id = p_command.id
   returning * into v_row;
+  update fleet.mdm_work as w
+  set phase = 'settle', held_until = null, accepted_at = coalesce(w.accepted_at, p_now),
+      due_at = p_now + coalesce(p_look_after, fleet.look_pause(interval '0')),
+      give_up_at = greatest(v_row.expires_at, p_now + interval '1 hour')
+  where w.command_id = p_command.id;
   return v_row;
 end;
 $$;
@@ -204,6 +243,7 @@ begin
     return jsonb_build_object('accepted', false, 'reason', 'stale_attempt');
   end if;
   select w.* into v_work from fleet.mdm_work as w where w.command_id = p_command_id for update;
+  perform fleet.log_callless(v_command, v_work.integration_id, coalesce(p_error, p_reason, p_outcome), p_now);
   select s.secret into v_secret from public.pg_cron_secrets as s where s.name = 'integration:' || v_work.integration_id;
   v_result := fleet.without_secret(p_result::text, v_secret)::jsonb;
   v_error := fleet.without_secret(p_error, v_secret);
@@ -231,13 +271,6 @@ begin
       where c.id = p_command_id
       returning * into v_command;
     when 'accepted' then
-      if v_command.status = 'pending' then
-        -- Its lease ran out while the answer was on its way; nobody has taken it since.
-        update public.device_commands as c
-        set status = 'running', lease_expires_at = greatest(c.expires_at, p_now) + interval '2 hours'
-        where c.id = p_command_id
-        returning * into v_command;
-      end if;
       v_command := fleet.watch_mdm(v_command, v_result, p_retry_after, p_now);
     else
       v_command := fleet.fail_mdm(v_command, v_work, v_result, v_error, p_reason, p_retry_after, p_now);
@@ -248,15 +281,15 @@ begin
     'accepted', true, 'status', v_command.status,
     'retry_at', case when v_command.status = 'pending' then v_command.not_before end,
     'look_at', case
-      when v_command.status = 'running' then (select w.look_at from fleet.mdm_work as w where w.command_id = p_command_id)
+      when v_command.status = 'running' then (select w.due_at from fleet.mdm_work as w where w.command_id = p_command_id)
     end
   ));
 end;
 $$;
 
 comment on function fleet.worker_finish_mdm(bigint, integer, text, jsonb, text, text, interval, timestamptz) is
-  'Say how an attempt ended. accepted: the provider took it; it stays running, and p_retry_after says when to look at the device (again). '
-  'completed: its effect was seen. failed: p_reason rate_limited, not_sent, network, timeout and unavailable (5xx) are tried again until '
+  'Say how an attempt to send ended. accepted: the provider took it; it stays running, and p_retry_after says when to look at the device. '
+  'completed: it is done. failed: p_reason rate_limited, not_called, not_sent, network, timeout and unavailable (5xx) are tried again until '
   'the command expires, unless it may not be repeated; error and its kin as the retry policy says; anything else is final. {accepted, '
   'status, retry_at, look_at} or {accepted: false, reason}. Definer: the worker writes no table.';
 revoke all on function fleet.worker_finish_mdm(bigint, integer, text, jsonb, text, text, interval, timestamptz)

@@ -13,20 +13,8 @@ as $$
       and i.integration_type = any (fleet.mdm_integration_types())
       and (
         fleet.is_sync_due(i, p_now)
-        or exists (
-          select 1
-          from fleet.mdm_work as w
-          where w.integration_id = i.id
-            and w.phase = 'settle'
-            and w.look_at <= p_now
-            and (w.held_until is null or w.held_until <= p_now)
-        )
-        or exists (
-          select 1
-          from public.device_commands as c
-          join public.device_links as l on l.device_id = c.device_id and l.integration_id = i.id
-          where c.status = 'pending' and c.channel = 'mdm' and c.not_before <= p_now and c.expires_at > p_now
-        )
+        or fleet.has_due_mdm(i.id, 'send', p_now)
+        or fleet.has_due_mdm(i.id, 'settle', p_now)
       )
       and not exists (
         select 1 from fleet.rate_limits as r where r.integration_id = i.id and r.blocked_until > p_now
@@ -99,76 +87,6 @@ comment on function fleet.poke_mdm(timestamptz) is
   'called by the tick.';
 revoke all on function fleet.poke_mdm(timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.tg_poke_new_mdm_commands()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_now timestamptz := clock_timestamp();
-begin
-  if not exists (
-    select 1 from new_rows as n where n.channel = 'mdm' and n.status = 'pending' and n.not_before <= v_now
-  ) then
-    return null;
-  end if;
-
-  if current_setting('pgfleet.is_ticking', true) = 'yes' then
-    perform fleet.poke_once_a_second('mdm-dispatch', v_now);
-  else
-    -- Without the turnstile: its row would be held until a person ends the transaction, and the ticks would wait for it.
-    perform fleet.poke('mdm-dispatch', jsonb_build_object('at', v_now), v_now);
-  end if;
-  return null;
-end;
-$$;
-
-comment on function fleet.tg_poke_new_mdm_commands() is
-  'What an MDM has to do now does not wait for the tick. Definer: whoever may insert a command may not sign pokes.';
-revoke all on function fleet.tg_poke_new_mdm_commands() from public, anon, authenticated, service_role;
-
-create or replace function fleet.tg_end_mdm_commands()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_ended bigint[];
-  v_schedules bigint[];
-begin
-  select array_agg(n.id), array_agg(n.schedule_id) filter (where n.command_type = 'push_profile' and n.status <> 'completed')
-  into v_ended, v_schedules
-  from new_rows as n
-  join old_rows as o on o.id = n.id
-  where n.channel = 'mdm' and n.status not in ('pending', 'running') and o.status in ('pending', 'running');
-  if v_ended is null then
-    return null;
-  end if;
-
-  -- Taken, but never seen to be done: the device is as it was before, as far as anybody knows.
-  update public.device_profiles as p
-  set is_installed = c.command_type = 'remove_profile', changed_at = clock_timestamp()
-  from public.device_commands as c
-  join fleet.mdm_work as w on w.command_id = c.id and w.accepted_at is not null
-  where c.id = any (v_ended)
-    and c.status <> 'completed'
-    and c.command_type in ('push_profile', 'remove_profile')
-    and p.device_id = c.device_id
-    and p.profile_id = c.payload ->> 'profile_id';
-  delete from fleet.mdm_work as w where w.command_id = any (v_ended);
-  if v_schedules is not null then
-    perform fleet.note_failed_pushes(v_schedules);
-  end if;
-  return null;
-end;
-$$;
-
-comment on function fleet.tg_end_mdm_commands() is
-  'Forget the work on commands that are final, and note the pushes that failed. Definer: nobody else writes these tables.';
-revoke all on function fleet.tg_end_mdm_commands() from public, anon, authenticated, service_role;
-
 create or replace function fleet.tg_note_failed_runs()
 returns trigger
 language plpgsql
@@ -207,16 +125,6 @@ $$;
 comment on function fleet.tg_note_cancelled_pushes() is
   'A push that is cancelled takes its removal along. Definer: nobody else writes profile_installs.';
 revoke all on function fleet.tg_note_cancelled_pushes() from public, anon, authenticated, service_role;
-
-create or replace trigger device_commands_07_poke_mdm
-  after insert on public.device_commands
-  referencing new table as new_rows
-  for each statement execute function fleet.tg_poke_new_mdm_commands();
-
-create or replace trigger device_commands_08_end_mdm
-  after update on public.device_commands
-  referencing old table as old_rows new table as new_rows
-  for each statement execute function fleet.tg_end_mdm_commands();
 
 create or replace trigger schedule_runs_80_note_failed_insert
   after insert on public.schedule_runs

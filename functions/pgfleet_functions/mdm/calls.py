@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -57,19 +57,20 @@ class CallFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call as it is logged: no headers, no credentials."""
+    """One call as it is logged, before it is made and after: no headers, no credentials."""
 
     integration_id: int
     command_id: int | None
     attempt: int | None
     method: str
     url: str
-    status: int | None
-    duration_ms: int
     request_body: str | None
-    response_body: str | None
-    error: str | None
     at: str
+    id: int | None = None
+    status: int | None = None
+    duration_ms: int | None = None
+    response_body: str | None = None
+    error: str | None = None
 
     def row(self) -> dict[str, Any]:
         """Give the call as the database takes it."""
@@ -87,6 +88,8 @@ class Line:
     client: httpx.AsyncClient
     # Waits until the rate allows a call; raises `CallFailed` where that takes too long.
     enter: Callable[[], Awaitable[None]]
+    # Writes a call to the log before it is made; what became of it is told by `record`.
+    begin: Callable[[Call], Awaitable[int]]
     record: Callable[[Call], None]
     slow_down: Callable[[float | None], Awaitable[None]]
 
@@ -110,10 +113,12 @@ class Api:
         form: Mapping[str, str] | None = None,
         content: bytes | None = None,
         shown: str | None = None,
+        shares_rate: bool = True,
     ) -> httpx.Response:
         """Make one call and return its success, also 409; raise `CallFailed` for all else.
 
-        `shown` is what the log shows of `content`, which may hold passwords.
+        `shown` is what the log shows of `content`, which may hold passwords. Where
+        the path has a limit of its own, not `shares_rate`, a 429 says nothing about other calls.
         """
         line = self._line
         await line.enter()
@@ -126,33 +131,36 @@ class Api:
         )
         # The key is what a user name is in SimpleMDM; others have a name and use it as password.
         auth = httpx.BasicAuth(*((line.user, line.secret) if line.user else (line.secret, "")))
-        started, at = time.monotonic(), datetime.now(UTC).isoformat()
+        call = Call(
+            integration_id=line.integration_id,
+            command_id=self._command_id,
+            attempt=self._attempt,
+            method=method,
+            url=self._clean(str(request.url.copy_with(userinfo=b""))) or "",
+            request_body=self._clean(shown or _form_text(form)),
+            at=datetime.now(UTC).isoformat(),
+        )
+        call = replace(call, id=await line.begin(call))
+        started = time.monotonic()
         response, failure = None, None
         try:
             response = await line.client.send(request, auth=auth)
         except (httpx.HTTPError, AddressUnknown, AddressRefused) as error:
             failure = _network_failure(error)
-        body = response.text if response is not None else None
-        self._line.record(
-            Call(
-                integration_id=line.integration_id,
-                command_id=self._command_id,
-                attempt=self._attempt,
-                method=method,
-                url=self._clean(str(request.url.copy_with(userinfo=b""))) or "",
+        line.record(
+            replace(
+                call,
                 status=response.status_code if response is not None else None,
                 duration_ms=round((time.monotonic() - started) * 1000),
-                request_body=self._clean(shown or _form_text(form)),
-                response_body=self._clean(body),
+                response_body=self._clean(response.text if response is not None else None),
                 error=self._clean(failure.message) if failure else None,
-                at=at,
             )
         )
         if failure or response is None:
             raise failure or AssertionError("no response and no failure")
-        return await self._judge(response)
+        return await self._judge(response, shares_rate=shares_rate)
 
-    async def _judge(self, response: httpx.Response) -> httpx.Response:
+    async def _judge(self, response: httpx.Response, *, shares_rate: bool) -> httpx.Response:
         status = response.status_code
         if response.is_success or status == 409:
             return response
@@ -160,7 +168,8 @@ class Api:
         message = f"the MDM answered {status}" + (f": {said}" if said else "")
         if status == 429:
             pause = pause_of(response.headers)
-            await self._line.slow_down(pause)
+            if shares_rate:
+                await self._line.slow_down(pause)
             raise CallFailed(FailureKind.RATE, message, status=status, retry_after=pause)
         if status in (401, 403):
             raise CallFailed(FailureKind.KEY, message, status=status)
@@ -191,7 +200,7 @@ def pause_of(headers: Mapping[str, str]) -> float | None:
     return max(0.0, min(seconds, LONGEST_PAUSE_SECONDS))
 
 
-def answered_at(response: httpx.Response) -> str:
+def answered_at(response: httpx.Response) -> datetime:
     """Give the moment of a request, by the other side's clock: devices' times are from there.
 
     Its header knows seconds only, so it is used where the clocks differ by more than these.
@@ -200,9 +209,9 @@ def answered_at(response: httpx.Response) -> str:
     try:
         told = parsedate_to_datetime(response.headers["date"])
     except (KeyError, ValueError):
-        return began.isoformat()
+        return began
     agrees = abs((told - began).total_seconds()) <= CLOCKS_AGREE_SECONDS
-    return (began if agrees else told).isoformat()
+    return began if agrees else told
 
 
 def _network_failure(error: Exception) -> CallFailed:

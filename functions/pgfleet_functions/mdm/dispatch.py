@@ -6,8 +6,10 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from itertools import groupby
+from typing import Any, LiteralString
 
 from psycopg.types.json import Jsonb
 from starlette.requests import Request
@@ -17,10 +19,15 @@ from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.errors import FunctionError
 from pgfleet_functions.mdm.calls import Call, CallFailed, FailureKind
 from pgfleet_functions.mdm.inventory import sync_inventories
-from pgfleet_functions.mdm.lines import KEY_REFUSED, NO_KEY, Lines, WrongSettings
-from pgfleet_functions.mdm.providers import PROVIDERS
-from pgfleet_functions.mdm.ratelimit import most_at_once
-from pgfleet_functions.mdm.work import Outcome, Work, outcome_of_failure, outcome_of_report
+from pgfleet_functions.mdm.lines import KEY_REFUSED, Lines, WrongSettings
+from pgfleet_functions.mdm.work import (
+    Integration,
+    Outcome,
+    Work,
+    outcome_of_failure,
+    outcome_of_no_look,
+    outcome_of_report,
+)
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +35,15 @@ HANDS = 64
 CLAIM = 20
 # A poke follows every second while something is due, so no call has to last for long.
 BUDGET_SECONDS = 20.0
+# Claims at a pace at which each brings some leave, where the rate is what holds things up.
+PACE_SECONDS = 0.1
+# Whatever is further off is for the next poke.
+LONGEST_WAIT_SECONDS = 2.0
 # What an answer may take, with the time to write it down; a call is not begun later than that.
 CALL_SECONDS = 35.0
 FINISH_TRIES = 3
 
-_CLAIM = "select coalesce(jsonb_agg(c), '[]') from fleet.worker_claim_mdm(%s) as c"
+_CLAIM = "select fleet.worker_claim_mdm(%s, %s)"
 # In one transaction: whoever sees the end of an attempt also sees its calls.
 _FINISH = """
 select fleet.worker_finish_mdm(
@@ -40,126 +51,106 @@ select fleet.worker_finish_mdm(
 )
 from (select fleet.worker_log_mdm_calls(%s) offset 0) as logged
 """
+_FINISH_LOOKS = """
+select fleet.worker_finish_looks(%s, %s)
+from (select fleet.worker_log_mdm_calls(%s) offset 0) as logged
+"""
 
 
 class MdmDispatcher:
-    """Hands over what is due; runs may overlap and then share the hands."""
+    """Hands over what is due; one run at a time claims, however many pokes come."""
 
     def __init__(self, *, allow_private: bool = False, hands: int = HANDS) -> None:
         self._allow_private = allow_private
         self._hands = hands
-        self._busy = 0
-        # How many commands of each integration are held, of how many that are worth holding.
-        self._held: Counter[int] = Counter()
-        self._most: dict[int, int] = {}
+        self._busy: Counter[int] = Counter()
+        self._is_claiming = False
+        self._is_poked = False
 
     async def run(self, pool: Pool, budget: float = BUDGET_SECONDS) -> dict[str, int]:
         """Work until nothing is left or the time is over; tell how many ended in which way."""
         counts: Counter[str] = Counter()
-        end = time.monotonic() + budget
         async with AsyncExitStack() as stack:
-            lines = Lines(pool, stack, allow_private=self._allow_private)
-            syncs = asyncio.create_task(sync_inventories(pool, lines))
+            desk = Desk(pool, Lines(pool, stack, allow_private=self._allow_private), counts)
+            if self._is_claiming:
+                self._is_poked = True
+                return dict(await sync_inventories(pool, desk.lines))
+            syncs = asyncio.create_task(sync_inventories(pool, desk.lines))
             tasks: set[asyncio.Task[None]] = set()
+            self._is_claiming = True
             try:
-                while True:
-                    claimed = await self._claim(pool) if time.monotonic() < end else []
-                    tasks |= {
-                        asyncio.create_task(self._handle(pool, lines, work, counts))
-                        for work in claimed
-                    }
-                    if not tasks:
-                        break
-                    # With nothing to claim, or no hand free for it, something has to end first.
-                    if not claimed:
-                        _, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                await self._claim_all(desk, tasks, time.monotonic() + budget)
             finally:
+                self._is_claiming = False
                 # Half a call would leave it to the lease: let them come to their end.
                 await asyncio.gather(*tasks, return_exceptions=True)
                 counts.update(await syncs)
         return dict(counts)
 
-    async def _claim(self, pool: Pool) -> list[Work]:
-        room = min(self._hands - self._busy, CLAIM)
-        crowded = any(held >= self._most[one] for one, held in self._held.items())
-        if room <= 0 or crowded:
-            return []
-        # Taken while asking, so that runs side by side do not ask for the same hands.
-        self._busy += room
-        try:
-            claims = await fetch_value(pool, _CLAIM, room)
-        finally:
-            self._busy -= room
-        works = [Work.from_claim(claim) for claim in claims]
-        self._busy += len(works)
-        for work in works:
-            self._held[work.integration_id] += 1
-            self._most[work.integration_id] = most_at_once(work.settings)
-        return works
+    async def _claim_all(self, desk: Desk, tasks: set[asyncio.Task[None]], end: float) -> None:
+        while time.monotonic() < end:
+            self._is_poked = False
+            room = min(self._hands - self._busy.total(), CLAIM)
+            if room <= 0:
+                # All hands may be those of an earlier run, which has stopped to claim.
+                await asyncio.wait(
+                    tasks or {asyncio.create_task(asyncio.sleep(PACE_SECONDS))},
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                continue
+            wait = await self._claim(desk, room, tasks)
+            if (wait is None or wait > LONGEST_WAIT_SECONDS) and not self._is_poked:
+                return
+            await asyncio.sleep(max(min(wait or 0, LONGEST_WAIT_SECONDS), PACE_SECONDS))
 
-    async def _handle(self, pool: Pool, lines: Lines, work: Work, counts: Counter[str]) -> None:
+    async def _claim(self, desk: Desk, room: int, tasks: set[asyncio.Task[None]]) -> float | None:
+        """Claim and begin; tell after how many seconds more could be claimed."""
+        # An account that answers slowly must not have all hands in its lap.
+        crowded = [one for one, held in self._busy.items() if held >= self._hands / 2]
+        claim = await fetch_value(desk.pool, _CLAIM, room, crowded)
+        integrations = {
+            int(key): Integration.from_claim(int(key), told)
+            for key, told in claim["integrations"].items()
+        }
+
+        def begin(integration_id: int, work: Coroutine[Any, Any, None]) -> None:
+            self._busy[integration_id] += 1
+            task = asyncio.create_task(work)
+            tasks.add(task)
+            task.add_done_callback(lambda done: self._ended(integration_id, tasks, done))
+
+        for job in claim["sends"]:
+            work = Work.from_job(job)
+            begin(work.integration_id, desk.send(integrations[work.integration_id], work))
+        looks = sorted(map(Work.from_job, claim["looks"]), key=lambda work: work.integration_id)
+        for integration_id, works in groupby(looks, key=lambda work: work.integration_id):
+            begin(integration_id, desk.look(integrations[integration_id], list(works)))
+        return None if claim["wait"] is None else float(claim["wait"])
+
+    def _ended(
+        self, integration_id: int, tasks: set[asyncio.Task[None]], task: asyncio.Task[None]
+    ) -> None:
+        self._busy[integration_id] -= 1
+        tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("work is left to its lease", exc_info=error)
+
+
+class Desk:
+    """What one run of the function does with the work that it has claimed."""
+
+    def __init__(self, pool: Pool, lines: Lines, counts: Counter[str]) -> None:
+        self.pool = pool
+        self.lines = lines
+        self._counts = counts
+
+    async def send(self, integration: Integration, work: Work) -> None:
+        """Hand one command over, and write down what came of it."""
         calls: list[Call] = []
-        try:
-            outcome = await self._attempt(lines, work, calls)
-            counts[await _finish(pool, work, outcome, calls)] += 1
-        except FunctionError as error:
-            # The database is away: the lease ends, and another run takes it up.
-            log.warning("command %s is left to its lease: %s", work.order.command_id, error.message)
-            counts["left"] += 1
-        finally:
-            self._busy -= 1
-            self._held[work.integration_id] -= 1
-
-    async def _attempt(self, lines: Lines, work: Work, calls: list[Call]) -> Outcome:
         order = work.order
-        if work.integration_type not in PROVIDERS:
-            text = f"there is no provider for integrations of type {work.integration_type}"
-            return Outcome("failed", None, text, "unsupported")
-        if not work.secret:
-            await lines.pause(work.integration_id, NO_KEY)
-            return outcome_of_failure(work, CallFailed(FailureKind.KEY, NO_KEY))
         try:
-            provider = await lines.provider(
-                work.integration_type,
-                work.integration_id,
-                work.settings,
-                work.secret,
-                calls.append,
-                seconds=max(work.lease_seconds - CALL_SECONDS, work.lease_seconds / 3),
-                urgent=not work.settles,
-                command=(order.command_id, order.attempt),
-            )
-            report = await (provider.settle(order) if work.settles else provider.send(order))
-            return outcome_of_report(work, report)
-        except CallFailed as failure:
-            if failure.kind is FailureKind.KEY and failure.reached:
-                await lines.pause(work.integration_id, KEY_REFUSED.format(failure.status))
-            return outcome_of_failure(work, failure)
-        except WrongSettings as error:
-            await lines.pause(work.integration_id, str(error))
-            return outcome_of_failure(work, CallFailed(FailureKind.KEY, str(error)))
-        except FunctionError:
-            raise
-        except Exception as error:
-            # One command that trips us up must not stop the others.
-            log.exception("command %s failed", order.command_id)
-            text = f"the function failed: {type(error).__name__}"
-            return Outcome("accepted" if work.settles else "failed", order.before, text, "error")
-
-
-async def mdm_dispatch(request: Request, _: dict[str, Any]) -> Response:
-    """Hand over what is due and answer how many commands ended in which way."""
-    state = request.app.state
-    return JSONResponse(await state.mdm_dispatcher.run(state.pool))
-
-
-async def _finish(pool: Pool, work: Work, outcome: Outcome, calls: list[Call]) -> str:
-    """Settle an attempt; a database that is away for a moment must not make it happen twice."""
-    order = work.order
-    for left in reversed(range(FINISH_TRIES)):
-        try:
-            answer = await fetch_value(
-                pool,
+            outcome = await self._send(integration, work, calls)
+            answer = await self._write(
                 _FINISH,
                 order.command_id,
                 order.attempt,
@@ -167,13 +158,96 @@ async def _finish(pool: Pool, work: Work, outcome: Outcome, calls: list[Call]) -
                 Jsonb(outcome.result) if outcome.result is not None else None,
                 outcome.error and outcome.error.replace("\x00", ""),
                 outcome.reason,
-                outcome.retry_after,
+                outcome.after,
                 Jsonb([call.row() for call in calls]),
             )
+            self._counts[str(answer.get("status") or answer.get("reason"))] += 1
+        except FunctionError as error:
+            # The database is away: the lease ends, and another run takes it up.
+            log.warning("command %s is left to its lease: %s", order.command_id, error.message)
+            self._counts["left"] += 1
+
+    async def _send(self, integration: Integration, work: Work, calls: list[Call]) -> Outcome:
+        order = work.order
+        try:
+            provider = await self.lines.provider(
+                integration,
+                calls.append,
+                seconds=_seconds_for_calls(work),
+                prepaid=1,
+                command=(order.command_id, order.attempt),
+            )
+            return outcome_of_report(order, await provider.send(order))
+        except (CallFailed, WrongSettings) as error:
+            return outcome_of_failure(await self._failure(integration, error))
         except FunctionError:
-            if not left:
-                raise
-            await asyncio.sleep(0.5)
-        else:
-            return str(answer.get("status") or answer.get("reason"))
-    raise AssertionError("the last try either returns or raises")
+            raise
+        except Exception as error:
+            # One command that trips us up must not stop the others.
+            log.exception("command %s failed", order.command_id)
+            return Outcome("failed", None, f"the function failed: {type(error).__name__}", "error")
+
+    async def look(self, integration: Integration, works: Sequence[Work]) -> None:
+        """Look after commands of one integration, and write down what showed."""
+        calls: list[Call] = []
+        outcomes: dict[int, dict[str, Any]] = {}
+        after = None
+        try:
+            provider = await self.lines.provider(
+                integration, calls.append, seconds=_seconds_for_calls(works[0]), prepaid=1
+            )
+            async for order, report in provider.settle([work.order for work in works]):
+                outcomes[order.command_id] = outcome_of_report(order, report).row(order)
+        except (CallFailed, WrongSettings) as error:
+            after = (await self._failure(integration, error)).retry_after
+        except FunctionError as error:
+            log.warning("looks are cut short: %s", error.message)
+        except Exception:
+            # What one device shows must not keep the others from being written down.
+            log.exception("looks failed")
+        for order in (work.order for work in works if work.order.command_id not in outcomes):
+            outcomes[order.command_id] = outcome_of_no_look(order, after).row(order)
+        try:
+            ended = await self._write(
+                _FINISH_LOOKS,
+                integration.id,
+                Jsonb(list(outcomes.values())),
+                Jsonb([call.row() for call in calls]),
+            )
+            self._counts.update(
+                {"looked": len(works)} | {k: v for k, v in ended.items() if k != "accepted"}
+            )
+        except FunctionError as error:
+            log.warning("looks are left to their lease: %s", error.message)
+
+    async def _failure(
+        self, integration: Integration, error: CallFailed | WrongSettings
+    ) -> CallFailed:
+        """Pause an integration that cannot go on like this, and give the failure of the call."""
+        if isinstance(error, WrongSettings):
+            await self.lines.pause(integration.id, str(error))
+            return CallFailed(FailureKind.KEY, str(error))
+        if error.kind is FailureKind.KEY and error.reached:
+            await self.lines.pause(integration.id, KEY_REFUSED.format(error.status))
+        return error
+
+    async def _write(self, query: LiteralString, *parameters: Any) -> Any:
+        """Write an end down; a database that is away for a moment must not make it happen twice."""
+        for left in reversed(range(FINISH_TRIES)):
+            try:
+                return await fetch_value(self.pool, query, *parameters)
+            except FunctionError:
+                if not left:
+                    raise
+                await asyncio.sleep(0.5)
+        raise AssertionError("the last try either returns or raises")
+
+
+def _seconds_for_calls(work: Work) -> float:
+    return max(work.lease_seconds - CALL_SECONDS, work.lease_seconds / 3)
+
+
+async def mdm_dispatch(request: Request, _: dict[str, Any]) -> Response:
+    """Hand over what is due and answer how many commands ended in which way."""
+    state = request.app.state
+    return JSONResponse(await state.mdm_dispatcher.run(state.pool))

@@ -12,8 +12,8 @@ from psycopg.types.json import Jsonb
 from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.errors import FunctionError
 from pgfleet_functions.mdm.calls import Call, CallFailed, FailureKind
-from pgfleet_functions.mdm.lines import KEY_REFUSED, NO_KEY, Lines, WrongSettings
-from pgfleet_functions.mdm.providers import PROVIDERS
+from pgfleet_functions.mdm.lines import KEY_REFUSED, Lines, WrongSettings
+from pgfleet_functions.mdm.work import Integration
 
 log = logging.getLogger(__name__)
 
@@ -41,35 +41,23 @@ async def sync_inventories(pool: Pool, lines: Lines) -> Counter[str]:
 
 async def _sync(pool: Pool, lines: Lines, claim: dict[str, Any]) -> int:
     """Read one account; what fails is tried again when its lease has ended."""
-    integration_id, secret = claim["integration_id"], claim["secret"]
-    if claim["integration_type"] not in PROVIDERS:
-        return 0
-    if not secret:
-        await lines.pause(integration_id, NO_KEY)
-        return 0
+    integration = Integration.from_claim(claim["integration_id"], claim)
     calls: list[Call] = []
     seen = 0
     try:
-        provider = await lines.provider(
-            claim["integration_type"],
-            integration_id,
-            claim["settings"] or {},
-            secret,
-            calls.append,
-            seconds=SYNC_SECONDS,
-        )
+        provider = await lines.provider(integration, calls.append, seconds=SYNC_SECONDS)
         async for page in provider.inventory():
             seen += len(page)
             found = [asdict(one) for one in page]
-            await fetch_value(pool, _STORE, integration_id, Jsonb(found), False)
+            await fetch_value(pool, _STORE, integration.id, Jsonb(found), False)
         # Only a sync that came to its end counts as one.
-        await fetch_value(pool, _STORE, integration_id, Jsonb([]), True)
+        await fetch_value(pool, _STORE, integration.id, Jsonb([]), True)
     except WrongSettings as error:
-        await lines.pause(integration_id, str(error))
+        await lines.pause(integration.id, str(error))
     except CallFailed as failure:
-        log.warning("the inventory of integration %s: %s", integration_id, failure.message)
+        log.warning("the inventory of integration %s: %s", integration.id, failure.message)
         if failure.kind is FailureKind.KEY and failure.reached:
-            await lines.pause(integration_id, KEY_REFUSED.format(failure.status))
+            await lines.pause(integration.id, KEY_REFUSED.format(failure.status))
     finally:
         await fetch_value(pool, _LOG, Jsonb([call.row() for call in calls]))
     return seen

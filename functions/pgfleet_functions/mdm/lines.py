@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
+from psycopg.types.json import Jsonb
 
 from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.mdm.calls import Api, Call, Line
@@ -15,11 +15,13 @@ from pgfleet_functions.mdm.provider import Provider
 from pgfleet_functions.mdm.providers import PROVIDERS
 from pgfleet_functions.mdm.ratelimit import RateGate
 from pgfleet_functions.mdm.transport import make_client
+from pgfleet_functions.mdm.work import Integration
 
 KEY_REFUSED = "the MDM refuses the API key ({}): replace the secret of the integration"
 NO_KEY = "the integration has no API key: set its secret"
 
 _PAUSE = "select fleet.worker_pause_integration(%s, %s)"
+_BEGIN = "select fleet.worker_begin_mdm_call(%s)"
 
 
 class WrongSettings(Exception):
@@ -34,49 +36,47 @@ class Lines:
         self._stack = stack
         self._allow_private = allow_private
         self._clients: dict[int, httpx.AsyncClient] = {}
-        self._gates: dict[int, RateGate] = {}
         self._paused: set[int] = set()
 
     async def provider(
         self,
-        kind: str,
-        integration_id: int,
-        settings: Mapping[str, Any],
-        secret: str,
+        integration: Integration,
         record: Callable[[Call], None],
         *,
         seconds: float,
-        urgent: bool = False,
+        prepaid: int = 0,
         command: tuple[int | None, int | None] = (None, None),
     ) -> Provider:
         """Make a provider whose calls begin within so many seconds, or not at all.
 
-        Raises `WrongSettings`.
+        Leave was taken already for the first `prepaid` of them. Raises `WrongSettings`.
         """
-        made = PROVIDERS[kind]
-        base_url = _checked_url(settings.get("base_url") or made.base_url)
-        if integration_id not in self._clients:
-            self._clients[integration_id] = await self._stack.enter_async_context(
+        made = PROVIDERS.get(integration.kind)
+        if made is None:
+            raise WrongSettings(f"there is no provider for integrations of type {integration.kind}")
+        if not integration.secret:
+            raise WrongSettings(NO_KEY)
+        base_url = _checked_url(integration.settings.get("base_url") or made.base_url)
+        if integration.id not in self._clients:
+            self._clients[integration.id] = await self._stack.enter_async_context(
                 make_client(allow_private=self._allow_private)
             )
-            self._gates[integration_id] = RateGate(self._pool, integration_id)
-        gate = self._gates[integration_id]
-        deadline = time.monotonic() + seconds
-
-        async def enter() -> None:
-            await gate.enter(deadline, urgent=urgent)
-
+        gate = RateGate(self._pool, integration.id, seconds=seconds, prepaid=prepaid)
         line = Line(
-            integration_id=integration_id,
+            integration_id=integration.id,
             base_url=base_url,
-            secret=secret,
-            user=made.user and str(settings.get("user") or made.user),
-            client=self._clients[integration_id],
-            enter=enter,
+            secret=integration.secret,
+            user=made.user and str(integration.settings.get("user") or made.user),
+            client=self._clients[integration.id],
+            enter=gate.enter,
+            begin=self._begin,
             record=record,
             slow_down=gate.slow_down,
         )
-        return made.make(Api(line, *command), settings)
+        return made.make(Api(line, *command), integration.settings)
+
+    async def _begin(self, call: Call) -> int:
+        return int(await fetch_value(self._pool, _BEGIN, Jsonb(call.row())))
 
     async def pause(self, integration_id: int, reason: str) -> None:
         """Stop an integration, once, until a person or a new secret lets it go on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import plistlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
@@ -51,11 +51,14 @@ class NanoMDM:
             content=body,
             shown=f"{command['RequestType']} {uuid}",
         )
-        return Report(State.SENT, {"sent_at": answered_at(response), "command_uuid": uuid})
+        return Report(
+            State.SENT, {"sent_at": answered_at(response).isoformat(), "command_uuid": uuid}
+        )
 
-    async def settle(self, _order: Order) -> Report:
+    async def settle(self, orders: Sequence[Order]) -> AsyncIterator[tuple[Order, Report]]:
         """Tell that no call can tell."""
-        return Report(State.UNKNOWN)
+        for order in orders:
+            yield order, Report(State.UNKNOWN)
 
     async def inventory(self) -> AsyncIterator[list[Sighting]]:
         """Give nothing: the server keeps no list that could be asked for."""

@@ -6,7 +6,7 @@ of `Provider`. It neither retries nor waits nor logs nor keeps a rate: its `Api`
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -49,6 +49,8 @@ class Order:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     # When the provider took it, by its own clock; known from the first report on.
     sent_at: datetime | None = None
+    # When the latest attempt ended of which nobody knows whether the provider took it.
+    unanswered_at: datetime | None = None
     # What the reports so far have told.
     before: Mapping[str, Any] = field(default_factory=dict)
 
@@ -100,8 +102,11 @@ class Provider(Protocol):
         """Hand the order over; what is already so counts as done. Raises `CallFailed`."""
         ...
 
-    async def settle(self, order: Order) -> Report:
-        """Look whether an order that was taken shows its effect. Raises `CallFailed`."""
+    def settle(self, orders: Sequence[Order]) -> AsyncIterator[tuple[Order, Report]]:
+        """Look whether orders that were taken show their effect, with as few calls as possible.
+
+        Each order comes back once, in any order. Raises `CallFailed`.
+        """
         ...
 
     def inventory(self) -> AsyncIterator[list[Sighting]]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import math
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+import httpx
+
 from pgfleet_functions.mdm.calls import Api, CallFailed, answered_at
 from pgfleet_functions.mdm.provider import Capabilities, Order, Report, Sighting, State, failed
+
+Facts = Mapping[str, Any]
 
 BASE_URL = "https://a.simplemdm.com/api/v1"
 PAGE = 100
@@ -91,32 +97,26 @@ class SimpleMDM:
             if order.payload.get(name) is not None
         }
         path = f"{_device(order)}/{action.path}"
-        response = await self._api.call(action.method, path, form=form or None)
-        return Report(
-            State.SENT, {"sent_at": answered_at(response), "status": response.status_code}
+        shares_rate = order.action != "refresh"
+        response = await self._api.call(
+            action.method, path, form=form or None, shares_rate=shares_rate
         )
+        return _sent(response, answered_at(response))
 
-    async def settle(self, order: Order) -> Report:
-        """Look at the device: only what it shows counts."""
-        try:
-            response = await self._api.call("GET", _device(order))
-        except CallFailed as failure:
-            if failure.status == 404:
-                return self._gone(order)
-            raise
-        facts = response.json()["data"]["attributes"]
-        sent_at = order.sent_at or datetime.max.replace(tzinfo=UTC)
-        result = {"last_seen_at": facts.get("last_seen_at")}
-        if _shows(order, facts, sent_at):
-            return Report(State.ACKNOWLEDGED, result)
-        if order.before.get("already"):
-            # Nothing new waits for the device: unless it is asked it has no reason to come.
-            with suppress(CallFailed):
-                await self._api.call("POST", f"{_device(order)}/refresh")
-                if not order.before.get("asked"):
-                    asked = result | {"asked": True}
-                    return Report(State.DEFERRED, asked, look_after=ANSWER_SECONDS)
-        return Report(State.DEFERRED, result)
+    async def settle(self, orders: Sequence[Order]) -> AsyncIterator[tuple[Order, Report]]:
+        """Look at the devices, a page of them by one call: only what they show counts."""
+        waiting: dict[int, list[Order]] = defaultdict(list)
+        for order in orders:
+            if order.external_id.isascii() and order.external_id.isdecimal():
+                waiting[int(order.external_id)].append(order)
+            else:
+                yield order, failed("refused", "a device id of SimpleMDM is a number")
+        while waiting:
+            last, shown = await self._look_from(min(waiting), alone=len(waiting) == 1)
+            for device in sorted(one for one in waiting if one <= last):
+                facts = shown.get(device) or await self._facts(device)
+                for order in waiting.pop(device):
+                    yield order, await self._judge(order, facts)
 
     async def inventory(self) -> AsyncIterator[list[Sighting]]:
         """Give all devices, following the cursor."""
@@ -131,6 +131,47 @@ class SimpleMDM:
             if not body.get("has_more") or last == after:
                 return
             after = last
+
+    async def _look_from(self, first: int, *, alone: bool) -> tuple[float, dict[int, Facts]]:
+        """Give what devices from this id on show, and up to which id that is all of them."""
+        if alone:
+            return first, {}
+        # The cursor is compared, so it need not be the id of a device.
+        query: dict[str, str | int] = {
+            "limit": PAGE,
+            "starting_after": first - 1,
+            "include_awaiting_enrollment": "true",
+        }
+        body = (await self._api.call("GET", "/devices", query=query)).json()
+        shown = {int(one["id"]): one["attributes"] for one in body["data"]}
+        return (max(shown, default=first) if body.get("has_more") else math.inf), shown
+
+    async def _facts(self, device: int) -> Facts | None:
+        """Give what one device shows; None for one that is not there."""
+        try:
+            response = await self._api.call("GET", f"/devices/{device}")
+        except CallFailed as failure:
+            if failure.status == 404:
+                return None
+            raise
+        facts: Facts = response.json()["data"]["attributes"]
+        return facts
+
+    async def _judge(self, order: Order, facts: Facts | None) -> Report:
+        if facts is None:
+            return self._gone(order)
+        sent_at = order.sent_at or datetime.max.replace(tzinfo=UTC)
+        result = {"last_seen_at": facts.get("last_seen_at")}
+        if _shows(order, facts, sent_at):
+            return Report(State.ACKNOWLEDGED, result)
+        if order.before.get("already"):
+            # Nothing new waits for the device: unless it is asked it has no reason to come.
+            with suppress(CallFailed):
+                await self._api.call("POST", f"{_device(order)}/refresh", shares_rate=False)
+                if not order.before.get("asked"):
+                    asked = result | {"asked": True}
+                    return Report(State.DEFERRED, asked, look_after=ANSWER_SECONDS)
+        return Report(State.DEFERRED, result)
 
     def _problem(self, order: Order) -> Report | None:
         """Tell what SimpleMDM would refuse, or worse, take and never do."""
@@ -166,9 +207,13 @@ class SimpleMDM:
             if failure.status != 404:
                 raise
             response = await self._api.call(method, second + path)
-        result = {"sent_at": answered_at(response), "status": response.status_code}
-        # 409: it is so already, perhaps by an attempt whose answer got lost.
-        return Report(State.SENT, result | ({"already": True} if result["status"] == 409 else {}))
+        sent_at = answered_at(response)
+        if response.status_code != 409:
+            return _sent(response, sent_at)
+        # It is so already: where an answer got lost, since that attempt at the latest.
+        if order.unanswered_at:
+            sent_at -= datetime.now(UTC) - response.elapsed - order.unanswered_at
+        return _sent(response, sent_at, already=True)
 
     def _gone(self, order: Order) -> Report:
         if order.action in ("wipe", "unenroll", "remove_profile"):
@@ -176,11 +221,16 @@ class SimpleMDM:
         return failed("refused", "the device is no longer in SimpleMDM")
 
 
+def _sent(response: httpx.Response, sent_at: datetime, **more: Any) -> Report:
+    told = {"sent_at": sent_at.isoformat(), "status": response.status_code}
+    return Report(State.SENT, told | more)
+
+
 def _device(order: Order) -> str:
     return f"/devices/{quote(order.external_id, safe='')}"
 
 
-def _shows(order: Order, facts: Mapping[str, Any], sent_at: datetime) -> bool:
+def _shows(order: Order, facts: Facts, sent_at: datetime) -> bool:
     """Tell whether the attributes of a device show the effect."""
     match order.action:
         case "lost_mode_on":

@@ -19,75 +19,104 @@ REASONS: Mapping[FailureKind, str] = {
     FailureKind.KEY: "integration_paused",
     FailureKind.REFUSED: "refused",
 }
+# The same where the other side cannot have heard of it: what must not happen twice is tried again.
+UNHEARD: Mapping[FailureKind, str] = {
+    FailureKind.NETWORK: "not_sent",
+    FailureKind.RATE: "not_called",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Integration:
+    """One connection to an MDM."""
+
+    id: int
+    kind: str
+    settings: Mapping[str, Any]
+    secret: str | None = field(repr=False)
+
+    @classmethod
+    def from_claim(cls, id: int, claim: Mapping[str, Any]) -> Integration:
+        """Read what a claim tells about it."""
+        return cls(id, claim["integration_type"], claim["settings"] or {}, claim["secret"])
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One command under a lease: to be sent, or to be looked after."""
+    """One command under a lease."""
 
     order: Order
-    settles: bool
     integration_id: int
-    integration_type: str
-    settings: Mapping[str, Any]
-    secret: str | None = field(repr=False)
     lease_seconds: float
 
     @classmethod
-    def from_claim(cls, claim: Mapping[str, Any]) -> Work:
+    def from_job(cls, job: Mapping[str, Any]) -> Work:
         """Read what was claimed."""
-        before = claim.get("result") or {}
-        sent_at = before.get("sent_at") or claim.get("accepted_at")
-        lease = datetime.fromisoformat(claim["lease_expires_at"])
+        before = job.get("result") or {}
+        lease = datetime.fromisoformat(job["lease_expires_at"])
         return cls(
             order=Order(
-                command_id=claim["command_id"],
-                attempt=claim["attempt"],
-                command_type=claim["command_type"],
-                payload=claim["payload"] or {},
-                external_id=claim["external_id"],
-                attributes=claim.get("attributes") or {},
-                sent_at=datetime.fromisoformat(sent_at) if sent_at else None,
+                command_id=job["command_id"],
+                attempt=job["attempt"],
+                command_type=job["command_type"],
+                payload=job["payload"] or {},
+                external_id=job["external_id"],
+                attributes=job.get("attributes") or {},
+                sent_at=_moment(before.get("sent_at") or job.get("accepted_at")),
+                unanswered_at=_moment(job.get("unanswered_at")),
                 before=before,
             ),
-            settles=claim["phase"] == "settle",
-            integration_id=claim["integration_id"],
-            integration_type=claim["integration_type"],
-            settings=claim["settings"] or {},
-            secret=claim["secret"],
+            integration_id=job["integration_id"],
             lease_seconds=(lease - datetime.now(UTC)).total_seconds(),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ends in the database: accepted, completed or failed."""
+    """How an attempt or a look ends in the database: accepted, completed or failed."""
 
     kind: str
     result: Mapping[str, Any] | None = None
     error: str | None = None
     reason: str | None = None
-    retry_after: float | None = None
+    # When it is worth it to try, or to look, again.
+    after: float | None = None
+
+    def row(self, order: Order) -> dict[str, Any]:
+        """Give the outcome of a look as the database takes it."""
+        return {
+            "command_id": order.command_id,
+            "attempt": order.attempt,
+            "outcome": self.kind,
+            "result": self.result,
+            "error": self.error,
+            "reason": self.reason,
+            "look_after": self.after,
+        }
 
 
-def outcome_of_report(work: Work, report: Report) -> Outcome:
+def outcome_of_report(order: Order, report: Report) -> Outcome:
     """Say what a provider's report means: taken is not yet done."""
-    result = {**work.order.before, **report.result, "state": str(report.state)}
+    result = {**order.before, **report.result, "state": str(report.state)}
     match report.state:
         case State.ACKNOWLEDGED:
             return Outcome("completed", result)
         case State.FAILED | State.EXPIRED:
             return Outcome("failed", result, report.error, report.reason or "error")
         case _:
-            return Outcome("accepted", result, retry_after=report.look_after)
+            return Outcome("accepted", result, after=report.look_after)
 
 
-def outcome_of_failure(work: Work, failure: CallFailed) -> Outcome:
-    """Say what a failed call means: a look that failed leaves the order as it was."""
-    if work.settles:
-        result = {**work.order.before, "state": str(State.SENT)}
-        return Outcome("accepted", result, retry_after=failure.retry_after or LOOK_AGAIN_SECONDS)
-    # Where the other side cannot have acted, even what must not happen twice is tried again.
-    unsent = failure.kind is FailureKind.NETWORK and not failure.reached
-    reason = "not_sent" if unsent else REASONS[failure.kind]
-    return Outcome("failed", None, failure.message, reason, failure.retry_after)
+def outcome_of_failure(failure: CallFailed) -> Outcome:
+    """Say what a failed call means for the command that was to be sent."""
+    reasons = REASONS if failure.reached else {**REASONS, **UNHEARD}
+    return Outcome("failed", None, failure.message, reasons[failure.kind], failure.retry_after)
+
+
+def outcome_of_no_look(order: Order, after: float | None = None) -> Outcome:
+    """Say that a look came to nothing: the command is as it was."""
+    return Outcome("accepted", order.before, after=after or LOOK_AGAIN_SECONDS)
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

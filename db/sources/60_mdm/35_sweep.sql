@@ -1,0 +1,146 @@
+-- Clearing up behind functions that stopped in the middle, and ending what has no future.
+
+create or replace function fleet.sweep_mdm(p_now timestamptz)
+returns integer
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.sweep_held_sends(p_now) + fleet.sweep_held_looks(p_now) + fleet.give_up_mdm(p_now) + fleet.fail_unlinked_mdm(p_now)
+$$;
+
+comment on function fleet.sweep_mdm(timestamptz) is
+  'Offer again what a function did not answer for, give up what was never seen to happen, fail what is for devices in no MDM. Answers '
+  'how many.';
+revoke all on function fleet.sweep_mdm(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.sweep_held_sends(p_now timestamptz, p_limit integer default 1000)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ids bigint[];
+begin
+  select array_agg(k.command_id) into v_ids
+  from (
+    select w.command_id
+    from fleet.mdm_work as w
+    join public.device_commands as c on c.id = w.command_id and c.status = 'running'
+    where w.phase = 'send' and w.held_until <= p_now
+    order by w.held_until
+    limit p_limit
+    for update of c, w skip locked
+  ) as k;
+  if v_ids is null then
+    return 0;
+  end if;
+
+  perform fleet.log_unanswered(v_ids, p_now);
+  update fleet.mdm_work as w
+  set held_until = null, tries = w.tries + 1, unanswered_at = p_now
+  where w.command_id = any (v_ids);
+  -- What may be repeated is, the rest is told and ends.
+  update public.device_commands as c
+  set status = case when t.rerun_safe then 'pending' else 'failed' end,
+      reason = case when t.rerun_safe then 'lease_expired' else 'interrupted' end,
+      error_message = case
+        when t.rerun_safe is not true then 'the function stopped in the middle; the provider may have taken it'
+      end,
+      lease_expires_at = null
+  from public.device_commands as x
+  left join public.command_types as t on t.name = x.command_type
+  where x.id = c.id and c.id = any (v_ids);
+  return cardinality(v_ids);
+end;
+$$;
+
+comment on function fleet.sweep_held_sends(timestamptz, integer) is
+  'A function that was killed while it sent: what may be repeated is offered again, the rest ends as interrupted. Answers how many.';
+revoke all on function fleet.sweep_held_sends(timestamptz, integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.sweep_held_looks(p_now timestamptz, p_limit integer default 1000)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count integer;
+begin
+  update fleet.mdm_work as w
+  set held_until = null, due_at = p_now
+  where w.command_id in (
+    select x.command_id
+    from fleet.mdm_work as x
+    where x.phase = 'settle' and x.held_until <= p_now
+    order by x.held_until
+    limit p_limit
+    for update skip locked
+  );
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+comment on function fleet.sweep_held_looks(timestamptz, integer) is 'A function that was killed while it looked: others look. Answers how many.';
+revoke all on function fleet.sweep_held_looks(timestamptz, integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.give_up_mdm(p_now timestamptz, p_limit integer default 1000)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count integer;
+begin
+  update public.device_commands as c
+  set status = 'failed', reason = 'unknown', executed_at = p_now,
+      error_message = 'the provider took it, and nothing has shown since whether it was done'
+  where c.status = 'running'
+    and c.id in (
+      select w.command_id
+      from fleet.mdm_work as w
+      where w.phase = 'settle' and w.give_up_at <= p_now
+      order by w.give_up_at
+      limit p_limit
+      for update skip locked
+    );
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+comment on function fleet.give_up_mdm(timestamptz, integer) is 'End what was accepted and never seen to happen. Answers how many.';
+revoke all on function fleet.give_up_mdm(timestamptz, integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.fail_unlinked_mdm(p_now timestamptz, p_limit integer default 1000)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count integer;
+begin
+  update public.device_commands as c
+  set status = 'failed', reason = 'no_mdm_link', executed_at = p_now,
+      error_message = 'the device is in no MDM: make an integration and sync its devices'
+  where c.status = 'pending'
+    and c.id in (
+      select w.command_id
+      from fleet.mdm_work as w
+      where w.integration_id is null and w.due_at <= p_now
+      order by w.due_at
+      limit p_limit
+      for update skip locked
+    );
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+comment on function fleet.fail_unlinked_mdm(timestamptz, integer) is 'End what is due for devices in no MDM. Answers how many.';
+revoke all on function fleet.fail_unlinked_mdm(timestamptz, integer) from public, anon, authenticated, service_role;
