@@ -76,19 +76,21 @@ create table public.mdm_api_logs (
   integration_id bigint,
   command_id bigint,
   attempt integer,
-  method text not null,
-  url text not null,
+  method text,
+  url text,
   status integer,
   duration_ms integer,
   request_body text,
   response_body text,
   error text,
   created_at timestamptz not null default now(),
-  constraint mdm_api_logs_status_is_known check (status between 100 and 599)
+  constraint mdm_api_logs_status_is_known check (status between 100 and 599),
+  constraint mdm_api_logs_has_a_call_or_says_why_not check ((method is null) = (url is null) and (method is not null or error is not null))
 );
 
 comment on table public.mdm_api_logs is
-  'One call to an MDM a row, kept when its command or integration is gone. Secrets never get here.';
+  'One call to an MDM a row, written before it is made and completed by its answer; kept when its command or integration is gone. An '
+  'attempt that came to no call has a row without method and url that says why. Secrets never get here.';
 comment on column public.mdm_api_logs.integration_id is 'The connection that was called over.';
 comment on column public.mdm_api_logs.attempt is 'Which attempt of the command made the call.';
 comment on column public.mdm_api_logs.method is 'GET, POST, DELETE, ….';
@@ -97,7 +99,7 @@ comment on column public.mdm_api_logs.status is 'HTTP status; null where no answ
 comment on column public.mdm_api_logs.duration_ms is 'Milliseconds until the answer, or until it was given up.';
 comment on column public.mdm_api_logs.request_body is 'What was sent.';
 comment on column public.mdm_api_logs.response_body is 'What came back.';
-comment on column public.mdm_api_logs.error is 'Why there was no answer.';
+comment on column public.mdm_api_logs.error is 'Why there was no answer, or no call.';
 
 create index mdm_api_logs_owner_id_idx on public.mdm_api_logs (owner_id, id);
 create index mdm_api_logs_command_id_idx on public.mdm_api_logs (command_id) where command_id is not null;
@@ -145,28 +147,41 @@ create index profile_installs_owner_id_idx on public.profile_installs (owner_id,
 create index profile_installs_failed_idx on public.profile_installs (id) where failure is not null and not is_settled;
 
 create table fleet.mdm_work (
-  -- No foreign key: commands go by the hundred thousand, and the tick clears what is left here.
+  -- No foreign key: commands go by the hundred thousand, and triggers take out what is final or gone.
   command_id bigint primary key,
-  integration_id bigint not null,
+  device_id bigint not null,
+  integration_id bigint,
+  priority smallint not null default 0,
   phase text not null default 'send',
+  due_at timestamptz not null,
   held_until timestamptz,
   tries integer not null default 0,
+  unanswered_at timestamptz,
   accepted_at timestamptz,
-  look_at timestamptz,
   give_up_at timestamptz,
   constraint mdm_work_phase_is_known check (phase in ('send', 'settle'))
 )
 with (fillfactor = 85);
 
 comment on table fleet.mdm_work is
-  'Commands that an MDM function has begun: sent now, or accepted by the provider and watched until the device shows the effect.';
-comment on column fleet.mdm_work.held_until is 'Until when a function has it to itself.';
-comment on column fleet.mdm_work.tries is 'Attempts that did not reach the provider; steers the pause before the next.';
-comment on column fleet.mdm_work.look_at is 'When the device is looked at next.';
+  'The queue of each MDM: commands to be sent, then accepted ones whose devices are looked at until they show the effect.';
+comment on column fleet.mdm_work.integration_id is 'The MDM that the device is in; null while it is in none.';
+comment on column fleet.mdm_work.due_at is 'When it is sent, or its device is looked at, next.';
+comment on column fleet.mdm_work.held_until is 'Until when a function has it to itself; null where none has.';
+comment on column fleet.mdm_work.tries is 'Attempts that brought no answer; steers the pause before the next.';
+comment on column fleet.mdm_work.unanswered_at is
+  'When the latest attempt ended of which nobody knows whether the provider took it; null where there was none.';
+comment on column fleet.mdm_work.accepted_at is 'When the provider took it.';
 comment on column fleet.mdm_work.give_up_at is 'When an effect that never showed counts as unknown.';
 
-create index mdm_work_held_idx on fleet.mdm_work (held_until) where phase = 'send';
-create index mdm_work_look_idx on fleet.mdm_work (look_at) where phase = 'settle';
+-- The most urgent of one MDM, however many wait for another.
+create index mdm_work_send_idx on fleet.mdm_work (integration_id, priority desc, command_id)
+  where phase = 'send' and held_until is null;
+create index mdm_work_due_idx on fleet.mdm_work (integration_id, phase, due_at) where held_until is null;
+create index mdm_work_held_idx on fleet.mdm_work (held_until) where held_until is not null;
+create index mdm_work_give_up_idx on fleet.mdm_work (give_up_at) where phase = 'settle';
+create index mdm_work_unlinked_idx on fleet.mdm_work (due_at) where integration_id is null;
+create index mdm_work_device_idx on fleet.mdm_work (device_id, command_id);
 
 create table fleet.rate_limits (
   integration_id bigint primary key references public.device_integrations (id) on delete cascade,
@@ -174,15 +189,15 @@ create table fleet.rate_limits (
   tokens numeric not null,
   filled_at timestamptz not null,
   blocked_until timestamptz,
+  looked_at timestamptz,
   constraint rate_limits_rate_is_positive check (rate > 0)
 )
 with (fillfactor = 50);
 
 comment on table fleet.rate_limits is
   'One token bucket for each integration, shared by all function processes. The rate is learned from refusals.';
-
-create index device_commands_mdm_idx on public.device_commands (priority desc, id)
-  where status = 'pending' and channel = 'mdm';
+comment on column fleet.rate_limits.tokens is 'Calls that may be made now; less than zero where calls to come have taken theirs already.';
+comment on column fleet.rate_limits.looked_at is 'When a function last set out to look at devices.';
 
 alter table public.device_integrations enable row level security;
 alter table public.device_links enable row level security;

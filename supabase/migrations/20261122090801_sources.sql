@@ -15692,9 +15692,23 @@ comment on function fleet.filled_rate(bigint, timestamptz) is
   'The bucket of an integration as of this instant, locked; the caller writes it back.';
 revoke all on function fleet.filled_rate(bigint, timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.worker_take_rate(
+create or replace function fleet.next_call_at(p_bucket fleet.rate_limits, p_now timestamptz)
+returns timestamptz
+language sql
+immutable
+parallel safe
+return greatest(
+  p_bucket.blocked_until,
+  p_now + make_interval(secs => (greatest(1 - p_bucket.tokens, 0) / p_bucket.rate)::double precision)
+);
+
+comment on function fleet.next_call_at(fleet.rate_limits, timestamptz) is
+  'When there is leave for one more call, by a bucket that is filled as of p_now.';
+revoke all on function fleet.next_call_at(fleet.rate_limits, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_reserve_call(
   p_integration_id bigint,
-  p_wanted integer default 1,
+  p_within interval default interval '0',
   p_now timestamptz default clock_timestamp()
 )
 returns jsonb
@@ -15704,39 +15718,28 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_row fleet.rate_limits;
-  v_granted integer;
+  v_bucket fleet.rate_limits;
+  v_at timestamptz;
 begin
   if not exists (select 1 from public.device_integrations as i where i.id = p_integration_id and i.status = 'active') then
-    return jsonb_build_object('granted', 0, 'retry_at', null, 'reason', 'integration_not_active');
+    return jsonb_build_object('granted', false, 'reason', 'integration_not_active');
   end if;
 
-  v_row := fleet.filled_rate(p_integration_id, p_now);
-  v_granted := case
-    when v_row.blocked_until > p_now then 0
-    else least(floor(v_row.tokens)::integer, greatest(p_wanted, 0))
-  end;
+  v_bucket := fleet.filled_rate(p_integration_id, p_now);
+  v_at := fleet.next_call_at(v_bucket, p_now);
   update fleet.rate_limits as r
-  set rate = v_row.rate, tokens = v_row.tokens - v_granted, filled_at = v_row.filled_at
+  set rate = v_bucket.rate, filled_at = v_bucket.filled_at,
+      tokens = v_bucket.tokens - case when v_at <= p_now + p_within then 1 else 0 end
   where r.integration_id = p_integration_id;
-
-  return jsonb_build_object(
-    'granted', v_granted,
-    'retry_at', case
-      when v_granted >= p_wanted then null
-      else greatest(
-        v_row.blocked_until,
-        p_now + make_interval(secs => (greatest(1 - (v_row.tokens - v_granted), 0) / v_row.rate)::double precision)
-      )
-    end
-  );
+  return jsonb_build_object('granted', v_at <= p_now + p_within, 'wait', extract(epoch from v_at - p_now));
 end;
 $$;
 
-comment on function fleet.worker_take_rate(bigint, integer, timestamptz) is
-  'Take leave for so many calls: {granted, retry_at}; retry_at says when there is leave for one more, and is null where all was granted. '
-  'Nothing is granted to an integration that is not active (reason integration_not_active). Definer: the worker writes no table.';
-revoke all on function fleet.worker_take_rate(bigint, integer, timestamptz) from public, anon, authenticated, service_role;
+comment on function fleet.worker_reserve_call(bigint, interval, timestamptz) is
+  'Take leave for one call that may begin within p_within: {granted, wait}; the call is made after so many seconds. Where nothing is '
+  'granted, wait says when it would be worth asking again; an integration that is not active grants nothing (reason '
+  'integration_not_active). Definer: the worker writes no table.';
+revoke all on function fleet.worker_reserve_call(bigint, interval, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.worker_learn_rate(
   p_integration_id bigint,
@@ -15762,7 +15765,7 @@ begin
   v_row := fleet.filled_rate(p_integration_id, p_now);
   update fleet.rate_limits as r
   set rate = least(v_ceiling, greatest(coalesce(p_limit, v_row.rate * 0.95), v_ceiling / 10)),
-      tokens = 0,
+      tokens = least(v_row.tokens, 0),
       filled_at = v_row.filled_at,
       -- Nobody is kept waiting for ever by a header that is wrong.
       blocked_until = greatest(r.blocked_until, least(coalesce(p_reset_at, p_now + interval '2 seconds'), p_now + interval '1 hour'))
@@ -15778,83 +15781,276 @@ comment on function fleet.worker_learn_rate(bigint, numeric, timestamptz, timest
 revoke all on function fleet.worker_learn_rate(bigint, numeric, timestamptz, timestamptz)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.rate_allowance(p_integration_id bigint, p_now timestamptz)
-returns integer
+-- db/sources/60_mdm/25_queue.sql
+-- The queue of each MDM: what is sent to which, kept true to the commands, the links and the integrations.
+
+create or replace function fleet.mdms_of(p_device_ids bigint[])
+returns table (device_id bigint, integration_id bigint)
 language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  -- What there is leave for now and in the coming second. Nothing is taken: each call takes its own.
-  select coalesce(
-    (
-      select case
-        when r.blocked_until > p_now + interval '1 second' then 0
-        else greatest(1, floor(least(
-          fleet.rate_burst(i.settings), r.tokens + r.rate * greatest(extract(epoch from p_now - r.filled_at), 0)
-        ) + r.rate))::integer
-      end
-      from fleet.rate_limits as r
-      join public.device_integrations as i on i.id = r.integration_id
-      where r.integration_id = p_integration_id
-    ),
-    (
-      select floor(fleet.rate_burst(i.settings) + fleet.rate_ceiling(i.settings))::integer
-      from public.device_integrations as i
-      where i.id = p_integration_id
-    )
-  )
-$$;
-
-comment on function fleet.rate_allowance(bigint, timestamptz) is 'How many commands of an integration are worth claiming now.';
-revoke all on function fleet.rate_allowance(bigint, timestamptz) from public, anon, authenticated, service_role;
-
--- db/sources/60_mdm/30_claim.sql
--- Commands of channel mdm, claimed by the function mdm-dispatch: sent, then watched until their effect shows.
-
-create or replace function fleet.mdm_link(p_device_id bigint)
-returns public.device_links
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select l.*
+  select distinct on (l.device_id) l.device_id, l.integration_id
   from public.device_links as l
   join public.device_integrations as i on i.id = l.integration_id
-  where l.device_id = p_device_id
+  where l.device_id = any (p_device_ids)
     and l.left_at is null
     and i.integration_type = any (fleet.mdm_integration_types())
     and i.status <> 'disabled'
   -- A device that is in two of them belongs to the one that works.
-  order by (i.status = 'active') desc, i.id
-  limit 1
+  order by l.device_id, (i.status = 'active') desc, i.id
 $$;
 
-comment on function fleet.mdm_link(bigint) is 'The MDM that a device is in; no row where it is in none.';
-revoke all on function fleet.mdm_link(bigint) from public, anon, authenticated, service_role;
+comment on function fleet.mdms_of(bigint[]) is 'The MDM that each device is in; no row for one that is in none.';
+revoke all on function fleet.mdms_of(bigint[]) from public, anon, authenticated, service_role;
 
-create or replace function fleet.is_behind_another(p_command public.device_commands)
+create or replace function fleet.reroute_mdm(p_device_ids bigint[])
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  update fleet.mdm_work as w
+  set integration_id = m.integration_id
+  from unnest(p_device_ids) as u(device_id)
+  left join fleet.mdms_of(p_device_ids) as m on m.device_id = u.device_id
+  where w.device_id = u.device_id
+    and w.phase = 'send'
+    and w.held_until is null
+    and w.integration_id is distinct from m.integration_id
+$$;
+
+comment on function fleet.reroute_mdm(bigint[]) is
+  'What waits for these devices goes to the MDM that they are in by now. What a function has begun stays where it is.';
+revoke all on function fleet.reroute_mdm(bigint[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_queue_mdm_commands()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_is_due boolean;
+begin
+  if not exists (select 1 from new_rows as n where n.channel = 'mdm' and n.status = 'pending') then
+    return null;
+  end if;
+
+  insert into fleet.mdm_work (command_id, device_id, integration_id, priority, due_at)
+  select n.id, n.device_id, m.integration_id, n.priority, n.not_before
+  from new_rows as n
+  left join fleet.mdms_of(
+    array(select x.device_id from new_rows as x where x.channel = 'mdm' and x.status = 'pending')
+  ) as m on m.device_id = n.device_id
+  where n.channel = 'mdm' and n.status = 'pending';
+
+  select exists (
+    select 1 from new_rows as n where n.channel = 'mdm' and n.status = 'pending' and n.not_before <= v_now
+  ) into v_is_due;
+  if v_is_due and current_setting('pgfleet.is_ticking', true) = 'yes' then
+    perform fleet.poke_once_a_second('mdm-dispatch', v_now);
+  elsif v_is_due then
+    -- Without the turnstile: its row would be held until a person ends the transaction, and the ticks would wait for it.
+    perform fleet.poke('mdm-dispatch', jsonb_build_object('at', v_now), v_now);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_queue_mdm_commands() is
+  'Put new commands on the queue of the MDM that their device is in; what is due now does not wait for the tick. Definer: whoever may '
+  'insert a command may neither write the queue nor sign pokes.';
+revoke all on function fleet.tg_queue_mdm_commands() from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_follow_mdm_commands()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ended bigint[];
+  v_schedules bigint[];
+begin
+  if not exists (select 1 from new_rows as n where n.channel = 'mdm') then
+    return null;
+  end if;
+
+  -- A time that was moved, a lease that ran out: it waits to be sent, until then.
+  update fleet.mdm_work as w
+  set phase = 'send', due_at = n.not_before, held_until = null, accepted_at = null, give_up_at = null
+  from new_rows as n
+  join old_rows as o on o.id = n.id
+  where w.command_id = n.id
+    and n.channel = 'mdm'
+    and n.status = 'pending'
+    and (o.status <> 'pending' or o.not_before <> n.not_before);
+
+  select array_agg(n.id), array_agg(n.schedule_id) filter (where n.command_type = 'push_profile' and n.status <> 'completed')
+  into v_ended, v_schedules
+  from new_rows as n
+  join old_rows as o on o.id = n.id
+  where n.channel = 'mdm' and n.status not in ('pending', 'running') and o.status in ('pending', 'running');
+  if v_ended is null then
+    return null;
+  end if;
+
+  -- Taken, but never seen to be done: the device is as it was before, as far as anybody knows.
+  update public.device_profiles as p
+  set is_installed = c.command_type = 'remove_profile', changed_at = clock_timestamp()
+  from public.device_commands as c
+  join fleet.mdm_work as w on w.command_id = c.id and w.accepted_at is not null
+  where c.id = any (v_ended)
+    and c.status <> 'completed'
+    and c.command_type in ('push_profile', 'remove_profile')
+    and p.device_id = c.device_id
+    and p.profile_id = c.payload ->> 'profile_id';
+  delete from fleet.mdm_work as w where w.command_id = any (v_ended);
+  if v_schedules is not null then
+    perform fleet.note_failed_pushes(v_schedules);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_follow_mdm_commands() is
+  'Keep the queue true to commands that change, forget those that are final, and note the pushes that failed. Definer: nobody else writes '
+  'these tables.';
+revoke all on function fleet.tg_follow_mdm_commands() from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_forget_mdm_commands()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (select 1 from old_rows as o where o.channel = 'mdm') then
+    delete from fleet.mdm_work as w using old_rows as o where w.command_id = o.id and o.channel = 'mdm';
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_forget_mdm_commands() is
+  'Take commands that are deleted off the queue. Definer: whoever may delete a command may not write the queue.';
+revoke all on function fleet.tg_forget_mdm_commands() from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_reroute_linked()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_devices bigint[];
+begin
+  case tg_op
+    when 'INSERT' then
+      v_devices := array(select n.device_id from new_rows as n);
+    when 'DELETE' then
+      v_devices := array(select o.device_id from old_rows as o);
+    else
+      v_devices := array(
+        select n.device_id
+        from new_rows as n
+        join old_rows as o on o.device_id = n.device_id and o.integration_id = n.integration_id
+        where (o.left_at is null) <> (n.left_at is null)
+      );
+  end case;
+  if v_devices <> '{}' then
+    perform fleet.reroute_mdm(v_devices);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_reroute_linked() is
+  'A device came into an MDM or left it: what waits for it follows. Definer: whoever may write a link may not write the queue.';
+revoke all on function fleet.tg_reroute_linked() from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_reroute_integration()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform fleet.reroute_mdm(array(
+    select w.device_id
+    from fleet.mdm_work as w
+    join public.device_links as l on l.device_id = w.device_id and l.integration_id = new.id
+  ));
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_reroute_integration() is
+  'An MDM was disabled, or works again: what waits for its devices follows. Definer: whoever may write an integration may not write the '
+  'queue.';
+revoke all on function fleet.tg_reroute_integration() from public, anon, authenticated, service_role;
+
+create or replace trigger device_commands_07_queue_mdm
+  after insert on public.device_commands
+  referencing new table as new_rows
+  for each statement execute function fleet.tg_queue_mdm_commands();
+
+create or replace trigger device_commands_08_follow_mdm
+  after update on public.device_commands
+  referencing old table as old_rows new table as new_rows
+  for each statement execute function fleet.tg_follow_mdm_commands();
+
+create or replace trigger device_commands_09_forget_mdm
+  after delete on public.device_commands
+  referencing old table as old_rows
+  for each statement execute function fleet.tg_forget_mdm_commands();
+
+create or replace trigger device_links_01_reroute_insert
+  after insert on public.device_links
+  referencing new table as new_rows
+  for each statement execute function fleet.tg_reroute_linked();
+
+create or replace trigger device_links_01_reroute_update
+  after update on public.device_links
+  referencing old table as old_rows new table as new_rows
+  for each statement execute function fleet.tg_reroute_linked();
+
+create or replace trigger device_links_01_reroute_delete
+  after delete on public.device_links
+  referencing old table as old_rows
+  for each statement execute function fleet.tg_reroute_linked();
+
+create or replace trigger device_integrations_04_reroute
+  after update of status on public.device_integrations
+  for each row when (new.status is distinct from old.status)
+  execute function fleet.tg_reroute_integration();
+
+-- db/sources/60_mdm/30_claim.sql
+-- Commands of channel mdm, claimed by the function mdm-dispatch: sent, then watched until their effect shows.
+
+create or replace function fleet.is_behind_another(p_work fleet.mdm_work, p_payload jsonb)
 returns boolean
 language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  -- A push that is still on its way must not overtake the removal that follows it.
-  select p_command.payload ? 'profile_id' and exists (
+  -- A push that is still on its way must not be overtaken by the removal that follows it.
+  select p_payload ? 'profile_id' and exists (
     select 1
-    from public.device_commands as o
-    left join fleet.mdm_work as w on w.command_id = o.id
-    where o.device_id = p_command.device_id
-      and o.id < p_command.id
-      and o.channel = 'mdm'
-      and o.status in ('pending', 'running')
-      and o.payload -> 'profile_id' = p_command.payload -> 'profile_id'
-      and w.accepted_at is null
+    from fleet.mdm_work as o
+    join public.device_commands as c on c.id = o.command_id
+    where o.device_id = p_work.device_id
+      and o.command_id < p_work.command_id
+      and o.accepted_at is null
+      and c.payload -> 'profile_id' = p_payload -> 'profile_id'
   )
 $$;
 
-comment on function fleet.is_behind_another(public.device_commands) is
+comment on function fleet.is_behind_another(fleet.mdm_work, jsonb) is
   'Whether an earlier command about the same profile and device has not reached the provider yet.';
-revoke all on function fleet.is_behind_another(public.device_commands) from public, anon, authenticated, service_role;
+revoke all on function fleet.is_behind_another(fleet.mdm_work, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.take_mdm_sends(p_integration_id bigint, p_limit integer, p_now timestamptz)
 returns bigint[]
@@ -15864,44 +16060,38 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_ids bigint[];
-  v_until timestamptz := p_now + make_interval(secs => fleet.setting_number('lease_seconds')::double precision);
 begin
-  select array_agg(k.id) into v_ids
+  if p_limit <= 0 then
+    return '{}';
+  end if;
+
+  select coalesce(array_agg(k.id), '{}') into v_ids
   from (
     -- The lock keeps any number of functions from claiming the same one.
     select c.id
-    from public.device_commands as c
-    where c.status = 'pending'
-      and c.channel = 'mdm'
-      and c.not_before <= p_now
+    from fleet.mdm_work as w
+    join public.device_commands as c on c.id = w.command_id
+    where w.integration_id = p_integration_id
+      and w.phase = 'send'
+      and w.held_until is null
+      and w.due_at <= p_now
+      and c.status = 'pending'
       and c.expires_at > p_now
-      and exists (
-        select 1 from public.device_links as l where l.device_id = c.device_id and l.integration_id = p_integration_id
-      )
-      and (select l.integration_id from fleet.mdm_link(c.device_id) as l) = p_integration_id
       and not exists (
         select 1 from public.device_commands as o where o.id = c.waits_for and o.status in ('pending', 'running')
       )
-      and not fleet.is_behind_another(c)
-    order by c.priority desc, c.id
+      and not fleet.is_behind_another(w, c.payload)
+    order by w.priority desc, w.command_id
     limit p_limit
-    for update skip locked
+    for update of c, w skip locked
   ) as k;
-  if v_ids is null then
-    return '{}';
-  end if;
 
   update public.device_commands as c
   set status = 'running', attempt = c.attempt + 1, claimed_at = p_now, journal_id = null,
       -- The lease of the function is in mdm_work; this one is the MDM's as a whole, and outlives every settling.
       lease_expires_at = greatest(c.expires_at, p_now) + interval '2 hours'
   where c.id = any (v_ids);
-  insert into fleet.mdm_work as w (command_id, integration_id, phase, held_until)
-  select u.id, p_integration_id, 'send', v_until
-  from unnest(v_ids) as u(id)
-  on conflict (command_id) do update
-    set integration_id = excluded.integration_id, phase = 'send', held_until = excluded.held_until, accepted_at = null,
-        look_at = null, give_up_at = null;
+  perform fleet.hold_mdm(v_ids, p_now);
   return v_ids;
 end;
 $$;
@@ -15910,7 +16100,7 @@ comment on function fleet.take_mdm_sends(bigint, integer, timestamptz) is
   'Lease the next commands of an integration that are to be sent, the most urgent first. Answers which.';
 revoke all on function fleet.take_mdm_sends(bigint, integer, timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.take_mdm_settles(p_integration_id bigint, p_limit integer, p_now timestamptz)
+create or replace function fleet.take_mdm_looks(p_integration_id bigint, p_limit integer, p_now timestamptz)
 returns bigint[]
 language plpgsql
 volatile
@@ -15919,39 +16109,141 @@ as $$
 declare
   v_ids bigint[];
 begin
-  select array_agg(k.id) into v_ids
+  select coalesce(array_agg(k.command_id), '{}') into v_ids
   from (
-    select c.id
+    select w.command_id
     from fleet.mdm_work as w
-    join public.device_commands as c on c.id = w.command_id and c.status = 'running'
     where w.integration_id = p_integration_id
       and w.phase = 'settle'
-      and w.look_at <= p_now
-      and (w.held_until is null or w.held_until <= p_now)
-    order by w.look_at
+      and w.held_until is null
+      and w.due_at <= p_now
+    order by w.due_at
     limit p_limit
     for update skip locked
   ) as k;
-  if v_ids is null then
-    return '{}';
-  end if;
-
-  update fleet.mdm_work as w
-  set held_until = p_now + make_interval(secs => fleet.setting_number('lease_seconds')::double precision)
-  where w.command_id = any (v_ids);
-  update public.device_commands as c
-  set attempt = c.attempt + 1
-  where c.id = any (v_ids);
+  perform fleet.hold_mdm(v_ids, p_now);
   return v_ids;
 end;
 $$;
 
-comment on function fleet.take_mdm_settles(bigint, integer, timestamptz) is
-  'Lease accepted commands whose device is to be looked at again. Answers which.';
-revoke all on function fleet.take_mdm_settles(bigint, integer, timestamptz) from public, anon, authenticated, service_role;
+comment on function fleet.take_mdm_looks(bigint, integer, timestamptz) is
+  'Lease accepted commands whose devices are to be looked at again. Answers which.';
+revoke all on function fleet.take_mdm_looks(bigint, integer, timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.worker_claim_mdm(p_limit integer default 20, p_now timestamptz default clock_timestamp())
-returns setof jsonb
+create or replace function fleet.hold_mdm(p_command_ids bigint[], p_now timestamptz)
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  update fleet.mdm_work as w
+  set held_until = p_now + make_interval(secs => fleet.setting_number('lease_seconds')::double precision)
+  where w.command_id = any (p_command_ids)
+$$;
+
+comment on function fleet.hold_mdm(bigint[], timestamptz) is 'Lease work to the function that claims it.';
+revoke all on function fleet.hold_mdm(bigint[], timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.has_due_mdm(p_integration_id bigint, p_phase text, p_now timestamptz)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select 1
+    from fleet.mdm_work as w
+    where w.integration_id = p_integration_id and w.phase = p_phase and w.held_until is null and w.due_at <= p_now
+  )
+$$;
+
+comment on function fleet.has_due_mdm(bigint, text, timestamptz) is 'Whether anything waits to be sent, or to be looked at, by now.';
+revoke all on function fleet.has_due_mdm(bigint, text, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.claim_of_mdm(p_integration_id bigint, p_limit integer, p_now timestamptz)
+returns table (sends bigint[], looks bigint[], next_at timestamptz)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_bucket fleet.rate_limits;
+  v_look_at timestamptz;
+  v_room integer;
+begin
+  sends := '{}';
+  looks := '{}';
+  perform 1 from fleet.rate_limits as r where r.integration_id = p_integration_id for update skip locked;
+  if not found and exists (select 1 from fleet.rate_limits as r where r.integration_id = p_integration_id) then
+    -- Another function is at it: waiting for its lock could end in a circle.
+    next_at := p_now + interval '50 milliseconds';
+    return next;
+    return;
+  end if;
+
+  v_bucket := fleet.filled_rate(p_integration_id, p_now);
+  next_at := fleet.next_call_at(v_bucket, p_now);
+  if next_at > p_now then
+    if not (fleet.has_due_mdm(p_integration_id, 'send', p_now) or fleet.has_due_mdm(p_integration_id, 'settle', p_now)) then
+      next_at := null;
+    end if;
+    return next;
+    return;
+  end if;
+
+  -- One call in five looks: however much is to be sent, what was sent is settled, many devices by one call.
+  v_look_at := v_bucket.looked_at + make_interval(secs => (5 / v_bucket.rate)::double precision);
+  if coalesce(v_look_at <= p_now, true) then
+    looks := fleet.take_mdm_looks(p_integration_id, 100, p_now);
+  end if;
+  v_room := least(floor(v_bucket.tokens)::integer - (looks <> '{}')::integer, p_limit);
+  sends := fleet.take_mdm_sends(p_integration_id, v_room, p_now);
+
+  v_bucket.tokens := v_bucket.tokens - (looks <> '{}')::integer - cardinality(sends);
+  update fleet.rate_limits as r
+  set rate = v_bucket.rate, tokens = v_bucket.tokens, filled_at = v_bucket.filled_at,
+      looked_at = case when looks <> '{}' then p_now else r.looked_at end
+  where r.integration_id = p_integration_id;
+  next_at := least(
+    case when cardinality(sends) = v_room then fleet.next_call_at(v_bucket, p_now) end,
+    case when looks = '{}' and fleet.has_due_mdm(p_integration_id, 'settle', p_now) then v_look_at end
+  );
+  return next;
+end;
+$$;
+
+comment on function fleet.claim_of_mdm(bigint, integer, timestamptz) is
+  'Lease work of one integration, and take the leave for it: one call for each send, one for all looks together. next_at says when more '
+  'could be claimed; null where nothing else waits.';
+revoke all on function fleet.claim_of_mdm(bigint, integer, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.mdm_jobs(p_command_ids bigint[])
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(jsonb_agg(jsonb_build_object(
+    'command_id', c.id, 'attempt', c.attempt, 'command_type', c.command_type, 'payload', c.payload, 'device_id', c.device_id,
+    'hostname', c.device_hostname, 'integration_id', w.integration_id, 'external_id', l.external_id, 'attributes', l.attributes,
+    'lease_expires_at', w.held_until, 'accepted_at', w.accepted_at, 'unanswered_at', w.unanswered_at, 'result', c.result
+  ) order by c.priority desc, c.id), '[]')
+  from public.device_commands as c
+  join fleet.mdm_work as w on w.command_id = c.id
+  -- By now it may have left: then the provider says so.
+  join public.device_links as l on l.device_id = c.device_id and l.integration_id = w.integration_id
+  where c.id = any (p_command_ids)
+$$;
+
+comment on function fleet.mdm_jobs(bigint[]) is 'What a function has to know about the commands that it has leased.';
+revoke all on function fleet.mdm_jobs(bigint[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_claim_mdm(
+  p_limit integer default 20,
+  p_except bigint[] default '{}',
+  p_now timestamptz default clock_timestamp()
+)
+returns jsonb
 language plpgsql
 volatile
 security definer
@@ -15960,98 +16252,150 @@ as $$
 declare
   v_integration_id bigint;
   v_left integer := least(greatest(p_limit, 1), 200);
-  v_room integer;
-  v_ids bigint[];
-  v_taken bigint[] := '{}';
+  v_claim record;
+  v_sends bigint[] := '{}';
+  v_looks bigint[] := '{}';
+  v_next_at timestamptz;
 begin
   perform fleet.sweep_mdm(p_now);
   for v_integration_id in
     select i.id
     from public.device_integrations as i
-    where i.status = 'active' and i.integration_type = any (fleet.mdm_integration_types())
+    where i.status = 'active' and i.integration_type = any (fleet.mdm_integration_types()) and i.id <> all (p_except)
     -- Nobody is always last.
     order by random()
   loop
     exit when v_left <= 0;
-    v_room := least(v_left, fleet.rate_allowance(v_integration_id, p_now));
-    continue when v_room <= 0;
-    v_ids := fleet.take_mdm_sends(v_integration_id, v_room, p_now);
-    v_room := v_room - cardinality(v_ids);
-    if v_room > 0 then
-      v_ids := v_ids || fleet.take_mdm_settles(v_integration_id, v_room, p_now);
-    end if;
-    v_taken := v_taken || v_ids;
-    v_left := v_left - cardinality(v_ids);
+    select k.* into v_claim from fleet.claim_of_mdm(v_integration_id, v_left, p_now) as k;
+    v_sends := v_sends || v_claim.sends;
+    v_looks := v_looks || v_claim.looks;
+    v_next_at := least(v_next_at, v_claim.next_at);
+    v_left := v_left - cardinality(v_claim.sends) - (v_claim.looks <> '{}')::integer;
   end loop;
 
-  return query
-  select jsonb_build_object(
-    'command_id', c.id, 'attempt', c.attempt, 'phase', w.phase, 'command_type', c.command_type, 'payload', c.payload,
-    'device_id', c.device_id, 'hostname', c.device_hostname, 'platform', d.platform, 'owner_id', c.owner_id,
-    'external_id', l.external_id, 'attributes', l.attributes,
-    'integration_id', i.id, 'integration_type', i.integration_type, 'settings', i.settings, 'secret', s.secret,
-    'timeout_seconds', coalesce(t.timeout_seconds, 60), 'rerun_safe', coalesce(t.rerun_safe, false),
-    'lease_expires_at', w.held_until, 'accepted_at', w.accepted_at, 'tries', w.tries, 'result', c.result,
-    'expires_at', c.expires_at, 'priority', c.priority
-  )
-  from public.device_commands as c
-  join fleet.mdm_work as w on w.command_id = c.id
-  join public.device_integrations as i on i.id = w.integration_id
-  join public.devices as d on d.id = c.device_id
-  join public.device_links as l on l.device_id = c.device_id and l.integration_id = i.id
-  left join public.command_types as t on t.name = c.command_type
-  left join public.pg_cron_secrets as s on s.name = 'integration:' || i.id
-  where c.id = any (v_taken)
-  order by c.priority desc, c.id;
+  return jsonb_build_object(
+    'sends', fleet.mdm_jobs(v_sends),
+    'looks', fleet.mdm_jobs(v_looks),
+    'wait', case when v_left <= 0 then 0 else extract(epoch from v_next_at - p_now) end,
+    'integrations', (
+      select coalesce(jsonb_object_agg(i.id, jsonb_build_object(
+        'integration_type', i.integration_type, 'settings', i.settings, 'secret', s.secret
+      )), '{}')
+      from public.device_integrations as i
+      left join public.pg_cron_secrets as s on s.name = 'integration:' || i.id
+      where i.id in (select w.integration_id from fleet.mdm_work as w where w.command_id = any (v_sends || v_looks))
+    )
+  );
 end;
 $$;
 
-comment on function fleet.worker_claim_mdm(integer, timestamptz) is
-  'Lease commands for MDMs, as many as their rates let through now. Each is {command_id, attempt, phase, command_type, payload, device_id, '
-  'hostname, platform, external_id, attributes, owner_id, integration_id, integration_type, settings, secret, timeout_seconds, rerun_safe, '
-  'lease_expires_at, accepted_at, tries, …}; phase is send, or settle for one that was accepted and is to be observed. Definer: the worker '
-  'reads no table.';
-revoke all on function fleet.worker_claim_mdm(integer, timestamptz) from public, anon, authenticated, service_role;
+comment on function fleet.worker_claim_mdm(integer, bigint[], timestamptz) is
+  'Lease commands for MDMs, as many as their rates let through now, but none of the integrations p_except: {sends, looks, wait, '
+  'integrations}. sends are to be handed over; looks were accepted, and their devices are to be looked at, those of one integration '
+  'together. Each is {command_id, attempt, command_type, payload, device_id, hostname, integration_id, external_id, attributes, '
+  'lease_expires_at, accepted_at, unanswered_at, result}. wait says after how many seconds more could be claimed, and is null where nothing '
+  'else waits. integrations: id to {integration_type, settings, secret}. Definer: the worker reads no table.';
+revoke all on function fleet.worker_claim_mdm(integer, bigint[], timestamptz) from public, anon, authenticated, service_role;
+
+-- db/sources/60_mdm/35_sweep.sql
+-- Clearing up behind functions that stopped in the middle, and ending what has no future.
 
 create or replace function fleet.sweep_mdm(p_now timestamptz)
+returns integer
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.sweep_held_sends(p_now) + fleet.sweep_held_looks(p_now) + fleet.give_up_mdm(p_now) + fleet.fail_unlinked_mdm(p_now)
+$$;
+
+comment on function fleet.sweep_mdm(timestamptz) is
+  'Offer again what a function did not answer for, give up what was never seen to happen, fail what is for devices in no MDM. Answers '
+  'how many.';
+revoke all on function fleet.sweep_mdm(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.sweep_held_sends(p_now timestamptz, p_limit integer default 1000)
 returns integer
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_swept integer := 0;
-  v_count integer;
+  v_ids bigint[];
 begin
-  -- A function that was killed in the middle: what may be repeated is, the rest is told and ends.
-  with lapsed as (
+  select array_agg(k.command_id) into v_ids
+  from (
     select w.command_id
     from fleet.mdm_work as w
     join public.device_commands as c on c.id = w.command_id and c.status = 'running'
     where w.phase = 'send' and w.held_until <= p_now
-    limit 1000
-    for update of w, c skip locked
-  ),
-  noted as (
-    update fleet.mdm_work as w
-    set held_until = null, tries = w.tries + 1
-    from lapsed as l
-    where w.command_id = l.command_id
-  )
+    order by w.held_until
+    limit p_limit
+    for update of c, w skip locked
+  ) as k;
+  if v_ids is null then
+    return 0;
+  end if;
+
+  perform fleet.log_unanswered(v_ids, p_now);
+  update fleet.mdm_work as w
+  set held_until = null, tries = w.tries + 1, unanswered_at = p_now
+  where w.command_id = any (v_ids);
+  -- What may be repeated is, the rest is told and ends.
   update public.device_commands as c
-  set status = case when coalesce(t.rerun_safe, false) then 'pending' else 'failed' end,
-      reason = case when coalesce(t.rerun_safe, false) then 'lease_expired' else 'interrupted' end,
+  set status = case when t.rerun_safe then 'pending' else 'failed' end,
+      reason = case when t.rerun_safe then 'lease_expired' else 'interrupted' end,
       error_message = case
-        when not coalesce(t.rerun_safe, false) then 'the function stopped in the middle; the provider may have taken it'
+        when t.rerun_safe is not true then 'the function stopped in the middle; the provider may have taken it'
       end,
       lease_expires_at = null
-  from lapsed as l
-  join public.device_commands as x on x.id = l.command_id
+  from public.device_commands as x
   left join public.command_types as t on t.name = x.command_type
-  where c.id = l.command_id;
-  get diagnostics v_count = row_count;
-  v_swept := v_swept + v_count;
+  where x.id = c.id and c.id = any (v_ids);
+  return cardinality(v_ids);
+end;
+$$;
 
+comment on function fleet.sweep_held_sends(timestamptz, integer) is
+  'A function that was killed while it sent: what may be repeated is offered again, the rest ends as interrupted. Answers how many.';
+revoke all on function fleet.sweep_held_sends(timestamptz, integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.sweep_held_looks(p_now timestamptz, p_limit integer default 1000)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count integer;
+begin
+  update fleet.mdm_work as w
+  set held_until = null, due_at = p_now
+  where w.command_id in (
+    select x.command_id
+    from fleet.mdm_work as x
+    where x.phase = 'settle' and x.held_until <= p_now
+    order by x.held_until
+    limit p_limit
+    for update skip locked
+  );
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+comment on function fleet.sweep_held_looks(timestamptz, integer) is 'A function that was killed while it looked: others look. Answers how many.';
+revoke all on function fleet.sweep_held_looks(timestamptz, integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.give_up_mdm(p_now timestamptz, p_limit integer default 1000)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count integer;
+begin
   update public.device_commands as c
   set status = 'failed', reason = 'unknown', executed_at = p_now,
       error_message = 'the provider took it, and nothing has shown since whether it was done'
@@ -16059,38 +16403,47 @@ begin
     and c.id in (
       select w.command_id
       from fleet.mdm_work as w
-      where w.phase = 'settle' and w.look_at <= p_now and w.give_up_at <= p_now
+      where w.phase = 'settle' and w.give_up_at <= p_now
+      order by w.give_up_at
+      limit p_limit
+      for update skip locked
     );
   get diagnostics v_count = row_count;
-  v_swept := v_swept + v_count;
-
-  update public.device_commands as c
-  set status = 'failed', reason = 'no_mdm_link', executed_at = p_now,
-      error_message = 'the device is in no MDM: make an integration and sync its devices'
-  where c.id in (
-    select x.id
-    from public.device_commands as x
-    where x.status = 'pending'
-      and x.channel = 'mdm'
-      and x.not_before <= p_now
-      and not exists (
-        select 1
-        from public.device_links as l
-        join public.device_integrations as i on i.id = l.integration_id
-        where l.device_id = x.device_id and i.integration_type = any (fleet.mdm_integration_types()) and i.status <> 'disabled'
-      )
-    limit 1000
-    for update skip locked
-  );
-  get diagnostics v_count = row_count;
-  return v_swept + v_count;
+  return v_count;
 end;
 $$;
 
-comment on function fleet.sweep_mdm(timestamptz) is
-  'Offer again what a function did not answer for, give up what was never seen to happen, fail what is for devices in no MDM. Answers '
-  'how many.';
-revoke all on function fleet.sweep_mdm(timestamptz) from public, anon, authenticated, service_role;
+comment on function fleet.give_up_mdm(timestamptz, integer) is 'End what was accepted and never seen to happen. Answers how many.';
+revoke all on function fleet.give_up_mdm(timestamptz, integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.fail_unlinked_mdm(p_now timestamptz, p_limit integer default 1000)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count integer;
+begin
+  update public.device_commands as c
+  set status = 'failed', reason = 'no_mdm_link', executed_at = p_now,
+      error_message = 'the device is in no MDM: make an integration and sync its devices'
+  where c.status = 'pending'
+    and c.id in (
+      select w.command_id
+      from fleet.mdm_work as w
+      where w.integration_id is null and w.due_at <= p_now
+      order by w.due_at
+      limit p_limit
+      for update skip locked
+    );
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+comment on function fleet.fail_unlinked_mdm(timestamptz, integer) is 'End what is due for devices in no MDM. Answers how many.';
+revoke all on function fleet.fail_unlinked_mdm(timestamptz, integer) from public, anon, authenticated, service_role;
 
 -- db/sources/60_mdm/40_finish.sql
 -- How an attempt at an MDM ended: accepted, seen to be done, or failed and tried again by class of failure.
@@ -16148,13 +16501,44 @@ language sql
 immutable
 parallel safe
 -- After a connection that broke nobody knows whether the provider acted; what may not be repeated ends there.
-return coalesce(p_reason in ('rate_limited', 'not_sent') or (p_rerun_safe and p_reason in ('network', 'timeout', 'unavailable')), false);
+return coalesce(
+  p_reason in ('rate_limited', 'not_called', 'not_sent') or (p_rerun_safe and p_reason in ('network', 'timeout', 'unavailable')), false
+);
 
 comment on function fleet.is_passing_failure(text, boolean) is
   'Whether a failure says nothing about the command itself, so that it is tried until the command expires.';
 revoke all on function fleet.is_passing_failure(text, boolean) from public, anon, authenticated, service_role;
 
-create or replace function fleet.put_back_mdm(p_command public.device_commands, p_reason text, p_error text, p_at timestamptz, p_tries integer)
+create or replace function fleet.is_answerless(p_reason text)
+returns boolean
+language sql
+immutable
+parallel safe
+return coalesce(p_reason in ('network', 'timeout', 'unavailable'), false);
+
+comment on function fleet.is_answerless(text) is 'Whether the provider may have taken a command although the attempt failed.';
+revoke all on function fleet.is_answerless(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.mdm_retry_at(p_work fleet.mdm_work, p_reason text, p_retry_after interval, p_now timestamptz)
+returns timestamptz
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select p_now + case
+    -- It is the rate that holds these up, for all commands alike: none of them has to step back more than the others.
+    when p_reason = 'not_called' then interval '0'
+    when p_reason = 'rate_limited' then coalesce(p_retry_after, interval '2 seconds') * (1 + 0.2 * random())
+    else fleet.mdm_pause(p_work.tries + 1, p_retry_after)
+  end
+$$;
+
+comment on function fleet.mdm_retry_at(fleet.mdm_work, text, interval, timestamptz) is
+  'When a command is sent again after a failure that passes.';
+revoke all on function fleet.mdm_retry_at(fleet.mdm_work, text, interval, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.put_back_mdm(p_command public.device_commands, p_reason text, p_error text, p_at timestamptz, p_now timestamptz)
 returns public.device_commands
 language plpgsql
 volatile
@@ -16164,8 +16548,10 @@ declare
   v_row public.device_commands;
 begin
   update fleet.mdm_work as w
-  set phase = 'send', held_until = null, accepted_at = null, look_at = null, give_up_at = null, tries = p_tries
+  set tries = w.tries + (p_reason not in ('rate_limited', 'not_called', 'integration_paused'))::integer,
+      unanswered_at = case when fleet.is_answerless(p_reason) then p_now else w.unanswered_at end
   where w.command_id = p_command.id;
+  -- The trigger puts it back on the queue.
   update public.device_commands as c
   set status = 'pending', reason = p_reason, error_message = p_error, not_before = p_at, lease_expires_at = null
   where c.id = p_command.id
@@ -16174,9 +16560,9 @@ begin
 end;
 $$;
 
-comment on function fleet.put_back_mdm(public.device_commands, text, text, timestamptz, integer) is
+comment on function fleet.put_back_mdm(public.device_commands, text, text, timestamptz, timestamptz) is
   'Let a command wait for another attempt that does not count as a failure of the device.';
-revoke all on function fleet.put_back_mdm(public.device_commands, text, text, timestamptz, integer)
+revoke all on function fleet.put_back_mdm(public.device_commands, text, text, timestamptz, timestamptz)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.fail_mdm(
@@ -16195,29 +16581,26 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_rerun_safe boolean := exists (select 1 from public.command_types as t where t.name = p_command.command_type and t.rerun_safe);
-  v_retry_at timestamptz := p_now + fleet.mdm_pause(p_work.tries + 1, p_retry_after);
+  v_retry_at timestamptz := fleet.mdm_retry_at(p_work, p_reason, p_retry_after, p_now);
   v_row public.device_commands;
 begin
   if p_reason in ('unauthorized', 'forbidden', 'integration_paused')
     and exists (select 1 from public.device_integrations as i where i.id = p_work.integration_id and i.status <> 'active')
   then
     -- It waits with all the others until the integration goes on.
-    return fleet.put_back_mdm(p_command, 'integration_paused', p_error, p_now, p_work.tries);
-  elsif p_work.phase = 'settle' and fleet.is_passing_failure(p_reason, true) then
-    -- Only the look failed, not the command.
-    return fleet.watch_mdm(p_command, p_result, p_retry_after, p_now);
+    return fleet.put_back_mdm(p_command, 'integration_paused', p_error, p_now, p_now);
   elsif fleet.is_passing_failure(p_reason, v_rerun_safe) and v_retry_at < p_command.expires_at then
-    return fleet.put_back_mdm(p_command, p_reason, p_error, v_retry_at, p_work.tries + 1);
+    return fleet.put_back_mdm(p_command, p_reason, p_error, v_retry_at, p_now);
   end if;
 
   v_row := fleet.settle_attempt(
     p_command, 'failed', p_result, p_error,
     -- A class that the policy would try again, but that must not be.
-    case when p_reason in ('network', 'timeout', 'unavailable') and not v_rerun_safe then 'interrupted' else p_reason end,
+    case when fleet.is_answerless(p_reason) and not v_rerun_safe then 'interrupted' else p_reason end,
     p_now
   );
   if v_row.status = 'pending' then
-    v_row := fleet.put_back_mdm(v_row, v_row.reason, p_error, greatest(v_row.not_before, p_now + p_retry_after), 0);
+    v_row := fleet.put_back_mdm(v_row, v_row.reason, p_error, greatest(v_row.not_before, p_now + p_retry_after), p_now);
   end if;
   return v_row;
 end;
@@ -16227,6 +16610,17 @@ comment on function fleet.fail_mdm(public.device_commands, fleet.mdm_work, jsonb
   'An attempt failed: wait, try again, or end, by the class of the failure.';
 revoke all on function fleet.fail_mdm(public.device_commands, fleet.mdm_work, jsonb, text, text, interval, timestamptz)
   from public, anon, authenticated, service_role;
+
+create or replace function fleet.look_pause(p_since_accepted interval)
+returns interval
+language sql
+immutable
+parallel safe
+-- Often at first, then less and less: a device may be off for days.
+return least(greatest(p_since_accepted / 2, interval '2 seconds'), interval '15 minutes');
+
+comment on function fleet.look_pause(interval) is 'After how long a device is looked at again, by the time since its command was accepted.';
+revoke all on function fleet.look_pause(interval) from public, anon, authenticated, service_role;
 
 create or replace function fleet.watch_mdm(
   p_command public.device_commands,
@@ -16242,19 +16636,17 @@ as $$
 declare
   v_row public.device_commands;
 begin
-  update fleet.mdm_work as w
-  set phase = 'settle',
-      held_until = null,
-      -- Often at first, then less and less: a device may be off for days.
-      look_at = p_now + coalesce(
-        p_look_after, least(greatest((p_now - coalesce(w.accepted_at, p_now)) / 2, interval '2 seconds'), interval '15 minutes')
-      ),
-      give_up_at = coalesce(w.give_up_at, greatest(p_command.expires_at, p_now + interval '1 hour'))
-  where w.command_id = p_command.id;
   update public.device_commands as c
-  set result = coalesce(p_result, c.result), reason = null, error_message = null
+  -- Where its lease ran out while the answer was on its way, nobody has taken it since.
+  set status = 'running', lease_expires_at = greatest(c.expires_at, p_now) + interval '2 hours',
+      result = coalesce(p_result, c.result), reason = null, error_message = null
   where c.id = p_command.id
   returning * into v_row;
+  update fleet.mdm_work as w
+  set phase = 'settle', held_until = null, accepted_at = coalesce(w.accepted_at, p_now),
+      due_at = p_now + coalesce(p_look_after, fleet.look_pause(interval '0')),
+      give_up_at = greatest(v_row.expires_at, p_now + interval '1 hour')
+  where w.command_id = p_command.id;
   return v_row;
 end;
 $$;
@@ -16299,6 +16691,7 @@ begin
     return jsonb_build_object('accepted', false, 'reason', 'stale_attempt');
   end if;
   select w.* into v_work from fleet.mdm_work as w where w.command_id = p_command_id for update;
+  perform fleet.log_callless(v_command, v_work.integration_id, coalesce(p_error, p_reason, p_outcome), p_now);
   select s.secret into v_secret from public.pg_cron_secrets as s where s.name = 'integration:' || v_work.integration_id;
   v_result := fleet.without_secret(p_result::text, v_secret)::jsonb;
   v_error := fleet.without_secret(p_error, v_secret);
@@ -16326,13 +16719,6 @@ begin
       where c.id = p_command_id
       returning * into v_command;
     when 'accepted' then
-      if v_command.status = 'pending' then
-        -- Its lease ran out while the answer was on its way; nobody has taken it since.
-        update public.device_commands as c
-        set status = 'running', lease_expires_at = greatest(c.expires_at, p_now) + interval '2 hours'
-        where c.id = p_command_id
-        returning * into v_command;
-      end if;
       v_command := fleet.watch_mdm(v_command, v_result, p_retry_after, p_now);
     else
       v_command := fleet.fail_mdm(v_command, v_work, v_result, v_error, p_reason, p_retry_after, p_now);
@@ -16343,55 +16729,102 @@ begin
     'accepted', true, 'status', v_command.status,
     'retry_at', case when v_command.status = 'pending' then v_command.not_before end,
     'look_at', case
-      when v_command.status = 'running' then (select w.look_at from fleet.mdm_work as w where w.command_id = p_command_id)
+      when v_command.status = 'running' then (select w.due_at from fleet.mdm_work as w where w.command_id = p_command_id)
     end
   ));
 end;
 $$;
 
 comment on function fleet.worker_finish_mdm(bigint, integer, text, jsonb, text, text, interval, timestamptz) is
-  'Say how an attempt ended. accepted: the provider took it; it stays running, and p_retry_after says when to look at the device (again). '
-  'completed: its effect was seen. failed: p_reason rate_limited, not_sent, network, timeout and unavailable (5xx) are tried again until '
+  'Say how an attempt to send ended. accepted: the provider took it; it stays running, and p_retry_after says when to look at the device. '
+  'completed: it is done. failed: p_reason rate_limited, not_called, not_sent, network, timeout and unavailable (5xx) are tried again until '
   'the command expires, unless it may not be repeated; error and its kin as the retry policy says; anything else is final. {accepted, '
   'status, retry_at, look_at} or {accepted: false, reason}. Definer: the worker writes no table.';
 revoke all on function fleet.worker_finish_mdm(bigint, integer, text, jsonb, text, text, interval, timestamptz)
   from public, anon, authenticated, service_role;
 
--- db/sources/60_mdm/50_worker.sql
--- What else the MDM function tells the database: calls, refused secrets, devices.
+-- db/sources/60_mdm/45_looks.sql
+-- What looks at devices have shown: done, not yet, or never.
 
-create or replace function fleet.worker_log_mdm_calls(p_calls jsonb)
-returns integer
+create or replace function fleet.seen_looks(p_reports jsonb)
+returns table (
+  command_id bigint, outcome text, result jsonb, error text, reason text, look_after interval
+)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select c.id, r.outcome, r.result, r.error, r.reason, make_interval(secs => r.look_after)
+  from jsonb_to_recordset(p_reports) as r (
+    command_id bigint, attempt integer, outcome text, result jsonb, error text, reason text, look_after double precision
+  )
+  join public.device_commands as c on c.id = r.command_id
+  join fleet.mdm_work as w on w.command_id = c.id and w.phase = 'settle'
+  -- What was put back, or cancelled, or ended meanwhile is not what was looked after.
+  where c.status = 'running' and c.attempt = r.attempt
+  order by c.id
+  for update of c, w;
+end;
+$$;
+
+comment on function fleet.seen_looks(jsonb) is 'The reports that still hold, their commands locked.';
+revoke all on function fleet.seen_looks(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_finish_looks(
+  p_integration_id bigint,
+  p_reports jsonb,
+  p_now timestamptz default clock_timestamp()
+)
+returns jsonb
 language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_count integer;
+  v_secret text;
+  v_seen jsonb;
+  v_count jsonb;
 begin
-  insert into public.mdm_api_logs (
-    owner_id, integration_id, command_id, attempt, method, url, status, duration_ms, request_body, response_body, error, created_at
-  )
-  select i.owner_id, i.id, k.command_id, k.attempt, coalesce(k.method, 'GET'),
-    fleet.without_secret(k.url, s.secret), k.status, k.duration_ms, left(fleet.without_secret(k.request_body, s.secret), 10000),
-    left(fleet.without_secret(k.response_body, s.secret), 10000), left(fleet.without_secret(k.error, s.secret), 2000),
-    coalesce(k.at, clock_timestamp())
-  from jsonb_to_recordset(p_calls) as k (
-    integration_id bigint, command_id bigint, attempt integer, method text, url text, status integer, duration_ms numeric,
-    request_body text, response_body text, error text, at timestamptz
-  )
-  join public.device_integrations as i on i.id = k.integration_id
-  left join public.pg_cron_secrets as s on s.name = 'integration:' || i.id;
-  get diagnostics v_count = row_count;
+  select s.secret into v_secret from public.pg_cron_secrets as s where s.name = 'integration:' || p_integration_id;
+  select coalesce(jsonb_agg(to_jsonb(s)), '[]') into v_seen
+  from fleet.seen_looks(fleet.without_secret(p_reports::text, v_secret)::jsonb) as s;
+
+  update fleet.mdm_work as w
+  set held_until = null, due_at = p_now + coalesce(r.look_after, fleet.look_pause(p_now - w.accepted_at))
+  from jsonb_to_recordset(v_seen) as r (command_id bigint, outcome text, look_after interval)
+  where w.command_id = r.command_id and r.outcome = 'accepted';
+  update public.device_commands as c
+  set status = case when r.outcome = 'accepted' then c.status else r.outcome end,
+      result = coalesce(r.result, c.result),
+      reason = case when r.outcome = 'failed' then coalesce(r.reason, 'error') end,
+      error_message = case when r.outcome = 'failed' then r.error end,
+      executed_at = case when r.outcome = 'accepted' then c.executed_at else p_now end
+  from jsonb_to_recordset(v_seen) as r (command_id bigint, outcome text, result jsonb, reason text, error text)
+  where c.id = r.command_id
+    and r.outcome in ('accepted', 'completed', 'failed')
+    -- A look that showed nothing new leaves no trace.
+    and (r.outcome <> 'accepted' or r.result is distinct from c.result);
+  perform fleet.cancel_failed_removals();
+
+  select coalesce(jsonb_object_agg(k.outcome, k.n), '{}') into v_count
+  from (
+    select r.outcome, count(*) as n from jsonb_to_recordset(v_seen) as r (outcome text) group by r.outcome
+  ) as k;
   return v_count;
 end;
 $$;
 
-comment on function fleet.worker_log_mdm_calls(jsonb) is
-  'Write calls to the log: a list of {integration_id, command_id, attempt, method, url, status, duration_ms, request_body, response_body, '
-  'error, at}. The secret is taken out wherever it appears. Answers how many. Definer: the worker writes no table.';
-revoke all on function fleet.worker_log_mdm_calls(jsonb) from public, anon, authenticated, service_role;
+comment on function fleet.worker_finish_looks(bigint, jsonb, timestamptz) is
+  'Say what looks at the devices of one integration have shown: a list of {command_id, attempt, outcome, result, error, reason, look_after}. '
+  'completed: its effect was seen; accepted: not yet, it is looked at again after look_after seconds, or less and less often; failed: it '
+  'will not happen. What no longer holds is passed over. Answers how many there were of each outcome. Definer: the worker writes no table.';
+revoke all on function fleet.worker_finish_looks(bigint, jsonb, timestamptz) from public, anon, authenticated, service_role;
+
+-- db/sources/60_mdm/50_worker.sql
+-- The log of calls to MDMs, and the secrets that they refuse.
 
 create or replace function fleet.without_secret(p_text text, p_secret text)
 returns text
@@ -16411,6 +16844,115 @@ $$;
 
 comment on function fleet.without_secret(text, text) is 'A text with a secret taken out of it, also as HTTP Basic has it.';
 revoke all on function fleet.without_secret(text, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.clean_calls(p_calls jsonb)
+returns setof public.mdm_api_logs
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select k.id, i.owner_id, i.id, k.command_id, k.attempt, coalesce(k.method, 'GET'),
+    coalesce(fleet.without_secret(k.url, s.secret), ''), k.status, k.duration_ms::integer,
+    left(fleet.without_secret(k.request_body, s.secret), 10000), left(fleet.without_secret(k.response_body, s.secret), 10000),
+    left(fleet.without_secret(k.error, s.secret), 2000), coalesce(k.at, clock_timestamp())
+  from jsonb_to_recordset(p_calls) as k (
+    id bigint, integration_id bigint, command_id bigint, attempt integer, method text, url text, status integer, duration_ms numeric,
+    request_body text, response_body text, error text, at timestamptz
+  )
+  join public.device_integrations as i on i.id = k.integration_id
+  left join public.pg_cron_secrets as s on s.name = 'integration:' || i.id
+$$;
+
+comment on function fleet.clean_calls(jsonb) is 'Calls as the log takes them: shortened, and without the secret wherever it appears.';
+revoke all on function fleet.clean_calls(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_begin_mdm_call(p_call jsonb)
+returns bigint
+language sql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into public.mdm_api_logs (owner_id, integration_id, command_id, attempt, method, url, request_body, created_at)
+  select k.owner_id, k.integration_id, k.command_id, k.attempt, k.method, k.url, k.request_body, k.created_at
+  from fleet.clean_calls(jsonb_build_array(p_call)) as k
+  returning id
+$$;
+
+comment on function fleet.worker_begin_mdm_call(jsonb) is
+  'Write a call to the log before it is made, so that it is there whatever happens: {integration_id, command_id, attempt, method, url, '
+  'request_body, at}. Answers the id under which worker_log_mdm_calls completes it. Definer: the worker writes no table.';
+revoke all on function fleet.worker_begin_mdm_call(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_log_mdm_calls(p_calls jsonb)
+returns integer
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count integer;
+begin
+  update public.mdm_api_logs as l
+  set status = k.status, duration_ms = k.duration_ms, response_body = k.response_body, error = k.error
+  from fleet.clean_calls(p_calls) as k
+  where l.id = k.id and l.integration_id = k.integration_id;
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+comment on function fleet.worker_log_mdm_calls(jsonb) is
+  'Complete calls that were begun: a list of {id, integration_id, status, duration_ms, response_body, error}. Answers how many. Definer: '
+  'the worker writes no table.';
+revoke all on function fleet.worker_log_mdm_calls(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.log_callless(p_command public.device_commands, p_integration_id bigint, p_error text, p_now timestamptz)
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into public.mdm_api_logs (owner_id, integration_id, command_id, attempt, error, created_at)
+  select p_command.owner_id, p_integration_id, p_command.id, p_command.attempt,
+    left(fleet.without_secret(
+      p_error, (select s.secret from public.pg_cron_secrets as s where s.name = 'integration:' || p_integration_id)
+    ), 2000),
+    p_now
+  where not exists (
+    select 1 from public.mdm_api_logs as l where l.command_id = p_command.id and l.attempt = p_command.attempt
+  )
+$$;
+
+comment on function fleet.log_callless(public.device_commands, bigint, text, timestamptz) is
+  'Note an attempt that came to no call; nothing where it made one.';
+revoke all on function fleet.log_callless(public.device_commands, bigint, text, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.log_unanswered(p_command_ids bigint[], p_now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update public.mdm_api_logs as l
+  set error = 'the function stopped before it noted an answer'
+  from public.device_commands as c
+  where c.id = any (p_command_ids) and l.command_id = c.id and l.attempt = c.attempt and l.status is null and l.error is null;
+  insert into public.mdm_api_logs (owner_id, integration_id, command_id, attempt, error, created_at)
+  select c.owner_id, w.integration_id, c.id, c.attempt, 'the function stopped before it called', p_now
+  from public.device_commands as c
+  join fleet.mdm_work as w on w.command_id = c.id
+  where c.id = any (p_command_ids)
+    and not exists (select 1 from public.mdm_api_logs as l where l.command_id = c.id and l.attempt = c.attempt);
+end;
+$$;
+
+comment on function fleet.log_unanswered(bigint[], timestamptz) is
+  'Note how the attempts of functions that were killed ended: before a call, or before its answer.';
+revoke all on function fleet.log_unanswered(bigint[], timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.worker_pause_integration(p_integration_id bigint, p_reason text)
 returns boolean
@@ -17284,20 +17826,8 @@ as $$
       and i.integration_type = any (fleet.mdm_integration_types())
       and (
         fleet.is_sync_due(i, p_now)
-        or exists (
-          select 1
-          from fleet.mdm_work as w
-          where w.integration_id = i.id
-            and w.phase = 'settle'
-            and w.look_at <= p_now
-            and (w.held_until is null or w.held_until <= p_now)
-        )
-        or exists (
-          select 1
-          from public.device_commands as c
-          join public.device_links as l on l.device_id = c.device_id and l.integration_id = i.id
-          where c.status = 'pending' and c.channel = 'mdm' and c.not_before <= p_now and c.expires_at > p_now
-        )
+        or fleet.has_due_mdm(i.id, 'send', p_now)
+        or fleet.has_due_mdm(i.id, 'settle', p_now)
       )
       and not exists (
         select 1 from fleet.rate_limits as r where r.integration_id = i.id and r.blocked_until > p_now
@@ -17370,76 +17900,6 @@ comment on function fleet.poke_mdm(timestamptz) is
   'called by the tick.';
 revoke all on function fleet.poke_mdm(timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.tg_poke_new_mdm_commands()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_now timestamptz := clock_timestamp();
-begin
-  if not exists (
-    select 1 from new_rows as n where n.channel = 'mdm' and n.status = 'pending' and n.not_before <= v_now
-  ) then
-    return null;
-  end if;
-
-  if current_setting('pgfleet.is_ticking', true) = 'yes' then
-    perform fleet.poke_once_a_second('mdm-dispatch', v_now);
-  else
-    -- Without the turnstile: its row would be held until a person ends the transaction, and the ticks would wait for it.
-    perform fleet.poke('mdm-dispatch', jsonb_build_object('at', v_now), v_now);
-  end if;
-  return null;
-end;
-$$;
-
-comment on function fleet.tg_poke_new_mdm_commands() is
-  'What an MDM has to do now does not wait for the tick. Definer: whoever may insert a command may not sign pokes.';
-revoke all on function fleet.tg_poke_new_mdm_commands() from public, anon, authenticated, service_role;
-
-create or replace function fleet.tg_end_mdm_commands()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_ended bigint[];
-  v_schedules bigint[];
-begin
-  select array_agg(n.id), array_agg(n.schedule_id) filter (where n.command_type = 'push_profile' and n.status <> 'completed')
-  into v_ended, v_schedules
-  from new_rows as n
-  join old_rows as o on o.id = n.id
-  where n.channel = 'mdm' and n.status not in ('pending', 'running') and o.status in ('pending', 'running');
-  if v_ended is null then
-    return null;
-  end if;
-
-  -- Taken, but never seen to be done: the device is as it was before, as far as anybody knows.
-  update public.device_profiles as p
-  set is_installed = c.command_type = 'remove_profile', changed_at = clock_timestamp()
-  from public.device_commands as c
-  join fleet.mdm_work as w on w.command_id = c.id and w.accepted_at is not null
-  where c.id = any (v_ended)
-    and c.status <> 'completed'
-    and c.command_type in ('push_profile', 'remove_profile')
-    and p.device_id = c.device_id
-    and p.profile_id = c.payload ->> 'profile_id';
-  delete from fleet.mdm_work as w where w.command_id = any (v_ended);
-  if v_schedules is not null then
-    perform fleet.note_failed_pushes(v_schedules);
-  end if;
-  return null;
-end;
-$$;
-
-comment on function fleet.tg_end_mdm_commands() is
-  'Forget the work on commands that are final, and note the pushes that failed. Definer: nobody else writes these tables.';
-revoke all on function fleet.tg_end_mdm_commands() from public, anon, authenticated, service_role;
-
 create or replace function fleet.tg_note_failed_runs()
 returns trigger
 language plpgsql
@@ -17478,16 +17938,6 @@ $$;
 comment on function fleet.tg_note_cancelled_pushes() is
   'A push that is cancelled takes its removal along. Definer: nobody else writes profile_installs.';
 revoke all on function fleet.tg_note_cancelled_pushes() from public, anon, authenticated, service_role;
-
-create or replace trigger device_commands_07_poke_mdm
-  after insert on public.device_commands
-  referencing new table as new_rows
-  for each statement execute function fleet.tg_poke_new_mdm_commands();
-
-create or replace trigger device_commands_08_end_mdm
-  after update on public.device_commands
-  referencing old table as old_rows new table as new_rows
-  for each statement execute function fleet.tg_end_mdm_commands();
 
 create or replace trigger schedule_runs_80_note_failed_insert
   after insert on public.schedule_runs

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.mdm.accounts import push_to_many
-from tests.mdm.servers import FULL, READ_ONLY, Sandbox, serving
+from tests.mdm.servers import FULL, READ_ONLY, Sandbox, serving, wait_until
 
 from pgfleet_functions.database import make_pool
 from pgfleet_functions.mdm.dispatch import MdmDispatcher
@@ -53,13 +53,10 @@ def test_an_account_that_may_call_seldom_does_not_hold_up_the_others(
     assert 3 <= len(pushed(sandbox, slow)) <= 15
 
 
-def test_one_run_drains_what_waits_and_the_next_finds_nothing(
-    own_database: Any, sandbox: Sandbox
-) -> None:
+def test_one_run_drains_what_waits(own_database: Any, sandbox: Sandbox) -> None:
     profile, owner = push_to_many(own_database, sandbox, 50, {"rate_per_second": 500})
     dispatcher = MdmDispatcher(allow_private=True)
-    assert run(own_database, dispatcher, 20) == {"running": 50}
-    assert run(own_database, dispatcher, 20) == {}
+    assert run(own_database, dispatcher, 1.5) == {"running": 50}
     assert len(pushed(sandbox, profile)) == 50
     with own_database.connect() as conn:
         found = conn.execute(
@@ -68,3 +65,19 @@ def test_one_run_drains_what_waits_and_the_next_finds_nothing(
             (owner,),
         ).fetchall()
     assert found == [("POST", 204, 50, 50)]
+
+
+def test_devices_are_looked_at_a_page_at_a_time(own_database: Any, sandbox: Sandbox) -> None:
+    _, owner = push_to_many(own_database, sandbox, 150, {"rate_per_second": 500})
+    dispatcher = MdmDispatcher(allow_private=True)
+    with own_database.connect(autocommit=True) as conn:
+        query = "select count(*) from device_commands where owner_id = %s and status = 'completed'"
+
+        def completed() -> int:
+            run(own_database, dispatcher, 1)
+            [(count,)] = conn.execute(query, (owner,)).fetchall()
+            return int(count)
+
+        wait_until(lambda: completed() == 150)
+    looks = [one for one in sandbox.requests() if one["method"] == "GET"]
+    assert len(looks) <= 15

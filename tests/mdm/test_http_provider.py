@@ -7,7 +7,7 @@ import base64
 import plistlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -29,6 +29,7 @@ class Desk:
         self.base_url = base_url
         self.key = key
         self.allow_private = allow_private
+        self.begun: list[Call] = []
         self.calls: list[Call] = []
         self.pauses: list[float | None] = []
 
@@ -38,6 +39,10 @@ class Desk:
         async def enter() -> None:
             return None
 
+        async def begin(call: Call) -> int:
+            self.begun.append(call)
+            return len(self.begun)
+
         async def slow_down(seconds: float | None) -> None:
             self.pauses.append(seconds)
 
@@ -45,7 +50,15 @@ class Desk:
             async with make_client(allow_private=self.allow_private) as client:
                 user = PROVIDERS[kind].user
                 line = Line(
-                    7, self.base_url, self.key, user, client, enter, self.calls.append, slow_down
+                    integration_id=7,
+                    base_url=self.base_url,
+                    secret=self.key,
+                    user=user,
+                    client=client,
+                    enter=enter,
+                    begin=begin,
+                    record=self.calls.append,
+                    slow_down=slow_down,
                 )
                 return await work(PROVIDERS[kind].make(Api(line, 11, 2), settings))
 
@@ -58,8 +71,17 @@ class Desk:
 
     def settle(self, order: Order) -> Report:
         """Look after an order."""
-        report: Report = self("simplemdm", lambda one: one.settle(order))
+        [(_, report)] = self.look([order])
         return report
+
+    def look(self, orders: list[Order]) -> list[tuple[Order, Report]]:
+        """Look after several orders."""
+
+        async def look(provider: Provider) -> list[tuple[Order, Report]]:
+            return [found async for found in provider.settle(orders)]
+
+        found: list[tuple[Order, Report]] = self("simplemdm", look)
+        return found
 
     def failure(self, order: Order) -> CallFailed:
         """Send an order that fails."""
@@ -161,6 +183,45 @@ def test_actions_reach_the_device_and_are_settled_by_what_it_shows(
     assert [one["name"] for one in sandbox.device(device)["commands"]] == [name]
 
 
+def test_many_devices_are_looked_at_by_few_calls(sandbox: Sandbox, desk: Desk) -> None:
+    devices = sandbox.devices(250)
+    [profile] = sandbox.profiles("Wi-Fi")
+    some = [*devices[:90], *devices[200:240]]
+    pushes = {device: order(device, "push_profile", profile_id=str(profile)) for device in some}
+    orders = [sent(push, desk.send(push)) for push in pushes.values()]
+    wait_until(lambda: all(sandbox.has(device, profile) for device in some))
+    sandbox.control("DELETE", f"devices/{devices[5]}")
+    desk.calls.clear()
+
+    found = desk.look([*orders, order("no-number", "mdm_refresh")])
+
+    states = {what.external_id: report.state for what, report in found}
+    assert len(found) == len(states) == len(some) + 1
+    assert states.pop("no-number") is State.FAILED
+    assert states.pop(str(devices[5])) is State.FAILED
+    assert set(states.values()) == {State.ACKNOWLEDGED}
+    # Two pages, and one closer look at the device that is not on them.
+    assert len(desk.calls) == 3
+
+
+def test_an_answer_that_got_lost_needs_no_second_visit_of_the_device(
+    sandbox: Sandbox, desk: Desk
+) -> None:
+    [device], [profile] = sandbox.devices(), sandbox.profiles("Wi-Fi")
+    push = order(device, "push_profile", profile_id=str(profile))
+    sandbox.faults(reset_share=1, command_seconds=0.5)
+    desk.failure(push)
+    lost_at = datetime.now(UTC)
+    sandbox.faults(reset_share=0)
+    wait_until(lambda: sandbox.has(device, profile))
+
+    report = desk.send(replace(push, unanswered_at=lost_at))
+
+    assert report.result["already"] is True
+    assert desk.settle(sent(push, report)).state is State.ACKNOWLEDGED
+    assert [one["name"] for one in sandbox.device(device)["commands"]] == ["install_profile"]
+
+
 def test_a_place_counts_only_when_it_is_newer_than_the_question(
     sandbox: Sandbox, desk: Desk
 ) -> None:
@@ -240,11 +301,13 @@ def test_every_call_is_recorded_without_key_and_pin(sandbox: Sandbox) -> None:
     [mac] = sandbox.devices(model_name="MacBook Air")
     inside = Desk(sandbox.api.replace("http://", "http://user:word@"))
     inside.send(order(mac, "mdm_lock", pin="123456", message=f"key {FULL}"))
-    [call] = inside.calls
+    [call], [begun] = inside.calls, inside.begun
+    assert (call.id, call.url, begun.url) == (1, begun.url, call.url)
+    assert (begun.status, begun.request_body) == (None, call.request_body)
     assert (call.method, call.status, call.command_id, call.attempt) == ("POST", 202, 11, 2)
     assert call.url == f"{sandbox.api}/devices/{mac}/lock"
     assert call.request_body == "message=key [hidden]&pin=[hidden]"
-    assert not any(secret in repr(call) for secret in (FULL, "123456", "word"))
+    assert not any(secret in repr([call, begun]) for secret in (FULL, "123456", "word"))
 
 
 def test_the_inventory_follows_the_cursor(sandbox: Sandbox, desk: Desk) -> None:

@@ -77,7 +77,9 @@ def test_the_pace_holds_however_many_ask(shared: Mdm, connect: Callable[..., Fle
         'update device_integrations set settings = \'{"rate_per_second": 1, "burst": 10}\''
     )
     askers = [connect(owner=shared.fleet) for _ in range(4)]
-    query = "select (fleet.worker_take_rate(%s, 3, '2030-01-01 00:00:00Z') ->> 'granted')::int"
+    query = (
+        "select (fleet.worker_reserve_call(%s, '0', '2030-01-01 00:00:00Z') ->> 'granted')::bool"
+    )
 
     with ThreadPoolExecutor(4) as pool:
         granted: list[Any] = list(

@@ -17,12 +17,12 @@ def sync(mdm: Any, *devices: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def take(mdm: Any, wanted: int, seconds: float = 0) -> dict[str, Any]:
+def reserve(mdm: Any, seconds: float = 0, within: float = 0) -> dict[str, Any]:
     answer: dict[str, Any] = mdm.fleet.value(
-        "select fleet.worker_take_rate(%s, %s,"
+        "select fleet.worker_reserve_call(%s, make_interval(secs => %s),"
         " '2030-01-01 00:00:00Z'::timestamptz + make_interval(secs => %s))",
         mdm.id,
-        wanted,
+        within,
         seconds,
     )
     return answer
@@ -115,32 +115,41 @@ def test_the_secret_goes_with_its_integration(mdm: Any) -> None:
 
 
 def test_calls_are_granted_at_the_pace_of_the_settings(mdm: Any) -> None:
-    granted = take(mdm, 1000)["granted"]
-    for second in range(1, 101):
-        granted += take(mdm, 1000, second / 10)["granted"]
+    granted = 0
+    for tenth in range(101):
+        while reserve(mdm, tenth / 10)["granted"]:
+            granted += 1
 
-    assert 200 <= granted <= 210
-    assert take(mdm, 1, 10)["retry_at"] is not None
+    assert 200 <= granted <= 205
+    assert 0 < reserve(mdm, 10)["wait"] <= 0.05
+
+
+def test_calls_to_come_are_told_when_each_may_begin(mdm: Any) -> None:
+    answers = [reserve(mdm, within=1) for _ in range(30)]
+
+    # Five at once, then one every twentieth of a second, and none that would begin too late.
+    assert [answer["granted"] for answer in answers] == [True] * 25 + [False] * 5
+    waits = [round(float(answer["wait"]), 3) for answer in answers]
+    assert waits[:25] == [0] * 5 + [round(0.05 * n, 3) for n in range(1, 21)]
 
 
 def test_a_refusal_stops_everybody_and_slows_down_for_a_while(mdm: Any) -> None:
     learn = (
         "select fleet.worker_learn_rate(%s, null, '2030-01-01 00:00:30Z', '2030-01-01 00:00:00Z')"
     )
-    take(mdm, 1)
+    reserve(mdm)
     assert mdm.fleet.value(learn, mdm.id)["rate"] < 20
 
-    blocked = take(mdm, 1, 29)
-    assert blocked["granted"] == 0
-    assert blocked["retry_at"].startswith("2030-01-01T00:00:30")
-    assert take(mdm, 1, 31)["granted"] == 1
+    assert reserve(mdm, 29) == {"granted": False, "wait": 1.0}
+    assert reserve(mdm, 31)["granted"] is True
 
 
 def test_only_as_many_are_claimed_as_can_be_called(mdm: Any) -> None:
     for _ in range(40):
         mdm.install(mdm.device())
 
-    assert len(mdm.claim(100)) == 25
+    assert len(mdm.claim(100)) == 5
+    assert len(mdm.claim(100, mdm.now(0.2))) == 4
 
 
 def test_devices_are_found_by_link_serial_number_and_name(mdm: Any) -> None:

@@ -257,8 +257,8 @@ def _fill(conn: Conn, name: str) -> Fleet:
         (devices[0][0], integration, owner),
     )
     one(
-        "select fleet.worker_log_mdm_calls(jsonb_build_array(jsonb_build_object("
-        "'integration_id', %s::bigint, 'url', 'https://mdm.example.com')))",
+        "select fleet.worker_begin_mdm_call(jsonb_build_object("
+        "'integration_id', %s::bigint, 'url', 'https://mdm.example.com'))",
         integration,
     )
     install = one(

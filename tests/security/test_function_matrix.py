@@ -62,9 +62,9 @@ WORKER = """
     fleet.worker_as_user fleet.worker_calendar_feed fleet.worker_claim_deliveries
     fleet.worker_claim_mdm fleet.worker_claim_mdm_syncs fleet.worker_device_token
     fleet.worker_enroll_device fleet.worker_finish_delivery fleet.worker_finish_mdm
-    fleet.worker_health fleet.worker_learn_rate fleet.worker_log_mdm_calls
-    fleet.worker_pause_integration fleet.worker_sync_inventory fleet.worker_take_rate
-    fleet.worker_verify_poke
+    fleet.worker_finish_looks fleet.worker_health fleet.worker_learn_rate
+    fleet.worker_log_mdm_calls fleet.worker_begin_mdm_call fleet.worker_pause_integration
+    fleet.worker_reserve_call fleet.worker_sync_inventory fleet.worker_verify_poke
 """
 
 EXPECTED: dict[str, frozenset[str]] = {

@@ -143,7 +143,8 @@ INSERTS = {
     "public.profile_assignments": "(owner_id, profile_id) values ('{owner}', '7')",
     "public.device_profiles": "(device_id, profile_id, owner_id, is_installed, changed_at)"
     " values ({device}, 'new', '{owner}', true, now())",
-    "fleet.mdm_work": "(command_id, integration_id) values (1, {integration})",
+    "fleet.mdm_work": "(command_id, device_id, integration_id, due_at)"
+    " values (1, {device}, {integration}, now())",
     "fleet.rate_limits": "(integration_id, rate, tokens, filled_at)"
     " values ({integration}, 1, 1, now())",
     "public.locations": "(owner_id, name, latitude, longitude, radius_m)"

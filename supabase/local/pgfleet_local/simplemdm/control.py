@@ -59,6 +59,12 @@ async def change(request: Request) -> Response:
     return JSONResponse(_device(device))
 
 
+async def remove(request: Request) -> Response:
+    """Make a device vanish from the account, without a word."""
+    del account_of(request).devices[device_of(request).id]
+    return Response(status_code=204)
+
+
 async def wait_for_profile(request: Request) -> Response:
     """Answer as soon as a device has a profile, or, with `absent=1`, has it no more."""
     account, device = account_of(request), device_of(request)
@@ -135,6 +141,7 @@ ROUTES: tuple[BaseRoute, ...] = (
     Route("/devices", add_devices, methods=["POST"]),
     Route("/devices/{device:int}", show),
     Route("/devices/{device:int}", change, methods=["PATCH"]),
+    Route("/devices/{device:int}", remove, methods=["DELETE"]),
     Route("/devices/{device:int}/profiles/{profile:int}", wait_for_profile),
     Route("/profiles", add_profiles, methods=["POST"]),
     Route("/history", show_history),
