@@ -63,6 +63,8 @@ def test_it_tells_where_everything_is(stack: Any) -> None:
         "ANON_KEY": settings.anon_key,
         "SERVICE_ROLE_KEY": settings.service_role_key,
         "JWT_SECRET": settings.jwt_secret,
+        "SIMPLEMDM_URL": settings.simplemdm_url,
+        "SIMPLEMDM_KEY": settings.simplemdm_keys["full"],
     }
 
 

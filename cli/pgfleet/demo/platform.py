@@ -32,6 +32,8 @@ class Platform:
     api_url: str
     db_url: str
     anon_key: str
+    simplemdm_url: str
+    simplemdm_key: str
 
     @property
     def events(self) -> Path:
@@ -71,7 +73,14 @@ def running_platform() -> Iterator[Platform]:
             process = _spawn(["stack", "up", "--json"], environment, log, subprocess.PIPE)
             try:
                 said = _first_json(process, folder / "stack.log")
-                yield Platform(folder, said["API_URL"], said["DB_URL"], said["ANON_KEY"])
+                yield Platform(
+                    folder,
+                    api_url=said["API_URL"],
+                    db_url=said["DB_URL"],
+                    anon_key=said["ANON_KEY"],
+                    simplemdm_url=said["SIMPLEMDM_URL"],
+                    simplemdm_key=said["SIMPLEMDM_KEY"],
+                )
             finally:
                 _end(process)
     finally:

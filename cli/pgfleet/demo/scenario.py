@@ -1,4 +1,7 @@
-"""The demo's story: a fleet enrols, schedules fire, the gateway is killed, nothing is lost."""
+"""The demo's story: a fleet enrols, schedules fire, the gateway is killed, nothing is lost.
+
+Then profiles come and go through an MDM.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from pgfleet.demo.platform import Platform, running_devices
+from pgfleet.demo.profiles import STAY_SECONDS, ProfileAct
 from pgfleet.demo.report import Outage, build_report, entries
 from pgfleet.errors import Unavailable
 
@@ -51,6 +55,7 @@ class Plan:
 
     devices: int
     busy_seconds: float
+    ipads: int = 20
     every_seconds: int = 3
     sends_per_second: float = 4.0
 
@@ -77,7 +82,12 @@ class Scenario:
                 self._tell("waiting until every command is final")
                 self._await(self._all_final, "commands did not become final")
                 self._await(self._all_settled, "runs did not end")
-            return build_report(self._db, self._platform.events, outage)
+            return build_report(self._db, self._platform.events, outage) | self._install_profiles()
+
+    def _install_profiles(self) -> dict[str, Any]:
+        self._tell(f"installing a profile for {STAY_SECONDS} s on {self._plan.ipads} iPads")
+        act = ProfileAct(self._platform, self._db, self._await)
+        return act.play(self._plan.ipads)
 
     def _value(self, statement: str, *parameters: Any) -> Any:
         row = self._db.execute(statement, parameters).fetchone()

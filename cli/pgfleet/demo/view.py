@@ -69,6 +69,8 @@ class View:
             ("insert_to_handler_ms", "row inserted → handler entered"),
             ("due_to_row_ms", "due → command row"),
             ("during_restart", "sent while the gateway restarted"),
+            ("pressed_to_installed_ms", "install_profile() → on the iPad"),
+            ("end_to_removed_ms", "end of its time → off the iPad"),
         ):
             row = report[key]
             times = (str(row["p50"]), str(row["p95"]), str(row["p99"]))

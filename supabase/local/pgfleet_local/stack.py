@@ -62,13 +62,18 @@ class Stack:
         self._gateway: subprocess.Popen[bytes] | None = None
 
     def describe(self) -> dict[str, str]:
-        """Give the addresses and keys, under the names that the official CLI uses."""
+        """Give the addresses and keys, under the names that the official CLI uses.
+
+        The last two are of the sandbox that stands in for an account of SimpleMDM.
+        """
         return {
             "API_URL": self.settings.api_url,
             "DB_URL": self.settings.db_url,
             "ANON_KEY": self.settings.anon_key,
             "SERVICE_ROLE_KEY": self.settings.service_role_key,
             "JWT_SECRET": self.settings.jwt_secret,
+            "SIMPLEMDM_URL": self.settings.simplemdm_url,
+            "SIMPLEMDM_KEY": self.settings.simplemdm_keys["full"],
         }
 
     def up(self, ready: Callable[[dict[str, str]], None]) -> None:
