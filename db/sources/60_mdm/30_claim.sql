@@ -130,6 +130,46 @@ $$;
 comment on function fleet.has_due_mdm(bigint, text, timestamptz) is 'Whether anything waits to be sent, or to be looked at, by now.';
 revoke all on function fleet.has_due_mdm(bigint, text, timestamptz) from public, anon, authenticated, service_role;
 
+create or replace function fleet.next_mdm_schedule_at(p_before timestamptz)
+returns timestamptz
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select min(s.next_run_at)
+  from public.schedules as s
+  where s.status = 'active'
+    and s.next_run_at <= p_before
+    and s.action_type in (select t.name from public.command_types as t where t.channel = 'mdm')
+$$;
+
+comment on function fleet.next_mdm_schedule_at(timestamptz) is
+  'When the next schedule is due that an MDM carries out; null where none is until then.';
+revoke all on function fleet.next_mdm_schedule_at(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.run_due_mdm(p_now timestamptz)
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.run_due(array_agg(d.id), p_now)
+  from (
+    select s.id
+    from public.schedules as s
+    where s.status = 'active'
+      and s.next_run_at <= p_now
+      and s.action_type in (select t.name from public.command_types as t where t.channel = 'mdm')
+    order by s.next_run_at
+    limit 100
+  ) as d
+  having count(*) > 0
+$$;
+
+comment on function fleet.run_due_mdm(timestamptz) is
+  'Run schedules that an MDM carries out at their very instant, where a function is awake for it; else the next tick does.';
+revoke all on function fleet.run_due_mdm(timestamptz) from public, anon, authenticated, service_role;
+
 create or replace function fleet.claim_of_mdm(p_integration_id bigint, p_limit integer, p_now timestamptz)
 returns table (sends bigint[], looks bigint[], next_at timestamptz)
 language plpgsql
@@ -175,7 +215,10 @@ begin
       looked_at = case when looks <> '{}' then p_now else r.looked_at end
   where r.integration_id = p_integration_id;
   next_at := least(
-    case when cardinality(sends) = v_room then fleet.next_call_at(v_bucket, p_now) end,
+    -- At a pace at which each claim brings some leave.
+    case
+      when cardinality(sends) = v_room then greatest(fleet.next_call_at(v_bucket, p_now), p_now + interval '100 milliseconds')
+    end,
     case when looks = '{}' and fleet.has_due_mdm(p_integration_id, 'settle', p_now) then v_look_at end
   );
   return next;
@@ -228,6 +271,7 @@ declare
   v_next_at timestamptz;
 begin
   perform fleet.sweep_mdm(p_now);
+  perform fleet.run_due_mdm(p_now);
   for v_integration_id in
     select i.id
     from public.device_integrations as i
@@ -246,7 +290,10 @@ begin
   return jsonb_build_object(
     'sends', fleet.mdm_jobs(v_sends),
     'looks', fleet.mdm_jobs(v_looks),
-    'wait', case when v_left <= 0 then 0 else extract(epoch from v_next_at - p_now) end,
+    'wait', case
+      when v_left <= 0 then 0
+      else extract(epoch from least(v_next_at, fleet.next_mdm_schedule_at(p_now + interval '2 seconds')) - p_now)
+    end,
     'integrations', (
       select coalesce(jsonb_object_agg(i.id, jsonb_build_object(
         'integration_type', i.integration_type, 'settings', i.settings, 'secret', s.secret

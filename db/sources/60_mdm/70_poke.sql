@@ -6,7 +6,9 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select exists (
+  -- Awake before a schedule is due, the function carries it out at its very instant.
+  select fleet.next_mdm_schedule_at(p_now + interval '2 seconds') is not null
+  or exists (
     select 1
     from public.device_integrations as i
     where i.status = 'active'

@@ -7,7 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Coroutine, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from itertools import groupby
 from typing import Any, LiteralString
 
@@ -35,10 +35,9 @@ HANDS = 64
 CLAIM = 20
 # A poke follows every second while something is due, so no call has to last for long.
 BUDGET_SECONDS = 20.0
-# Claims at a pace at which each brings some leave, where the rate is what holds things up.
-PACE_SECONDS = 0.1
+SHORTEST_WAIT_SECONDS = 0.01
 # Whatever is further off is for the next poke.
-LONGEST_WAIT_SECONDS = 2.0
+LONGEST_WAIT_SECONDS = 2.5
 # What an answer may take, with the time to write it down; a call is not begun later than that.
 CALL_SECONDS = 35.0
 FINISH_TRIES = 3
@@ -65,7 +64,7 @@ class MdmDispatcher:
         self._hands = hands
         self._busy: Counter[int] = Counter()
         self._is_claiming = False
-        self._is_poked = False
+        self._poked = asyncio.Event()
 
     async def run(self, pool: Pool, budget: float = BUDGET_SECONDS) -> dict[str, int]:
         """Work until nothing is left or the time is over; tell how many ended in which way."""
@@ -73,11 +72,11 @@ class MdmDispatcher:
         async with AsyncExitStack() as stack:
             desk = Desk(pool, Lines(pool, stack, allow_private=self._allow_private), counts)
             if self._is_claiming:
-                self._is_poked = True
+                self._poked.set()
                 return dict(await sync_inventories(pool, desk.lines))
             syncs = asyncio.create_task(sync_inventories(pool, desk.lines))
             tasks: set[asyncio.Task[None]] = set()
-            self._is_claiming = True
+            self._is_claiming, self._poked = True, asyncio.Event()
             try:
                 await self._claim_all(desk, tasks, time.monotonic() + budget)
             finally:
@@ -89,19 +88,21 @@ class MdmDispatcher:
 
     async def _claim_all(self, desk: Desk, tasks: set[asyncio.Task[None]], end: float) -> None:
         while time.monotonic() < end:
-            self._is_poked = False
+            self._poked.clear()
             room = min(self._hands - self._busy.total(), CLAIM)
             if room <= 0:
                 # All hands may be those of an earlier run, which has stopped to claim.
                 await asyncio.wait(
-                    tasks or {asyncio.create_task(asyncio.sleep(PACE_SECONDS))},
+                    tasks or {asyncio.create_task(asyncio.sleep(0.1))},
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 continue
             wait = await self._claim(desk, room, tasks)
-            if (wait is None or wait > LONGEST_WAIT_SECONDS) and not self._is_poked:
+            if (wait is None or wait > LONGEST_WAIT_SECONDS) and not self._poked.is_set():
                 return
-            await asyncio.sleep(max(min(wait or 0, LONGEST_WAIT_SECONDS), PACE_SECONDS))
+            with suppress(TimeoutError):
+                pause = max(min(wait or 0, LONGEST_WAIT_SECONDS), SHORTEST_WAIT_SECONDS)
+                await asyncio.wait_for(self._poked.wait(), pause)
 
     async def _claim(self, desk: Desk, room: int, tasks: set[asyncio.Task[None]]) -> float | None:
         """Claim and begin; tell after how many seconds more could be claimed."""
