@@ -17,6 +17,8 @@ from pgfleet.agent.events import EventFile
 from pgfleet.agent.handlers.registry import HandlerRegistry, Handlers
 from pgfleet.agent.http import IdentityRefused
 from pgfleet.agent.journal import Journal
+from pgfleet.agent.location import LocationReporter
+from pgfleet.agent.location_source import LocationSource
 from pgfleet.agent.log import LineContext, line_context
 from pgfleet.agent.realtime import Doorbell
 from pgfleet.agent.settings import DEFAULT_POLL_SECONDS, AgentSettings
@@ -37,11 +39,13 @@ class Agent:
         *,
         handlers: Handlers | None = None,
         events: EventFile | None = None,
+        location: LocationSource | None = None,
     ) -> None:
         self._settings = settings
         self._http = http
         self._handlers = handlers or HandlerRegistry(settings)
         self._events = events
+        self._location = location
         self._line = LineContext(settings.hostname)
         self._stop = asyncio.Event()
         self._server_poll: float | None = None
@@ -76,6 +80,9 @@ class Agent:
         found = identifying.result()
         self._line.device = found.hostname
         client = DeviceClient(found, self._settings, self._http)
+        reporters: list[LocationReporter] = []
+        if self._location is not None:
+            reporters.append(LocationReporter(client, self._location, self._settings))
         worker = Worker(client, journal, self._handlers, self._settings, self._events)
         doorbell = Doorbell(client, self._settings, worker.ring, self._line)
         worker.ring("start")
@@ -87,6 +94,7 @@ class Agent:
                 doorbell.run(),
                 self._poll(worker, doorbell),
                 self._check_in(client, worker),
+                *(reporter.run() for reporter in reporters),
             )
             if not working.done():
                 logger.info("stopping")

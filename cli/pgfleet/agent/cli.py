@@ -21,6 +21,7 @@ from pgfleet.agent.agent import Agent
 from pgfleet.agent.enroll import enroll as enroll_device
 from pgfleet.agent.events import EventFile
 from pgfleet.agent.http import IdentityRefused, make_client
+from pgfleet.agent.location_options import Locate, choose_source
 from pgfleet.agent.settings import AgentSettings, Timing, default_state_dir
 from pgfleet.agent.simulate import SimulatedWork, Simulation, device_folder, device_names
 from pgfleet.agent.state import FolderLock, prepare
@@ -81,6 +82,10 @@ def run(
     starts_per_second: opt.StartsPerSecond = 20.0,
     duration: opt.Duration = 0.1,
     failure_rate: opt.FailureRate = 0.0,
+    location: opt.Location = None,
+    location_program: opt.LocationProgram = None,
+    location_walk: opt.LocationWalk = None,
+    location_seconds: opt.LocationSeconds = _TIMING.location,
     events: opt.Events = None,
     events_fsync: opt.EventsFsync = False,
     log_level: opt.LogLevel = "INFO",
@@ -109,11 +114,19 @@ def run(
             reconnect=reconnect_seconds,
             reconnect_limit=reconnect_limit_seconds,
             stop=stop_seconds,
+            location=location_seconds,
         ),
+    )
+    locate = choose_source(
+        location,
+        location_program,
+        location_walk,
+        is_simulation=simulation is not None,
+        timeout=settings.timing.locate,
     )
     with _event_file(events, events_fsync) as file:
         try:
-            asyncio.run(_run(settings, simulation, file))
+            asyncio.run(_run(settings, simulation, file, locate))
         except IdentityRefused as error:
             output.show_error(error)
             raise typer.Exit(EXIT_REFUSED) from error
@@ -158,7 +171,7 @@ def enroll(
 
 @app.command()
 def status(state_dir: opt.StateDir = None, as_json: opt.AsJson = False) -> None:
-    """Show this device's identity and journal, and whether its agent runs; 1 if not enrolled.
+    """Show this device's identity, journal and position, and if its agent runs; 1 if not enrolled.
 
     \b
     Example: pgfleet agent status --json
@@ -222,13 +235,17 @@ def _event_file(path: Path | None, durable: bool) -> Iterator[EventFile | None]:
 
 
 async def _run(
-    settings: AgentSettings, simulation: _SimulationOptions | None, events: EventFile | None
+    settings: AgentSettings,
+    simulation: _SimulationOptions | None,
+    events: EventFile | None,
+    locate: Locate | None,
 ) -> None:
     connections = 100 if simulation is None else max(100, simulation.count)
     async with make_client(settings.timing.request, connections) as http:
         body: Stoppable
         if simulation is None:
-            body = Agent(settings, http, events=events)
+            source = None if locate is None else locate(settings.hostname)
+            body = Agent(settings, http, events=events, location=source)
         else:
             body = Simulation(
                 settings,
@@ -238,6 +255,7 @@ async def _run(
                 starts_per_second=simulation.starts_per_second,
                 work=simulation.work,
                 events=events,
+                locate=locate,
             )
         with _stopping_on_signals(body.stop):
             await body.run()

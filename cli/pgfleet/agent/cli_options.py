@@ -94,6 +94,40 @@ Events = Annotated[
 EventsFsync = Annotated[
     bool, typer.Option("--events-fsync", help="Sync each of these lines to disk.")
 ]
+Location = Annotated[
+    str | None,
+    typer.Option(
+        "--location",
+        envvar="PGFLEET_LOCATION",
+        metavar="LAT,LON[,ACCURACY_M]",
+        help="Where this device stands, if it stays there.",
+    ),
+]
+LocationProgram = Annotated[
+    Path | None,
+    typer.Option(
+        "--location-program",
+        envvar="PGFLEET_LOCATION_PROGRAM",
+        help="Program that prints where this device is, as JSON.",
+    ),
+]
+LocationWalk = Annotated[
+    str | None,
+    typer.Option(
+        "--location-walk",
+        metavar="LAT,LON,RADIUS_M",
+        help="Let simulated devices walk around here.",
+    ),
+]
+LocationSeconds = Annotated[
+    float,
+    typer.Option(
+        "--location-seconds",
+        envvar="PGFLEET_LOCATION_SECONDS",
+        min=0.1,
+        help="Look this often where the device is.",
+    ),
+]
 LogLevel = Annotated[
     str,
     typer.Option("--log-level", envvar="PGFLEET_LOG_LEVEL", help="DEBUG, INFO, WARN or ERROR."),

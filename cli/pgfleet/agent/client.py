@@ -15,6 +15,7 @@ from pgfleet.agent.credentials import Credentials
 from pgfleet.agent.enroll import Token, facts, fetch_token
 from pgfleet.agent.http import refusal, unreachable
 from pgfleet.agent.journal import Outcome
+from pgfleet.agent.location_fix import Fix, Place, parse_places
 from pgfleet.agent.settings import AgentSettings
 from pgfleet.errors import NotAllowed, NotSignedIn, Unavailable
 
@@ -75,6 +76,26 @@ class Answer:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _nonsense("the call", found) from error
+
+
+@dataclass(frozen=True, slots=True)
+class LocationAnswer:
+    """Hold what the server made of a position, and in which locations it has the device."""
+
+    accepted: bool
+    reason: str | None
+    places: tuple[Place, ...]
+
+    @classmethod
+    def from_json(cls, found: object) -> LocationAnswer:
+        """Read the jsonb that `report_location` returns."""
+        try:
+            if not isinstance(found, dict):
+                raise TypeError("no object")
+            places = parse_places(found["places"])
+            return cls(bool(found["accepted"]), found.get("reason"), places)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _nonsense("report_location", found) from error
 
 
 class DeviceClient:
@@ -154,6 +175,16 @@ class DeviceClient:
         """Tell the server what this device is, and hear what it wants."""
         answer = await self._call("device_checkin", {"p_facts": facts()})
         return answer if isinstance(answer, dict) else {}
+
+    async def report_location(self, fix: Fix) -> LocationAnswer:
+        """Tell where this device is or was; the same fix may be told again."""
+        params = {
+            "p_latitude": fix.latitude,
+            "p_longitude": fix.longitude,
+            "p_accuracy_m": fix.accuracy_m,
+            "p_located_at": fix.located_at.isoformat(),
+        }
+        return LocationAnswer.from_json(await self._call("report_location", params))
 
     async def _call(self, function: str, params: dict[str, Any]) -> Any:
         token = await self.token()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pgfleet.agent import credentials, journal, state
+from pgfleet.agent import credentials, journal, location_state, state
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """Give identity, journal and whether an agent runs; no secrets."""
+    """Give identity, journal, whereabouts and whether an agent runs; no secrets."""
     found = credentials.load(folder) if folder.is_dir() else None
     described: dict[str, Any] = {
         "state_dir": str(folder),
@@ -23,6 +23,7 @@ def describe(folder: Path) -> dict[str, Any]:
     if found is not None:
         described.update(found.without_secret())
     described.update(_describe_journal(folder / state.JOURNAL))
+    described.update(location_state.describe(folder, found.device_id if found else None))
     return described
 
 

@@ -48,6 +48,9 @@ class Timing:
     retry_limit: float = 60.0
     request: float = 30.0
     stop: float = 20.0
+    # How often to look where the device is, and how long its program may take to tell.
+    location: float = 300.0
+    locate: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pgfleet.agent import credentials
 from pgfleet.agent.agent import Agent
 from pgfleet.agent.events import EventFile
 from pgfleet.agent.handlers.interface import Handler, HandlerContext, HandlerFailed
+from pgfleet.agent.location_options import Locate
 from pgfleet.agent.settings import AgentSettings
 from pgfleet.errors import FleetError, InvalidInput, NotSignedIn
 
@@ -66,6 +67,7 @@ class Simulation:
         starts_per_second: float,
         work: SimulatedWork,
         events: EventFile | None,
+        locate: Locate | None = None,
     ) -> None:
         self._settings = settings
         self._http = http
@@ -73,6 +75,7 @@ class Simulation:
         self._pause = 1 / starts_per_second
         self._handlers = SimulatedHandlers(work)
         self._events = events
+        self._locate = locate
         self._agents: list[Agent] = []
         self._stop = asyncio.Event()
         self._refusals: list[FleetError] = []
@@ -106,7 +109,13 @@ class Simulation:
             hostname=name,
             state_dir=device_folder(self._settings.state_dir, name),
         )
-        agent = Agent(settings, self._http, handlers=self._handlers, events=self._events)
+        agent = Agent(
+            settings,
+            self._http,
+            handlers=self._handlers,
+            events=self._events,
+            location=None if self._locate is None else self._locate(name),
+        )
         self._agents.append(agent)
         if self._stop.is_set():
             return

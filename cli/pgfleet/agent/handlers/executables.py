@@ -8,25 +8,18 @@ The payload comes as JSON on stdin, the result goes as JSON to stdout. Exit code
 from __future__ import annotations
 
 import json
-import os
 import re
-import stat
-import sys
 from pathlib import Path
 from typing import Any
 
 from pgfleet.agent.handlers.interface import HandlerContext, HandlerFailed, Reason
 from pgfleet.agent.handlers.process import ProcessResult, run_process
-from pgfleet.errors import InvalidInput, NotAllowed
+from pgfleet.agent.handlers.programs import interpreter, is_runnable, refuse_writable
+from pgfleet.errors import InvalidInput
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 _REASONS = {65: Reason.INVALID_PAYLOAD, 69: Reason.UNSUPPORTED, 77: Reason.FORBIDDEN}
-
-_INTERPRETERS: dict[str, tuple[str, ...]] = {
-    ".ps1": ("powershell", "-NoProfile", "-NonInteractive", "-ExecutionPolicy", "Bypass", "-File"),
-    ".py": (sys.executable,),
-}
 
 
 class ExecutableFolder:
@@ -48,14 +41,14 @@ class ExecutableFolder:
             return None
         for path in sorted(self._folder.iterdir()):
             if path.name == command_type or path.stem == command_type:
-                if path.is_file() and _runnable(path):
+                if path.is_file() and is_runnable(path):
                     _refuse_writable(path)
                     return ExecutableHandler(path)
         return None
 
     def names(self) -> list[str]:
         """List the command types that the folder has a program for."""
-        return sorted({p.stem for p in self._folder.iterdir() if p.is_file() and _runnable(p)})
+        return sorted({p.stem for p in self._folder.iterdir() if p.is_file() and is_runnable(p)})
 
 
 class ExecutableHandler:
@@ -66,7 +59,7 @@ class ExecutableHandler:
 
     async def __call__(self, context: HandlerContext, payload: dict[str, Any]) -> Any:
         """Run the program once."""
-        argv = [*_interpreter(self._path), str(self._path.resolve())]
+        argv = [*interpreter(self._path), str(self._path.resolve())]
         try:
             done = await run_process(
                 argv,
@@ -79,11 +72,6 @@ class ExecutableHandler:
         if done.exit_code != 0:
             raise _failure(self._path.name, done)
         return _result(done)
-
-
-def _interpreter(path: Path) -> tuple[str, ...]:
-    """Give what must run the file; on POSIX its first line says so."""
-    return _INTERPRETERS.get(path.suffix.lower(), ()) if sys.platform == "win32" else ()
 
 
 def _environment(context: HandlerContext) -> dict[str, str]:
@@ -124,17 +112,5 @@ def _failure(name: str, done: ProcessResult) -> HandlerFailed:
     return HandlerFailed(message, _REASONS.get(done.exit_code, Reason.ERROR), result=result)
 
 
-def _runnable(path: Path) -> bool:
-    if sys.platform == "win32":
-        return path.suffix.lower() in (".exe", ".cmd", ".bat", ".ps1", ".py")
-    return os.access(path, os.X_OK) and not path.name.startswith(".")
-
-
 def _refuse_writable(path: Path) -> None:
-    """Refuse what anybody on this machine could replace: the agent may run as root."""
-    if sys.platform != "win32" and stat.S_IMODE(path.stat().st_mode) & stat.S_IWOTH:
-        raise NotAllowed(
-            f"handlers: {path} can be written by every user",
-            reason="handlers_dir_unsafe",
-            hint=f"chmod o-w {path}",
-        )
+    refuse_writable(path, "handlers", "handlers_dir_unsafe")
