@@ -20,7 +20,8 @@ GOOD = ("--url", "http://127.0.0.1:9", "--anon-key", "anon")
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("URL", "ANON_KEY", "ENROLLMENT_CODE", "STATE_DIR", "FUNCTIONS_URL"):
+    names = ("URL", "ANON_KEY", "ENROLLMENT_CODE", "STATE_DIR", "FUNCTIONS_URL")
+    for name in (*names, "LOCATION", "LOCATION_PROGRAM", "LOCATION_SECONDS"):
         monkeypatch.delenv(f"PGFLEET_{name}", raising=False)
     root = logging.getLogger()
     before = (root.handlers[:], root.level)
@@ -44,6 +45,10 @@ def agent(*words: str) -> Any:
         ((*GOOD, "--log-level", "LOUD"), "log-level"),
         ((*GOOD, "--handlers", "/nowhere/at-all"), "handlers"),
         ((*GOOD, "--simulate", "10000", "--code", "C"), "simulate"),
+        ((*GOOD, "--location", "somewhere"), "LAT,LON"),
+        ((*GOOD, "--location-program", "/nowhere/at-all"), "location-program"),
+        ((*GOOD, "--location", "1,2", "--location-program", "/bin/true"), "exclude each other"),
+        ((*GOOD, "--location-walk", "1,2,50"), "--simulate"),
         (GOOD, "not enrolled"),
         ((*GOOD, "--simulate", "3"), "not enrolled"),
     ],

@@ -227,7 +227,8 @@ def test_a_walk_across_the_date_line_stays_on_earth() -> None:
     [
         (
             "New location:\nLatitude:    1.000000°\nLongitude:   2.000000°\n"
-            "Accuracy:    500.000000 meters\n\nNew location:\nLatitude:    -33.856800°\nLongitude:   151.215300°\n"
+            "Accuracy:    500.000000 meters\n\n"
+            "New location:\nLatitude:    -33.856800°\nLongitude:   151.215300°\n"
             "Accuracy:    12.500000 meters\nDescription: GPS\n",
             (-33.8568, 151.2153, 12.5),
         ),
