@@ -288,14 +288,14 @@ def test_a_retired_device_learns_it_from_its_position_too(
 
 
 def test_a_stop_ends_a_program_that_is_still_searching(
-    launch: Callable[..., Any], name: str, receiver: Receiver, tmp_path: Path
+    fleet: Any, launch: Callable[..., Any], name: str, receiver: Receiver, tmp_path: Path
 ) -> None:
     pid_file = tmp_path / "child"
     receiver.program.write_text(f"#!/bin/sh\nsleep 60 & echo $! > {pid_file}; wait\n")
     agent = launch(name, *receiver.options)
-    agent.wait_live()
+    pid = fleet.wait_for(lambda: pid_file.exists() and pid_file.read_text().strip(), "its child")
     assert agent.end() == 0
-    process = Path(f"/proc/{pid_file.read_text().strip()}/stat")
+    process = Path(f"/proc/{pid}/stat")
     assert not process.exists() or process.read_text().split()[2] == "Z"
 
 
@@ -309,6 +309,28 @@ def test_simulated_devices_walk_where_they_are_told_to(
         " is not null and fleet.distance_m(latitude, longitude, 52.52, 13.405) <= 300 + accuracy_m"
     )
     fleet.wait_for(lambda: fleet.value(query, f"{name}-%") == 3, "three positions")
+
+
+def test_what_waits_is_bounded_and_the_oldest_goes_first(
+    fleet: Any, launch: Callable[..., Any], name: str, receiver: Receiver, road: Road
+) -> None:
+    agent = launch(name, *NEVER)
+    agent.wait_live()
+    assert agent.end() == 0
+    times = [datetime.now(UTC) - timedelta(minutes=minutes) for minutes in range(500, 0, -1)]
+    waiting = [{"latitude": 1, "longitude": 2, "located_at": at.isoformat()} for at in times]
+    kept = {"device_id": fleet.device_id(name), "position": None, "accepted_at": None, "places": []}
+    path = agent.folder / "location.json"
+    path.touch(0o600)
+    path.write_text(json.dumps({**kept, "waiting": waiting}))
+    road.close()
+    receiver.is_at(SCHOOL)
+    again = launch(name, *receiver.options, "--url", road.url)
+    again.wait_said("WARN .*more than 500 positions wait; the oldest is dropped")
+    assert again.end() == 0
+    found = json.loads(path.read_text())["waiting"]
+    assert (len(found), found[0]["located_at"]) == (500, times[1].isoformat())
+    assert found[-1]["latitude"] == SCHOOL[0]
 
 
 def test_another_devices_positions_are_not_sent_as_ones_own(
