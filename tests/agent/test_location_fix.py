@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgfleet.agent.location_fix import (
+from pgfleet.agent.location.fix import (
     EARTH_RADIUS_M,
     FOLLOW_UP_SECONDS,
     KEEP_ALIVE_SECONDS,

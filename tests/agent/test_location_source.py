@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgfleet.agent.location_fix import Fix, metres_between
-from pgfleet.agent.location_options import choose_source, parse_place, parse_walk
-from pgfleet.agent.location_source import LocationProgram, NoFix
-from pgfleet.agent.location_walk import WALKING_SPEED, Walk, WalkArea, fix_of_walk, way
+from pgfleet.agent.location.fix import Fix, metres_between
+from pgfleet.agent.location.options import choose_source, parse_place, parse_walk
+from pgfleet.agent.location.source import LocationProgram, NoFix
+from pgfleet.agent.location.walk import WALKING_SPEED, Walk, WalkArea, fix_of_walk, way
 from pgfleet.errors import InvalidInput, NotAllowed
 
 DOCS = Path(__file__).parents[2] / "docs" / "agent"

@@ -17,8 +17,8 @@ from pgfleet.agent.events import EventFile
 from pgfleet.agent.handlers.registry import HandlerRegistry, Handlers
 from pgfleet.agent.http import IdentityRefused
 from pgfleet.agent.journal import Journal
-from pgfleet.agent.location import LocationReporter
-from pgfleet.agent.location_source import LocationSource
+from pgfleet.agent.location.reporter import LocationReporter
+from pgfleet.agent.location.source import LocationSource
 from pgfleet.agent.log import LineContext, line_context
 from pgfleet.agent.realtime import Doorbell
 from pgfleet.agent.settings import DEFAULT_POLL_SECONDS, AgentSettings

@@ -21,7 +21,7 @@ from pgfleet.agent.agent import Agent
 from pgfleet.agent.enroll import enroll as enroll_device
 from pgfleet.agent.events import EventFile
 from pgfleet.agent.http import IdentityRefused, make_client
-from pgfleet.agent.location_options import Locate, choose_source
+from pgfleet.agent.location.options import Locate, choose_source
 from pgfleet.agent.settings import AgentSettings, Timing, default_state_dir
 from pgfleet.agent.simulate import SimulatedWork, Simulation, device_folder, device_names
 from pgfleet.agent.state import FolderLock, prepare

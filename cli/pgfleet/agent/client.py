@@ -15,7 +15,7 @@ from pgfleet.agent.credentials import Credentials
 from pgfleet.agent.enroll import Token, facts, fetch_token
 from pgfleet.agent.http import refusal, unreachable
 from pgfleet.agent.journal import Outcome
-from pgfleet.agent.location_fix import Fix, Place, parse_places
+from pgfleet.agent.location.fix import Fix, Place, parse_places
 from pgfleet.agent.settings import AgentSettings
 from pgfleet.errors import NotAllowed, NotSignedIn, Unavailable
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pgfleet.agent import credentials, journal, location_state, state
+from pgfleet.agent import credentials, journal, state
+from pgfleet.agent.location.state import describe as describe_location
 
 
 def describe(folder: Path) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def describe(folder: Path) -> dict[str, Any]:
     if found is not None:
         described.update(found.without_secret())
     described.update(_describe_journal(folder / state.JOURNAL))
-    described.update(location_state.describe(folder, found.device_id if found else None))
+    described.update(describe_location(folder, found.device_id if found else None))
     return described
 
 

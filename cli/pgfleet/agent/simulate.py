@@ -15,7 +15,7 @@ from pgfleet.agent import credentials
 from pgfleet.agent.agent import Agent
 from pgfleet.agent.events import EventFile
 from pgfleet.agent.handlers.interface import Handler, HandlerContext, HandlerFailed
-from pgfleet.agent.location_options import Locate
+from pgfleet.agent.location.options import Locate
 from pgfleet.agent.settings import AgentSettings
 from pgfleet.errors import FleetError, InvalidInput, NotSignedIn
 

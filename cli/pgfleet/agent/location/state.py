@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pgfleet.agent import state
-from pgfleet.agent.location_fix import Fix, Place, parse_fix, parse_places
+from pgfleet.agent.location.fix import Fix, Place, parse_fix, parse_places
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pgfleet.agent.location_fix import position_problem
-from pgfleet.agent.location_source import FixedPlace, LocationProgram, LocationSource
-from pgfleet.agent.location_walk import Walk, WalkArea
+from pgfleet.agent.location.fix import position_problem
+from pgfleet.agent.location.source import FixedPlace, LocationProgram, LocationSource
+from pgfleet.agent.location.walk import Walk, WalkArea
 from pgfleet.errors import InvalidInput
 
 # The source for a device of this name.

@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pgfleet.agent.location_fix import EARTH_RADIUS_M, Fix
+from pgfleet.agent.location.fix import EARTH_RADIUS_M, Fix
 
 WALKING_SPEED = 1.4
 # One fix in so many comes from a cell tower instead of satellites.

@@ -8,13 +8,12 @@ import logging
 import random
 from datetime import UTC, datetime, timedelta
 
-from pgfleet.agent import location_state
 from pgfleet.agent.backoff import Backoff
 from pgfleet.agent.client import DeviceClient, LocationAnswer
 from pgfleet.agent.http import IdentityRefused
-from pgfleet.agent.location_fix import Fix, Told, after_report, next_look_seconds, why_to_report
-from pgfleet.agent.location_source import LocationSource, NoFix
-from pgfleet.agent.location_state import LocationFile
+from pgfleet.agent.location.fix import Fix, Told, after_report, next_look_seconds, why_to_report
+from pgfleet.agent.location.source import LocationSource, NoFix
+from pgfleet.agent.location.state import LocationFile, load
 from pgfleet.agent.settings import AgentSettings
 from pgfleet.agent.tasks import first_to_end
 from pgfleet.errors import FleetError
@@ -39,7 +38,7 @@ class LocationReporter:
         self._source = source
         self._timing = settings.timing
         self._file = LocationFile(settings.state_dir)
-        self._state = location_state.load(settings.state_dir, client.credentials.device_id)
+        self._state = load(settings.state_dir, client.credentials.device_id)
         self._told: Told | None = None
         self._is_silent = False
         self._is_unsaved = False

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from pgfleet.agent.handlers.process import ProcessResult, run_process
 from pgfleet.agent.handlers.programs import interpreter, is_runnable, refuse_writable
-from pgfleet.agent.location_fix import Fix, parse_fix
+from pgfleet.agent.location.fix import Fix, parse_fix
 from pgfleet.errors import FleetError, InvalidInput, NotAllowed
 
 _OUTPUT_LIMIT = 16 * 1024
