@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 STATUS = """
@@ -139,3 +141,15 @@ def test_people_see_their_own_and_devices_nothing(mdm: Any) -> None:
         with mdm.fleet.acting(caller):
             found = [mdm.fleet.value(f"select count(*) from {view}") for view in views]
         assert [count > 0 for count in found] == [seen, seen]
+
+
+def test_the_demo_school_has_profiles_in_every_state(db: Any) -> None:
+    seed = (Path(__file__).parents[2] / "db" / "seed" / "demo.sql").read_text()
+    for _ in range(2):
+        db.execute(seed)
+
+    told = Counter(status for *_, status in db.execute(STATUS))
+    pairs = {float(minutes) for *_, minutes in db.execute(PAIRS)}
+
+    assert told == {"Executed": 3, "Due for execution": 1, "Pending": 5}
+    assert pairs == {30.0, 120.0, 45.0, 60.0}
