@@ -62,32 +62,31 @@ revoke all on function fleet.sweep_held_sends(timestamptz, integer) from public,
 
 create or replace function fleet.sweep_held_looks(p_now timestamptz, p_limit integer default 1000)
 returns integer
-language plpgsql
+language sql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_count integer;
-begin
-  update fleet.mdm_work as w
-  set held_until = null, due_at = p_now
-  where w.command_id in (
-    select x.command_id
-    from fleet.mdm_work as x
-    where x.phase = 'settle' and x.held_until <= p_now
-    order by x.held_until
+  with lapsed as (
+    select w.command_id
+    from fleet.mdm_work as w
+    where w.phase = 'settle' and w.held_until <= p_now
+    order by w.held_until
     limit p_limit
     for update skip locked
-  );
-  get diagnostics v_count = row_count;
-  return v_count;
-end;
+  ),
+  offered as (
+    update fleet.mdm_work as w
+    set held_until = null, due_at = p_now
+    where w.command_id = any (array(select l.command_id from lapsed as l))
+    returning 1
+  )
+  select count(*)::integer from offered
 $$;
 
 comment on function fleet.sweep_held_looks(timestamptz, integer) is 'A function that was killed while it looked: others look. Answers how many.';
 revoke all on function fleet.sweep_held_looks(timestamptz, integer) from public, anon, authenticated, service_role;
 
-create or replace function fleet.give_up_mdm(p_now timestamptz, p_limit integer default 1000)
+create or replace function fleet.end_mdm(p_command_ids bigint[], p_status text, p_reason text, p_error text, p_now timestamptz)
 returns integer
 language plpgsql
 volatile
@@ -96,21 +95,39 @@ as $$
 declare
   v_count integer;
 begin
+  if p_command_ids = '{}' then
+    return 0;
+  end if;
+
   update public.device_commands as c
-  set status = 'failed', reason = 'unknown', executed_at = p_now,
-      error_message = 'the provider took it, and nothing has shown since whether it was done'
-  where c.status = 'running'
-    and c.id in (
+  set status = 'failed', reason = p_reason, error_message = p_error, executed_at = p_now
+  where c.id = any (p_command_ids) and c.status = p_status;
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+comment on function fleet.end_mdm(bigint[], text, text, text, timestamptz) is
+  'End those of these commands that have this status as failed. Answers how many.';
+revoke all on function fleet.end_mdm(bigint[], text, text, text, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.give_up_mdm(p_now timestamptz, p_limit integer default 1000)
+returns integer
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.end_mdm(
+    array(
       select w.command_id
       from fleet.mdm_work as w
       where w.phase = 'settle' and w.give_up_at <= p_now
       order by w.give_up_at
       limit p_limit
       for update skip locked
-    );
-  get diagnostics v_count = row_count;
-  return v_count;
-end;
+    ),
+    'running', 'unknown', 'the provider took it, and nothing has shown since whether it was done', p_now
+  )
 $$;
 
 comment on function fleet.give_up_mdm(timestamptz, integer) is 'End what was accepted and never seen to happen. Answers how many.';
@@ -118,28 +135,21 @@ revoke all on function fleet.give_up_mdm(timestamptz, integer) from public, anon
 
 create or replace function fleet.fail_unlinked_mdm(p_now timestamptz, p_limit integer default 1000)
 returns integer
-language plpgsql
+language sql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_count integer;
-begin
-  update public.device_commands as c
-  set status = 'failed', reason = 'no_mdm_link', executed_at = p_now,
-      error_message = 'the device is in no MDM: make an integration and sync its devices'
-  where c.status = 'pending'
-    and c.id in (
+  select fleet.end_mdm(
+    array(
       select w.command_id
       from fleet.mdm_work as w
       where w.integration_id is null and w.due_at <= p_now
       order by w.due_at
       limit p_limit
       for update skip locked
-    );
-  get diagnostics v_count = row_count;
-  return v_count;
-end;
+    ),
+    'pending', 'no_mdm_link', 'the device is in no MDM: make an integration and sync its devices', p_now
+  )
 $$;
 
 comment on function fleet.fail_unlinked_mdm(timestamptz, integer) is 'End what is due for devices in no MDM. Answers how many.';

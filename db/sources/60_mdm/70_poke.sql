@@ -49,14 +49,17 @@ $$;
 comment on function fleet.prune_mdm_logs(timestamptz, integer) is 'Delete a batch of old calls to MDMs. Answers how many.';
 revoke all on function fleet.prune_mdm_logs(timestamptz, integer) from public, anon, authenticated, service_role;
 
-create or replace function fleet.tend_mdm(p_now timestamptz)
+create or replace function fleet.tend_mdm(p_now timestamptz default now(), p_pause interval default interval '30 seconds')
 returns boolean
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if not fleet.pass_turnstile('reconcile-profiles', interval '1 minute', p_now) then
+  -- A migration holds this lock alone.
+  if not pg_try_advisory_xact_lock_shared(hashtext('pgfleet.migrate'))
+    or not fleet.pass_turnstile('reconcile-profiles', p_pause, p_now)
+  then
     return false;
   end if;
 
@@ -66,9 +69,10 @@ begin
 end;
 $$;
 
-comment on function fleet.tend_mdm(timestamptz) is
-  'What need not be done every second: reconcile profiles, prune the log of calls. At most once a minute; answers whether it was its time.';
-revoke all on function fleet.tend_mdm(timestamptz) from public, anon, authenticated, service_role;
+comment on function fleet.tend_mdm(timestamptz, interval) is
+  'What need not be done every second: reconcile profiles, prune the log of calls. Answers whether it was its time, which it is when it '
+  'was not done for p_pause. A job of its own, since it looks at every device.';
+revoke all on function fleet.tend_mdm(timestamptz, interval) from public, anon, authenticated, service_role;
 
 create or replace function fleet.poke_mdm(p_now timestamptz default now())
 returns boolean
@@ -79,7 +83,8 @@ as $$
 begin
   perform fleet.sweep_mdm(p_now);
   perform fleet.cancel_failed_removals();
-  perform fleet.tend_mdm(p_now);
+  -- Where no job does it: plain Postgres without pg_cron.
+  perform fleet.tend_mdm(p_now, interval '150 seconds');
   return fleet.has_mdm_work(p_now) and fleet.poke_once_a_second('mdm-dispatch', p_now);
 end;
 $$;

@@ -10,6 +10,8 @@ as $$
     ('pgfleet-tick', '* * * * *', 'call fleet.tick_minute()'),
     -- After a restart of the server the ticks go on at once, not with the next minute.
     ('pgfleet-tick-boot', '@reboot', 'call fleet.tick_minute()'),
+    -- By itself, since it looks at every device that a profile is assigned to: no tick waits for it.
+    ('pgfleet-tend-mdm', '* * * * *', 'select fleet.tend_mdm()'),
     ('pgfleet-prune-history', '17 3 * * *', 'call fleet.prune_history()')
 $$;
 
