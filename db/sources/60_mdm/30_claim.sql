@@ -120,10 +120,16 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select exists (
-    select 1
-    from fleet.mdm_work as w
-    where w.integration_id = p_integration_id and w.phase = p_phase and w.held_until is null and w.due_at <= p_now
+  -- The first by time is one look into the index, also where nothing is due among very many.
+  select coalesce(
+    (
+      select w.due_at <= p_now
+      from fleet.mdm_work as w
+      where w.integration_id = p_integration_id and w.phase = p_phase and w.held_until is null
+      order by w.due_at
+      limit 1
+    ),
+    false
   )
 $$;
 
