@@ -43,6 +43,7 @@ class Fleet:
     integration: int
     install: int
     assignment: int
+    profile: int
     location: int
     location_policy: int
     location_event: int
@@ -269,6 +270,9 @@ def _fill(conn: Conn, name: str) -> Fleet:
         "'device_ids', jsonb_build_array(%s::bigint)))",
         devices[1][0],
     )
+    profile = one(
+        "select id from public.upload_profile(%s, '<plist/>', %s)", f"{name}-wifi", integration
+    )
     conn.execute("select fleet.note_profile_state(%s, '9', true, false, now())", (devices[0][0],))
     return Fleet(
         owner=owner,
@@ -292,6 +296,7 @@ def _fill(conn: Conn, name: str) -> Fleet:
         integration=integration,
         install=install,
         assignment=assignment,
+        profile=profile,
         location=location,
         location_policy=policy,
         location_event=event,

@@ -53,6 +53,8 @@ BY_ID = [
     ("integration", "select public.resume_integration(%s)"),
     ("integration", "select public.sync_integration(%s)"),
     ("integration", "select public.delete_integration(%s)"),
+    ("integration", "select public.upload_profile('x', '<plist/>', %s)"),
+    ("profile", "select public.delete_profile(%s)"),
     (
         "owner",
         "select public.create_integration(jsonb_build_object("

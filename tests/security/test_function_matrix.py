@@ -18,8 +18,9 @@ API = """
     public.create_blackout_calendar public.create_calendar_feed public.create_enrollment_code
     public.create_integration public.create_owner public.create_schedule
     public.create_template public.create_webhook_endpoint public.delete_blackout_calendar
-    public.delete_integration public.delete_schedule public.delete_template
-    public.delete_webhook_endpoint public.describe_schedule public.device_checkin
+    public.delete_integration public.delete_profile public.delete_schedule
+    public.delete_template public.delete_webhook_endpoint public.describe_schedule
+    public.device_checkin
     public.diff_schedule public.duplicate_schedule public.end_profile public.explain_schedule
     public.export_schedules public.extend_command public.extend_profile public.finish_command
     public.fleet_status public.group_devices public.import_blackouts public.install_profile
@@ -32,7 +33,7 @@ API = """
     public.schedule_history public.schedule_stats public.send_command
     public.set_integration_secret public.simulate_fleet public.sync_integration
     public.test_webhook_endpoint public.unassign_profile public.upcoming_runs
-    public.update_schedule public.update_webhook_endpoint
+    public.update_schedule public.update_webhook_endpoint public.upload_profile
 """
 
 # What those, views and policies call with the caller's own rights, besides a function of the
@@ -60,7 +61,8 @@ SERVICE_ROLE = "fleet.set_setting fleet.setting"
 
 WORKER = """
     fleet.worker_as_user fleet.worker_calendar_feed fleet.worker_claim_deliveries
-    fleet.worker_claim_mdm fleet.worker_claim_mdm_syncs fleet.worker_device_token
+    fleet.worker_claim_mdm fleet.worker_claim_mdm_syncs fleet.worker_claim_profile_uploads
+    fleet.worker_device_token fleet.worker_finish_profile_upload fleet.worker_sync_profiles
     fleet.worker_enroll_device fleet.worker_finish_delivery fleet.worker_finish_mdm
     fleet.worker_finish_looks fleet.worker_health fleet.worker_learn_rate
     fleet.worker_log_mdm_calls fleet.worker_begin_mdm_call fleet.worker_pause_integration

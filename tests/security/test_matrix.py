@@ -79,6 +79,7 @@ MATRIX: dict[str, dict[str, str]] = {
     "public.profile_installs": kept("id"),
     "public.profile_assignments": kept("id"),
     "public.device_profiles": kept("device_id || '/' || profile_id"),
+    "public.profiles": kept("id"),
     "public.profile_schedules": table("id", MEMBERS),
     "public.temporary_profiles": table("install_id", MEMBERS),
     "public.locations": table("id", MEMBERS, ADDED, MEMBERS, MEMBERS),
@@ -96,6 +97,7 @@ MATRIX: dict[str, dict[str, str]] = {
     "fleet.doorbells": table("device_id"),
     "fleet.mdm_work": table("command_id"),
     "fleet.rate_limits": table("integration_id"),
+    "fleet.profile_uploads": table("profile_id"),
     "fleet.pokes": table("function"),
     "fleet.run_progress": table("run_id"),
     "fleet.webhook_secrets": table("endpoint_id"),
@@ -143,6 +145,9 @@ INSERTS = {
     "public.profile_assignments": "(owner_id, profile_id) values ('{owner}', '7')",
     "public.device_profiles": "(device_id, profile_id, owner_id, is_installed, changed_at)"
     " values ({device}, 'new', '{owner}', true, now())",
+    "public.profiles": "(owner_id, integration_id, name) values ('{owner}', {integration}, 'new')",
+    "fleet.profile_uploads": "(profile_id, owner_id, integration_id, action, asked_at, next_at)"
+    " values ({profile}, '{owner}', {integration}, 'delete', now(), now())",
     "fleet.mdm_work": "(command_id, device_id, integration_id, due_at)"
     " values (1, {device}, {integration}, now())",
     "fleet.rate_limits": "(integration_id, rate, tokens, filled_at)"

@@ -136,6 +136,12 @@ VERBS: dict[str, tuple[str, str]] = {
         " values ('{owner}', {location}, 'leave', 'wipe') returning id",
         "admin",
     ),
+    "see profiles": ("select id from public.profiles where id = {profile}", "*"),
+    "upload a profile": (
+        "select id from public.upload_profile('x', '<plist/>', {integration})",
+        "manage admin",
+    ),
+    "delete a profile": ("select id from public.delete_profile({profile})", "manage admin"),
     "retire a device": ("select id from public.retire_device({device})", "manage admin"),
     "re-key a device": ("select public.rekey_device({device})", "manage admin"),
     "make a code": ("select public.create_enrollment_code({device})", "manage admin"),
@@ -237,6 +243,11 @@ CLOSED = [
     "insert into public.command_types (name) values ('x')",
     "select secret from public.pg_cron_secrets",
     "select * from fleet.settings",
+    "select content from fleet.profile_uploads",
+    "update public.profiles set external_id = '1'",
+    "insert into public.profiles (owner_id, integration_id, name)"
+    " values ('{owner}', {integration}, 'x')",
+    "delete from public.profiles",
     "insert into realtime.messages (topic, extension, event, private)"
     " values ('device:x', 'broadcast', 'command', true)",
 ]

@@ -27,6 +27,8 @@ CALLS = {
     "public.delete_blackout_calendar": "({calendar})",
     "public.create_integration": '(\'{{"owner_id": "{owner}", "integration_type": "simplemdm"}}\')',
     "public.delete_integration": "({integration})",
+    "public.delete_profile": "({profile})",
+    "public.upload_profile": "('x', '<plist/>', {integration})",
     "public.end_profile": "({install})",
     "public.assign_profile": "('7', '{{\"selector\": {{}}}}', '', '{owner}')",
     "public.unassign_profile": "({assignment})",
@@ -131,6 +133,7 @@ MINE = (
     "profile_installs",
     "profile_assignments",
     "device_profiles",
+    "profiles",
 )
 
 

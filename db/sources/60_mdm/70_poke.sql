@@ -17,6 +17,7 @@ as $$
         fleet.is_sync_due(i, p_now)
         or fleet.has_due_mdm(i.id, 'send', p_now)
         or fleet.has_due_mdm(i.id, 'settle', p_now)
+        or fleet.is_upload_due(i.id, p_now)
       )
       and not exists (
         select 1 from fleet.rate_limits as r where r.integration_id = i.id and r.blocked_until > p_now

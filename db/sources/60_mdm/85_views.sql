@@ -22,7 +22,16 @@ select
   coalesce(c.error_message, s.status_reason) as reason,
   c.id as command_id,
   c.status as command_status,
-  p.id as install_id
+  p.id as install_id,
+  (
+    select k.name
+    from public.device_links as l
+    join public.device_integrations as n on n.id = l.integration_id and n.status <> 'disabled'
+    join public.profiles as k on k.integration_id = l.integration_id and k.external_id = s.profile_id
+    where l.device_id = s.device_id and l.left_at is null
+    order by (n.status = 'active') desc, n.id
+    limit 1
+  ) as profile_name
 from public.schedules as s
 left join public.devices as d on d.id = s.device_id
 left join public.profile_installs as p on s.id in (p.install_schedule_id, p.remove_schedule_id)
@@ -46,6 +55,7 @@ comment on column public.profile_schedules.state is
 comment on column public.profile_schedules.reason is 'Why it failed or was cancelled.';
 comment on column public.profile_schedules.command_status is 'Status of the latest command; completed where the device showed the effect.';
 comment on column public.profile_schedules.install_id is 'The install of install_profile that it belongs to.';
+comment on column public.profile_schedules.profile_name is 'What the MDM of the device calls the profile; null where that is not known.';
 
 create or replace view public.temporary_profiles with (security_invoker = true) as
 select
@@ -75,7 +85,16 @@ select
     else 'removal failed'
   end as state,
   coalesce(p.failure, r.status_reason) as reason,
-  p.created_at
+  p.created_at,
+  (
+    select k.name
+    from public.device_links as l
+    join public.device_integrations as n on n.id = l.integration_id and n.status <> 'disabled'
+    join public.profiles as k on k.integration_id = l.integration_id and k.external_id = p.profile_id
+    where l.device_id = p.device_id and l.left_at is null
+    order by (n.status = 'active') desc, n.id
+    limit 1
+  ) as profile_name
 from public.profile_installs as p
 join public.schedules as i on i.id = p.install_schedule_id
 join public.devices as d on d.id = p.device_id
@@ -97,3 +116,4 @@ comment on column public.temporary_profiles.duration_minutes is 'The same in min
 comment on column public.temporary_profiles.state is
   'waiting, installed, removing, removed, never installed, removal cancelled, removal failed or removal deleted.';
 comment on column public.temporary_profiles.reason is 'Why it was never installed, or is not removed.';
+comment on column public.temporary_profiles.profile_name is 'What the MDM of the device calls the profile; null where that is not known.';
