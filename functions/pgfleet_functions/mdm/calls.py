@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -22,6 +23,9 @@ EPOCH_FROM = 1e9
 CLOCKS_AGREE_SECONDS = 2.0
 HIDDEN = "[hidden]"
 HIDDEN_FIELDS = ("pin", "passcode", "password")
+
+# What a field of a form holds as a file: its name, its bytes, its media type.
+Files = Mapping[str, tuple[str, bytes, str]]
 
 
 class FailureKind(StrEnum):
@@ -112,13 +116,15 @@ class Api:
         query: Mapping[str, str | int] | None = None,
         form: Mapping[str, str] | None = None,
         content: bytes | None = None,
+        files: Files | None = None,
         shown: str | None = None,
         shares_rate: bool = True,
     ) -> httpx.Response:
         """Make one call and return its success, also 409; raise `CallFailed` for all else.
 
-        `shown` is what the log shows of `content`, which may hold passwords. Where
-        the path has a limit of its own, not `shares_rate`, a 429 says nothing about other calls.
+        `shown` is what the log shows of `content`, which may hold passwords; of `files`, which
+        may as well, it shows size and hash. Where the path has a limit of its own, not
+        `shares_rate`, a 429 says nothing about other calls.
         """
         line = self._line
         await line.enter()
@@ -128,6 +134,7 @@ class Api:
             params=query,
             data=form,
             content=content,
+            files=files,
         )
         # The key is what a user name is in SimpleMDM; others have a name and use it as password.
         auth = httpx.BasicAuth(*((line.user, line.secret) if line.user else (line.secret, "")))
@@ -137,7 +144,7 @@ class Api:
             attempt=self._attempt,
             method=method,
             url=self._clean(str(request.url.copy_with(userinfo=b""))) or "",
-            request_body=self._clean(shown or _form_text(form)),
+            request_body=self._clean(shown or _form_text(form, files)),
             at=datetime.now(UTC).isoformat(),
         )
         call = replace(call, id=await line.begin(call))
@@ -225,10 +232,12 @@ def _network_failure(error: Exception) -> CallFailed:
     return CallFailed(FailureKind.NETWORK, f"the MDM gave no answer ({text})", reached=reached)
 
 
-def _form_text(form: Mapping[str, str] | None) -> str | None:
-    if not form:
+def _form_text(form: Mapping[str, str] | None, files: Files | None) -> str | None:
+    if not form and not files:
         return None
-    shown = {name: HIDDEN if name in HIDDEN_FIELDS else text for name, text in form.items()}
+    shown = {name: HIDDEN if name in HIDDEN_FIELDS else text for name, text in (form or {}).items()}
+    for name, (_, data, _) in (files or {}).items():
+        shown[name] = f"[{len(data)} bytes, sha256 {sha256(data).hexdigest()}]"
     return "&".join(f"{name}={text}" for name, text in shown.items())
 
 

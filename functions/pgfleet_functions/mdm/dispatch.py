@@ -20,6 +20,7 @@ from pgfleet_functions.errors import FunctionError
 from pgfleet_functions.mdm.calls import Call, CallFailed, FailureKind
 from pgfleet_functions.mdm.inventory import sync_inventories
 from pgfleet_functions.mdm.lines import KEY_REFUSED, Lines, WrongSettings
+from pgfleet_functions.mdm.uploads import upload_profiles
 from pgfleet_functions.mdm.work import (
     Integration,
     Outcome,
@@ -73,8 +74,8 @@ class MdmDispatcher:
             desk = Desk(pool, Lines(pool, stack, allow_private=self._allow_private), counts)
             if self._is_claiming:
                 self._poked.set()
-                return dict(await sync_inventories(pool, desk.lines))
-            syncs = asyncio.create_task(sync_inventories(pool, desk.lines))
+                return dict(await _do_the_rest(desk))
+            rest = asyncio.create_task(_do_the_rest(desk))
             tasks: set[asyncio.Task[None]] = set()
             self._is_claiming, self._poked = True, asyncio.Event()
             try:
@@ -83,7 +84,7 @@ class MdmDispatcher:
                 self._is_claiming = False
                 # Half a call would leave it to the lease: let them come to their end.
                 await asyncio.gather(*tasks, return_exceptions=True)
-                counts.update(await syncs)
+                counts.update(await rest)
         return dict(counts)
 
     async def _claim_all(self, desk: Desk, tasks: set[asyncio.Task[None]], end: float) -> None:
@@ -246,6 +247,14 @@ class Desk:
 
 def _seconds_for_calls(work: Work) -> float:
     return max(work.lease_seconds - CALL_SECONDS, work.lease_seconds / 3)
+
+
+async def _do_the_rest(desk: Desk) -> Counter[str]:
+    """Do what is due beside the commands of devices."""
+    done = await asyncio.gather(
+        sync_inventories(desk.pool, desk.lines), upload_profiles(desk.pool, desk.lines)
+    )
+    return sum(done, Counter())
 
 
 async def mdm_dispatch(request: Request, _: dict[str, Any]) -> Response:

@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.errors import FunctionError
 from pgfleet_functions.mdm.calls import Call, CallFailed, FailureKind
+from pgfleet_functions.mdm.catalogue import sync_profiles
 from pgfleet_functions.mdm.lines import KEY_REFUSED, Lines, WrongSettings
 from pgfleet_functions.mdm.work import Integration
 
@@ -52,6 +53,7 @@ async def _sync(pool: Pool, lines: Lines, claim: dict[str, Any]) -> int:
             await fetch_value(pool, _STORE, integration.id, Jsonb(found), False)
         # Only a sync that came to its end counts as one.
         await fetch_value(pool, _STORE, integration.id, Jsonb([]), True)
+        await sync_profiles(pool, provider, integration.id)
     except WrongSettings as error:
         await lines.pause(integration.id, str(error))
     except CallFailed as failure:

@@ -10,8 +10,19 @@ from typing import Any
 from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
 
-from pgfleet_functions.mdm.calls import Api, answered_at
-from pgfleet_functions.mdm.provider import Capabilities, Order, Report, Sighting, State, failed
+from pgfleet_functions.mdm.calls import Api, CallFailed, FailureKind, answered_at
+from pgfleet_functions.mdm.provider import (
+    Capabilities,
+    KnownProfile,
+    Order,
+    ProfileFile,
+    Report,
+    Sighting,
+    State,
+    failed,
+)
+
+NO_PROFILES = "unsupported: NanoMDM keeps no profiles; they are in the integration's settings"
 
 REQUESTS: Mapping[str, str] = {
     "lock": "DeviceLock",
@@ -64,6 +75,18 @@ class NanoMDM:
         """Give nothing: the server keeps no list that could be asked for."""
         return
         yield []
+
+    async def upload_profile(self, _file: ProfileFile, _external_id: str | None) -> str:
+        """Tell that there is nothing to upload to."""
+        raise CallFailed(FailureKind.REFUSED, NO_PROFILES, reached=False)
+
+    async def delete_profile(self, _external_id: str) -> None:
+        """Tell that there is nothing to delete."""
+        raise CallFailed(FailureKind.REFUSED, NO_PROFILES, reached=False)
+
+    async def profiles(self) -> AsyncIterator[list[KnownProfile]]:
+        """Give the profiles of the settings."""
+        yield [KnownProfile(one, one, "nanomdm") for one in self._profiles]
 
     def _command(self, order: Order) -> dict[str, Any] | None:
         if order.command_type == "push_profile":

@@ -1,7 +1,7 @@
 """What every MDM is to the rest of pgfleet: it takes orders for devices and is asked about them.
 
-A provider is a class that takes an `Api` and the integration's settings and has the four methods
-of `Provider`. It neither retries nor waits nor logs nor keeps a rate: its `Api` does.
+A provider is a class that takes an `Api` and the integration's settings and has the methods of
+`Provider`. It neither retries nor waits nor logs nor keeps a rate: its `Api` does.
 """
 
 from __future__ import annotations
@@ -91,6 +91,26 @@ class Sighting:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class ProfileFile:
+    """A configuration profile that the MDM is to have; its content may hold passwords."""
+
+    name: str
+    content: bytes = field(repr=False)
+    options: Mapping[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownProfile:
+    """A profile that the MDM has, with its own word for the kind."""
+
+    external_id: str
+    name: str
+    kind: str
+    # Whether it was made of a file, so that another file can take its place.
+    is_custom: bool = False
+
+
 class Provider(Protocol):
     """One MDM."""
 
@@ -111,6 +131,18 @@ class Provider(Protocol):
 
     def inventory(self) -> AsyncIterator[list[Sighting]]:
         """Give the devices page by page. Raises `CallFailed`."""
+        ...
+
+    async def upload_profile(self, file: ProfileFile, external_id: str | None) -> str:
+        """Make a profile, or replace the file of one, and give its id. Raises `CallFailed`."""
+        ...
+
+    async def delete_profile(self, external_id: str) -> None:
+        """Delete a profile that was made of a file. Raises `CallFailed`."""
+        ...
+
+    def profiles(self) -> AsyncIterator[list[KnownProfile]]:
+        """Give the profiles page by page, whatever their kind. Raises `CallFailed`."""
         ...
 
 

@@ -13,8 +13,17 @@ from urllib.parse import quote
 
 import httpx
 
-from pgfleet_functions.mdm.calls import Api, CallFailed, answered_at
-from pgfleet_functions.mdm.provider import Capabilities, Order, Report, Sighting, State, failed
+from pgfleet_functions.mdm.calls import Api, CallFailed, FailureKind, answered_at
+from pgfleet_functions.mdm.provider import (
+    Capabilities,
+    KnownProfile,
+    Order,
+    ProfileFile,
+    Report,
+    Sighting,
+    State,
+    failed,
+)
 
 Facts = Mapping[str, Any]
 
@@ -23,6 +32,8 @@ PAGE = 100
 ANSWER_SECONDS = 5.0
 # Custom ones come first: they are what is pushed most. The other path takes all other kinds.
 PROFILE_PATHS = ("/custom_configuration_profiles", "/profiles")
+CUSTOM = "custom_configuration_profile"
+PROFILE_MEDIA = "application/x-apple-aspen-config"
 KEPT_ATTRIBUTES = (
     "serial_number",
     "unique_identifier",
@@ -119,14 +130,53 @@ class SimpleMDM:
                     yield order, await self._judge(order, facts)
 
     async def inventory(self) -> AsyncIterator[list[Sighting]]:
-        """Give all devices, following the cursor."""
+        """Give all devices."""
+        async for page in self._pages("/devices"):
+            yield [_sighting(one) for one in page]
+
+    async def upload_profile(self, file: ProfileFile, external_id: str | None) -> str:
+        """Make a custom profile, or replace its file, which goes to the devices that have it."""
+        path = PROFILE_PATHS[0] + (f"/{quote(external_id, safe='')}" if external_id else "")
+        response = await self._api.call(
+            "PATCH" if external_id else "POST",
+            path,
+            form={"name": file.name} | {name: _text(on) for name, on in file.options.items()},
+            files={"mobileconfig": ("profile.mobileconfig", file.content, PROFILE_MEDIA)},
+        )
+        _no_conflict(response)
+        if external_id:
+            return external_id
+        try:
+            return str(response.json()["data"]["id"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CallFailed(FailureKind.SERVER, "the MDM took it and told no id") from error
+
+    async def delete_profile(self, external_id: str) -> None:
+        """Delete a custom profile, which takes it from all devices."""
+        path = f"{PROFILE_PATHS[0]}/{quote(external_id, safe='')}"
+        _no_conflict(await self._api.call("DELETE", path))
+
+    async def profiles(self) -> AsyncIterator[list[KnownProfile]]:
+        """Give all profiles; what they are is the type of the object."""
+        async for page in self._pages(PROFILE_PATHS[1]):
+            yield [
+                KnownProfile(
+                    external_id=str(one["id"]),
+                    name=str(one["attributes"].get("name") or one["id"]),
+                    kind=str(one["type"]),
+                    is_custom=one["type"] == CUSTOM,
+                )
+                for one in page
+            ]
+
+    async def _pages(self, path: str) -> AsyncIterator[list[dict[str, Any]]]:
+        """Give a list page by page, following the cursor."""
         after = 0
         while True:
             query: dict[str, str | int] = {"limit": PAGE, "starting_after": after}
-            body = (await self._api.call("GET", "/devices", query=query)).json()
-            devices = body["data"]
-            yield [_sighting(one) for one in devices]
-            last = devices[-1]["id"] if devices else after
+            body = (await self._api.call("GET", path, query=query)).json()
+            yield body["data"]
+            last = body["data"][-1]["id"] if body["data"] else after
             # A cursor that does not move would go round for ever.
             if not body.get("has_more") or last == after:
                 return
@@ -224,6 +274,12 @@ class SimpleMDM:
 def _sent(response: httpx.Response, sent_at: datetime, **more: Any) -> Report:
     told = {"sent_at": sent_at.isoformat(), "status": response.status_code}
     return Report(State.SENT, told | more)
+
+
+def _no_conflict(response: httpx.Response) -> None:
+    """Raise for a 409, which says nothing good about a profile itself."""
+    if response.status_code == 409:
+        raise CallFailed(FailureKind.REFUSED, "the MDM answered 409: it is in conflict", status=409)
 
 
 def _device(order: Order) -> str:

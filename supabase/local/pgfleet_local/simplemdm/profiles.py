@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import plistlib
 from typing import Any
+from xml.parsers.expat import ExpatError
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,6 +24,7 @@ from pgfleet_local.simplemdm.answers import (
 from pgfleet_local.simplemdm.gate import error, too_many
 
 SYNC_SECONDS = 30.0
+UNREADABLE = "mobileconfig is not a configuration profile"
 SWITCHES = {
     "user_scope": True,
     "attribute_support": False,
@@ -54,6 +57,8 @@ async def create_profile(request: Request) -> Response:
     form = await read_form(request)
     if not form.get("name") or not isinstance(form.get("mobileconfig"), bytes):
         return error(422, "name and mobileconfig are required")
+    if not _is_readable(form["mobileconfig"]):
+        return error(422, UNREADABLE)
     made = account_of(request).add_profile(
         form["name"], file=form["mobileconfig"], options=_switches(form, SWITCHES)
     )
@@ -64,6 +69,8 @@ async def change_profile(request: Request) -> Response:
     """Change a custom profile; a new file goes to all devices that have it."""
     account, profile = account_of(request), _custom(request)
     form = await read_form(request)
+    if isinstance(form.get("mobileconfig"), bytes) and not _is_readable(form["mobileconfig"]):
+        return error(422, UNREADABLE)
     profile.name = form.get("name") or profile.name
     profile.options = _switches(form, profile.options)
     if isinstance(form.get("mobileconfig"), bytes):
@@ -134,6 +141,17 @@ def _custom(request: Request) -> Profile:
     if profile.kind != CUSTOM:
         raise HTTPException(404, "object not found")
     return profile
+
+
+def _is_readable(file: bytes) -> bool:
+    """Tell whether a file is a property list; into a signed one nobody looks."""
+    if file.startswith(b"\x30"):
+        return True
+    try:
+        plistlib.loads(file)
+    except (ValueError, ExpatError):
+        return False
+    return True
 
 
 def _switches(form: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
