@@ -1,4 +1,4 @@
-"""pgfleet profile: install and remove configuration profiles, for good or for a time."""
+"""pgfleet profile: upload, install and remove configuration profiles."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Annotated, Any, LiteralString
 
 import typer
 
-from pgfleet import names, options, output
+from pgfleet import names, options, output, profile_catalogue
 from pgfleet.database import json_value, open_database
 
 app = options.Noun("Profiles: install, remove, for good or for a time.")
+app.add_typer(profile_catalogue.app)
 
-Profile = Annotated[str, typer.Argument(help="The MDM's id of the profile.")]
+Profile = Annotated[str, typer.Argument(help="Name of the profile, or the MDM's id of it.")]
 Device = Annotated[str, typer.Argument(help="Host name or id.")]
 Install = Annotated[int, typer.Argument(help="Id of the install; see pgfleet profile list.")]
 At = Annotated[str | None, typer.Option(help="At this time instead of now.")]
@@ -35,7 +36,7 @@ from public.remove_profile(
 # A step of its own: a view does not see what a function of the same statement has moved.
 _TEMPORARY: LiteralString = """
 select
-  t.install_id, t.profile_id, t.hostname, t.state, t.install_time, t.installed_at,
+  t.install_id, t.profile_id, t.profile_name, t.hostname, t.state, t.install_time, t.installed_at,
   t.scheduled_removal_time, t.removed_at, round(t.duration_minutes, 2) as duration_minutes,
   t.reason, t.device_id, t.install_schedule_id, t.remove_schedule_id
 from public.temporary_profiles as t
@@ -55,8 +56,9 @@ limit %(limit)s
 
 _SCHEDULES: LiteralString = """
 select
-  p.id, p.action_type, p.profile_id, p.hostname, p.state, p.start_time, p.last_executed_at,
-  p.command_status, p.reason, p.install_id, p.device_id, p.command_id, p.ui_initiated, p.created_at
+  p.id, p.action_type, p.profile_id, p.profile_name, p.hostname, p.state, p.start_time,
+  p.last_executed_at, p.command_status, p.reason, p.install_id, p.device_id, p.command_id,
+  p.ui_initiated, p.created_at
 from public.profile_schedules as p
 where (%(device_id)s::bigint is null or p.device_id = %(device_id)s)
   and (%(profile)s::text is null or p.profile_id = %(profile)s)
@@ -82,7 +84,12 @@ def install(
         device_id = names.device_id(db, device)
         row = db.row(
             _INSTALL,
-            {"profile": profile, "device_id": device_id, "duration": duration, "at": at},
+            {
+                "profile": names.profile_id(db, profile, device_id),
+                "device_id": device_id,
+                "duration": duration,
+                "at": at,
+            },
         )
     output.show_row(row)
 
@@ -95,7 +102,8 @@ def remove(profile: Profile, device: Device, at: At = None) -> None:
     """
     with open_database() as db:
         device_id = names.device_id(db, device)
-        row = db.row(_REMOVE, {"profile": profile, "device_id": device_id, "at": at})
+        found = names.profile_id(db, profile, device_id)
+        row = db.row(_REMOVE, {"profile": found, "device_id": device_id, "at": at})
     output.show_row(row)
 
 
@@ -143,19 +151,20 @@ def list_profiles(
     Example: pgfleet profile list --temporary
     """
     with open_database() as db:
+        device_id = names.device_id(db, device) if device else None
         wanted = {
             "install_id": None,
-            "device_id": names.device_id(db, device) if device else None,
-            "profile": profile,
+            "device_id": device_id,
+            "profile": names.profile_id(db, profile, device_id) if profile else None,
             "limit": limit,
         }
         rows = db.rows(_TEMPORARY if temporary else _SCHEDULES, wanted)
     if temporary:
-        columns = ["install_id", "profile_id", "hostname", "state", "installed_at"]
+        columns = ["install_id", "profile_id", "profile_name", "hostname", "state", "installed_at"]
         columns += ["scheduled_removal_time", "removed_at", "duration_minutes"]
     else:
-        columns = ["id", "action_type", "profile_id", "hostname", "state", "start_time"]
-        columns += ["last_executed_at", "install_id"]
+        columns = ["id", "action_type", "profile_id", "profile_name", "hostname", "state"]
+        columns += ["start_time", "last_executed_at", "install_id"]
     output.show_rows(rows, columns)
 
 
@@ -184,7 +193,7 @@ def assign(
             "select a.* from public.assign_profile("
             "%(profile)s, %(targets)s, %(description)s, %(owner_id)s::uuid) as a",
             {
-                "profile": profile,
+                "profile": names.profile_id(db, profile),
                 "targets": json_value(targets),
                 "description": description,
                 "owner_id": names.owner_id(db, owner),

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
+import plistlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from tests.mdm.servers import Sandbox, wait_until
+from typer.testing import CliRunner
+
+from pgfleet.main import app
 
 SIDE_BY_SIDE = 12
 
@@ -120,6 +125,44 @@ def test_a_temporary_profile_is_there_within_a_second_and_gone_on_time(office: O
     lates = [gone[one] - pressed[one] - 2 for one in devices]
     assert percentile(waits, 0.95) < 1, sorted(waits)
     assert percentile(lates, 0.90) < 1.2 and max(lates) < 2, sorted(lates)
+
+
+def test_a_file_is_uploaded_at_once_installed_by_its_name_and_replaced(
+    office: Office, tmp_path: Path
+) -> None:
+    def pgfleet(*words: str) -> Any:
+        given = ["-d", office.stack.url(), "profile", *words, "--json"]
+        answer = CliRunner().invoke(app, given)
+        assert answer.exit_code == 0, answer.stderr
+        return json.loads(answer.stdout)
+
+    file = tmp_path / "exam.mobileconfig"
+    file.write_bytes(plistlib.dumps({"PayloadType": "Configuration", "Word": "first"}))
+    upload = ("upload", str(file), "--integration", str(office.integration), "--wait")
+    [(external, device)] = office.enrol(1).items()
+
+    began = time.monotonic()
+    row = pgfleet(*upload)
+    assert row["status"] == "uploaded"
+    assert time.monotonic() - began < 5
+
+    made = pgfleet("install", "Exam", str(device))
+    profile = int(made["profile_id"])
+    assert str(profile) == row["profile_id"]
+    wait_until(lambda: office.sandbox.has(external, profile))
+
+    file.write_bytes(plistlib.dumps({"PayloadType": "Configuration", "Word": "second"}))
+    assert pgfleet(*upload)["profile_id"] == row["profile_id"]
+    pushed = wait_until(
+        lambda: (found := office.sandbox.device(external)["commands"])[1:] and found
+    )
+    assert [one["name"] for one in pushed] == ["install_profile"] * 2
+    assert pgfleet("list", "--profile", "exam")[0]["profile_name"] == "exam"
+
+    pgfleet("delete", "exam", "--integration", str(office.integration), "--yes")
+    wait_until(lambda: office.sandbox.has(external, profile) is None)
+    count = "select count(*) from profiles where integration_id = %s"
+    wait_until(lambda: office.value(count, office.integration) == 0)
 
 
 def test_accepted_is_not_yet_done(office: Office) -> None:
