@@ -16150,15 +16150,61 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select exists (
-    select 1
-    from fleet.mdm_work as w
-    where w.integration_id = p_integration_id and w.phase = p_phase and w.held_until is null and w.due_at <= p_now
+  -- The first by time is one look into the index, also where nothing is due among very many.
+  select coalesce(
+    (
+      select w.due_at <= p_now
+      from fleet.mdm_work as w
+      where w.integration_id = p_integration_id and w.phase = p_phase and w.held_until is null
+      order by w.due_at
+      limit 1
+    ),
+    false
   )
 $$;
 
 comment on function fleet.has_due_mdm(bigint, text, timestamptz) is 'Whether anything waits to be sent, or to be looked at, by now.';
 revoke all on function fleet.has_due_mdm(bigint, text, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.next_mdm_schedule_at(p_before timestamptz)
+returns timestamptz
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select min(s.next_run_at)
+  from public.schedules as s
+  where s.status = 'active'
+    and s.next_run_at <= p_before
+    and s.action_type in (select t.name from public.command_types as t where t.channel = 'mdm')
+$$;
+
+comment on function fleet.next_mdm_schedule_at(timestamptz) is
+  'When the next schedule is due that an MDM carries out; null where none is until then.';
+revoke all on function fleet.next_mdm_schedule_at(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.run_due_mdm(p_now timestamptz)
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.run_due(array_agg(d.id), p_now)
+  from (
+    select s.id
+    from public.schedules as s
+    where s.status = 'active'
+      and s.next_run_at <= p_now
+      and s.action_type in (select t.name from public.command_types as t where t.channel = 'mdm')
+    order by s.next_run_at
+    limit 100
+  ) as d
+  having count(*) > 0
+$$;
+
+comment on function fleet.run_due_mdm(timestamptz) is
+  'Run schedules that an MDM carries out at their very instant, where a function is awake for it; else the next tick does.';
+revoke all on function fleet.run_due_mdm(timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.claim_of_mdm(p_integration_id bigint, p_limit integer, p_now timestamptz)
 returns table (sends bigint[], looks bigint[], next_at timestamptz)
@@ -16205,7 +16251,10 @@ begin
       looked_at = case when looks <> '{}' then p_now else r.looked_at end
   where r.integration_id = p_integration_id;
   next_at := least(
-    case when cardinality(sends) = v_room then fleet.next_call_at(v_bucket, p_now) end,
+    -- At a pace at which each claim brings some leave.
+    case
+      when cardinality(sends) = v_room then greatest(fleet.next_call_at(v_bucket, p_now), p_now + interval '100 milliseconds')
+    end,
     case when looks = '{}' and fleet.has_due_mdm(p_integration_id, 'settle', p_now) then v_look_at end
   );
   return next;
@@ -16258,6 +16307,7 @@ declare
   v_next_at timestamptz;
 begin
   perform fleet.sweep_mdm(p_now);
+  perform fleet.run_due_mdm(p_now);
   for v_integration_id in
     select i.id
     from public.device_integrations as i
@@ -16276,7 +16326,10 @@ begin
   return jsonb_build_object(
     'sends', fleet.mdm_jobs(v_sends),
     'looks', fleet.mdm_jobs(v_looks),
-    'wait', case when v_left <= 0 then 0 else extract(epoch from v_next_at - p_now) end,
+    'wait', case
+      when v_left <= 0 then 0
+      else extract(epoch from least(v_next_at, fleet.next_mdm_schedule_at(p_now + interval '2 seconds')) - p_now)
+    end,
     'integrations', (
       select coalesce(jsonb_object_agg(i.id, jsonb_build_object(
         'integration_type', i.integration_type, 'settings', i.settings, 'secret', s.secret
@@ -16362,32 +16415,31 @@ revoke all on function fleet.sweep_held_sends(timestamptz, integer) from public,
 
 create or replace function fleet.sweep_held_looks(p_now timestamptz, p_limit integer default 1000)
 returns integer
-language plpgsql
+language sql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_count integer;
-begin
-  update fleet.mdm_work as w
-  set held_until = null, due_at = p_now
-  where w.command_id in (
-    select x.command_id
-    from fleet.mdm_work as x
-    where x.phase = 'settle' and x.held_until <= p_now
-    order by x.held_until
+  with lapsed as (
+    select w.command_id
+    from fleet.mdm_work as w
+    where w.phase = 'settle' and w.held_until <= p_now
+    order by w.held_until
     limit p_limit
     for update skip locked
-  );
-  get diagnostics v_count = row_count;
-  return v_count;
-end;
+  ),
+  offered as (
+    update fleet.mdm_work as w
+    set held_until = null, due_at = p_now
+    where w.command_id = any (array(select l.command_id from lapsed as l))
+    returning 1
+  )
+  select count(*)::integer from offered
 $$;
 
 comment on function fleet.sweep_held_looks(timestamptz, integer) is 'A function that was killed while it looked: others look. Answers how many.';
 revoke all on function fleet.sweep_held_looks(timestamptz, integer) from public, anon, authenticated, service_role;
 
-create or replace function fleet.give_up_mdm(p_now timestamptz, p_limit integer default 1000)
+create or replace function fleet.end_mdm(p_command_ids bigint[], p_status text, p_reason text, p_error text, p_now timestamptz)
 returns integer
 language plpgsql
 volatile
@@ -16396,21 +16448,39 @@ as $$
 declare
   v_count integer;
 begin
+  if p_command_ids = '{}' then
+    return 0;
+  end if;
+
   update public.device_commands as c
-  set status = 'failed', reason = 'unknown', executed_at = p_now,
-      error_message = 'the provider took it, and nothing has shown since whether it was done'
-  where c.status = 'running'
-    and c.id in (
+  set status = 'failed', reason = p_reason, error_message = p_error, executed_at = p_now
+  where c.id = any (p_command_ids) and c.status = p_status;
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+comment on function fleet.end_mdm(bigint[], text, text, text, timestamptz) is
+  'End those of these commands that have this status as failed. Answers how many.';
+revoke all on function fleet.end_mdm(bigint[], text, text, text, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.give_up_mdm(p_now timestamptz, p_limit integer default 1000)
+returns integer
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.end_mdm(
+    array(
       select w.command_id
       from fleet.mdm_work as w
       where w.phase = 'settle' and w.give_up_at <= p_now
       order by w.give_up_at
       limit p_limit
       for update skip locked
-    );
-  get diagnostics v_count = row_count;
-  return v_count;
-end;
+    ),
+    'running', 'unknown', 'the provider took it, and nothing has shown since whether it was done', p_now
+  )
 $$;
 
 comment on function fleet.give_up_mdm(timestamptz, integer) is 'End what was accepted and never seen to happen. Answers how many.';
@@ -16418,28 +16488,21 @@ revoke all on function fleet.give_up_mdm(timestamptz, integer) from public, anon
 
 create or replace function fleet.fail_unlinked_mdm(p_now timestamptz, p_limit integer default 1000)
 returns integer
-language plpgsql
+language sql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_count integer;
-begin
-  update public.device_commands as c
-  set status = 'failed', reason = 'no_mdm_link', executed_at = p_now,
-      error_message = 'the device is in no MDM: make an integration and sync its devices'
-  where c.status = 'pending'
-    and c.id in (
+  select fleet.end_mdm(
+    array(
       select w.command_id
       from fleet.mdm_work as w
       where w.integration_id is null and w.due_at <= p_now
       order by w.due_at
       limit p_limit
       for update skip locked
-    );
-  get diagnostics v_count = row_count;
-  return v_count;
-end;
+    ),
+    'pending', 'no_mdm_link', 'the device is in no MDM: make an integration and sync its devices', p_now
+  )
 $$;
 
 comment on function fleet.fail_unlinked_mdm(timestamptz, integer) is 'End what is due for devices in no MDM. Answers how many.';
@@ -17810,6 +17873,534 @@ comment on function public.remove_profile(text, bigint, timestamptz) is
 revoke all on function public.remove_profile(text, bigint, timestamptz) from public, anon, authenticated, service_role;
 grant execute on function public.remove_profile(text, bigint, timestamptz) to authenticated, service_role;
 
+-- db/sources/60_mdm/67_uploads.sql
+-- Uploading configuration profiles to an MDM, and deleting them there: people ask, the function mdm-dispatch does it.
+
+create or replace function fleet.mdm_of_caller(p_integration_id bigint)
+returns public.device_integrations
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ids bigint[];
+  v_choice text;
+  v_row public.device_integrations;
+begin
+  if p_integration_id is null then
+    select array_agg(i.id), string_agg(format('%s "%s"', i.id, i.name), ', ' order by i.id) into v_ids, v_choice
+    from public.device_integrations as i
+    where i.integration_type = any (fleet.mdm_integration_types())
+      and i.status <> 'disabled'
+      and fleet.is_visible_owner(i.owner_id);
+    if v_ids is null then
+      raise exception 'there is no MDM to upload to'
+        using errcode = 'PT422', detail = 'integration_missing', hint = 'Connect one: pgfleet integration create office --type simplemdm';
+    elsif cardinality(v_ids) > 1 then
+      raise exception 'p_integration_id is missing, and there are several MDMs: %', v_choice
+        using errcode = 'PT422', detail = 'integration_ambiguous', hint = 'Name one of them: p_integration_id, or --integration.';
+    end if;
+  end if;
+
+  v_row := fleet.integration_of_caller(coalesce(p_integration_id, v_ids[1]));
+  if v_row.integration_type <> all (fleet.mdm_integration_types()) then
+    raise exception 'integration % is no MDM but of type %', v_row.id, v_row.integration_type
+      using errcode = 'PT422', detail = 'integration_not_mdm', hint = 'List integrations with: pgfleet integration list';
+  elsif v_row.status = 'disabled' then
+    raise exception 'integration % is disabled', v_row.id
+      using errcode = 'PT409',
+            detail = 'integration_disabled',
+            hint = format('Resume it: select resume_integration(%s)', v_row.id);
+  end if;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.mdm_of_caller(bigint) is
+  'The MDM that was named, or the only one there is, locked, if the caller manages it. Raises integration_not_found (PT404), '
+  'permission_missing (PT403), integration_missing, integration_ambiguous or integration_not_mdm (PT422), or integration_disabled (PT409).';
+revoke all on function fleet.mdm_of_caller(bigint) from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_profile_file(p_content bytea)
+returns boolean
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when substring(p_content for 8) = 'bplist00' then true
+    -- Signed: a sequence in DER that begins with the name of "signed data".
+    when substring(p_content for 1) = '\x30' then position('\x06092a864886f70d010702'::bytea in substring(p_content for 32)) > 0
+    -- XML, perhaps after a byte order mark and blanks.
+    else substring(btrim(p_content, '\xefbbbf20090d0a') for 1) = '<' and position('<plist'::bytea in p_content) > 0
+  end
+$$;
+
+comment on function fleet.is_profile_file(bytea) is
+  'Whether a file looks like a configuration profile: a property list in XML or binary, or one that is signed (DER).';
+revoke all on function fleet.is_profile_file(bytea) from public, anon, authenticated, service_role;
+
+create or replace function fleet.profile_problems(p_name text, p_content bytea, p_options jsonb)
+returns table (field text, problem text, hint text)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select 'p_name', 'must not be blank', 'Give the profile a name.'
+  where btrim(coalesce(p_name, '')) = ''
+  union all
+  select 'p_name', 'must not be longer than 200 characters', 'Choose a shorter name.'
+  where length(p_name) > 200
+  union all
+  select 'p_mobileconfig', c.problem, c.hint
+  from (
+    select
+      case
+        when coalesce(octet_length(p_content), 0) = 0 then 'is empty'
+        when octet_length(p_content) > 1048576 then format('has %s bytes; at most 1048576 are taken', octet_length(p_content))
+        when not fleet.is_profile_file(p_content) then 'is no configuration profile: neither a property list nor a signed one'
+      end as problem,
+      'Upload a .mobileconfig file as it is.' as hint
+  ) as c
+  where c.problem is not null
+  union all
+  select 'p_options', 'must be an object', 'Example: {"user_scope": false}'
+  where jsonb_typeof(coalesce(p_options, 'null')) <> 'object'
+  union all
+  select 'p_options.' || e.key,
+    case when e.key = any (k.names) then 'must be true or false' else 'is not known' end,
+    'Known are user_scope, attribute_support, escape_attributes, reinstall_after_os_update and declarative.'
+  from (values ('{user_scope,attribute_support,escape_attributes,reinstall_after_os_update,declarative}'::text[])) as k(names)
+  cross join lateral jsonb_each(case jsonb_typeof(p_options) when 'object' then p_options else '{}' end) as e
+  where e.key <> all (k.names) or jsonb_typeof(e.value) <> 'boolean'
+$$;
+
+comment on function fleet.profile_problems(text, bytea, jsonb) is
+  'Everything that is wrong with a profile that is to be uploaded; no row where nothing is. None of it quotes the file.';
+revoke all on function fleet.profile_problems(text, bytea, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.upload_profile(
+  p_name text,
+  p_mobileconfig bytea,
+  p_integration_id bigint,
+  p_options jsonb,
+  p_now timestamptz
+)
+returns public.profiles
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_integration public.device_integrations := fleet.mdm_of_caller(p_integration_id);
+  v_name text := btrim(p_name);
+  v_sha256 text := encode(sha256(p_mobileconfig), 'hex');
+  v_row public.profiles;
+begin
+  perform fleet.raise_problems('the profile', 'profile_invalid', array_agg(q.field), array_agg(q.problem), array_agg(q.hint))
+  from fleet.profile_problems(v_name, p_mobileconfig, p_options) as q;
+
+  select p.* into v_row
+  from public.profiles as p
+  where p.integration_id = v_integration.id and p.is_managed and lower(p.name) = lower(v_name)
+  for update;
+  if v_row.status in ('pending', 'uploaded')
+    and (v_row.name, v_row.content_sha256, v_row.options) = (v_name, v_sha256, v_row.options || p_options)
+  then
+    return v_row;
+  end if;
+
+  insert into public.profiles as p (
+    owner_id, integration_id, name, is_managed, status, content_sha256, options, created_by, created_at, updated_at
+  )
+  values (
+    v_integration.owner_id, v_integration.id, v_name, true, 'pending', v_sha256, p_options, fleet.current_user_id(), p_now, p_now
+  )
+  on conflict (integration_id, lower(name)) where is_managed do update
+    set name = excluded.name, status = 'pending', content_sha256 = excluded.content_sha256,
+        options = p.options || excluded.options, error_message = null, updated_at = p_now
+  returning * into v_row;
+  perform fleet.ask_for_profile(v_row, 'upload', p_mobileconfig, p_now);
+  return v_row;
+end;
+$$;
+
+comment on function fleet.upload_profile(text, bytea, bigint, jsonb, timestamptz) is
+  'See public.upload_profile. Definer: it checks the caller.';
+revoke all on function fleet.upload_profile(text, bytea, bigint, jsonb, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.upload_profile(text, bytea, bigint, jsonb, timestamptz) to authenticated, service_role;
+
+create or replace function public.upload_profile(
+  p_name text,
+  p_mobileconfig bytea,
+  p_integration_id bigint default null,
+  p_options jsonb default '{}'
+)
+returns public.profiles
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.upload_profile(p_name, p_mobileconfig, p_integration_id, coalesce(p_options, '{}'), clock_timestamp())
+$$;
+
+comment on function public.upload_profile(text, bytea, bigint, jsonb) is
+  'Upload a .mobileconfig to an MDM, to the only one where none is named. The same name again replaces the file, also on the devices that '
+  'have it; the same file again does nothing. Its status tells when the MDM has it. Options: user_scope, attribute_support, '
+  'escape_attributes, reinstall_after_os_update, declarative. Raises profile_invalid, integration_missing, integration_ambiguous or '
+  'integration_not_mdm (PT422), integration_not_found (PT404), permission_missing (PT403) or integration_disabled (PT409).';
+revoke all on function public.upload_profile(text, bytea, bigint, jsonb) from public, anon, authenticated, service_role;
+grant execute on function public.upload_profile(text, bytea, bigint, jsonb) to authenticated, service_role;
+
+create or replace function fleet.ask_for_profile(p_profile public.profiles, p_action text, p_content bytea, p_now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- A lease that runs goes on: two at once could make two of it. What is new waits for its end.
+  insert into fleet.profile_uploads as u (profile_id, owner_id, integration_id, action, content, asked_at, next_at)
+  values (p_profile.id, p_profile.owner_id, p_profile.integration_id, p_action, p_content, p_now, p_now)
+  on conflict (profile_id) do update
+    set action = excluded.action, content = excluded.content, asked_at = p_now, next_at = p_now, tries = 0, is_newer = true;
+  perform fleet.poke('mdm-dispatch', jsonb_build_object('at', p_now), p_now);
+end;
+$$;
+
+comment on function fleet.ask_for_profile(public.profiles, text, bytea, timestamptz) is
+  'Let a profile be uploaded or deleted; what was asked for it before and not yet done is forgotten.';
+revoke all on function fleet.ask_for_profile(public.profiles, text, bytea, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.delete_profile(p_profile_id bigint, p_now timestamptz)
+returns public.profiles
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.profiles;
+begin
+  select p.* into v_row from public.profiles as p where p.id = p_profile_id and fleet.is_visible_owner(p.owner_id) for update;
+  if not found then
+    perform fleet.raise_not_found(format('profile %s', p_profile_id));
+  end if;
+  perform fleet.require_permission(v_row.owner_id, 'manage', format('profile %s', p_profile_id));
+  if not v_row.is_managed then
+    raise exception 'profile "%" was not uploaded from here', v_row.name
+      using errcode = 'PT409', detail = 'profile_not_managed', hint = 'Delete it in the MDM itself; the next sync notices.';
+  end if;
+
+  update public.profiles as p
+  set status = 'deleting', error_message = null, updated_at = p_now
+  where p.id = p_profile_id
+  returning * into v_row;
+  if v_row.external_id is not null
+    or exists (select 1 from fleet.profile_uploads as u where u.profile_id = p_profile_id and u.held_until > p_now)
+  then
+    perform fleet.ask_for_profile(v_row, 'delete', null, p_now);
+  else
+    -- The MDM was never told of it, as far as anybody knows.
+    delete from public.profiles as p where p.id = p_profile_id;
+  end if;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.delete_profile(bigint, timestamptz) is 'See public.delete_profile. Definer: it checks the caller.';
+revoke all on function fleet.delete_profile(bigint, timestamptz) from public, anon, authenticated, service_role;
+grant execute on function fleet.delete_profile(bigint, timestamptz) to authenticated, service_role;
+
+create or replace function public.delete_profile(p_profile_id bigint)
+returns public.profiles
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.delete_profile(p_profile_id, clock_timestamp())
+$$;
+
+comment on function public.delete_profile(bigint) is
+  'Delete a profile that was uploaded from here (profiles.id) in its MDM, and so from all devices that have it; its row goes when that is '
+  'done. Raises profile_not_found (PT404), permission_missing (PT403) or profile_not_managed (PT409).';
+revoke all on function public.delete_profile(bigint) from public, anon, authenticated, service_role;
+grant execute on function public.delete_profile(bigint) to authenticated, service_role;
+
+-- db/sources/60_mdm/68_upload_work.sql
+-- Uploads as the function mdm-dispatch does them: claimed under a lease, finished, tried again by class of failure.
+
+create or replace function fleet.is_upload_due(p_integration_id bigint, p_now timestamptz)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select 1
+    from fleet.profile_uploads as u
+    where u.integration_id = p_integration_id and u.next_at <= p_now and (u.held_until is null or u.held_until <= p_now)
+  )
+$$;
+
+comment on function fleet.is_upload_due(bigint, timestamptz) is 'Whether a profile waits to be uploaded to an MDM, or deleted there, now.';
+revoke all on function fleet.is_upload_due(bigint, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_claim_profile_uploads(p_limit integer default 4, p_now timestamptz default clock_timestamp())
+returns setof jsonb
+language sql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  with due as (
+    select u.profile_id
+    from fleet.profile_uploads as u
+    join public.device_integrations as i on i.id = u.integration_id and i.status = 'active'
+    where u.next_at <= p_now
+      and (u.held_until is null or u.held_until <= p_now)
+      and not exists (
+        select 1 from fleet.rate_limits as r where r.integration_id = u.integration_id and r.blocked_until > p_now
+      )
+    order by u.next_at
+    limit p_limit
+    for update of u skip locked
+  ),
+  taken as (
+    update fleet.profile_uploads as u
+    -- Longer than other leases: the list of the MDM is read first, page by page.
+    set held_until = p_now + interval '3 minutes', attempt = u.attempt + 1, is_newer = false
+    from due
+    where u.profile_id = due.profile_id
+    returning u.*
+  )
+  select jsonb_build_object(
+    'profile_id', t.profile_id, 'attempt', t.attempt, 'action', t.action, 'name', p.name, 'external_id', p.external_id,
+    'options', p.options, 'content', encode(t.content, 'base64'), 'lease_seconds', extract(epoch from t.held_until - p_now),
+    'integration_id', i.id, 'integration_type', i.integration_type, 'settings', i.settings, 'secret', s.secret,
+    'taken', coalesce((
+      select jsonb_agg(o.external_id)
+      from public.profiles as o
+      where o.integration_id = i.id and o.is_managed and o.id <> p.id and o.external_id is not null
+    ), '[]')
+  )
+  from taken as t
+  join public.profiles as p on p.id = t.profile_id
+  join public.device_integrations as i on i.id = t.integration_id
+  left join public.pg_cron_secrets as s on s.name = 'integration:' || i.id
+$$;
+
+comment on function fleet.worker_claim_profile_uploads(integer, timestamptz) is
+  'Lease profiles that are to be uploaded or deleted: {profile_id, attempt, action, name, external_id (null for a new one), options, content '
+  '(base64), taken (ids that are other profiles of ours), integration_id, integration_type, settings, secret, lease_seconds}. Definer: the '
+  'worker reads no table.';
+revoke all on function fleet.worker_claim_profile_uploads(integer, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.end_upload(p_upload fleet.profile_uploads, p_status text, p_error text, p_now timestamptz)
+returns text
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_upload.is_newer then
+    -- What was asked for meanwhile is next, and its status stays.
+    update fleet.profile_uploads as u
+    set held_until = null
+    where u.profile_id = p_upload.profile_id;
+    return 'pending';
+  end if;
+
+  delete from fleet.profile_uploads as u where u.profile_id = p_upload.profile_id;
+  if p_status = 'deleted' then
+    delete from public.profiles as p where p.id = p_upload.profile_id;
+  else
+    update public.profiles as p
+    set status = p_status, error_message = p_error, updated_at = p_now
+    where p.id = p_upload.profile_id;
+  end if;
+  return p_status;
+end;
+$$;
+
+comment on function fleet.end_upload(fleet.profile_uploads, text, text, timestamptz) is
+  'Forget the file and note how it ended, unless something newer was asked for. Answers the status.';
+revoke all on function fleet.end_upload(fleet.profile_uploads, text, text, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.fail_upload(
+  p_upload fleet.profile_uploads,
+  p_error text,
+  p_reason text,
+  p_retry_after interval,
+  p_now timestamptz
+)
+returns text
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_waits boolean := p_reason = 'integration_paused'
+    and exists (select 1 from public.device_integrations as i where i.id = p_upload.integration_id and i.status <> 'active');
+  v_next_at timestamptz := case when v_waits then p_now else p_now + fleet.mdm_pause(p_upload.tries + 1, p_retry_after) end;
+begin
+  if p_upload.is_newer then
+    return fleet.end_upload(p_upload, 'failed', p_error, p_now);
+  elsif p_reason is distinct from 'integration_paused' and not fleet.is_passing_failure(p_reason, true) then
+    return fleet.end_upload(p_upload, 'failed', p_error, p_now);
+  elsif v_next_at > p_upload.asked_at + interval '1 day' and not v_waits then
+    -- A file that may hold passwords does not wait for ever.
+    return fleet.end_upload(p_upload, 'failed', format('it was given up after a day: %s', p_error), p_now);
+  end if;
+
+  update fleet.profile_uploads as u
+  set held_until = null, next_at = v_next_at, tries = u.tries + case when v_waits then 0 else 1 end
+  where u.profile_id = p_upload.profile_id;
+  update public.profiles as p
+  set error_message = p_error, updated_at = p_now
+  where p.id = p_upload.profile_id;
+  return 'pending';
+end;
+$$;
+
+comment on function fleet.fail_upload(fleet.profile_uploads, text, text, interval, timestamptz) is
+  'An attempt failed: try again after a growing pause, wait for the integration to go on, or end, by the class of the failure.';
+revoke all on function fleet.fail_upload(fleet.profile_uploads, text, text, interval, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_finish_profile_upload(
+  p_profile_id bigint,
+  p_attempt integer,
+  p_outcome text,
+  p_external_id text default null,
+  p_error text default null,
+  p_reason text default null,
+  p_retry_after interval default null,
+  p_now timestamptz default clock_timestamp()
+)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_upload fleet.profile_uploads;
+  v_error text;
+begin
+  -- In the order in which people and syncs lock: the integration, then the profile.
+  perform 1
+  from public.device_integrations as i
+  where i.id = (select p.integration_id from public.profiles as p where p.id = p_profile_id)
+  for update;
+  perform 1 from public.profiles as p where p.id = p_profile_id for update;
+  select u.* into v_upload
+  from fleet.profile_uploads as u
+  where u.profile_id = p_profile_id and u.attempt = p_attempt and u.held_until is not null
+  for update;
+  if not found then
+    return jsonb_build_object('accepted', false, 'reason', 'stale_attempt');
+  end if;
+
+  if p_outcome = 'failed' then
+    select left(fleet.without_secret(p_error, s.secret), 2000) into v_error
+    from (values ('integration:' || v_upload.integration_id)) as n(name)
+    left join public.pg_cron_secrets as s on s.name = n.name;
+    return jsonb_build_object('accepted', true, 'status', fleet.fail_upload(v_upload, v_error, p_reason, p_retry_after, p_now));
+  end if;
+
+  if p_outcome = 'uploaded' then
+    -- One that was there before, or that a sync has seen since, is this one.
+    delete from public.profiles as p
+    where p.integration_id = v_upload.integration_id and p.external_id = p_external_id and not p.is_managed;
+  end if;
+  update public.profiles as p
+  set external_id = case p_outcome when 'uploaded' then p_external_id end,
+      uploaded_at = case p_outcome when 'uploaded' then p_now else p.uploaded_at end,
+      seen_at = case p_outcome when 'uploaded' then p_now else p.seen_at end
+  where p.id = p_profile_id;
+  return jsonb_build_object('accepted', true, 'status', fleet.end_upload(v_upload, p_outcome, null, p_now));
+end;
+$$;
+
+comment on function fleet.worker_finish_profile_upload(bigint, integer, text, text, text, text, interval, timestamptz) is
+  'How an attempt ended: uploaded (with the MDM''s id), deleted, or failed with a reason as of worker_finish_mdm. Answers {accepted, status}, '
+  'or {accepted: false, reason: stale_attempt}. Definer: the worker writes no table.';
+revoke all on function fleet.worker_finish_profile_upload(bigint, integer, text, text, text, text, interval, timestamptz)
+  from public, anon, authenticated, service_role;
+
+-- db/sources/60_mdm/69_catalogue.sql
+-- The catalogue: which profiles an MDM has, as its last sync told.
+
+create or replace function fleet.worker_sync_profiles(
+  p_integration_id bigint,
+  p_profiles jsonb,
+  p_began timestamptz,
+  p_now timestamptz default clock_timestamp()
+)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_integration public.device_integrations;
+  v_seen integer;
+  v_gone integer;
+  v_lost integer;
+begin
+  -- Its lock makes two syncs of the same integration take turns.
+  select i.* into v_integration from public.device_integrations as i where i.id = p_integration_id for update;
+  if not found then
+    return jsonb_build_object('accepted', false, 'reason', 'not_found');
+  end if;
+
+  insert into public.profiles as p (owner_id, integration_id, external_id, name, kind, seen_at)
+  select distinct on (f.external_id)
+    v_integration.owner_id, v_integration.id, f.external_id, coalesce(nullif(btrim(f.name), ''), f.external_id),
+    coalesce(f.kind, 'unknown'), p_now
+  from jsonb_to_recordset(p_profiles) as f (external_id text, name text, kind text)
+  where btrim(f.external_id) <> ''
+  order by f.external_id
+  -- What was uploaded from here keeps the name that people know it by.
+  on conflict (integration_id, external_id) do update
+    set seen_at = p_now,
+        name = case when p.is_managed then p.name else excluded.name end,
+        kind = case when p.is_managed then p.kind else excluded.kind end,
+        updated_at = case when p.is_managed or p.name = excluded.name then p.updated_at else p_now end;
+  get diagnostics v_seen = row_count;
+
+  delete from public.profiles as p
+  where p.integration_id = p_integration_id and not p.is_managed and coalesce(p.seen_at < p_began, true);
+  get diagnostics v_gone = row_count;
+
+  -- Its file is not kept, so it cannot be uploaded again by itself. What waits for an upload or a deletion gets over it there.
+  update public.profiles as p
+  set status = 'failed', external_id = null, content_sha256 = null, updated_at = p_now,
+      error_message = 'the MDM has it no more: upload it again'
+  where p.integration_id = p_integration_id
+    and p.is_managed
+    and p.status in ('uploaded', 'failed')
+    and p.external_id is not null
+    -- What was uploaded while the list was read is not missed in it.
+    and p.seen_at < p_began;
+  get diagnostics v_lost = row_count;
+  return jsonb_build_object('accepted', true, 'seen', v_seen, 'gone', v_gone, 'lost', v_lost);
+end;
+$$;
+
+comment on function fleet.worker_sync_profiles(bigint, jsonb, timestamptz, timestamptz) is
+  'Take over the whole list of the profiles of an MDM, as {external_id, name, kind}, and when it was begun to be read. Those that are gone '
+  'are removed; one that was uploaded from here stays, as failed. {accepted, seen, gone, lost}. Definer: the worker writes no table.';
+revoke all on function fleet.worker_sync_profiles(bigint, jsonb, timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;
+
 -- db/sources/60_mdm/70_poke.sql
 -- Waking the function mdm-dispatch.
 
@@ -17819,7 +18410,9 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select exists (
+  -- Awake before a schedule is due, the function carries it out at its very instant.
+  select fleet.next_mdm_schedule_at(p_now + interval '2 seconds') is not null
+  or exists (
     select 1
     from public.device_integrations as i
     where i.status = 'active'
@@ -17828,6 +18421,7 @@ as $$
         fleet.is_sync_due(i, p_now)
         or fleet.has_due_mdm(i.id, 'send', p_now)
         or fleet.has_due_mdm(i.id, 'settle', p_now)
+        or fleet.is_upload_due(i.id, p_now)
       )
       and not exists (
         select 1 from fleet.rate_limits as r where r.integration_id = i.id and r.blocked_until > p_now
@@ -17860,14 +18454,17 @@ $$;
 comment on function fleet.prune_mdm_logs(timestamptz, integer) is 'Delete a batch of old calls to MDMs. Answers how many.';
 revoke all on function fleet.prune_mdm_logs(timestamptz, integer) from public, anon, authenticated, service_role;
 
-create or replace function fleet.tend_mdm(p_now timestamptz)
+create or replace function fleet.tend_mdm(p_now timestamptz default now(), p_pause interval default interval '30 seconds')
 returns boolean
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if not fleet.pass_turnstile('reconcile-profiles', interval '1 minute', p_now) then
+  -- A migration holds this lock alone.
+  if not pg_try_advisory_xact_lock_shared(hashtext('pgfleet.migrate'))
+    or not fleet.pass_turnstile('reconcile-profiles', p_pause, p_now)
+  then
     return false;
   end if;
 
@@ -17877,9 +18474,10 @@ begin
 end;
 $$;
 
-comment on function fleet.tend_mdm(timestamptz) is
-  'What need not be done every second: reconcile profiles, prune the log of calls. At most once a minute; answers whether it was its time.';
-revoke all on function fleet.tend_mdm(timestamptz) from public, anon, authenticated, service_role;
+comment on function fleet.tend_mdm(timestamptz, interval) is
+  'What need not be done every second: reconcile profiles, prune the log of calls. Answers whether it was its time, which it is when it '
+  'was not done for p_pause. A job of its own, since it looks at every device.';
+revoke all on function fleet.tend_mdm(timestamptz, interval) from public, anon, authenticated, service_role;
 
 create or replace function fleet.poke_mdm(p_now timestamptz default now())
 returns boolean
@@ -17890,7 +18488,8 @@ as $$
 begin
   perform fleet.sweep_mdm(p_now);
   perform fleet.cancel_failed_removals();
-  perform fleet.tend_mdm(p_now);
+  -- Where no job does it: plain Postgres without pg_cron.
+  perform fleet.tend_mdm(p_now, interval '150 seconds');
   return fleet.has_mdm_work(p_now) and fleet.poke_once_a_second('mdm-dispatch', p_now);
 end;
 $$;
@@ -18726,7 +19325,16 @@ select
   coalesce(c.error_message, s.status_reason) as reason,
   c.id as command_id,
   c.status as command_status,
-  p.id as install_id
+  p.id as install_id,
+  (
+    select k.name
+    from public.device_links as l
+    join public.device_integrations as n on n.id = l.integration_id and n.status <> 'disabled'
+    join public.profiles as k on k.integration_id = l.integration_id and k.external_id = s.profile_id
+    where l.device_id = s.device_id and l.left_at is null
+    order by (n.status = 'active') desc, n.id
+    limit 1
+  ) as profile_name
 from public.schedules as s
 left join public.devices as d on d.id = s.device_id
 left join public.profile_installs as p on s.id in (p.install_schedule_id, p.remove_schedule_id)
@@ -18750,6 +19358,7 @@ comment on column public.profile_schedules.state is
 comment on column public.profile_schedules.reason is 'Why it failed or was cancelled.';
 comment on column public.profile_schedules.command_status is 'Status of the latest command; completed where the device showed the effect.';
 comment on column public.profile_schedules.install_id is 'The install of install_profile that it belongs to.';
+comment on column public.profile_schedules.profile_name is 'What the MDM of the device calls the profile; null where that is not known.';
 
 create or replace view public.temporary_profiles with (security_invoker = true) as
 select
@@ -18779,7 +19388,16 @@ select
     else 'removal failed'
   end as state,
   coalesce(p.failure, r.status_reason) as reason,
-  p.created_at
+  p.created_at,
+  (
+    select k.name
+    from public.device_links as l
+    join public.device_integrations as n on n.id = l.integration_id and n.status <> 'disabled'
+    join public.profiles as k on k.integration_id = l.integration_id and k.external_id = p.profile_id
+    where l.device_id = p.device_id and l.left_at is null
+    order by (n.status = 'active') desc, n.id
+    limit 1
+  ) as profile_name
 from public.profile_installs as p
 join public.schedules as i on i.id = p.install_schedule_id
 join public.devices as d on d.id = p.device_id
@@ -18801,6 +19419,7 @@ comment on column public.temporary_profiles.duration_minutes is 'The same in min
 comment on column public.temporary_profiles.state is
   'waiting, installed, removing, removed, never installed, removal cancelled, removal failed or removal deleted.';
 comment on column public.temporary_profiles.reason is 'Why it was never installed, or is not removed.';
+comment on column public.temporary_profiles.profile_name is 'What the MDM of the device calls the profile; null where that is not known.';
 
 -- db/sources/60_mdm/90_policies.sql
 -- Who sees integrations, links, calls and installs: the owner's people. They change them through functions. Devices see none.
@@ -18863,6 +19482,22 @@ create policy profile_assignments_select_member on public.profile_assignments
   for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
 drop policy if exists device_profiles_select_member on public.device_profiles;
 create policy device_profiles_select_member on public.device_profiles
+  for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
+
+-- db/sources/60_mdm/91_policies_profiles.sql
+-- Who sees the profiles of an MDM: the owner's people. They change them through functions; the files are nobody's to read.
+
+revoke all on table public.profiles, fleet.profile_uploads from public, anon, authenticated, service_role;
+revoke all on sequence public.profiles_id_seq from public, anon, authenticated, service_role;
+grant select, insert, update, delete on table public.profiles to service_role;
+grant usage, select on sequence public.profiles_id_seq to service_role;
+grant select on table public.profiles to authenticated;
+
+drop policy if exists profiles_all_service_role on public.profiles;
+create policy profiles_all_service_role on public.profiles
+  for all to service_role using (true) with check (true);
+drop policy if exists profiles_select_member on public.profiles;
+create policy profiles_select_member on public.profiles
   for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
 
 -- db/sources/65_places/10_geometry.sql
@@ -20390,6 +21025,48 @@ create or replace trigger location_policies_92_note_deleted
   after delete on public.location_policies
   referencing old table as changed_rows
   for each statement execute function fleet.tg_note_rows();
+
+-- db/sources/80_audit/triggers_profiles.sql
+-- What is logged of profiles: what people upload and delete, not what a sync finds.
+
+create or replace function fleet.tg_note_profile()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.profiles := case tg_op when 'INSERT' then new else old end;
+begin
+  insert into public.audit_log (owner_id, actor, actor_role, actor_label, table_name, row_id, action, old, new)
+  select v_row.owner_id, a.actor, a.actor_role, a.actor_label, tg_table_name, v_row.id::text, lower(tg_op),
+    case when tg_op = 'DELETE' then fleet.audited(tg_table_name, to_jsonb(v_row)) end,
+    case when tg_op = 'INSERT' then fleet.audited(tg_table_name, to_jsonb(v_row)) end
+  from fleet.audit_actor() as a;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_note_profile() is
+  'Log a profile that was uploaded or deleted; its file is in another table. Definer: nobody may write the log.';
+revoke all on function fleet.tg_note_profile() from public, anon, authenticated, service_role;
+
+create or replace trigger profiles_90_note_inserted
+  after insert on public.profiles
+  for each row when (new.is_managed) execute function fleet.tg_note_profile();
+create or replace trigger profiles_91_note_change
+  after update on public.profiles
+  for each row
+  when (
+    new.is_managed
+    and new.status in ('pending', 'deleting')
+    and (new.name, new.status, new.options, new.content_sha256)
+    is distinct from (old.name, old.status, old.options, old.content_sha256)
+  )
+  execute function fleet.tg_note_change();
+create or replace trigger profiles_92_note_deleted
+  after delete on public.profiles
+  for each row when (old.is_managed) execute function fleet.tg_note_profile();
 
 -- db/sources/80_audit/triggers.sql
 -- What is logged. The conditions keep ticks, counters and check-ins free of it.
@@ -22165,6 +22842,8 @@ as $$
     ('pgfleet-tick', '* * * * *', 'call fleet.tick_minute()'),
     -- After a restart of the server the ticks go on at once, not with the next minute.
     ('pgfleet-tick-boot', '@reboot', 'call fleet.tick_minute()'),
+    -- By itself, since it looks at every device that a profile is assigned to: no tick waits for it.
+    ('pgfleet-tend-mdm', '* * * * *', 'select fleet.tend_mdm()'),
     ('pgfleet-prune-history', '17 3 * * *', 'call fleet.prune_history()')
 $$;
 
