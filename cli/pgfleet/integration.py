@@ -10,11 +10,12 @@ from typing import Annotated, Any, LiteralString
 
 import typer
 
-from pgfleet import names, options, output
+from pgfleet import integration_webhook, names, options, output
 from pgfleet.database import Database, json_value, open_database
 from pgfleet.errors import InvalidInput
 
 app = options.Noun("Integrations: connections to an MDM and other systems.")
+app.add_typer(integration_webhook.app, name="webhook")
 
 Integration = Annotated[str, typer.Argument(help="Name or id of the integration.")]
 FromEnvironment = Annotated[
@@ -22,17 +23,14 @@ FromEnvironment = Annotated[
     typer.Option("--from-env", help="Environment variable with the secret; else stdin is read."),
 ]
 
-_FIND: LiteralString = """
-select i.id, i.name
-from public.device_integrations as i
-where lower(i.name) = lower(%(text)s) or i.id::text = %(text)s
-order by (lower(i.name) = lower(%(text)s)) desc, i.id
-"""
-
 _LIST: LiteralString = """
 select
   i.id, i.name, i.integration_type, i.status, i.status_reason, i.needs_secret, i.settings,
-  (select count(*) from public.device_links as l where l.integration_id = i.id) as devices,
+  (
+    select count(*)
+    from public.device_links as l
+    where l.integration_id = i.id and l.left_at is null
+  ) as devices,
   i.last_sync_at, i.sync_requested_at, i.owner_id, i.created_at
 from public.device_integrations as i
 where (%(id)s::bigint is null or i.id = %(id)s)
@@ -48,6 +46,17 @@ from public.mdm_api_logs as c
 where c.integration_id = %(id)s
   and (%(command_id)s::bigint is null or c.command_id = %(command_id)s)
 order by c.id desc
+limit %(limit)s
+"""
+
+_ACTIVITY: LiteralString = """
+select
+  a.id, a.created_at, i.name as integration, a.activity_type, a.status, a.counts, a.duration_ms,
+  a.error, a.detail, a.integration_id
+from public.integration_activity_log as a
+left join public.device_integrations as i on i.id = a.integration_id
+where (%(id)s::bigint is null or a.integration_id = %(id)s)
+order by a.id desc
 limit %(limit)s
 """
 
@@ -108,7 +117,7 @@ def show(integration: Integration) -> None:
     Example: pgfleet integration show office
     """
     with open_database() as db:
-        _show(db, _integration_id(db, integration))
+        _show(db, names.integration_id(db, integration))
 
 
 @app.command()
@@ -124,10 +133,30 @@ def calls(
     with open_database() as db:
         rows = db.rows(
             _CALLS,
-            {"id": _integration_id(db, integration), "command_id": command, "limit": limit},
+            {"id": names.integration_id(db, integration), "command_id": command, "limit": limit},
         )
     output.show_rows(
         rows, ["created_at", "method", "url", "status", "duration_ms", "error", "command_id"]
+    )
+
+
+@app.command()
+def activity(
+    integration: Annotated[
+        str | None, typer.Argument(help="Name or id of the integration; else all.")
+    ] = None,
+    limit: options.Limit = 50,
+) -> None:
+    """List what integrations did, the newest first: syncs, and webhooks that came.
+
+    Example: pgfleet integration activity office --limit 10
+    """
+    with open_database() as db:
+        found = names.integration_id(db, integration)
+        rows = db.rows(_ACTIVITY, {"id": found, "limit": limit})
+    output.show_rows(
+        rows,
+        ["created_at", "integration", "activity_type", "status", "counts", "duration_ms", "error"],
     )
 
 
@@ -139,7 +168,7 @@ def set_secret(integration: Integration, from_env: FromEnvironment = None) -> No
     """
     secret = _secret(from_env)
     with open_database() as db:
-        found = _integration_id(db, integration)
+        found = names.integration_id(db, integration)
         # What --show-sql prints is often kept; this statement is not for it.
         with options.using(replace(options.current(), show_sql=False)):
             db.rows(
@@ -159,7 +188,7 @@ def pause(
     Example: pgfleet integration pause office --reason "the account moves"
     """
     with open_database() as db:
-        found = _integration_id(db, integration)
+        found = names.integration_id(db, integration)
         db.rows(
             "select id from public.pause_integration(%(id)s, %(reason)s)",
             {"id": found, "reason": reason},
@@ -174,7 +203,7 @@ def resume(integration: Integration) -> None:
     Example: pgfleet integration resume office
     """
     with open_database() as db:
-        found = _integration_id(db, integration)
+        found = names.integration_id(db, integration)
         db.rows("select id from public.resume_integration(%(id)s)", {"id": found})
         _show(db, found)
 
@@ -186,7 +215,7 @@ def sync(integration: Integration) -> None:
     Example: pgfleet integration sync office
     """
     with open_database() as db:
-        found = _integration_id(db, integration)
+        found = names.integration_id(db, integration)
         db.rows("select id from public.sync_integration(%(id)s)", {"id": found})
         _show(db, found)
     output.say("last_sync_at tells when it is done.")
@@ -201,7 +230,7 @@ def delete(
     Example: pgfleet integration delete office --yes
     """
     with open_database() as db:
-        found = _integration_id(db, integration)
+        found = names.integration_id(db, integration)
         if dry_run:
             output.say(f"Integration {found} would be removed with its secret and its links.")
             return
@@ -231,9 +260,3 @@ def _secret(variable: str | None) -> str:
 
 def _show(db: Database, integration_id: int) -> None:
     output.show_row(db.row(_LIST, {"id": integration_id, "limit": 1}))
-
-
-def _integration_id(db: Database, text: str) -> int:
-    """Find an integration by its name, in any case, or by id."""
-    rows = db.rows(_FIND, {"text": text})
-    return int(names.found(rows, "integration", text)["id"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any, LiteralString, overload
 
 from pgfleet.database import Database
 from pgfleet.errors import Conflict, InvalidInput, NotFound
@@ -31,18 +31,18 @@ where lower(s.name) = lower(%(text)s) or s.id::text = %(text)s
 order by (lower(s.name) = lower(%(text)s)) desc, s.id
 """
 
-_OWNER: LiteralString = """
-select o.id, o.name
-from public.owners as o
-where lower(o.name) = lower(%(text)s) or o.id::text = lower(%(text)s)
-order by (lower(o.name) = lower(%(text)s)) desc, o.id
-"""
-
 _INTEGRATION: LiteralString = """
 select i.id, i.name
 from public.device_integrations as i
 where lower(i.name) = lower(%(text)s) or i.id::text = %(text)s
 order by (lower(i.name) = lower(%(text)s)) desc, i.id
+"""
+
+_OWNER: LiteralString = """
+select o.id, o.name
+from public.owners as o
+where lower(o.name) = lower(%(text)s) or o.id::text = lower(%(text)s)
+order by (lower(o.name) = lower(%(text)s)) desc, o.id
 """
 
 # By name, or by an id that is no number; for a device only what its own MDM has.
@@ -97,18 +97,26 @@ def schedule_id(db: Database, text: str) -> int:
     return int(_only(db.rows(_SCHEDULE, {"text": text}), "schedule", text))
 
 
+@overload
+def integration_id(db: Database, text: str) -> int: ...
+
+
+@overload
+def integration_id(db: Database, text: None) -> None: ...
+
+
+def integration_id(db: Database, text: str | None) -> int | None:
+    """Find an integration by name or id; none named means that there is only one, or any."""
+    if text is None:
+        return None
+    return int(_only(db.rows(_INTEGRATION, {"text": text}), "integration", text))
+
+
 def owner_id(db: Database, text: str | None) -> str | None:
     """Find an owner by name or uuid; none named means the database decides."""
     if text is None:
         return None
     return str(_only(db.rows(_OWNER, {"text": text}), "owner", text))
-
-
-def integration_id(db: Database, text: str | None) -> int | None:
-    """Find an integration by name or id; none named means the database decides."""
-    if text is None:
-        return None
-    return int(_only(db.rows(_INTEGRATION, {"text": text}), "integration", text))
 
 
 def profile_id(db: Database, text: str, device_id: int | None = None) -> str:

@@ -17,6 +17,7 @@ from pgfleet_functions.errors import FunctionError
 from pgfleet_functions.guesses import Guesses
 from pgfleet_functions.health import health
 from pgfleet_functions.http import function_error, http_error, unexpected_error
+from pgfleet_functions.integration_webhook import integration_webhook
 from pgfleet_functions.jwt_signing import TokenSigner
 from pgfleet_functions.mdm.dispatch import MdmDispatcher, mdm_dispatch
 from pgfleet_functions.notify_dispatch import Dispatcher, notify_dispatch
@@ -34,6 +35,7 @@ ROUTES: tuple[BaseRoute, ...] = (
     poked_route("notify-dispatch", notify_dispatch),
     poked_route("mdm-dispatch", mdm_dispatch),
     Route("/calendar-feed/{token}.ics", calendar_feed, methods=["GET"]),
+    Route("/integration-webhook/{token}", integration_webhook, methods=["POST"]),
     *schedule_api_routes(),
 )
 

@@ -27,6 +27,11 @@ async def read_text(request: Request, largest: int = LARGEST_BODY) -> str:
             hint='Send the header "Content-Type: application/json".',
             status_code=415,
         )
+    return await read_any_text(request, largest)
+
+
+async def read_any_text(request: Request, largest: int = LARGEST_BODY) -> str:
+    """Return a body of any content type as it was sent; too large, it is refused."""
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)

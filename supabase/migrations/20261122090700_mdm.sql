@@ -34,7 +34,7 @@ comment on column public.device_integrations.needs_secret is
   'True where the other side refused the secret: it goes on by itself when the secret is replaced.';
 comment on column public.device_integrations.settings is
   'What the system needs to know, such as base_url, rate_per_second, syncEnabled, syncIntervalSeconds. No secrets.';
-comment on column public.device_integrations.last_sync_at is 'When the devices of the other system were last read.';
+comment on column public.device_integrations.last_sync_at is 'When the latest sync that came to its end began; what came before it was read.';
 comment on column public.device_integrations.sync_requested_at is 'When somebody last asked for a sync at once.';
 comment on column public.device_integrations.sync_held_until is 'Until when a function that syncs it has it to itself.';
 
@@ -46,6 +46,7 @@ create table public.device_links (
   owner_id uuid not null,
   external_id text not null,
   attributes jsonb not null default '{}',
+  seen_at timestamptz,
   left_at timestamptz,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
@@ -63,6 +64,8 @@ create table public.device_links (
 comment on table public.device_links is 'The same device in another system.';
 comment on column public.device_links.integration_id is 'The connection to that system.';
 comment on column public.device_links.external_id is 'What the other system calls the device.';
+comment on column public.device_links.seen_at is
+  'When the other system last told of it; null for a link that was made by hand.';
 comment on column public.device_links.left_at is
   'When the other system was found to have it no more; null while it has. Commands do not go there.';
 comment on column public.device_links.attributes is 'What the other system says about it: serial number, model, supervised, ….';

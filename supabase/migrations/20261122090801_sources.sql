@@ -17040,8 +17040,422 @@ comment on function fleet.worker_pause_integration(bigint, text) is
   'writes no table.';
 revoke all on function fleet.worker_pause_integration(bigint, text) from public, anon, authenticated, service_role;
 
+-- db/sources/60_mdm/54_sightings.sql
+-- What an MDM says of its devices, read without raising, and which of our devices it means.
+
+create or replace function fleet.is_within(p_value jsonb, p_from numeric, p_to numeric)
+returns boolean
+language sql
+immutable
+parallel safe
+-- Some systems write numbers as text.
+return case
+  when jsonb_typeof(p_value) in ('number', 'string') and p_value #>> '{}' ~ '^-?\d{1,9}(\.\d{1,18})?$'
+    then (p_value #>> '{}')::numeric between p_from and p_to
+  else false
+end;
+
+comment on function fleet.is_within(jsonb, numeric, numeric) is 'Whether a value in JSON is a number within bounds, also one written as text.';
+revoke all on function fleet.is_within(jsonb, numeric, numeric) from public, anon, authenticated, service_role;
+
+create or replace function fleet.are_ids(p_value jsonb)
+returns boolean
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case jsonb_typeof(p_value)
+    when 'array' then not exists (
+      select 1
+      from jsonb_array_elements(p_value) as e(item)
+      where jsonb_typeof(e.item) not in ('string', 'number') or length(e.item #>> '{}') not between 1 and 255
+    )
+    else false
+  end
+$$;
+
+comment on function fleet.are_ids(jsonb) is 'Whether a value in JSON is a list of ids, as texts or numbers.';
+revoke all on function fleet.are_ids(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.sighting_problem(p_item jsonb)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select nullif(concat_ws(
+    '; ',
+    case when coalesce(btrim(p_item ->> 'external_id'), '') = '' then 'external_id is missing' end,
+    (
+      select string_agg(format('%s cannot be %s', f.name, left(f.value #>> '{}', 40)), '; ')
+      from (
+        select t.name, p_item -> t.name as value,
+          jsonb_typeof(p_item -> t.name) = 'string' and length(p_item ->> t.name) <= 255 as is_fit
+        from unnest('{hostname,name,serial_number,platform}'::text[]) as t(name)
+        union all
+        select t.name, p_item -> t.name, fleet.try_exact_instant(p_item ->> t.name) is not null
+        from unnest('{last_seen,located_at}'::text[]) as t(name)
+        union all
+        select v.name, p_item -> v.name, v.is_fit
+        from (
+          values
+            (
+              'external_id',
+              jsonb_typeof(p_item -> 'external_id') in ('string', 'number') and length(p_item ->> 'external_id') <= 255
+            ),
+            ('latitude', fleet.is_within(p_item -> 'latitude', -90, 90)),
+            ('longitude', fleet.is_within(p_item -> 'longitude', -180, 180)),
+            ('accuracy_m', fleet.is_within(p_item -> 'accuracy_m', 0, 20000000)),
+            ('is_enrolled', jsonb_typeof(p_item -> 'is_enrolled') = 'boolean'),
+            ('attributes', jsonb_typeof(p_item -> 'attributes') = 'object'),
+            ('profiles', fleet.are_ids(p_item -> 'profiles'))
+        ) as v(name, is_fit)
+      ) as f
+      where jsonb_typeof(f.value) <> 'null' and not f.is_fit
+    )
+  ), '')
+$$;
+
+comment on function fleet.sighting_problem(jsonb) is 'All that is wrong with what another system says of one device; null where nothing is.';
+revoke all on function fleet.sighting_problem(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.parsed_sightings(p_devices jsonb)
+returns table (
+  nr bigint, external_id text, name text, hostname text, serial_number text, platform text, last_seen timestamptz,
+  is_enrolled boolean, attributes jsonb, profiles jsonb, latitude jsonb, longitude jsonb, accuracy_m jsonb, located_at text,
+  problem text
+)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with given as (
+    select e.nr, e.item, fleet.sighting_problem(e.item) as problem,
+      -- Of a device that is told twice the last word counts.
+      row_number() over (partition by e.item ->> 'external_id' order by e.nr desc) as place
+    from (
+      select x.nr, case jsonb_typeof(x.item) when 'object' then x.item else '{}' end as item
+      from jsonb_array_elements(p_devices) with ordinality as x(item, nr)
+    ) as e
+  ),
+  fit as materialized (
+    select g.nr, case when g.problem is null then g.item else '{}' end as item, g.item ->> 'external_id' as external_id, g.problem
+    from given as g
+    where g.place = 1 or g.item ->> 'external_id' is null
+  )
+  select f.nr, f.external_id, n.name, coalesce(n.name, n.serial_number, f.external_id), n.serial_number,
+    nullif(f.item ->> 'platform', ''),
+    fleet.try_exact_instant(f.item ->> 'last_seen'),
+    coalesce((f.item ->> 'is_enrolled')::boolean, true),
+    coalesce(nullif(f.item -> 'attributes', 'null'), '{}'),
+    case jsonb_typeof(f.item -> 'profiles')
+      -- Numbers among them become texts, as everywhere.
+      when 'array' then (
+        select coalesce(jsonb_agg(distinct p.id), '[]') from jsonb_array_elements_text(f.item -> 'profiles') as p(id)
+      )
+    end,
+    f.item -> 'latitude', f.item -> 'longitude', f.item -> 'accuracy_m', f.item ->> 'located_at', f.problem
+  from fit as f
+  cross join lateral (
+    select coalesce(nullif(btrim(f.item ->> 'hostname'), ''), nullif(btrim(f.item ->> 'name'), '')) as name,
+      nullif(btrim(f.item ->> 'serial_number'), '') as serial_number
+  ) as n
+$$;
+
+comment on function fleet.parsed_sightings(jsonb) is
+  'What another system says of its devices as columns, each device once. What is wrong with one is its problem, not that of the others; '
+  'name is null where it told none, hostname then is made of what it told.';
+revoke all on function fleet.parsed_sightings(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.matched_sightings(p_integration public.device_integrations, p_items jsonb)
+returns table (nr bigint, device_id bigint)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with items as materialized (
+    select i.nr, i.external_id, i.serial_number, lower(i.name) as name, i.is_enrolled
+    from jsonb_to_recordset(p_items) as i(
+      nr bigint, external_id text, serial_number text, name text, is_enrolled boolean
+    )
+  ),
+  linked as materialized (
+    select i.nr, l.device_id, i.is_enrolled
+    from items as i
+    join public.device_links as l on l.integration_id = p_integration.id and l.external_id = i.external_id
+  ),
+  strange as materialized (
+    select i.* from items as i where i.is_enrolled and not exists (select 1 from linked as l where l.nr = i.nr)
+  ),
+  -- One that the other system has under another id is not free; one that has left it is, for who has its serial number.
+  free as materialized (
+    select d.id, d.attributes ->> 'serial_number' as serial_number, lower(d.hostname) as name, l.device_id is null as is_unlinked
+    from public.devices as d
+    left join public.device_links as l on l.device_id = d.id and l.integration_id = p_integration.id
+    left join linked as k on k.device_id = d.id
+    where d.owner_id = p_integration.owner_id
+      and exists (select 1 from strange)
+      and (
+        d.attributes ->> 'serial_number' in (select s.serial_number from strange as s)
+        or lower(d.hostname) in (select s.name from strange as s)
+      )
+      and (l.device_id is null or l.left_at is not null or not k.is_enrolled)
+      and k.is_enrolled is distinct from true
+  ),
+  by_serial as materialized (
+    select s.nr, f.id as device_id
+    from (
+      select x.nr, x.serial_number, row_number() over (partition by x.serial_number order by x.nr) as place
+      from strange as x
+    ) as s
+    join (
+      select x.id, x.serial_number, row_number() over (partition by x.serial_number order by x.id) as place
+      from free as x
+    ) as f on f.serial_number = s.serial_number and f.place = s.place
+  ),
+  by_name as (
+    select distinct on (f.id) s.nr, f.id as device_id
+    from strange as s
+    join free as f on f.name = s.name and f.is_unlinked
+    where coalesce(f.serial_number = s.serial_number, true)
+      and not exists (select 1 from by_serial as b where b.nr = s.nr or b.device_id = f.id)
+    order by f.id, s.nr
+  )
+  select l.nr, l.device_id
+  from linked as l
+  where l.is_enrolled or not exists (select 1 from by_serial as b where b.device_id = l.device_id)
+  union all
+  select b.nr, b.device_id from by_serial as b
+  union all
+  select b.nr, b.device_id from by_name as b
+$$;
+
+comment on function fleet.matched_sightings(public.device_integrations, jsonb) is
+  'Which of our devices another system means: by the link, else the serial number, else the name. No device is meant by two items and no '
+  'item means two devices; no row for an item that means none of ours, nor for one that is not enrolled and was never linked.';
+revoke all on function fleet.matched_sightings(public.device_integrations, jsonb) from public, anon, authenticated, service_role;
+
 -- db/sources/60_mdm/55_inventory.sql
--- Reading the devices of an MDM into the registry.
+-- Bringing the devices of an MDM into the registry: a page of any size by a handful of statements.
+
+create or replace function fleet.sighted_attributes(p_item jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+return (p_item -> 'attributes') || jsonb_strip_nulls(jsonb_build_object('serial_number', p_item -> 'serial_number'));
+
+comment on function fleet.sighted_attributes(jsonb) is 'What a parsed sighting adds to the facts about its device.';
+revoke all on function fleet.sighted_attributes(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.add_sighted_devices(p_owner_id uuid, p_items jsonb)
+returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_made jsonb := '[]';
+  v_spelling text;
+begin
+  -- A name that is taken, by a device or by another of these, is told apart by the id in the other system.
+  foreach v_spelling in array '{"%1$s","%1$s (%2$s)"}'::text[] loop
+    exit when jsonb_array_length(v_made) = jsonb_array_length(p_items);
+    with wanted as materialized (
+      select distinct on (lower(w.hostname)) w.item, w.nr, w.hostname
+      from (
+        select e.item, (e.item ->> 'nr')::bigint as nr,
+          format(v_spelling, e.item ->> 'hostname', e.item ->> 'external_id') as hostname
+        from jsonb_array_elements(p_items) as e(item)
+      ) as w
+      left join jsonb_to_recordset(v_made) as m(nr bigint) on m.nr = w.nr
+      where m.nr is null
+      order by lower(w.hostname), w.nr
+    ),
+    made as (
+      insert into public.devices (owner_id, hostname, platform, attributes, last_seen)
+      select p_owner_id, w.hostname, w.item ->> 'platform', fleet.sighted_attributes(w.item),
+        (w.item ->> 'last_seen')::timestamptz
+      from wanted as w
+      -- In one order, so that two integrations of a fleet never wait for each other in a circle.
+      order by lower(w.hostname)
+      on conflict (owner_id, lower(hostname)) do nothing
+      returning id, hostname
+    )
+    select v_made || coalesce(jsonb_agg(w.item || jsonb_build_object('device_id', m.id)), '[]') into v_made
+    from wanted as w
+    join made as m on m.hostname = w.hostname;
+  end loop;
+  return v_made;
+end;
+$$;
+
+comment on function fleet.add_sighted_devices(uuid, jsonb) is
+  'Make devices of parsed sightings that mean none of ours. Answers those that were made, with device_id.';
+revoke all on function fleet.add_sighted_devices(uuid, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.update_sighted_devices(p_items jsonb)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- In one order, so that two who write the same devices never wait for each other in a circle.
+  perform 1
+  from public.devices as d
+  where d.id in (select i.device_id from jsonb_to_recordset(p_items) as i(device_id bigint))
+  order by d.id
+  for no key update;
+
+  update public.devices as d
+  set platform = n.platform, attributes = n.attributes, last_seen = n.last_seen
+  from (
+    select x.id, coalesce(x.platform, e.item ->> 'platform') as platform,
+      x.attributes || fleet.sighted_attributes(e.item) as attributes,
+      greatest(x.last_seen, (e.item ->> 'last_seen')::timestamptz) as last_seen
+    from jsonb_array_elements(p_items) as e(item)
+    join public.devices as x on x.id = (e.item ->> 'device_id')::bigint
+  ) as n
+  where d.id = n.id
+    -- Most say what they said before.
+    and (d.platform, d.attributes, d.last_seen) is distinct from (n.platform, n.attributes, n.last_seen);
+end;
+$$;
+
+comment on function fleet.update_sighted_devices(jsonb) is 'Keep what parsed sightings, with device_id, say of devices of ours.';
+revoke all on function fleet.update_sighted_devices(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.link_sighted_devices(p_integration public.device_integrations, p_items jsonb, p_now timestamptz)
+returns integer
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  with kept as (
+    insert into public.device_links as l (device_id, integration_id, owner_id, external_id, attributes, seen_at, left_at)
+    select d.id, p_integration.id, d.owner_id, i.external_id, i.attributes, p_now, case when not i.is_enrolled then p_now end
+    from jsonb_to_recordset(p_items) as i(device_id bigint, external_id text, attributes jsonb, is_enrolled boolean)
+    join public.devices as d on d.id = i.device_id
+    order by d.id
+    on conflict (device_id, integration_id) do update
+      set external_id = excluded.external_id, attributes = excluded.attributes, seen_at = excluded.seen_at, updated_at = p_now,
+          left_at = case when excluded.left_at is not null then coalesce(l.left_at, excluded.left_at) end
+    returning l.left_at
+  )
+  select count(*)::integer from kept as k where k.left_at = p_now
+$$;
+
+comment on function fleet.link_sighted_devices(public.device_integrations, jsonb, timestamptz) is
+  'Link devices to what another system calls them. One that is not enrolled there has left. Answers how many have just left.';
+revoke all on function fleet.link_sighted_devices(public.device_integrations, jsonb, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.note_sighted_profiles(p_items jsonb, p_now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into public.device_profiles as p (device_id, profile_id, owner_id, is_installed, changed_at)
+  select d.id, u.profile_id, d.owner_id, true, p_now
+  from jsonb_to_recordset(p_items) as i(device_id bigint, profiles jsonb)
+  join public.devices as d on d.id = i.device_id
+  cross join lateral jsonb_array_elements_text(coalesce(nullif(i.profiles, 'null'), '[]')) as u(profile_id)
+  order by d.id, u.profile_id
+  on conflict (device_id, profile_id) do update
+    set is_installed = true, changed_at = excluded.changed_at;
+
+  update public.device_profiles as p
+  set is_installed = false, changed_at = p_now
+  from jsonb_to_recordset(p_items) as i(device_id bigint, profiles jsonb)
+  where p.device_id = i.device_id
+    and p.is_installed
+    and jsonb_typeof(i.profiles) = 'array'
+    and not i.profiles ? p.profile_id;
+end;
+$$;
+
+comment on function fleet.note_sighted_profiles(jsonb, timestamptz) is
+  'Keep which profiles are on devices, where the other system tells them.';
+revoke all on function fleet.note_sighted_profiles(jsonb, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.nameless_sightings(p_items jsonb, p_made jsonb)
+returns jsonb
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    jsonb_agg(jsonb_build_object(
+      'external_id', e.item ->> 'external_id',
+      'error', format('the host names %s and %1$s (%s) are taken', e.item ->> 'hostname', e.item ->> 'external_id')
+    )),
+    '[]'
+  )
+  from jsonb_array_elements(p_items) as e(item)
+  left join jsonb_to_recordset(p_made) as m(nr bigint) on m.nr = (e.item ->> 'nr')::bigint
+  where m.nr is null
+$$;
+
+comment on function fleet.nameless_sightings(jsonb, jsonb) is 'Errors for the new devices that were not made, since there was no name left for them.';
+revoke all on function fleet.nameless_sightings(jsonb, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.take_sightings(p_integration public.device_integrations, p_devices jsonb, p_now timestamptz)
+returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_items jsonb;
+  v_known jsonb;
+  v_new jsonb;
+  v_made jsonb;
+  v_errors jsonb;
+  v_left integer;
+begin
+  select coalesce(jsonb_agg(to_jsonb(s) - 'problem') filter (where s.problem is null), '[]'),
+    coalesce(
+      jsonb_agg(jsonb_build_object('external_id', s.external_id, 'error', s.problem) order by s.nr)
+        filter (where s.problem is not null),
+      '[]'
+    )
+  into v_items, v_errors
+  from fleet.parsed_sightings(p_devices) as s;
+  select coalesce(jsonb_agg(e.item || jsonb_build_object('device_id', m.device_id)) filter (where m.nr is not null), '[]'),
+    -- What is not in the other system, and never was as far as we know, is none of our devices.
+    coalesce(jsonb_agg(e.item) filter (where m.nr is null and (e.item ->> 'is_enrolled')::boolean), '[]')
+  into v_known, v_new
+  from jsonb_array_elements(v_items) as e(item)
+  left join fleet.matched_sightings(p_integration, v_items) as m on m.nr = (e.item ->> 'nr')::bigint;
+
+  perform fleet.update_sighted_devices(v_known);
+  v_made := fleet.add_sighted_devices(p_integration.owner_id, v_new);
+  v_left := fleet.link_sighted_devices(p_integration, v_known || v_made, p_now);
+  perform fleet.note_sighted_profiles(v_known || v_made, p_now);
+  perform fleet.take_linked_fixes(p_integration.id, v_known || v_made, p_now);
+
+  -- They are there, whatever is wrong with what is told of them.
+  update public.device_links as l
+  set seen_at = p_now
+  from jsonb_to_recordset(v_errors) as e(external_id text)
+  where l.integration_id = p_integration.id and l.external_id = e.external_id;
+  return jsonb_build_object(
+    'created', jsonb_array_length(v_made), 'updated', jsonb_array_length(v_known), 'left', v_left,
+    'errors', v_errors || fleet.nameless_sightings(v_new, v_made)
+  );
+end;
+$$;
+
+comment on function fleet.take_sightings(public.device_integrations, jsonb, timestamptz) is
+  'Bring what another system says of its devices into the fleet; the caller has locked the integration. {created, updated, left, errors}.';
+revoke all on function fleet.take_sightings(public.device_integrations, jsonb, timestamptz)
+  from public, anon, authenticated, service_role;
+
+-- db/sources/60_mdm/56_sync.sql
+-- Reading all devices of an MDM: whose turn it is, page by page, and what holds when a sync came to its end.
 
 create or replace function fleet.is_sync_due(p_integration public.device_integrations, p_now timestamptz)
 returns boolean
@@ -17095,7 +17509,7 @@ as $$
   )
   select jsonb_build_object(
     'integration_id', t.id, 'owner_id', t.owner_id, 'integration_type', t.integration_type, 'settings', t.settings,
-    'secret', s.secret, 'last_sync_at', t.last_sync_at
+    'secret', s.secret, 'last_sync_at', t.last_sync_at, 'started_at', p_now
   )
   from taken as t
   left join public.pg_cron_secrets as s on s.name = 'integration:' || t.id
@@ -17103,111 +17517,12 @@ $$;
 
 comment on function fleet.worker_claim_mdm_syncs(integer, timestamptz) is
   'Lease integrations whose devices are to be read, for five minutes: {integration_id, owner_id, integration_type, settings, secret, '
-  'last_sync_at}. worker_sync_inventory ends the lease. Definer: the worker reads no table.';
+  'last_sync_at, started_at}. worker_end_mdm_sync ends the lease. Definer: the worker reads no table.';
 revoke all on function fleet.worker_claim_mdm_syncs(integer, timestamptz) from public, anon, authenticated, service_role;
-
-create or replace function fleet.found_device(p_integration public.device_integrations, p_found jsonb)
-returns bigint
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select d.id
-  from public.devices as d
-  left join public.device_links as l on l.device_id = d.id and l.integration_id = p_integration.id
-  where d.owner_id = p_integration.owner_id
-    and (
-      l.external_id = p_found ->> 'external_id'
-      -- One that is linked to another device there is not this one.
-      or (l.device_id is null and d.attributes ->> 'serial_number' = p_found ->> 'serial_number')
-      or (
-        l.device_id is null
-        and lower(d.hostname) = lower(coalesce(p_found ->> 'hostname', p_found ->> 'name'))
-        and coalesce(d.attributes ->> 'serial_number' = p_found ->> 'serial_number', true)
-      )
-    )
-  order by (l.external_id is not null) desc, (d.attributes ->> 'serial_number' = p_found ->> 'serial_number') desc nulls last, d.id
-  limit 1
-$$;
-
-comment on function fleet.found_device(public.device_integrations, jsonb) is
-  'The device that another system means: by its link, its serial number, or its name; null for a new one.';
-revoke all on function fleet.found_device(public.device_integrations, jsonb) from public, anon, authenticated, service_role;
-
-create or replace function fleet.sync_mdm_device(p_integration public.device_integrations, p_found jsonb, p_now timestamptz)
-returns boolean
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_device_id bigint := fleet.found_device(p_integration, p_found);
-  v_is_new boolean := v_device_id is null;
-  v_name text := coalesce(p_found ->> 'hostname', p_found ->> 'name', p_found ->> 'serial_number', p_found ->> 'external_id');
-begin
-  if v_is_new then
-    insert into public.devices (owner_id, hostname, platform)
-    values (
-      p_integration.owner_id,
-      case
-        when exists (
-          select 1 from public.devices as d where d.owner_id = p_integration.owner_id and lower(d.hostname) = lower(v_name)
-        ) then format('%s (%s)', v_name, p_found ->> 'external_id')
-        else v_name
-      end,
-      p_found ->> 'platform'
-    )
-    returning id into v_device_id;
-  end if;
-
-  update public.devices as d
-  set platform = coalesce(d.platform, p_found ->> 'platform'),
-      attributes = d.attributes || coalesce(p_found -> 'attributes', '{}') || case
-        when p_found ->> 'serial_number' is null then '{}'
-        else jsonb_build_object('serial_number', p_found ->> 'serial_number')
-      end,
-      last_seen = greatest(d.last_seen, (p_found ->> 'last_seen')::timestamptz),
-      latitude = case when o.is_fresh then (p_found ->> 'latitude')::double precision else d.latitude end,
-      longitude = case when o.is_fresh then (p_found ->> 'longitude')::double precision else d.longitude end,
-      accuracy_m = case when o.is_fresh then (p_found ->> 'accuracy_m')::double precision else d.accuracy_m end,
-      located_at = case when o.is_fresh then (p_found ->> 'located_at')::timestamptz else d.located_at end
-  from (
-    select x.id, coalesce(
-      p_found ->> 'latitude' is not null and p_found ->> 'longitude' is not null
-      and (p_found ->> 'located_at')::timestamptz > coalesce(x.located_at, '-infinity'),
-      false
-    ) as is_fresh
-    from public.devices as x
-    where x.id = v_device_id
-  ) as o
-  where d.id = o.id;
-
-  insert into public.device_links as l (device_id, integration_id, owner_id, external_id, attributes)
-  values (
-    v_device_id, p_integration.id, p_integration.owner_id, p_found ->> 'external_id', coalesce(p_found -> 'attributes', '{}')
-  )
-  on conflict (device_id, integration_id) do update
-    set external_id = excluded.external_id, attributes = excluded.attributes, updated_at = p_now;
-  if jsonb_typeof(p_found -> 'profiles') = 'array' then
-    perform fleet.note_profile_state(v_device_id, u.profile_id, true, null, p_now)
-    from jsonb_array_elements_text(p_found -> 'profiles') as u(profile_id);
-    update public.device_profiles as p
-    set is_installed = false, changed_at = p_now
-    where p.device_id = v_device_id and p.is_installed and not (p_found -> 'profiles') ? p.profile_id;
-  end if;
-  return v_is_new;
-end;
-$$;
-
-comment on function fleet.sync_mdm_device(public.device_integrations, jsonb, timestamptz) is
-  'Bring one device of another system into the fleet. Answers whether it is new.';
-revoke all on function fleet.sync_mdm_device(public.device_integrations, jsonb, timestamptz)
-  from public, anon, authenticated, service_role;
 
 create or replace function fleet.worker_sync_inventory(
   p_integration_id bigint,
   p_devices jsonb,
-  p_is_last boolean default true,
   p_now timestamptz default clock_timestamp()
 )
 returns jsonb
@@ -17218,47 +17533,505 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_integration public.device_integrations;
-  v_found jsonb;
-  v_created integer := 0;
-  v_updated integer := 0;
-  v_errors jsonb := '[]';
 begin
   -- Its lock makes two syncs of the same integration take turns.
   select i.* into v_integration from public.device_integrations as i where i.id = p_integration_id for update;
   if not found then
     return jsonb_build_object('accepted', false, 'reason', 'not_found');
   end if;
-
-  for v_found in select e.item from jsonb_array_elements(p_devices) as e(item) loop
-    begin
-      if fleet.sync_mdm_device(v_integration, v_found, p_now) then
-        v_created := v_created + 1;
-      else
-        v_updated := v_updated + 1;
-      end if;
-    exception
-      when query_canceled or admin_shutdown or deadlock_detected then
-        raise;
-      when others then
-        -- One device that is not fit does not keep the others out.
-        v_errors := v_errors || jsonb_build_object('external_id', v_found ->> 'external_id', 'error', sqlerrm);
-    end;
-  end loop;
-  perform fleet.take_linked_fixes(p_integration_id, p_devices, p_now);
-  if p_is_last then
-    update public.device_integrations as i
-    set last_sync_at = p_now, sync_held_until = null
-    where i.id = p_integration_id;
-  end if;
-  return jsonb_build_object('accepted', true, 'created', v_created, 'updated', v_updated, 'errors', v_errors);
+  return jsonb_build_object('accepted', true) || fleet.take_sightings(v_integration, p_devices, p_now);
 end;
 $$;
 
-comment on function fleet.worker_sync_inventory(bigint, jsonb, boolean, timestamptz) is
+comment on function fleet.worker_sync_inventory(bigint, jsonb, timestamptz) is
   'Bring a page of devices into the fleet: a list of {external_id, hostname or name, serial_number, platform, last_seen, latitude, longitude, '
-  'accuracy_m, located_at, attributes, profiles (ids as texts, where they are known)}. p_is_last says that the sync is through. {accepted, created, updated, errors}. Definer: the worker '
-  'writes no table.';
-revoke all on function fleet.worker_sync_inventory(bigint, jsonb, boolean, timestamptz)
+  'accuracy_m, located_at, is_enrolled (false: it has left), attributes, profiles (ids, where they are known)}. {accepted, created, updated, '
+  'left, errors: [{external_id, error}]}. Definer: the worker writes no table.';
+revoke all on function fleet.worker_sync_inventory(bigint, jsonb, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.mark_devices_left(p_integration_id bigint, p_started_at timestamptz, p_now timestamptz)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count integer;
+begin
+  update public.device_links as l
+  set left_at = p_now, updated_at = p_now
+  where l.integration_id = p_integration_id
+    and l.left_at is null
+    and coalesce(l.seen_at, l.created_at) < p_started_at;
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+comment on function fleet.mark_devices_left(bigint, timestamptz, timestamptz) is
+  'Note that another system no longer has the devices that were not seen since a sync began. Answers how many.';
+revoke all on function fleet.mark_devices_left(bigint, timestamptz, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_end_mdm_sync(
+  p_integration_id bigint,
+  p_started_at timestamptz,
+  p_report jsonb,
+  p_now timestamptz default clock_timestamp()
+)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_integration public.device_integrations;
+  v_is_through boolean := p_report ->> 'error' is null;
+  v_counts jsonb := coalesce(p_report -> 'counts', '{}');
+  v_left integer := 0;
+begin
+  select i.* into v_integration from public.device_integrations as i where i.id = p_integration_id for update;
+  if not found then
+    return jsonb_build_object('accepted', false, 'reason', 'not_found');
+  end if;
+
+  if v_is_through then
+    -- A list without any device is a fault rather than an account that everybody left.
+    if (v_counts ->> 'devices')::integer > 0 then
+      v_left := fleet.mark_devices_left(p_integration_id, p_started_at, p_now);
+      v_counts := v_counts || jsonb_build_object('left', coalesce((v_counts ->> 'left')::integer, 0) + v_left);
+    end if;
+    update public.device_integrations as i
+    -- Who asks while it runs is not answered by it.
+    set last_sync_at = greatest(i.last_sync_at, p_started_at), sync_held_until = null
+    where i.id = p_integration_id;
+  end if;
+  perform fleet.note_activity(v_integration, jsonb_build_object(
+    'activity_type', 'sync_import',
+    'status', case when v_is_through then 'completed' else 'failed' end,
+    'counts', v_counts,
+    'duration_ms', round(extract(epoch from p_now - p_started_at) * 1000),
+    'error', p_report -> 'error',
+    'detail', jsonb_build_object('errors', fleet.errors_to_log(coalesce(p_report -> 'errors', '[]'), p_integration_id))
+  ), p_now);
+  return jsonb_build_object('accepted', true, 'left', v_left);
+end;
+$$;
+
+comment on function fleet.worker_end_mdm_sync(bigint, timestamptz, jsonb, timestamptz) is
+  'A sync that began at started_at has read every page, or stopped for an error: {counts: {devices, created, updated, left, errors}, errors: '
+  '[{external_id, error}], error}. What a whole one did not see has left. {accepted, left}. Definer: the worker writes no table.';
+revoke all on function fleet.worker_end_mdm_sync(bigint, timestamptz, jsonb, timestamptz)
+  from public, anon, authenticated, service_role;
+
+-- db/sources/60_mdm/57_activity.sql
+-- The log of what integrations did.
+
+create or replace function fleet.note_activity(
+  p_integration public.device_integrations,
+  p_activity jsonb,
+  p_now timestamptz
+)
+returns bigint
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into public.integration_activity_log (
+    owner_id, integration_id, activity_type, status, counts, duration_ms, error, detail, origin_key, created_at
+  )
+  select p_integration.owner_id, p_integration.id, p_activity ->> 'activity_type', p_activity ->> 'status',
+    coalesce(p_activity -> 'counts', '{}'), (p_activity ->> 'duration_ms')::numeric,
+    left(fleet.without_secret(p_activity ->> 'error', s.secret), 2000), coalesce(p_activity -> 'detail', '{}'),
+    p_activity ->> 'origin_key', p_now
+  from (select 1) as one
+  left join public.pg_cron_secrets as s on s.name = 'integration:' || p_integration.id
+  on conflict (integration_id, origin_key) do nothing
+  returning id
+$$;
+
+comment on function fleet.note_activity(public.device_integrations, jsonb, timestamptz) is
+  'Log {activity_type, status, counts, duration_ms, error, detail, origin_key}. Answers the id of the row; null where it was there already.';
+revoke all on function fleet.note_activity(public.device_integrations, jsonb, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.errors_to_log(p_errors jsonb, p_integration_id bigint)
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(jsonb_agg(jsonb_build_object(
+    'external_id', e.item -> 'external_id', 'error', fleet.without_secret(left(e.item ->> 'error', 500), s.secret)
+  ) order by e.nr), '[]')
+  from jsonb_array_elements(p_errors) with ordinality as e(item, nr)
+  left join public.pg_cron_secrets as s on s.name = 'integration:' || p_integration_id
+  where e.nr <= 20
+$$;
+
+comment on function fleet.errors_to_log(jsonb, bigint) is 'The first twenty errors about devices, without the secret of the integration.';
+revoke all on function fleet.errors_to_log(jsonb, bigint) from public, anon, authenticated, service_role;
+
+create or replace function fleet.prune_activity(p_before timestamptz, p_limit integer default 5000)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count integer;
+begin
+  delete from public.integration_activity_log as l
+  where l.id in (
+    select x.id from public.integration_activity_log as x where x.created_at < p_before order by x.created_at limit p_limit
+  );
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+comment on function fleet.prune_activity(timestamptz, integer) is 'Delete a batch of old activity of integrations. Answers how many.';
+revoke all on function fleet.prune_activity(timestamptz, integer) from public, anon, authenticated, service_role;
+
+-- db/sources/60_mdm/57_webhooks.sql
+-- Secret addresses on which another system tells what happened there.
+
+create or replace function fleet.create_integration_webhook(p_integration_id bigint)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_integration public.device_integrations := fleet.integration_of_caller(p_integration_id);
+  v_token text := fleet.random_secret();
+  v_path text := '/integration-webhook/' || v_token;
+  v_row public.integration_webhooks;
+begin
+  insert into public.integration_webhooks (owner_id, integration_id, token_hash, created_by)
+  values (v_integration.owner_id, v_integration.id, fleet.hash_secret(v_token), fleet.current_user_id())
+  returning * into v_row;
+  return to_jsonb(v_row) - 'token_hash'
+    || jsonb_build_object('token', v_token, 'path', v_path, 'url', (fleet.setting('functions_url') #>> '{}') || v_path);
+end;
+$$;
+
+comment on function fleet.create_integration_webhook(bigint) is 'See public.create_integration_webhook. Definer: it checks the caller.';
+revoke all on function fleet.create_integration_webhook(bigint) from public, anon, authenticated, service_role;
+grant execute on function fleet.create_integration_webhook(bigint) to authenticated, service_role;
+
+create or replace function public.create_integration_webhook(p_integration_id bigint)
+returns jsonb
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.create_integration_webhook(p_integration_id)
+$$;
+
+comment on function public.create_integration_webhook(bigint) is
+  'Make a secret address on which the other system tells what happens there; shown this once. {id, token, path, url}; url is null while the '
+  'setting functions_url is. Others that were made before go on working until they are revoked. Raises integration_not_found (PT404) or '
+  'permission_missing (PT403).';
+revoke all on function public.create_integration_webhook(bigint) from public, anon, authenticated, service_role;
+grant execute on function public.create_integration_webhook(bigint) to authenticated, service_role;
+
+create or replace function fleet.revoke_integration_webhook(p_id bigint)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_owner uuid;
+begin
+  select w.owner_id into v_owner
+  from public.integration_webhooks as w
+  where w.id = p_id and fleet.is_visible_owner(w.owner_id);
+  if not found then
+    perform fleet.raise_not_found(format('integration webhook %s', p_id));
+  end if;
+  perform fleet.require_permission(v_owner, 'manage', format('integration webhook %s', p_id));
+  update public.integration_webhooks as w set revoked_at = now() where w.id = p_id and w.revoked_at is null;
+end;
+$$;
+
+comment on function fleet.revoke_integration_webhook(bigint) is 'See public.revoke_integration_webhook. Definer: it checks the caller.';
+revoke all on function fleet.revoke_integration_webhook(bigint) from public, anon, authenticated, service_role;
+grant execute on function fleet.revoke_integration_webhook(bigint) to authenticated, service_role;
+
+create or replace function public.revoke_integration_webhook(p_id bigint)
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.revoke_integration_webhook(p_id)
+$$;
+
+comment on function public.revoke_integration_webhook(bigint) is
+  'Make the address of another system useless. Raises integration_webhook_not_found (PT404) or permission_missing (PT403).';
+revoke all on function public.revoke_integration_webhook(bigint) from public, anon, authenticated, service_role;
+grant execute on function public.revoke_integration_webhook(bigint) to authenticated, service_role;
+
+create or replace function fleet.worker_take_integration_webhook(
+  p_token text,
+  p_body jsonb,
+  p_now timestamptz default clock_timestamp()
+)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_webhook public.integration_webhooks;
+  v_integration public.device_integrations;
+begin
+  select w.* into v_webhook
+  from public.integration_webhooks as w
+  where w.token_hash = fleet.hash_secret(p_token) and w.revoked_at is null;
+  if not found then
+    raise exception 'there is no such webhook, or its address was revoked'
+      using errcode = 'PT404',
+            detail = 'integration_webhook_not_found',
+            hint = 'Make a new address: select create_integration_webhook()';
+  end if;
+
+  -- They may come often; a write each time would be waste.
+  update public.integration_webhooks as w
+  set last_used_at = p_now
+  where w.id = v_webhook.id and (w.last_used_at is null or w.last_used_at < p_now - interval '1 minute');
+  select i.* into v_integration from public.device_integrations as i where i.id = v_webhook.integration_id;
+  return case v_integration.integration_type
+    when 'simplemdm' then fleet.take_simplemdm_hint(v_integration, p_body, p_now)
+    else fleet.ignore_webhook(v_integration, p_now)
+  end;
+end;
+$$;
+
+comment on function fleet.worker_take_integration_webhook(text, jsonb, timestamptz) is
+  'Take what another system tells on its secret address, according to the type of the integration. {status, is_new}. Raises '
+  'integration_webhook_not_found (PT404). Definer: the address alone says whose it is.';
+revoke all on function fleet.worker_take_integration_webhook(text, jsonb, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.ignore_webhook(p_integration public.device_integrations, p_now timestamptz)
+returns jsonb
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object('status', 'ignored', 'is_new', fleet.note_activity(p_integration, jsonb_build_object(
+    'activity_type', 'webhook_received', 'status', 'ignored',
+    'error', format('nothing is known of webhooks of %s', p_integration.integration_type)
+  ), p_now) is not null)
+$$;
+
+comment on function fleet.ignore_webhook(public.device_integrations, timestamptz) is
+  'Log a webhook of a system that is not understood.';
+revoke all on function fleet.ignore_webhook(public.device_integrations, timestamptz) from public, anon, authenticated, service_role;
+
+-- db/sources/60_mdm/58_rereads.sql
+-- Devices of an MDM that are to be looked at again, because its webhook spoke of them. What it says is a hint: only what the
+-- MDM answers when it is asked counts.
+
+create or replace function fleet.simplemdm_hint(p_body jsonb)
+returns table (event text, external_id text, is_known boolean, origin_key text, detail jsonb)
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select g.event, g.external_id,
+    g.event in ('device.enrolled', 'device.unenrolled', 'device.changed_group', 'device.lock.enabled', 'abm.device.added'),
+    -- Without a time two that look alike may be two.
+    case
+      when g.at is not null
+        then encode(sha256(convert_to(jsonb_build_array(g.event, g.at, coalesce(g.external_id, g.serial_number))::text, 'UTF8')), 'hex')
+    end,
+    jsonb_strip_nulls(jsonb_build_object(
+      'event', g.event, 'at', g.at, 'external_id', g.external_id, 'serial_number', g.serial_number
+    ))
+  from (
+    select left(b.body ->> 'type', 100) as event, left(b.body ->> 'at', 100) as at,
+      -- It becomes part of an address.
+      substring(b.body #>> '{data,device,id}' from '^\d{1,18}$') as external_id,
+      left(b.body #>> '{data,device,serial_number}', 100) as serial_number
+    from (select case jsonb_typeof(p_body) when 'object' then p_body else '{}' end as body) as b
+  ) as g
+$$;
+
+comment on function fleet.simplemdm_hint(jsonb) is
+  'What the body of a webhook of SimpleMDM speaks of: the event, the device where it has an id, and what the same webhook would have too.';
+revoke all on function fleet.simplemdm_hint(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.take_simplemdm_hint(p_integration public.device_integrations, p_body jsonb, p_now timestamptz)
+returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_hint record;
+  v_status text;
+  v_is_new boolean;
+begin
+  select h.*, coalesce(h.is_known, false) and p_integration.status <> 'disabled' as is_meant into v_hint
+  from fleet.simplemdm_hint(p_body) as h;
+  v_status := case when v_hint.is_meant then 'completed' else 'ignored' end;
+  v_is_new := fleet.note_activity(p_integration, jsonb_build_object(
+    'activity_type', 'webhook_received', 'status', v_status, 'origin_key', v_hint.origin_key, 'detail', v_hint.detail
+  ), p_now) is not null;
+
+  if v_is_new and v_hint.is_meant then
+    if v_hint.external_id is null then
+      update public.device_integrations as i set sync_requested_at = p_now where i.id = p_integration.id;
+    else
+      perform fleet.ask_for_reread(p_integration.id, v_hint.external_id, p_now);
+    end if;
+    if fleet.has_mdm_work(p_now) then
+      -- With the turnstile: nobody holds this transaction open, and many may come at once.
+      perform fleet.poke_once_a_second('mdm-dispatch', p_now);
+    end if;
+  end if;
+  return jsonb_build_object('status', v_status, 'is_new', v_is_new);
+end;
+$$;
+
+comment on function fleet.take_simplemdm_hint(public.device_integrations, jsonb, timestamptz) is
+  'Log a webhook of SimpleMDM, once, and ask for a look at its device; where it names none by id, for a sync. {status, is_new}.';
+revoke all on function fleet.take_simplemdm_hint(public.device_integrations, jsonb, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.ask_for_reread(p_integration_id bigint, p_external_id text, p_now timestamptz)
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into fleet.mdm_rereads as r (integration_id, external_id, asked_at, look_at)
+  select p_integration_id, p_external_id, p_now,
+    -- One look serves all that comes within a few seconds.
+    greatest(p_now, (
+      select greatest(l.seen_at, l.left_at) + interval '5 seconds'
+      from public.device_links as l
+      where l.integration_id = p_integration_id and l.external_id = p_external_id
+    ))
+  on conflict (integration_id, external_id) do update
+    set asked_at = excluded.asked_at
+$$;
+
+comment on function fleet.ask_for_reread(bigint, text, timestamptz) is 'Have a device looked at again; once, however often it is asked for.';
+revoke all on function fleet.ask_for_reread(bigint, text, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.has_mdm_rereads(p_integration_id bigint, p_now timestamptz)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select 1
+    from fleet.mdm_rereads as r
+    where r.integration_id = p_integration_id and r.look_at <= p_now and coalesce(r.held_until <= p_now, true)
+  )
+$$;
+
+comment on function fleet.has_mdm_rereads(bigint, timestamptz) is 'Whether devices of an integration are to be looked at now.';
+revoke all on function fleet.has_mdm_rereads(bigint, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_claim_mdm_rereads(p_limit integer default 20, p_now timestamptz default clock_timestamp())
+returns setof jsonb
+language sql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  with due as (
+    select r.integration_id, r.external_id
+    from fleet.mdm_rereads as r
+    join public.device_integrations as i on i.id = r.integration_id and i.status = 'active'
+    where r.look_at <= p_now and coalesce(r.held_until <= p_now, true)
+    order by r.look_at
+    limit least(greatest(p_limit, 1), 200)
+    for update of r skip locked
+  ),
+  taken as (
+    update fleet.mdm_rereads as r
+    set held_until = p_now + interval '1 minute', tries = r.tries + 1
+    from due
+    where r.integration_id = due.integration_id and r.external_id = due.external_id
+    returning r.*
+  )
+  select jsonb_build_object(
+    'integration_id', i.id, 'integration_type', i.integration_type, 'settings', i.settings, 'secret', s.secret,
+    'external_id', t.external_id, 'asked_at', t.asked_at, 'tries', t.tries
+  )
+  from taken as t
+  join public.device_integrations as i on i.id = t.integration_id
+  left join public.pg_cron_secrets as s on s.name = 'integration:' || i.id
+$$;
+
+comment on function fleet.worker_claim_mdm_rereads(integer, timestamptz) is
+  'Lease devices that are to be looked at again, for a minute: {integration_id, integration_type, settings, secret, external_id, asked_at, '
+  'tries}. worker_finish_mdm_reread ends the lease. Definer: the worker reads no table.';
+revoke all on function fleet.worker_claim_mdm_rereads(integer, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_finish_mdm_reread(
+  p_claim jsonb,
+  p_devices jsonb,
+  p_error text default null,
+  p_retry_after interval default null,
+  p_now timestamptz default clock_timestamp()
+)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_integration public.device_integrations;
+  v_external_id text := p_claim ->> 'external_id';
+  v_tries integer := (p_claim ->> 'tries')::integer;
+  v_answer jsonb := '{}';
+begin
+  select i.* into v_integration from public.device_integrations as i where i.id = (p_claim ->> 'integration_id')::bigint for update;
+  if not found then
+    return jsonb_build_object('accepted', false, 'reason', 'not_found');
+  end if;
+
+  if p_error is null then
+    v_answer := fleet.take_sightings(v_integration, p_devices, p_now);
+    update public.device_links as l
+    set left_at = p_now, updated_at = p_now
+    where p_devices = '[]' and l.integration_id = v_integration.id and l.external_id = v_external_id and l.left_at is null;
+  end if;
+  delete from fleet.mdm_rereads as r
+  where r.integration_id = v_integration.id
+    and r.external_id = v_external_id
+    -- Who asked while it was looked at wants another look.
+    and (p_error is null and r.asked_at = (p_claim ->> 'asked_at')::timestamptz or p_error is not null and v_tries >= 8);
+  update fleet.mdm_rereads as r
+  set held_until = null,
+      tries = case when p_error is null then 0 else r.tries end,
+      look_at = p_now + case
+        when p_error is null then interval '5 seconds'
+        else greatest(p_retry_after, least(interval '10 seconds' * 2 ^ v_tries, interval '1 hour'))
+      end
+  where r.integration_id = v_integration.id and r.external_id = v_external_id and r.tries = v_tries;
+  return jsonb_build_object('accepted', true) || v_answer;
+end;
+$$;
+
+comment on function fleet.worker_finish_mdm_reread(jsonb, jsonb, text, interval, timestamptz) is
+  'Tell what a look brought for what worker_claim_mdm_rereads gave: a list of the one device as for worker_sync_inventory, an empty one '
+  'where the MDM has it no more, or an error; then it is looked at later, eight times at most. {accepted, created, updated, left, errors}. '
+  'Definer: the worker writes no table.';
+revoke all on function fleet.worker_finish_mdm_reread(jsonb, jsonb, text, interval, timestamptz)
   from public, anon, authenticated, service_role;
 
 -- db/sources/60_mdm/60_pairs.sql
@@ -18422,6 +19195,7 @@ as $$
         or fleet.has_due_mdm(i.id, 'send', p_now)
         or fleet.has_due_mdm(i.id, 'settle', p_now)
         or fleet.is_upload_due(i.id, p_now)
+        or fleet.has_mdm_rereads(i.id, p_now)
       )
       and not exists (
         select 1 from fleet.rate_limits as r where r.integration_id = i.id and r.blocked_until > p_now
@@ -18470,12 +19244,13 @@ begin
 
   perform fleet.reconcile_all(p_now);
   perform fleet.prune_mdm_logs(p_now - make_interval(days => fleet.setting_number('history_days')::integer));
+  perform fleet.prune_activity(p_now - make_interval(days => fleet.setting_number('history_days')::integer));
   return true;
 end;
 $$;
 
 comment on function fleet.tend_mdm(timestamptz, interval) is
-  'What need not be done every second: reconcile profiles, prune the log of calls. Answers whether it was its time, which it is when it '
+  'What need not be done every second: reconcile profiles, prune the logs. Answers whether it was its time, which it is when it '
   'was not done for p_pause. A job of its own, since it looks at every device.';
 revoke all on function fleet.tend_mdm(timestamptz, interval) from public, anon, authenticated, service_role;
 
@@ -19482,6 +20257,31 @@ create policy profile_assignments_select_member on public.profile_assignments
   for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
 drop policy if exists device_profiles_select_member on public.device_profiles;
 create policy device_profiles_select_member on public.device_profiles
+  for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
+
+revoke all on table public.integration_activity_log, public.integration_webhooks, fleet.mdm_rereads
+  from public, anon, authenticated, service_role;
+revoke all on sequence public.integration_activity_log_id_seq, public.integration_webhooks_id_seq
+  from public, anon, authenticated, service_role;
+grant select, insert, update, delete on table public.integration_activity_log, public.integration_webhooks to service_role;
+grant usage, select on sequence public.integration_activity_log_id_seq, public.integration_webhooks_id_seq to service_role;
+
+drop policy if exists integration_activity_log_all_service_role on public.integration_activity_log;
+create policy integration_activity_log_all_service_role on public.integration_activity_log
+  for all to service_role using (true) with check (true);
+drop policy if exists integration_webhooks_all_service_role on public.integration_webhooks;
+create policy integration_webhooks_all_service_role on public.integration_webhooks
+  for all to service_role using (true) with check (true);
+
+grant select on table public.integration_activity_log to authenticated;
+drop policy if exists integration_activity_log_select_member on public.integration_activity_log;
+create policy integration_activity_log_select_member on public.integration_activity_log
+  for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
+-- Everything but the hash of the secret.
+grant select (id, owner_id, integration_id, last_used_at, revoked_at, created_by, created_at)
+  on table public.integration_webhooks to authenticated;
+drop policy if exists integration_webhooks_select_member on public.integration_webhooks;
+create policy integration_webhooks_select_member on public.integration_webhooks
   for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
 
 -- db/sources/60_mdm/91_policies_profiles.sql
@@ -20971,7 +21771,7 @@ comment on function fleet.tg_refuse_change() is 'Refuse to change or delete what
 revoke all on function fleet.tg_refuse_change() from public, anon, authenticated, service_role;
 
 -- db/sources/80_audit/triggers_mdm.sql
--- What is logged of integrations and assignments: what people change, not how each sync went.
+-- What is logged of integrations, their webhooks and assignments: what people change, not how each sync went.
 
 create or replace trigger device_integrations_90_note_inserted
   after insert on public.device_integrations
@@ -20996,6 +21796,20 @@ create or replace trigger profile_assignments_90_note_inserted
   for each statement execute function fleet.tg_note_rows();
 create or replace trigger profile_assignments_92_note_deleted
   after delete on public.profile_assignments
+  referencing old table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+
+create or replace trigger integration_webhooks_90_note_inserted
+  after insert on public.integration_webhooks
+  referencing new table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+create or replace trigger integration_webhooks_91_note_change
+  after update of revoked_at on public.integration_webhooks
+  for each row
+  when (new.revoked_at is distinct from old.revoked_at)
+  execute function fleet.tg_note_change();
+create or replace trigger integration_webhooks_92_note_deleted
+  after delete on public.integration_webhooks
   referencing old table as changed_rows
   for each statement execute function fleet.tg_note_rows();
 

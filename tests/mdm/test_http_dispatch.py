@@ -56,12 +56,12 @@ def test_an_account_that_may_call_seldom_does_not_hold_up_the_others(
 def test_one_run_drains_what_waits(own_database: Any, sandbox: Sandbox) -> None:
     profile, owner = push_to_many(own_database, sandbox, 50, {"rate_per_second": 500})
     dispatcher = MdmDispatcher(allow_private=True)
-    assert run(own_database, dispatcher, 1.5) == {"running": 50}
+    assert run(own_database, dispatcher, 20)["running"] == 50
     assert len(pushed(sandbox, profile)) == 50
     with own_database.connect() as conn:
         found = conn.execute(
             "select method, status, count(distinct command_id), count(*) from mdm_api_logs"
-            " where owner_id = %s group by 1, 2",
+            " where owner_id = %s and command_id is not null group by 1, 2",
             (owner,),
         ).fetchall()
     assert found == [("POST", 204, 50, 50)]

@@ -331,6 +331,56 @@ def test_the_inventory_follows_the_cursor(sandbox: Sandbox, desk: Desk) -> None:
     assert (first.serial_number, first.platform) == (f"F0SANDBOX{devices[0]}", "ios")
 
 
+def test_a_look_shows_one_device_as_the_inventory_does(sandbox: Sandbox, desk: Desk) -> None:
+    [device, waiting, other] = sandbox.devices(3)
+    sandbox.device(waiting, status="awaiting_enrollment")
+    sandbox.device(other, status="unenrolled", location_latitude="nan", serial_number=None)
+    sandbox.device(device, last_seen_at="2026-02-11T05:55:00.000-08:00")
+
+    async def read(provider: Provider) -> Any:
+        pages = [page async for page in provider.inventory()]
+        ids = (device, waiting, other, 999_999)
+        return pages, [await provider.look(str(one)) for one in ids]
+
+    [page], looks = desk("simplemdm", read)
+    assert looks == [*page, None]
+    assert [one.is_enrolled for one in page] == [True, False, False]
+    assert (page[0].last_seen, page[2].latitude) == ("2026-02-11T05:55:00.000-08:00", None)
+
+
+@pytest.mark.parametrize(
+    "body", ["{}", "[]", "<p>Down for maintenance</p>", '{"data": []}', '{"data": [7]}']
+)
+def test_what_is_no_list_of_devices_is_no_empty_account(
+    free_port: Callable[[], int], body: str
+) -> None:
+    async def server(scope: Any, _: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": body.encode()})
+
+    async def read(provider: Provider) -> Any:
+        return [page async for page in provider.inventory()]
+
+    with serving(server, free_port()) as url, pytest.raises(CallFailed) as raised:
+        Desk(url)("simplemdm", read)
+    assert raised.value.message == "the MDM answered something else than devices"
+
+
+def test_a_list_that_has_no_end_is_none(free_port: Callable[[], int]) -> None:
+    async def server(scope: Any, _: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            body = b'{"data": [{"id": 1, "attributes": {}}], "has_more": true}'
+            await send({"type": "http.response.body", "body": body})
+
+    async def read(provider: Provider) -> Any:
+        return [page async for page in provider.inventory()]
+
+    with serving(server, free_port()) as url, pytest.raises(CallFailed):
+        Desk(url)("simplemdm", read)
+
+
 @pytest.mark.parametrize(
     ("headers", "pause"),
     [

@@ -88,6 +88,45 @@ def test_an_integration_rests_and_goes(pgfleet: Any) -> None:
     assert "was not found" in gone.stderr
 
 
+def test_an_address_is_made_listed_and_revoked(pgfleet: Any, fleet: Any) -> None:
+    pgfleet("integration", "create", "hooked")
+    made = pgfleet("integration", "webhook", "create", "Hooked", "--json")
+    assert made.exit_code == 0, made.stderr
+    shown = json.loads(made.stdout)
+    assert shown["path"] == f"/integration-webhook/{shown['token']}"
+    assert "functions_url" in made.stderr
+    listed = pgfleet("integration", "webhook", "list", "hooked", "--json").stdout
+    assert shown["token"] not in listed
+    [row] = json.loads(listed)
+    assert (row["id"], row["integration"], row["revoked_at"]) == (shown["id"], "hooked", None)
+
+    revoke = ("integration", "webhook", "revoke", str(shown["id"]))
+    assert pgfleet(*revoke, "--dry-run").exit_code == 0
+    assert ask(fleet, "select count(*) from integration_webhooks where revoked_at is null") == 1
+    assert pgfleet(*revoke, "--yes").exit_code == 0
+    assert ask(fleet, "select count(*) from integration_webhooks where revoked_at is null") == 0
+    gone = pgfleet("integration", "webhook", "revoke", "999999", "--yes")
+    assert (gone.exit_code, "was not found" in gone.stderr) == (1, True)
+
+
+def test_activity_is_listed_for_one_or_for_all(pgfleet: Any, fleet: Any) -> None:
+    pgfleet("integration", "create", "busy")
+    for text in ("null", '"no answer"'):
+        ask(
+            fleet,
+            'select fleet.worker_end_mdm_sync(i.id, now(), \'{"error": ' + text + "}')"
+            " from device_integrations as i where i.name = 'busy'",
+        )
+    listed = json.loads(pgfleet("integration", "activity", "busy", "--json").stdout)
+    assert [(row["status"], row["error"]) for row in listed] == [
+        ("failed", "no answer"),
+        ("completed", None),
+    ]
+    assert listed[0]["activity_type"] == "sync_import"
+    newest = json.loads(pgfleet("integration", "activity", "--limit", "1", "--json").stdout)
+    assert newest == listed[:1]
+
+
 def test_a_profile_is_installed_extended_and_ended(pgfleet: Any, fleet: Any) -> None:
     ask(
         fleet,

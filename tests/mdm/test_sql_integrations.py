@@ -11,9 +11,12 @@ from tests.mdm.conftest import SECRET
 
 
 def sync(mdm: Any, *devices: dict[str, Any]) -> dict[str, Any]:
+    began = mdm.now()
     answer: dict[str, Any] = mdm.fleet.value(
         "select fleet.worker_sync_inventory(%s, %s::jsonb)", mdm.id, json.dumps(devices)
     )
+    report = json.dumps({"counts": {"devices": len(devices)}})
+    mdm.fleet.run("select fleet.worker_end_mdm_sync(%s, %s, %s)", mdm.id, began, report)
     return answer
 
 

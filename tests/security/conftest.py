@@ -41,6 +41,7 @@ class Fleet:
     feed: int
     calendar: int
     integration: int
+    integration_webhook: int
     install: int
     assignment: int
     profile: int
@@ -52,6 +53,7 @@ class Fleet:
     plain_code: str
     plain_secrets: tuple[str, ...]
     plain_token: str
+    plain_webhook_token: str
 
 
 @dataclass(frozen=True)
@@ -262,6 +264,13 @@ def _fill(conn: Conn, name: str) -> Fleet:
         "'integration_id', %s::bigint, 'url', 'https://mdm.example.com'))",
         integration,
     )
+    webhook = one("select public.create_integration_webhook(%s)", integration)
+    one("select fleet.worker_take_integration_webhook(%s, '{}')", webhook["token"])
+    conn.execute(
+        "insert into fleet.mdm_rereads (integration_id, external_id, asked_at, look_at)"
+        " values (%s, %s, now(), now())",
+        (integration, f"{name}-1"),
+    )
     install = one(
         "select id from public.install_profile('7', %s, '1 day', '2031-01-01')", devices[0][0]
     )
@@ -294,6 +303,7 @@ def _fill(conn: Conn, name: str) -> Fleet:
         feed=feed["id"],
         calendar=calendar,
         integration=integration,
+        integration_webhook=webhook["id"],
         install=install,
         assignment=assignment,
         profile=profile,
@@ -305,4 +315,5 @@ def _fill(conn: Conn, name: str) -> Fleet:
         plain_code=code["code"],
         plain_secrets=tuple(found["device_secret"] for found in enrolled),
         plain_token=feed["token"],
+        plain_webhook_token=webhook["token"],
     )

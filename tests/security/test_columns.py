@@ -11,6 +11,8 @@ import pytest
 SELECT_COLUMNS = {
     "public.calendar_feeds": "id owner_id name filter last_read_at revoked_at created_by"
     " created_at",
+    "public.integration_webhooks": "id owner_id integration_id last_used_at revoked_at created_by"
+    " created_at",
     "public.enrollment_codes": "id owner_id device_id max_uses used_count tags group_ids expires_at"
     " revoked_at created_by created_at",
 }

@@ -55,6 +55,8 @@ BY_ID = [
     ("integration", "select public.delete_integration(%s)"),
     ("integration", "select public.upload_profile('x', '<plist/>', %s)"),
     ("profile", "select public.delete_profile(%s)"),
+    ("integration", "select public.create_integration_webhook(%s)"),
+    ("integration_webhook", "select public.revoke_integration_webhook(%s)"),
     (
         "owner",
         "select public.create_integration(jsonb_build_object("

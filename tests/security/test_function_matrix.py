@@ -16,7 +16,8 @@ API = """
     public.apply_document public.assign_profile public.bulk_schedules public.calendar_ics
     public.cancel_command public.cancel_schedule public.claim_commands
     public.create_blackout_calendar public.create_calendar_feed public.create_enrollment_code
-    public.create_integration public.create_owner public.create_schedule
+    public.create_integration public.create_integration_webhook public.create_owner
+    public.create_schedule
     public.create_template public.create_webhook_endpoint public.delete_blackout_calendar
     public.delete_integration public.delete_profile public.delete_schedule
     public.delete_template public.delete_webhook_endpoint public.describe_schedule
@@ -28,7 +29,8 @@ API = """
     public.preview_schedule public.profile_drift public.reconcile_profiles public.redeliver
     public.rekey_device public.release_command public.remove_profile public.report_location
     public.resume_integration public.resume_schedule public.retire_device
-    public.revoke_calendar_feed public.revoke_enrollment_code public.rotate_webhook_secret
+    public.revoke_calendar_feed public.revoke_enrollment_code
+    public.revoke_integration_webhook public.rotate_webhook_secret
     public.run_schedule public.schedule_calendar public.schedule_conflicts
     public.schedule_history public.schedule_stats public.send_command
     public.set_integration_secret public.simulate_fleet public.sync_integration
@@ -63,6 +65,8 @@ WORKER = """
     fleet.worker_as_user fleet.worker_calendar_feed fleet.worker_claim_deliveries
     fleet.worker_claim_mdm fleet.worker_claim_mdm_syncs fleet.worker_claim_profile_uploads
     fleet.worker_device_token fleet.worker_finish_profile_upload fleet.worker_sync_profiles
+    fleet.worker_claim_mdm_rereads fleet.worker_end_mdm_sync fleet.worker_finish_mdm_reread
+    fleet.worker_take_integration_webhook
     fleet.worker_enroll_device fleet.worker_finish_delivery fleet.worker_finish_mdm
     fleet.worker_finish_looks fleet.worker_health fleet.worker_learn_rate
     fleet.worker_log_mdm_calls fleet.worker_begin_mdm_call fleet.worker_pause_integration

@@ -76,6 +76,8 @@ MATRIX: dict[str, dict[str, str]] = {
     "public.device_integrations": kept("id"),
     "public.device_links": kept("device_id || '/' || integration_id"),
     "public.mdm_api_logs": kept("id"),
+    "public.integration_activity_log": kept("id"),
+    "public.integration_webhooks": kept("id"),
     "public.profile_installs": kept("id"),
     "public.profile_assignments": kept("id"),
     "public.device_profiles": kept("device_id || '/' || profile_id"),
@@ -96,6 +98,7 @@ MATRIX: dict[str, dict[str, str]] = {
     "fleet.device_credentials": table("device_id"),
     "fleet.doorbells": table("device_id"),
     "fleet.mdm_work": table("command_id"),
+    "fleet.mdm_rereads": table("external_id"),
     "fleet.rate_limits": table("integration_id"),
     "fleet.profile_uploads": table("profile_id"),
     "fleet.pokes": table("function"),
@@ -140,6 +143,10 @@ INSERTS = {
     "public.device_links": "(device_id, integration_id, owner_id, external_id)"
     " values ({sibling}, {integration}, '{owner}', '2')",
     "public.mdm_api_logs": "(owner_id, method, url) values ('{owner}', 'GET', 'x')",
+    "public.integration_activity_log": "(owner_id, integration_id, activity_type, status)"
+    " values ('{owner}', {integration}, 'sync_import', 'completed')",
+    "public.integration_webhooks": "(owner_id, integration_id, token_hash)"
+    " values ('{owner}', {integration}, '\\x00')",
     "public.profile_installs": "(owner_id, profile_id, device_id, install_schedule_id)"
     " values ('{owner}', '7', {device}, {schedule})",
     "public.profile_assignments": "(owner_id, profile_id) values ('{owner}', '7')",
@@ -150,6 +157,8 @@ INSERTS = {
     " values ({profile}, '{owner}', {integration}, 'delete', now(), now())",
     "fleet.mdm_work": "(command_id, device_id, integration_id, due_at)"
     " values (1, {device}, {integration}, now())",
+    "fleet.mdm_rereads": "(integration_id, external_id, asked_at, look_at)"
+    " values ({integration}, 'new', now(), now())",
     "fleet.rate_limits": "(integration_id, rate, tokens, filled_at)"
     " values ({integration}, 1, 1, now())",
     "public.locations": "(owner_id, name, latitude, longitude, radius_m)"
@@ -208,6 +217,8 @@ def labels(conn: Any, world: Any, table: str) -> dict[str, str]:
         "fleet.device_credentials": "(select owner_id from public.devices where id = device_id)",
         "fleet.doorbells": "(select owner_id from public.devices where id = device_id)",
         "fleet.run_progress": "(select owner_id from public.schedule_runs where id = run_id)",
+        "fleet.mdm_rereads": "(select owner_id from public.device_integrations"
+        " where id = integration_id)",
         "fleet.webhook_secrets": "(select owner_id from public.webhook_endpoints"
         " where id = endpoint_id)",
         "public.scheduled_tasks": "(select s.owner_id from public.schedules as s"

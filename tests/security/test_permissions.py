@@ -39,6 +39,18 @@ VERBS: dict[str, tuple[str, str]] = {
         ' "url": "https://hooks.example.com"}}\')',
         "manage admin",
     ),
+    "see what integrations did": (
+        "select id from public.integration_activity_log where owner_id = '{owner}'",
+        "*",
+    ),
+    "see addresses for other systems": (
+        "select id from public.integration_webhooks where owner_id = '{owner}'",
+        "*",
+    ),
+    "make an address for another system": (
+        "select public.create_integration_webhook({integration})",
+        "manage admin",
+    ),
     "rotate a secret": ("select public.rotate_webhook_secret({endpoint})", "manage admin"),
     "send a message again": ("select id from public.redeliver({delivery})", "manage admin"),
     "use a template": ("select public.instantiate_template('{template}')", "manage admin"),

@@ -37,7 +37,12 @@ def test_codes_and_device_secrets_are_stored_nowhere_in_clear(one_world: Any) ->
     assert len(mine.plain_code) == 32
     with admin(one_world) as conn:
         conn.execute("reset role")
-        for secret in (mine.plain_code, mine.plain_token, *mine.plain_secrets):
+        for secret in (
+            mine.plain_code,
+            mine.plain_token,
+            mine.plain_webhook_token,
+            *mine.plain_secrets,
+        ):
             random_part = secret.split("_")[-1]
             assert len(random_part) >= 32
             assert places_of(conn, random_part) == []

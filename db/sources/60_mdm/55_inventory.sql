@@ -1,219 +1,217 @@
--- Reading the devices of an MDM into the registry.
+-- Bringing the devices of an MDM into the registry: a page of any size by a handful of statements.
 
-create or replace function fleet.is_sync_due(p_integration public.device_integrations, p_now timestamptz)
-returns boolean
+create or replace function fleet.sighted_attributes(p_item jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+return (p_item -> 'attributes') || jsonb_strip_nulls(jsonb_build_object('serial_number', p_item -> 'serial_number'));
+
+comment on function fleet.sighted_attributes(jsonb) is 'What a parsed sighting adds to the facts about its device.';
+revoke all on function fleet.sighted_attributes(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.add_sighted_devices(p_owner_id uuid, p_items jsonb)
+returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_made jsonb := '[]';
+  v_spelling text;
+begin
+  -- A name that is taken, by a device or by another of these, is told apart by the id in the other system.
+  foreach v_spelling in array '{"%1$s","%1$s (%2$s)"}'::text[] loop
+    exit when jsonb_array_length(v_made) = jsonb_array_length(p_items);
+    with wanted as materialized (
+      select distinct on (lower(w.hostname)) w.item, w.nr, w.hostname
+      from (
+        select e.item, (e.item ->> 'nr')::bigint as nr,
+          format(v_spelling, e.item ->> 'hostname', e.item ->> 'external_id') as hostname
+        from jsonb_array_elements(p_items) as e(item)
+      ) as w
+      left join jsonb_to_recordset(v_made) as m(nr bigint) on m.nr = w.nr
+      where m.nr is null
+      order by lower(w.hostname), w.nr
+    ),
+    made as (
+      insert into public.devices (owner_id, hostname, platform, attributes, last_seen)
+      select p_owner_id, w.hostname, w.item ->> 'platform', fleet.sighted_attributes(w.item),
+        (w.item ->> 'last_seen')::timestamptz
+      from wanted as w
+      -- In one order, so that two integrations of a fleet never wait for each other in a circle.
+      order by lower(w.hostname)
+      on conflict (owner_id, lower(hostname)) do nothing
+      returning id, hostname
+    )
+    select v_made || coalesce(jsonb_agg(w.item || jsonb_build_object('device_id', m.id)), '[]') into v_made
+    from wanted as w
+    join made as m on m.hostname = w.hostname;
+  end loop;
+  return v_made;
+end;
+$$;
+
+comment on function fleet.add_sighted_devices(uuid, jsonb) is
+  'Make devices of parsed sightings that mean none of ours. Answers those that were made, with device_id.';
+revoke all on function fleet.add_sighted_devices(uuid, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.update_sighted_devices(p_items jsonb)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- In one order, so that two who write the same devices never wait for each other in a circle.
+  perform 1
+  from public.devices as d
+  where d.id in (select i.device_id from jsonb_to_recordset(p_items) as i(device_id bigint))
+  order by d.id
+  for no key update;
+
+  update public.devices as d
+  set platform = n.platform, attributes = n.attributes, last_seen = n.last_seen
+  from (
+    select x.id, coalesce(x.platform, e.item ->> 'platform') as platform,
+      x.attributes || fleet.sighted_attributes(e.item) as attributes,
+      greatest(x.last_seen, (e.item ->> 'last_seen')::timestamptz) as last_seen
+    from jsonb_array_elements(p_items) as e(item)
+    join public.devices as x on x.id = (e.item ->> 'device_id')::bigint
+  ) as n
+  where d.id = n.id
+    -- Most say what they said before.
+    and (d.platform, d.attributes, d.last_seen) is distinct from (n.platform, n.attributes, n.last_seen);
+end;
+$$;
+
+comment on function fleet.update_sighted_devices(jsonb) is 'Keep what parsed sightings, with device_id, say of devices of ours.';
+revoke all on function fleet.update_sighted_devices(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.link_sighted_devices(p_integration public.device_integrations, p_items jsonb, p_now timestamptz)
+returns integer
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  with kept as (
+    insert into public.device_links as l (device_id, integration_id, owner_id, external_id, attributes, seen_at, left_at)
+    select d.id, p_integration.id, d.owner_id, i.external_id, i.attributes, p_now, case when not i.is_enrolled then p_now end
+    from jsonb_to_recordset(p_items) as i(device_id bigint, external_id text, attributes jsonb, is_enrolled boolean)
+    join public.devices as d on d.id = i.device_id
+    order by d.id
+    on conflict (device_id, integration_id) do update
+      set external_id = excluded.external_id, attributes = excluded.attributes, seen_at = excluded.seen_at, updated_at = p_now,
+          left_at = case when excluded.left_at is not null then coalesce(l.left_at, excluded.left_at) end
+    returning l.left_at
+  )
+  select count(*)::integer from kept as k where k.left_at = p_now
+$$;
+
+comment on function fleet.link_sighted_devices(public.device_integrations, jsonb, timestamptz) is
+  'Link devices to what another system calls them. One that is not enrolled there has left. Answers how many have just left.';
+revoke all on function fleet.link_sighted_devices(public.device_integrations, jsonb, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.note_sighted_profiles(p_items jsonb, p_now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into public.device_profiles as p (device_id, profile_id, owner_id, is_installed, changed_at)
+  select d.id, u.profile_id, d.owner_id, true, p_now
+  from jsonb_to_recordset(p_items) as i(device_id bigint, profiles jsonb)
+  join public.devices as d on d.id = i.device_id
+  cross join lateral jsonb_array_elements_text(coalesce(nullif(i.profiles, 'null'), '[]')) as u(profile_id)
+  order by d.id, u.profile_id
+  on conflict (device_id, profile_id) do update
+    set is_installed = true, changed_at = excluded.changed_at;
+
+  update public.device_profiles as p
+  set is_installed = false, changed_at = p_now
+  from jsonb_to_recordset(p_items) as i(device_id bigint, profiles jsonb)
+  where p.device_id = i.device_id
+    and p.is_installed
+    and jsonb_typeof(i.profiles) = 'array'
+    and not i.profiles ? p.profile_id;
+end;
+$$;
+
+comment on function fleet.note_sighted_profiles(jsonb, timestamptz) is
+  'Keep which profiles are on devices, where the other system tells them.';
+revoke all on function fleet.note_sighted_profiles(jsonb, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.nameless_sightings(p_items jsonb, p_made jsonb)
+returns jsonb
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select p_integration.status = 'active'
-    and coalesce(p_integration.sync_held_until <= p_now, true)
-    and (
-      p_integration.sync_requested_at > coalesce(p_integration.last_sync_at, '-infinity')
-      or (
-        p_integration.settings -> 'syncEnabled' is distinct from 'false'::jsonb
-        and coalesce(
-          p_integration.last_sync_at + make_interval(secs => case
-            when jsonb_typeof(p_integration.settings -> 'syncIntervalSeconds') = 'number'
-              then (p_integration.settings ->> 'syncIntervalSeconds')::double precision
-            else 3600
-          end) <= p_now,
-          true
-        )
-      )
-    )
-$$;
-
-comment on function fleet.is_sync_due(public.device_integrations, timestamptz) is
-  'Whether the devices of the other system are to be read now: somebody asked, or settings.syncIntervalSeconds (an hour) have passed.';
-revoke all on function fleet.is_sync_due(public.device_integrations, timestamptz) from public, anon, authenticated, service_role;
-
-create or replace function fleet.worker_claim_mdm_syncs(p_limit integer default 1, p_now timestamptz default clock_timestamp())
-returns setof jsonb
-language sql
-volatile
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-  with due as (
-    select i.id
-    from public.device_integrations as i
-    where i.integration_type = any (fleet.mdm_integration_types()) and fleet.is_sync_due(i, p_now)
-    order by i.sync_requested_at nulls last, i.last_sync_at nulls first
-    limit p_limit
-    for update skip locked
-  ),
-  taken as (
-    update public.device_integrations as i
-    set sync_held_until = p_now + interval '5 minutes'
-    from due
-    where i.id = due.id
-    returning i.*
+  select coalesce(
+    jsonb_agg(jsonb_build_object(
+      'external_id', e.item ->> 'external_id',
+      'error', format('the host names %s and %1$s (%s) are taken', e.item ->> 'hostname', e.item ->> 'external_id')
+    )),
+    '[]'
   )
-  select jsonb_build_object(
-    'integration_id', t.id, 'owner_id', t.owner_id, 'integration_type', t.integration_type, 'settings', t.settings,
-    'secret', s.secret, 'last_sync_at', t.last_sync_at
-  )
-  from taken as t
-  left join public.pg_cron_secrets as s on s.name = 'integration:' || t.id
+  from jsonb_array_elements(p_items) as e(item)
+  left join jsonb_to_recordset(p_made) as m(nr bigint) on m.nr = (e.item ->> 'nr')::bigint
+  where m.nr is null
 $$;
 
-comment on function fleet.worker_claim_mdm_syncs(integer, timestamptz) is
-  'Lease integrations whose devices are to be read, for five minutes: {integration_id, owner_id, integration_type, settings, secret, '
-  'last_sync_at}. worker_sync_inventory ends the lease. Definer: the worker reads no table.';
-revoke all on function fleet.worker_claim_mdm_syncs(integer, timestamptz) from public, anon, authenticated, service_role;
+comment on function fleet.nameless_sightings(jsonb, jsonb) is 'Errors for the new devices that were not made, since there was no name left for them.';
+revoke all on function fleet.nameless_sightings(jsonb, jsonb) from public, anon, authenticated, service_role;
 
-create or replace function fleet.found_device(p_integration public.device_integrations, p_found jsonb)
-returns bigint
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select d.id
-  from public.devices as d
-  left join public.device_links as l on l.device_id = d.id and l.integration_id = p_integration.id
-  where d.owner_id = p_integration.owner_id
-    and (
-      l.external_id = p_found ->> 'external_id'
-      -- One that is linked to another device there is not this one.
-      or (l.device_id is null and d.attributes ->> 'serial_number' = p_found ->> 'serial_number')
-      or (
-        l.device_id is null
-        and lower(d.hostname) = lower(coalesce(p_found ->> 'hostname', p_found ->> 'name'))
-        and coalesce(d.attributes ->> 'serial_number' = p_found ->> 'serial_number', true)
-      )
-    )
-  order by (l.external_id is not null) desc, (d.attributes ->> 'serial_number' = p_found ->> 'serial_number') desc nulls last, d.id
-  limit 1
-$$;
-
-comment on function fleet.found_device(public.device_integrations, jsonb) is
-  'The device that another system means: by its link, its serial number, or its name; null for a new one.';
-revoke all on function fleet.found_device(public.device_integrations, jsonb) from public, anon, authenticated, service_role;
-
-create or replace function fleet.sync_mdm_device(p_integration public.device_integrations, p_found jsonb, p_now timestamptz)
-returns boolean
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_device_id bigint := fleet.found_device(p_integration, p_found);
-  v_is_new boolean := v_device_id is null;
-  v_name text := coalesce(p_found ->> 'hostname', p_found ->> 'name', p_found ->> 'serial_number', p_found ->> 'external_id');
-begin
-  if v_is_new then
-    insert into public.devices (owner_id, hostname, platform)
-    values (
-      p_integration.owner_id,
-      case
-        when exists (
-          select 1 from public.devices as d where d.owner_id = p_integration.owner_id and lower(d.hostname) = lower(v_name)
-        ) then format('%s (%s)', v_name, p_found ->> 'external_id')
-        else v_name
-      end,
-      p_found ->> 'platform'
-    )
-    returning id into v_device_id;
-  end if;
-
-  update public.devices as d
-  set platform = coalesce(d.platform, p_found ->> 'platform'),
-      attributes = d.attributes || coalesce(p_found -> 'attributes', '{}') || case
-        when p_found ->> 'serial_number' is null then '{}'
-        else jsonb_build_object('serial_number', p_found ->> 'serial_number')
-      end,
-      last_seen = greatest(d.last_seen, (p_found ->> 'last_seen')::timestamptz),
-      latitude = case when o.is_fresh then (p_found ->> 'latitude')::double precision else d.latitude end,
-      longitude = case when o.is_fresh then (p_found ->> 'longitude')::double precision else d.longitude end,
-      accuracy_m = case when o.is_fresh then (p_found ->> 'accuracy_m')::double precision else d.accuracy_m end,
-      located_at = case when o.is_fresh then (p_found ->> 'located_at')::timestamptz else d.located_at end
-  from (
-    select x.id, coalesce(
-      p_found ->> 'latitude' is not null and p_found ->> 'longitude' is not null
-      and (p_found ->> 'located_at')::timestamptz > coalesce(x.located_at, '-infinity'),
-      false
-    ) as is_fresh
-    from public.devices as x
-    where x.id = v_device_id
-  ) as o
-  where d.id = o.id;
-
-  insert into public.device_links as l (device_id, integration_id, owner_id, external_id, attributes)
-  values (
-    v_device_id, p_integration.id, p_integration.owner_id, p_found ->> 'external_id', coalesce(p_found -> 'attributes', '{}')
-  )
-  on conflict (device_id, integration_id) do update
-    set external_id = excluded.external_id, attributes = excluded.attributes, updated_at = p_now;
-  if jsonb_typeof(p_found -> 'profiles') = 'array' then
-    perform fleet.note_profile_state(v_device_id, u.profile_id, true, null, p_now)
-    from jsonb_array_elements_text(p_found -> 'profiles') as u(profile_id);
-    update public.device_profiles as p
-    set is_installed = false, changed_at = p_now
-    where p.device_id = v_device_id and p.is_installed and not (p_found -> 'profiles') ? p.profile_id;
-  end if;
-  return v_is_new;
-end;
-$$;
-
-comment on function fleet.sync_mdm_device(public.device_integrations, jsonb, timestamptz) is
-  'Bring one device of another system into the fleet. Answers whether it is new.';
-revoke all on function fleet.sync_mdm_device(public.device_integrations, jsonb, timestamptz)
-  from public, anon, authenticated, service_role;
-
-create or replace function fleet.worker_sync_inventory(
-  p_integration_id bigint,
-  p_devices jsonb,
-  p_is_last boolean default true,
-  p_now timestamptz default clock_timestamp()
-)
+create or replace function fleet.take_sightings(p_integration public.device_integrations, p_devices jsonb, p_now timestamptz)
 returns jsonb
 language plpgsql
 volatile
-security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_integration public.device_integrations;
-  v_found jsonb;
-  v_created integer := 0;
-  v_updated integer := 0;
-  v_errors jsonb := '[]';
+  v_items jsonb;
+  v_known jsonb;
+  v_new jsonb;
+  v_made jsonb;
+  v_errors jsonb;
+  v_left integer;
 begin
-  -- Its lock makes two syncs of the same integration take turns.
-  select i.* into v_integration from public.device_integrations as i where i.id = p_integration_id for update;
-  if not found then
-    return jsonb_build_object('accepted', false, 'reason', 'not_found');
-  end if;
+  select coalesce(jsonb_agg(to_jsonb(s) - 'problem') filter (where s.problem is null), '[]'),
+    coalesce(
+      jsonb_agg(jsonb_build_object('external_id', s.external_id, 'error', s.problem) order by s.nr)
+        filter (where s.problem is not null),
+      '[]'
+    )
+  into v_items, v_errors
+  from fleet.parsed_sightings(p_devices) as s;
+  select coalesce(jsonb_agg(e.item || jsonb_build_object('device_id', m.device_id)) filter (where m.nr is not null), '[]'),
+    -- What is not in the other system, and never was as far as we know, is none of our devices.
+    coalesce(jsonb_agg(e.item) filter (where m.nr is null and (e.item ->> 'is_enrolled')::boolean), '[]')
+  into v_known, v_new
+  from jsonb_array_elements(v_items) as e(item)
+  left join fleet.matched_sightings(p_integration, v_items) as m on m.nr = (e.item ->> 'nr')::bigint;
 
-  for v_found in select e.item from jsonb_array_elements(p_devices) as e(item) loop
-    begin
-      if fleet.sync_mdm_device(v_integration, v_found, p_now) then
-        v_created := v_created + 1;
-      else
-        v_updated := v_updated + 1;
-      end if;
-    exception
-      when query_canceled or admin_shutdown or deadlock_detected then
-        raise;
-      when others then
-        -- One device that is not fit does not keep the others out.
-        v_errors := v_errors || jsonb_build_object('external_id', v_found ->> 'external_id', 'error', sqlerrm);
-    end;
-  end loop;
-  perform fleet.take_linked_fixes(p_integration_id, p_devices, p_now);
-  if p_is_last then
-    update public.device_integrations as i
-    set last_sync_at = p_now, sync_held_until = null
-    where i.id = p_integration_id;
-  end if;
-  return jsonb_build_object('accepted', true, 'created', v_created, 'updated', v_updated, 'errors', v_errors);
+  perform fleet.update_sighted_devices(v_known);
+  v_made := fleet.add_sighted_devices(p_integration.owner_id, v_new);
+  v_left := fleet.link_sighted_devices(p_integration, v_known || v_made, p_now);
+  perform fleet.note_sighted_profiles(v_known || v_made, p_now);
+  perform fleet.take_linked_fixes(p_integration.id, v_known || v_made, p_now);
+
+  -- They are there, whatever is wrong with what is told of them.
+  update public.device_links as l
+  set seen_at = p_now
+  from jsonb_to_recordset(v_errors) as e(external_id text)
+  where l.integration_id = p_integration.id and l.external_id = e.external_id;
+  return jsonb_build_object(
+    'created', jsonb_array_length(v_made), 'updated', jsonb_array_length(v_known), 'left', v_left,
+    'errors', v_errors || fleet.nameless_sightings(v_new, v_made)
+  );
 end;
 $$;
 
-comment on function fleet.worker_sync_inventory(bigint, jsonb, boolean, timestamptz) is
-  'Bring a page of devices into the fleet: a list of {external_id, hostname or name, serial_number, platform, last_seen, latitude, longitude, '
-  'accuracy_m, located_at, attributes, profiles (ids as texts, where they are known)}. p_is_last says that the sync is through. {accepted, created, updated, errors}. Definer: the worker '
-  'writes no table.';
-revoke all on function fleet.worker_sync_inventory(bigint, jsonb, boolean, timestamptz)
+comment on function fleet.take_sightings(public.device_integrations, jsonb, timestamptz) is
+  'Bring what another system says of its devices into the fleet; the caller has locked the integration. {created, updated, left, errors}.';
+revoke all on function fleet.take_sightings(public.device_integrations, jsonb, timestamptz)
   from public, anon, authenticated, service_role;

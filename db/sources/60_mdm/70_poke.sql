@@ -18,6 +18,7 @@ as $$
         or fleet.has_due_mdm(i.id, 'send', p_now)
         or fleet.has_due_mdm(i.id, 'settle', p_now)
         or fleet.is_upload_due(i.id, p_now)
+        or fleet.has_mdm_rereads(i.id, p_now)
       )
       and not exists (
         select 1 from fleet.rate_limits as r where r.integration_id = i.id and r.blocked_until > p_now
@@ -66,12 +67,13 @@ begin
 
   perform fleet.reconcile_all(p_now);
   perform fleet.prune_mdm_logs(p_now - make_interval(days => fleet.setting_number('history_days')::integer));
+  perform fleet.prune_activity(p_now - make_interval(days => fleet.setting_number('history_days')::integer));
   return true;
 end;
 $$;
 
 comment on function fleet.tend_mdm(timestamptz, interval) is
-  'What need not be done every second: reconcile profiles, prune the log of calls. Answers whether it was its time, which it is when it '
+  'What need not be done every second: reconcile profiles, prune the logs. Answers whether it was its time, which it is when it '
   'was not done for p_pause. A job of its own, since it looks at every device.';
 revoke all on function fleet.tend_mdm(timestamptz, interval) from public, anon, authenticated, service_role;
 

@@ -59,3 +59,28 @@ create policy profile_assignments_select_member on public.profile_assignments
 drop policy if exists device_profiles_select_member on public.device_profiles;
 create policy device_profiles_select_member on public.device_profiles
   for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
+
+revoke all on table public.integration_activity_log, public.integration_webhooks, fleet.mdm_rereads
+  from public, anon, authenticated, service_role;
+revoke all on sequence public.integration_activity_log_id_seq, public.integration_webhooks_id_seq
+  from public, anon, authenticated, service_role;
+grant select, insert, update, delete on table public.integration_activity_log, public.integration_webhooks to service_role;
+grant usage, select on sequence public.integration_activity_log_id_seq, public.integration_webhooks_id_seq to service_role;
+
+drop policy if exists integration_activity_log_all_service_role on public.integration_activity_log;
+create policy integration_activity_log_all_service_role on public.integration_activity_log
+  for all to service_role using (true) with check (true);
+drop policy if exists integration_webhooks_all_service_role on public.integration_webhooks;
+create policy integration_webhooks_all_service_role on public.integration_webhooks
+  for all to service_role using (true) with check (true);
+
+grant select on table public.integration_activity_log to authenticated;
+drop policy if exists integration_activity_log_select_member on public.integration_activity_log;
+create policy integration_activity_log_select_member on public.integration_activity_log
+  for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
+-- Everything but the hash of the secret.
+grant select (id, owner_id, integration_id, last_used_at, revoked_at, created_by, created_at)
+  on table public.integration_webhooks to authenticated;
+drop policy if exists integration_webhooks_select_member on public.integration_webhooks;
+create policy integration_webhooks_select_member on public.integration_webhooks
+  for select to authenticated using (owner_id = any (array(select fleet.my_owners())));

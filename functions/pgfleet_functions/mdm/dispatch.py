@@ -20,6 +20,7 @@ from pgfleet_functions.errors import FunctionError
 from pgfleet_functions.mdm.calls import Call, CallFailed, FailureKind
 from pgfleet_functions.mdm.inventory import sync_inventories
 from pgfleet_functions.mdm.lines import KEY_REFUSED, Lines, WrongSettings
+from pgfleet_functions.mdm.rereads import reread_devices
 from pgfleet_functions.mdm.uploads import upload_profiles
 from pgfleet_functions.mdm.work import (
     Integration,
@@ -91,24 +92,23 @@ class MdmDispatcher:
         while time.monotonic() < end:
             self._poked.clear()
             room = min(self._hands - self._busy.total(), CLAIM)
-            if room <= 0:
-                # All hands may be those of an earlier run, which has stopped to claim.
-                await asyncio.wait(
-                    tasks or {asyncio.create_task(asyncio.sleep(0.1))},
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                continue
-            wait = await self._claim(desk, room, tasks)
-            if (wait is None or wait > LONGEST_WAIT_SECONDS) and not self._poked.is_set():
+            # An account that answers slowly must not have all hands in its lap.
+            crowded = [one for one, held in self._busy.items() if held >= self._hands / 2]
+            wait = await self._claim(desk, room, crowded, tasks) if room > 0 else None
+            is_soon = wait is not None and wait <= LONGEST_WAIT_SECONDS
+            if not is_soon and (room <= 0 or crowded):
+                await _first_of(tasks)
+            elif is_soon or self._poked.is_set():
+                with suppress(TimeoutError):
+                    pause = max(wait or 0, SHORTEST_WAIT_SECONDS)
+                    await asyncio.wait_for(self._poked.wait(), pause)
+            else:
                 return
-            with suppress(TimeoutError):
-                pause = max(min(wait or 0, LONGEST_WAIT_SECONDS), SHORTEST_WAIT_SECONDS)
-                await asyncio.wait_for(self._poked.wait(), pause)
 
-    async def _claim(self, desk: Desk, room: int, tasks: set[asyncio.Task[None]]) -> float | None:
+    async def _claim(
+        self, desk: Desk, room: int, crowded: list[int], tasks: set[asyncio.Task[None]]
+    ) -> float | None:
         """Claim and begin; tell after how many seconds more could be claimed."""
-        # An account that answers slowly must not have all hands in its lap.
-        crowded = [one for one, held in self._busy.items() if held >= self._hands / 2]
         claim = await fetch_value(desk.pool, _CLAIM, room, crowded)
         integrations = {
             int(key): Integration.from_claim(int(key), told)
@@ -249,11 +249,16 @@ def _seconds_for_calls(work: Work) -> float:
     return max(work.lease_seconds - CALL_SECONDS, work.lease_seconds / 3)
 
 
+async def _first_of(tasks: set[asyncio.Task[None]]) -> None:
+    """Wait until a hand may be free; it may be one of an earlier run, which claims no more."""
+    waiting = tasks or {asyncio.create_task(asyncio.sleep(0.1))}
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+
+
 async def _do_the_rest(desk: Desk) -> Counter[str]:
     """Do what is due beside the commands of devices."""
-    done = await asyncio.gather(
-        sync_inventories(desk.pool, desk.lines), upload_profiles(desk.pool, desk.lines)
-    )
+    jobs = (sync_inventories, reread_devices, upload_profiles)
+    done = await asyncio.gather(*(job(desk.pool, desk.lines) for job in jobs))
     return sum(done, Counter())
 
 

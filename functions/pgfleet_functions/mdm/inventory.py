@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,55 +13,72 @@ from psycopg.types.json import Jsonb
 
 from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.errors import FunctionError
-from pgfleet_functions.mdm.calls import Call, CallFailed, FailureKind
+from pgfleet_functions.mdm.asking import Unanswered, asking, storable
 from pgfleet_functions.mdm.catalogue import sync_profiles
-from pgfleet_functions.mdm.lines import KEY_REFUSED, Lines, WrongSettings
-from pgfleet_functions.mdm.work import Integration
+from pgfleet_functions.mdm.lines import Lines
 
 log = logging.getLogger(__name__)
 
 # A large account at one page a second; each page that is stored stays stored.
 SYNC_SECONDS = 300.0
+# How many devices that are not fit are told by name.
+MOST_ERRORS = 20
 
 _CLAIM = "select coalesce(jsonb_agg(c), '[]') from fleet.worker_claim_mdm_syncs(10) as c"
-_STORE = "select fleet.worker_sync_inventory(%s, %s, %s)"
-_LOG = "select fleet.worker_log_mdm_calls(%s)"
+_STORE = "select fleet.worker_sync_inventory(%s, %s)"
+_END = "select fleet.worker_end_mdm_sync(%s, %s, %s)"
 
 
 async def sync_inventories(pool: Pool, lines: Lines) -> Counter[str]:
     """Sync the integrations whose inventory is due; tell how many devices were seen."""
     counts: Counter[str] = Counter()
     try:
-        for claim in await fetch_value(pool, _CLAIM):
-            counts["devices"] += await _sync(pool, lines, claim)
+        claims = await fetch_value(pool, _CLAIM)
+        # Side by side: a large account does not hold up the others.
+        for seen in await asyncio.gather(*(_sync(pool, lines, claim) for claim in claims)):
+            counts["devices"] += seen
     except FunctionError as error:
         log.warning("the inventory is left for later: %s", error.message)
-    except Exception:
-        # Commands do not wait for an inventory that cannot be read.
-        log.exception("an inventory failed")
     return +counts
 
 
-async def _sync(pool: Pool, lines: Lines, claim: dict[str, Any]) -> int:
-    """Read one account; what fails is tried again when its lease has ended."""
-    integration = Integration.from_claim(claim["integration_id"], claim)
-    calls: list[Call] = []
-    seen = 0
+async def _sync(pool: Pool, lines: Lines, claim: Mapping[str, Any]) -> int:
+    """Read one account and tell how that went; what failed is tried when its lease has ended."""
+    counts: Counter[str] = Counter()
+    report: dict[str, Any] = {"counts": counts, "errors": [], "error": None}
+    integration_id = claim["integration_id"]
     try:
-        provider = await lines.provider(integration, calls.append, seconds=SYNC_SECONDS)
+        await _read(pool, lines, claim, report)
+    except Unanswered as error:
+        log.warning("the inventory of integration %s: %s", integration_id, error.message)
+        report["error"] = error.message
+    except FunctionError as error:
+        log.warning("integration %s is left for later: %s", integration_id, error.message)
+        report["error"] = error.message
+    except Exception as error:
+        # Neither commands nor other accounts wait for an inventory that cannot be read.
+        log.exception("the inventory of integration %s failed", integration_id)
+        report["error"] = f"the function failed: {type(error).__name__}"
+    try:
+        # Only a sync that came to its end counts as one, and tells who has left.
+        await fetch_value(pool, _END, integration_id, claim["started_at"], Jsonb(storable(report)))
+    except FunctionError as error:
+        log.warning(
+            "the end of a sync of integration %s is lost: %s", integration_id, error.message
+        )
+    return counts["devices"]
+
+
+async def _read(pool: Pool, lines: Lines, claim: Mapping[str, Any], report: dict[str, Any]) -> None:
+    """Store every page, and note what came of it."""
+    counts, errors = report["counts"], report["errors"]
+    async with asking(pool, lines, claim, seconds=SYNC_SECONDS) as provider:
         async for page in provider.inventory():
-            seen += len(page)
-            found = [asdict(one) for one in page]
-            await fetch_value(pool, _STORE, integration.id, Jsonb(found), False)
-        # Only a sync that came to its end counts as one.
-        await fetch_value(pool, _STORE, integration.id, Jsonb([]), True)
-        await sync_profiles(pool, provider, integration.id)
-    except WrongSettings as error:
-        await lines.pause(integration.id, str(error))
-    except CallFailed as failure:
-        log.warning("the inventory of integration %s: %s", integration.id, failure.message)
-        if failure.kind is FailureKind.KEY and failure.reached:
-            await lines.pause(integration.id, KEY_REFUSED.format(failure.status))
-    finally:
-        await fetch_value(pool, _LOG, Jsonb([call.row() for call in calls]))
-    return seen
+            found = [storable(asdict(one)) for one in page]
+            answer = await fetch_value(pool, _STORE, claim["integration_id"], Jsonb(found))
+            counts["devices"] += len(page)
+            for name in ("created", "updated", "left"):
+                counts[name] += answer.get(name, 0)
+            counts["errors"] += len(answer.get("errors", ()))
+            errors.extend(answer.get("errors", ())[: MOST_ERRORS - len(errors)])
+        await sync_profiles(pool, provider, claim["integration_id"])

@@ -88,6 +88,10 @@ class NanoMDM:
         """Give the profiles of the settings."""
         yield [KnownProfile(one, one, "nanomdm") for one in self._profiles]
 
+    async def look(self, _external_id: str) -> Sighting | None:
+        """Refuse: the server cannot be asked about a device."""
+        raise CallFailed(FailureKind.REFUSED, "NanoMDM tells nothing about its devices")
+
     def _command(self, order: Order) -> dict[str, Any] | None:
         if order.command_type == "push_profile":
             payload = self._profiles[str(order.payload["profile_id"])]["payload"]

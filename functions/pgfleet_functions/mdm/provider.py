@@ -88,6 +88,8 @@ class Sighting:
     longitude: float | None = None
     accuracy_m: float | None = None
     located_at: str | None = None
+    # False for a record without a device behind it: one that left, or has not come yet.
+    is_enrolled: bool = True
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -131,6 +133,10 @@ class Provider(Protocol):
 
     def inventory(self) -> AsyncIterator[list[Sighting]]:
         """Give the devices page by page. Raises `CallFailed`."""
+        ...
+
+    async def look(self, external_id: str) -> Sighting | None:
+        """Look at one device; None where there is no such device. Raises `CallFailed`."""
         ...
 
     async def upload_profile(self, file: ProfileFile, external_id: str | None) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -34,6 +34,8 @@ ANSWER_SECONDS = 5.0
 PROFILE_PATHS = ("/custom_configuration_profiles", "/profiles")
 CUSTOM = "custom_configuration_profile"
 PROFILE_MEDIA = "application/x-apple-aspen-config"
+# Records of devices that are not in the account: they left, or have not come yet.
+WITHOUT_DEVICE = ("unenrolled", "awaiting enrollment")
 KEPT_ATTRIBUTES = (
     "serial_number",
     "unique_identifier",
@@ -125,14 +127,18 @@ class SimpleMDM:
         while waiting:
             last, shown = await self._look_from(min(waiting), alone=len(waiting) == 1)
             for device in sorted(one for one in waiting if one <= last):
-                facts = shown.get(device) or await self._facts(device)
+                facts = shown.get(device)
+                if facts is None and (record := await self._record(str(device))):
+                    facts = record["attributes"]
                 for order in waiting.pop(device):
                     yield order, await self._judge(order, facts)
 
     async def inventory(self) -> AsyncIterator[list[Sighting]]:
         """Give all devices."""
-        async for page in self._pages("/devices"):
-            yield [_sighting(one) for one in page]
+        async for page in self._pages("/devices", "devices"):
+            with _reading("devices"):
+                found = [_sighting(one) for one in page]
+            yield found
 
     async def upload_profile(self, file: ProfileFile, external_id: str | None) -> str:
         """Make a custom profile, or replace its file, which goes to the devices that have it."""
@@ -146,10 +152,8 @@ class SimpleMDM:
         _no_conflict(response)
         if external_id:
             return external_id
-        try:
+        with _reading("the id of a profile"):
             return str(response.json()["data"]["id"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise CallFailed(FailureKind.SERVER, "the MDM took it and told no id") from error
 
     async def delete_profile(self, external_id: str) -> None:
         """Delete a custom profile, which takes it from all devices."""
@@ -158,27 +162,26 @@ class SimpleMDM:
 
     async def profiles(self) -> AsyncIterator[list[KnownProfile]]:
         """Give all profiles; what they are is the type of the object."""
-        async for page in self._pages(PROFILE_PATHS[1]):
-            yield [
-                KnownProfile(
-                    external_id=str(one["id"]),
-                    name=str(one["attributes"].get("name") or one["id"]),
-                    kind=str(one["type"]),
-                    is_custom=one["type"] == CUSTOM,
-                )
-                for one in page
-            ]
+        async for page in self._pages(PROFILE_PATHS[1], "profiles"):
+            with _reading("profiles"):
+                found = [_known_profile(one) for one in page]
+            yield found
 
-    async def _pages(self, path: str) -> AsyncIterator[list[dict[str, Any]]]:
+    async def _pages(self, path: str, what: str) -> AsyncIterator[list[dict[str, Any]]]:
         """Give a list page by page, following the cursor."""
         after = 0
         while True:
             query: dict[str, str | int] = {"limit": PAGE, "starting_after": after}
-            body = (await self._api.call("GET", path, query=query)).json()
-            yield body["data"]
-            last = body["data"][-1]["id"] if body["data"] else after
-            # A cursor that does not move would go round for ever.
-            if not body.get("has_more") or last == after:
+            response = await self._api.call("GET", path, query=query)
+            with _reading(what):
+                body = response.json()
+                page, has_more = list(body["data"]), bool(body["has_more"])
+                last = page[-1]["id"] if page else after
+                if has_more and last == after:
+                    # It would go round for ever, and this is no end either.
+                    raise ValueError("the cursor does not move")
+            yield page
+            if not has_more:
                 return
             after = last
 
@@ -192,20 +195,23 @@ class SimpleMDM:
             "starting_after": first - 1,
             "include_awaiting_enrollment": "true",
         }
-        body = (await self._api.call("GET", "/devices", query=query)).json()
-        shown = {int(one["id"]): one["attributes"] for one in body["data"]}
-        return (max(shown, default=first) if body.get("has_more") else math.inf), shown
+        response = await self._api.call("GET", "/devices", query=query)
+        with _reading("devices"):
+            body = response.json()
+            shown = {int(one["id"]): one["attributes"] for one in body["data"]}
+            return (max(shown, default=first) if body["has_more"] else math.inf), shown
 
-    async def _facts(self, device: int) -> Facts | None:
-        """Give what one device shows; None for one that is not there."""
+    async def _record(self, external_id: str) -> Mapping[str, Any] | None:
+        """Give one device as the API shows it; None for one that is not there."""
         try:
-            response = await self._api.call("GET", f"/devices/{device}")
+            response = await self._api.call("GET", f"/devices/{quote(external_id, safe='')}")
         except CallFailed as failure:
             if failure.status == 404:
                 return None
             raise
-        facts: Facts = response.json()["data"]["attributes"]
-        return facts
+        with _reading("a device"):
+            record = dict(response.json()["data"])
+        return record
 
     async def _judge(self, order: Order, facts: Facts | None) -> Report:
         if facts is None:
@@ -222,6 +228,12 @@ class SimpleMDM:
                     asked = result | {"asked": True}
                     return Report(State.DEFERRED, asked, look_after=ANSWER_SECONDS)
         return Report(State.DEFERRED, result)
+
+    async def look(self, external_id: str) -> Sighting | None:
+        """Read one device; a record that is gone is no error."""
+        record = await self._record(external_id)
+        with _reading("a device"):
+            return None if record is None else _sighting(record)
 
     def _problem(self, order: Order) -> Report | None:
         """Tell what SimpleMDM would refuse, or worse, take and never do."""
@@ -312,7 +324,7 @@ def _is_later(text: Any, moment: datetime) -> bool:
 
 
 def _sighting(device: Mapping[str, Any]) -> Sighting:
-    facts = device["attributes"]
+    facts = device.get("attributes") or {}
     return Sighting(
         external_id=str(device["id"]),
         name=str(facts.get("name") or facts.get("device_name") or device["id"]),
@@ -323,16 +335,37 @@ def _sighting(device: Mapping[str, Any]) -> Sighting:
         longitude=_number(facts.get("location_longitude")),
         accuracy_m=_number(facts.get("location_accuracy")),
         located_at=facts.get("location_updated_at"),
+        is_enrolled=str(facts.get("status")).replace("_", " ") not in WITHOUT_DEVICE,
         attributes={name: facts[name] for name in KEPT_ATTRIBUTES if facts.get(name) is not None},
     )
+
+
+def _known_profile(one: Mapping[str, Any]) -> KnownProfile:
+    return KnownProfile(
+        external_id=str(one["id"]),
+        name=str(one["attributes"].get("name") or one["id"]),
+        kind=str(one["type"]),
+        is_custom=one["type"] == CUSTOM,
+    )
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Turn an answer that is not what it should be into a failure of the call."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"the MDM answered something else than {what}"
+        raise CallFailed(FailureKind.SERVER, message) from error
 
 
 def _number(value: Any) -> float | None:
     """Read a number that may be a text, or nothing."""
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         return None
+    return number if math.isfinite(number) else None
 
 
 def _text(value: Any) -> str:

@@ -1,0 +1,78 @@
+"""pgfleet integration webhook: secret addresses on which other systems call."""
+
+from __future__ import annotations
+
+from typing import Annotated, LiteralString
+
+import typer
+
+from pgfleet import names, options, output
+from pgfleet.database import open_database
+
+app = options.Noun("Addresses on which another system tells what happens there.")
+
+Integration = Annotated[str, typer.Argument(help="Name or id of the integration.")]
+
+_LIST: LiteralString = """
+select
+  w.id, i.name as integration, w.integration_id, w.last_used_at, w.revoked_at, w.created_by,
+  w.created_at
+from public.integration_webhooks as w
+join public.device_integrations as i on i.id = w.integration_id
+where (%(id)s::bigint is null or w.integration_id = %(id)s)
+order by w.id
+limit %(limit)s
+"""
+
+
+@app.command()
+def create(integration: Integration) -> None:
+    """Make an address that the other system calls; it is shown this once.
+
+    Example: pgfleet integration webhook create office
+    """
+    with open_database() as db:
+        made = db.row(
+            "select public.create_integration_webhook(%(id)s) as made",
+            {"id": names.integration_id(db, integration)},
+        )["made"]
+    output.show_row({key: made[key] for key in ("id", "token", "path", "url")})
+    output.say("Enter the address in the other system; it is not shown again.")
+    if made["url"] is None:
+        output.say("The path follows the address of your functions, the setting functions_url.")
+
+
+@app.command("list")
+def list_webhooks(
+    integration: Annotated[
+        str | None, typer.Argument(help="Name or id of the integration; else all.")
+    ] = None,
+    limit: options.Limit = 100,
+) -> None:
+    """List the addresses, without their secrets.
+
+    Example: pgfleet integration webhook list office
+    """
+    with open_database() as db:
+        found = names.integration_id(db, integration)
+        rows = db.rows(_LIST, {"id": found, "limit": limit})
+    output.show_rows(rows, ["id", "integration", "created_at", "last_used_at", "revoked_at"])
+
+
+@app.command()
+def revoke(
+    webhook_id: Annotated[int, typer.Argument(help="Id of the address, as list shows it.")],
+    yes: options.Yes = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Make an address useless; others of the integration go on working.
+
+    Example: pgfleet integration webhook revoke 3 --yes
+    """
+    if dry_run:
+        output.say(f"Webhook {webhook_id} would be revoked.")
+        return
+    output.confirm(f"Revoke webhook {webhook_id}?", yes=yes)
+    with open_database() as db:
+        db.rows("select public.revoke_integration_webhook(%(id)s)", {"id": webhook_id})
+    output.say(f"Webhook {webhook_id} is revoked.")

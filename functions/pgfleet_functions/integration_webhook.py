@@ -1,0 +1,31 @@
+"""POST /integration-webhook/<token>: another system tells what happened there."""
+
+from __future__ import annotations
+
+from psycopg.types.json import Jsonb
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from pgfleet_functions.database import fetch_value
+from pgfleet_functions.errors import FunctionError
+from pgfleet_functions.http import parse_object, read_any_text
+
+# `data` is kept small on the other side; this is many times as much.
+LARGEST_WEBHOOK = 16 * 1024
+
+_TAKE = "select fleet.worker_take_integration_webhook(%s, %s)"
+
+
+async def integration_webhook(request: Request) -> Response:
+    """Answer 202 once it is stored; what is to be done about it is done later, by others."""
+    state = request.app.state
+    state.guesses.check(request)
+    # Not every sender says that it is JSON.
+    body = parse_object(await read_any_text(request, LARGEST_WEBHOOK))
+    try:
+        taken = await fetch_value(state.pool, _TAKE, request.path_params["token"], Jsonb(body))
+    except FunctionError as error:
+        if error.status_code == 404:
+            state.guesses.count(request)
+        raise
+    return JSONResponse(taken, status_code=202)
