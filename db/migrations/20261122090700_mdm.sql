@@ -45,6 +45,7 @@ create table public.device_links (
   owner_id uuid not null,
   external_id text not null,
   attributes jsonb not null default '{}',
+  capabilities jsonb not null default '{}',
   seen_at timestamptz,
   left_at timestamptz,
   created_at timestamptz not null default now(),
@@ -57,7 +58,8 @@ create table public.device_links (
   constraint device_links_integration_fkey foreign key (integration_id, owner_id)
     references public.device_integrations (id, owner_id) on delete cascade,
   constraint device_links_external_id_is_not_blank check (btrim(external_id) <> ''),
-  constraint device_links_attributes_is_an_object check (jsonb_typeof(attributes) = 'object')
+  constraint device_links_attributes_is_an_object check (jsonb_typeof(attributes) = 'object'),
+  constraint device_links_capabilities_is_an_object check (jsonb_typeof(capabilities) = 'object')
 );
 
 comment on table public.device_links is 'The same device in another system.';
@@ -65,6 +67,8 @@ comment on column public.device_links.integration_id is 'The connection to that 
 comment on column public.device_links.external_id is 'What the other system calls the device.';
 comment on column public.device_links.seen_at is
   'When the other system last told of it; null for a link that was made by hand.';
+comment on column public.device_links.capabilities is
+  'What it can be asked to do there: supervised, can_locate, needs_pin, can_settle, …; what is not known is missing.';
 comment on column public.device_links.left_at is
   'When the other system was found to have it no more; null while it has. Commands do not go there.';
 comment on column public.device_links.attributes is 'What the other system says about it: serial number, model, supervised, ….';

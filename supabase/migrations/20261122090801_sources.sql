@@ -17108,6 +17108,7 @@ as $$
             ('accuracy_m', fleet.is_within(p_item -> 'accuracy_m', 0, 20000000)),
             ('is_enrolled', jsonb_typeof(p_item -> 'is_enrolled') = 'boolean'),
             ('attributes', jsonb_typeof(p_item -> 'attributes') = 'object'),
+            ('capabilities', jsonb_typeof(p_item -> 'capabilities') = 'object'),
             ('profiles', fleet.are_ids(p_item -> 'profiles'))
         ) as v(name, is_fit)
       ) as f
@@ -17122,7 +17123,7 @@ revoke all on function fleet.sighting_problem(jsonb) from public, anon, authenti
 create or replace function fleet.parsed_sightings(p_devices jsonb)
 returns table (
   nr bigint, external_id text, name text, hostname text, serial_number text, platform text, last_seen timestamptz,
-  is_enrolled boolean, attributes jsonb, profiles jsonb, latitude jsonb, longitude jsonb, accuracy_m jsonb, located_at text,
+  is_enrolled boolean, attributes jsonb, capabilities jsonb, profiles jsonb, latitude jsonb, longitude jsonb, accuracy_m jsonb, located_at text,
   problem text
 )
 language sql
@@ -17148,6 +17149,7 @@ as $$
     fleet.try_exact_instant(f.item ->> 'last_seen'),
     coalesce((f.item ->> 'is_enrolled')::boolean, true),
     coalesce(nullif(f.item -> 'attributes', 'null'), '{}'),
+    jsonb_strip_nulls(coalesce(nullif(f.item -> 'capabilities', 'null'), '{}')),
     case jsonb_typeof(f.item -> 'profiles')
       -- Numbers among them become texts, as everywhere.
       when 'array' then (
@@ -17333,13 +17335,19 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
   with kept as (
-    insert into public.device_links as l (device_id, integration_id, owner_id, external_id, attributes, seen_at, left_at)
-    select d.id, p_integration.id, d.owner_id, i.external_id, i.attributes, p_now, case when not i.is_enrolled then p_now end
-    from jsonb_to_recordset(p_items) as i(device_id bigint, external_id text, attributes jsonb, is_enrolled boolean)
+    insert into public.device_links as l (
+      device_id, integration_id, owner_id, external_id, attributes, capabilities, seen_at, left_at
+    )
+    select d.id, p_integration.id, d.owner_id, i.external_id, i.attributes, i.capabilities, p_now,
+      case when not i.is_enrolled then p_now end
+    from jsonb_to_recordset(p_items) as i(
+      device_id bigint, external_id text, attributes jsonb, capabilities jsonb, is_enrolled boolean
+    )
     join public.devices as d on d.id = i.device_id
     order by d.id
     on conflict (device_id, integration_id) do update
-      set external_id = excluded.external_id, attributes = excluded.attributes, seen_at = excluded.seen_at, updated_at = p_now,
+      set external_id = excluded.external_id, attributes = excluded.attributes, capabilities = excluded.capabilities,
+          seen_at = excluded.seen_at, updated_at = p_now,
           left_at = case when excluded.left_at is not null then coalesce(l.left_at, excluded.left_at) end
     returning l.left_at
   )

@@ -165,6 +165,27 @@ def test_a_file_is_uploaded_at_once_installed_by_its_name_and_replaced(
     wait_until(lambda: office.value(count, office.integration) == 0)
 
 
+def test_a_sync_tells_what_devices_can_be_asked_to_do(office: Office) -> None:
+    [phone] = office.enrol(1).values()
+    [mac] = office.enrol(1, model_name="MacBook Air").values()
+    query = "select capabilities from device_links where device_id = %s"
+    assert office.value(query, phone) == {
+        "platform": "ios",
+        "supervised": True,
+        "can_locate": True,
+        "needs_pin": False,
+        "can_settle": True,
+    }
+    assert office.value(query, mac)["can_locate"] is False
+    assert office.value(query, mac)["needs_pin"] is True
+
+    office.run("select send_command(%s, 'mdm_locate')", mac)
+    wait_until(lambda: statuses(office) == ["failed"])
+    assert office.value("select reason from device_commands where device_id = %s", mac) == (
+        "unsupported"
+    )
+
+
 def test_accepted_is_not_yet_done(office: Office) -> None:
     [profile] = office.sandbox.profiles("Kiosk")
     [(external, device)] = office.enrol(1, online=False).items()

@@ -65,6 +65,7 @@ as $$
             ('accuracy_m', fleet.is_within(p_item -> 'accuracy_m', 0, 20000000)),
             ('is_enrolled', jsonb_typeof(p_item -> 'is_enrolled') = 'boolean'),
             ('attributes', jsonb_typeof(p_item -> 'attributes') = 'object'),
+            ('capabilities', jsonb_typeof(p_item -> 'capabilities') = 'object'),
             ('profiles', fleet.are_ids(p_item -> 'profiles'))
         ) as v(name, is_fit)
       ) as f
@@ -79,7 +80,7 @@ revoke all on function fleet.sighting_problem(jsonb) from public, anon, authenti
 create or replace function fleet.parsed_sightings(p_devices jsonb)
 returns table (
   nr bigint, external_id text, name text, hostname text, serial_number text, platform text, last_seen timestamptz,
-  is_enrolled boolean, attributes jsonb, profiles jsonb, latitude jsonb, longitude jsonb, accuracy_m jsonb, located_at text,
+  is_enrolled boolean, attributes jsonb, capabilities jsonb, profiles jsonb, latitude jsonb, longitude jsonb, accuracy_m jsonb, located_at text,
   problem text
 )
 language sql
@@ -105,6 +106,7 @@ as $$
     fleet.try_exact_instant(f.item ->> 'last_seen'),
     coalesce((f.item ->> 'is_enrolled')::boolean, true),
     coalesce(nullif(f.item -> 'attributes', 'null'), '{}'),
+    jsonb_strip_nulls(coalesce(nullif(f.item -> 'capabilities', 'null'), '{}')),
     case jsonb_typeof(f.item -> 'profiles')
       -- Numbers among them become texts, as everywhere.
       when 'array' then (

@@ -95,13 +95,19 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
   with kept as (
-    insert into public.device_links as l (device_id, integration_id, owner_id, external_id, attributes, seen_at, left_at)
-    select d.id, p_integration.id, d.owner_id, i.external_id, i.attributes, p_now, case when not i.is_enrolled then p_now end
-    from jsonb_to_recordset(p_items) as i(device_id bigint, external_id text, attributes jsonb, is_enrolled boolean)
+    insert into public.device_links as l (
+      device_id, integration_id, owner_id, external_id, attributes, capabilities, seen_at, left_at
+    )
+    select d.id, p_integration.id, d.owner_id, i.external_id, i.attributes, i.capabilities, p_now,
+      case when not i.is_enrolled then p_now end
+    from jsonb_to_recordset(p_items) as i(
+      device_id bigint, external_id text, attributes jsonb, capabilities jsonb, is_enrolled boolean
+    )
     join public.devices as d on d.id = i.device_id
     order by d.id
     on conflict (device_id, integration_id) do update
-      set external_id = excluded.external_id, attributes = excluded.attributes, seen_at = excluded.seen_at, updated_at = p_now,
+      set external_id = excluded.external_id, attributes = excluded.attributes, capabilities = excluded.capabilities,
+          seen_at = excluded.seen_at, updated_at = p_now,
           left_at = case when excluded.left_at is not null then coalesce(l.left_at, excluded.left_at) end
     returning l.left_at
   )

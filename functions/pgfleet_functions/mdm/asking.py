@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -11,7 +12,7 @@ from psycopg.types.json import Jsonb
 from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.mdm.calls import Call, CallFailed, FailureKind
 from pgfleet_functions.mdm.lines import KEY_REFUSED, Lines, WrongSettings
-from pgfleet_functions.mdm.provider import Provider
+from pgfleet_functions.mdm.provider import Provider, Sighting
 from pgfleet_functions.mdm.work import Integration
 
 _LOG = "select fleet.worker_log_mdm_calls(%s)"
@@ -49,6 +50,13 @@ async def asking(
     finally:
         if calls:
             await fetch_value(pool, _LOG, Jsonb([call.row() for call in calls]))
+
+
+def described(provider: Provider, sighting: Sighting) -> dict[str, Any]:
+    """Give a device as the database takes it, with what it can be asked to do."""
+    known = asdict(provider.capabilities(sighting.attributes))
+    found: dict[str, Any] = storable(asdict(sighting) | {"capabilities": known})
+    return found
 
 
 def storable(value: Any) -> Any:

@@ -6,14 +6,13 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
 from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.errors import FunctionError
-from pgfleet_functions.mdm.asking import Unanswered, asking, storable
+from pgfleet_functions.mdm.asking import Unanswered, asking, described, storable
 from pgfleet_functions.mdm.catalogue import sync_profiles
 from pgfleet_functions.mdm.lines import Lines
 
@@ -74,7 +73,7 @@ async def _read(pool: Pool, lines: Lines, claim: Mapping[str, Any], report: dict
     counts, errors = report["counts"], report["errors"]
     async with asking(pool, lines, claim, seconds=SYNC_SECONDS) as provider:
         async for page in provider.inventory():
-            found = [storable(asdict(one)) for one in page]
+            found = [described(provider, one) for one in page]
             answer = await fetch_value(pool, _STORE, claim["integration_id"], Jsonb(found))
             counts["devices"] += len(page)
             for name in ("created", "updated", "left"):

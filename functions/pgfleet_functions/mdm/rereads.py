@@ -6,14 +6,13 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
 from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.errors import FunctionError
-from pgfleet_functions.mdm.asking import Unanswered, asking, storable
+from pgfleet_functions.mdm.asking import Unanswered, asking, described
 from pgfleet_functions.mdm.lines import Lines
 from pgfleet_functions.mdm.providers import PROVIDERS
 
@@ -51,7 +50,7 @@ async def _look(pool: Pool, lines: Lines, claim: Mapping[str, Any]) -> bool:
     try:
         async with asking(pool, lines, claim, seconds=LOOK_SECONDS) as provider:
             sighting = await provider.look(claim["external_id"])
-        found = [storable(asdict(sighting))] if sighting else []
+            found = [described(provider, sighting)] if sighting else []
     except Unanswered as error:
         problem, pause = error.message, error.retry_after
     except FunctionError as error:
