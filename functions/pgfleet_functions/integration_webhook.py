@@ -10,8 +10,8 @@ from pgfleet_functions.database import fetch_value
 from pgfleet_functions.errors import FunctionError
 from pgfleet_functions.http import parse_object, read_any_text
 
-# `data` is kept small on the other side; this is many times as much.
-LARGEST_WEBHOOK = 16 * 1024
+# Some are small on purpose; others bring the whole answer of a device along.
+LARGEST_WEBHOOK = 256 * 1024
 
 _TAKE = "select fleet.worker_take_integration_webhook(%s, %s)"
 

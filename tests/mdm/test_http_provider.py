@@ -22,6 +22,9 @@ from pgfleet_functions.mdm.transport import make_client
 from pgfleet_local.simplemdm import create_sandbox
 
 
+MD5_OF_11 = "bc6ace39-67e0-e5ea-ec88-a25c06b1c48b"
+
+
 class Desk:
     """Makes providers and keeps the calls they make."""
 
@@ -431,7 +434,9 @@ def test_nanomdm_gets_commands_under_an_id_that_retries_share(
     assert commands[2] == {"RequestType": "RemoveProfile", "Identifier": "com.example"}
     assert commands[3] == {"RequestType": "DeviceLock", "PIN": "123456"}
     assert heard[0][2]["CommandUUID"] == heard[1][2]["CommandUUID"]
+    # md5 of "pgfleet:command:11", as fleet.mdm_command_uuid(11) has it.
     assert pushed[0].result["command_uuid"] == heard[0][2]["CommandUUID"]
+    assert heard[0][2]["CommandUUID"] == MD5_OF_11
     assert (unknown.reason, never.reason) == ("invalid_payload", "unsupported")
     assert "123456" not in repr(desk.calls)
 

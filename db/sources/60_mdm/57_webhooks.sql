@@ -112,6 +112,7 @@ begin
   select i.* into v_integration from public.device_integrations as i where i.id = v_webhook.integration_id;
   return case v_integration.integration_type
     when 'simplemdm' then fleet.take_simplemdm_hint(v_integration, p_body, p_now)
+    when 'nanomdm' then fleet.take_nanomdm_report(v_integration, p_body, p_now)
     else fleet.ignore_webhook(v_integration, p_now)
   end;
 end;

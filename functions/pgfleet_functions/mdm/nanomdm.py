@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import plistlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
-from uuid import NAMESPACE_URL, uuid5
+from uuid import UUID
 
 from pgfleet_functions.mdm.calls import Api, CallFailed, FailureKind, answered_at
 from pgfleet_functions.mdm.provider import (
@@ -54,7 +55,9 @@ class NanoMDM:
             return failed("invalid_payload", f"the integration does not describe it: {error}")
         if command is None:
             return failed("unsupported", f"NanoMDM is not told how to {order.command_type}")
-        uuid = str(uuid5(NAMESPACE_URL, f"pgfleet:command:{order.command_id}"))
+        # As fleet.mdm_command_uuid has it, which finds the command by what the webhook tells.
+        name = f"pgfleet:command:{order.command_id}".encode()
+        uuid = str(UUID(hashlib.md5(name, usedforsecurity=False).hexdigest()))
         body = plistlib.dumps({"CommandUUID": uuid, "Command": command})
         response = await self._api.call(
             "PUT",
