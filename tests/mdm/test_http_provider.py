@@ -21,7 +21,6 @@ from pgfleet_functions.mdm.simplemdm import SimpleMDM
 from pgfleet_functions.mdm.transport import make_client
 from pgfleet_local.simplemdm import create_sandbox
 
-
 MD5_OF_11 = "bc6ace39-67e0-e5ea-ec88-a25c06b1c48b"
 
 
