@@ -160,8 +160,11 @@ def test_sessions_that_act_at_once_do_not_act_twice(connect: Any) -> None:
     with ThreadPoolExecutor(len(sessions)) as pool:
         list(pool.map(take, sessions))
     town.fleet.tick()
-    made = sorted(schedule["device_id"] for schedule in town.schedules())
-    assert made == devices
+    reached = [
+        command["device_id"] for s in town.schedules() for command in town.fleet.commands(s["id"])
+    ]
+    assert sorted(reached) == devices
+    assert town.fleet.value("select count(*) from location_actions") == len(devices)
 
 
 def test_a_sync_and_a_report_of_the_same_device_do_not_block_each_other(connect: Any) -> None:

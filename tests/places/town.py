@@ -91,6 +91,33 @@ class Town:
             )
         return answer
 
+    def happened(
+        self, device_ids: list[int], event: str, location_id: int | None = None, second: float = 0
+    ) -> None:
+        """Record an event of each of many devices, as if their fixes had been judged."""
+        self.fleet.run(
+            "insert into location_events"
+            " (owner_id, device_id, location_id, location_name, event, at)"
+            " select d.owner_id, d.id, l.id, l.name, %s, %s"
+            " from devices as d left join locations as l on l.id = %s"
+            " where d.id = any (%s) order by d.id",
+            event,
+            self.at(second),
+            location_id,
+            device_ids,
+        )
+
+    def waiting(self) -> int:
+        """Count the events that policies were not asked about, of all owners."""
+        count: int = self.fleet.value("select count(*) from location_events where acted_at is null")
+        return count
+
+    def commands(self, device_id: int) -> list[Row]:
+        """Read what a device got, in order."""
+        return self.fleet.rows(
+            "select * from device_commands where device_id = %s order by id", device_id
+        )
+
     def at(self, second: float) -> datetime:
         """Give the instant so many seconds after the start."""
         return self.start + timedelta(seconds=second)

@@ -9,6 +9,7 @@ set jit = off
 as $$
 declare
   v_started timestamptz := clock_timestamp();
+  v_acted integer := 0;
   v_runs bigint[] := '{}';
   v_expanded jsonb := '{}';
   v_swept integer := 0;
@@ -24,7 +25,7 @@ begin
   perform set_config('pgfleet.is_ticking', 'yes', true);
   -- Each step by itself: a fault in one of them must not stop the others.
   begin
-    perform fleet.tend_places(p_now);
+    v_acted := fleet.tend_places(p_now);
   exception when others then
     v_errors := v_errors || ('places: ' || sqlerrm);
   end;
@@ -77,7 +78,10 @@ begin
     'settled', v_settled,
     'rung', v_rung,
     'errors', to_jsonb(v_errors),
-    'more', coalesce((v_expanded ->> 'more')::boolean, false) or cardinality(v_runs) >= 2000
+    'more', coalesce((v_expanded ->> 'more')::boolean, false)
+      or cardinality(v_runs) >= 2000
+      -- Only after some progress: what another session holds must not keep this one spinning.
+      or (v_acted > 0 and exists (select 1 from public.location_events as e where e.acted_at is null))
   );
 end;
 $$;

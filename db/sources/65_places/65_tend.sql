@@ -1,0 +1,79 @@
+-- What each tick does about places.
+
+create or replace function fleet.note_lost_positions(p_now timestamptz, p_limit integer default 1000)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_stale_after interval := fleet.stale_position_after();
+  v_count integer;
+begin
+  with lost as (
+    update public.device_positions as p
+    set lost_at = p.fix_at + v_stale_after
+    where p.device_id in (
+      select x.device_id
+      from public.device_positions as x
+      where x.lost_at is null and x.fix_at < p_now - v_stale_after
+      order by x.fix_at
+      limit p_limit
+      for update skip locked
+    )
+    returning p.device_id, p.owner_id, p.fix_at, p.lost_at
+  )
+  insert into public.location_events (owner_id, device_id, event, at, fix_at, acted_at)
+  select l.owner_id, l.device_id, 'position_lost', l.lost_at, l.fix_at, p_now
+  from lost as l
+  on conflict do nothing;
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+comment on function fleet.note_lost_positions(timestamptz, integer) is
+  'Record devices whose latest fix is older than the setting stale_position_hours: their position is unknown, their places stay as they were.';
+revoke all on function fleet.note_lost_positions(timestamptz, integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.prune_location_events(p_before timestamptz, p_limit integer default 1000)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count integer;
+begin
+  delete from public.location_events as e
+  where e.id in (
+    select x.id
+    from public.location_events as x
+    where x.created_at < p_before and x.acted_at is not null
+    order by x.created_at
+    limit p_limit
+  );
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+comment on function fleet.prune_location_events(timestamptz, integer) is 'Delete a batch of old events that policies have acted on. Answers how many.';
+revoke all on function fleet.prune_location_events(timestamptz, integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.tend_places(p_now timestamptz)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform fleet.note_lost_positions(p_now);
+  perform fleet.prune_location_events(p_now - make_interval(days => fleet.setting_number('history_days')::integer));
+  return fleet.act_on_places(p_now);
+end;
+$$;
+
+comment on function fleet.tend_places(timestamptz) is
+  'What each tick does about places: note positions that are lost, act on events that wait, prune old ones. Answers how many were acted on.';
+revoke all on function fleet.tend_places(timestamptz) from public, anon, authenticated, service_role;
