@@ -74,7 +74,7 @@ create table public.location_policies (
 );
 
 comment on table public.location_policies is
-  'What happens when a device enters or leaves a location, or is outside of all: a schedule for that device, due at once.';
+  'What happens when a device enters or leaves a location, or is outside of all: a schedule for it, and for those that do the same, due at once.';
 comment on column public.location_policies.location_id is 'Null where the policy is about all locations together.';
 comment on column public.location_policies.event is
   'enter or leave, of the location; outside_all: the device is in none of them any more; inside_any: it is in one again.';

@@ -194,6 +194,28 @@ def test_a_device_that_is_just_being_deleted_holds_nobody_up(connect: Connect) -
     assert act(town.fleet) == 0
 
 
+def test_a_device_that_is_deleted_while_policies_act_takes_its_commands_along(
+    connect: Connect,
+) -> None:
+    town = Town(connect())
+    kept, going = town.fleet.devices(2)
+    town.policy("enter", town.school)
+    town.happened([kept, going], "entered", town.school)
+    other = connect(owner=town.fleet)
+    with ThreadPoolExecutor(1) as pool:
+        with town.fleet.conn.transaction():
+            assert act(town.fleet) == 2
+            gone = pool.submit(other.run, "delete from devices where id = %s", going)
+            while not town.fleet.value(
+                "select exists (select 1 from pg_locks where not granted and pid = %s)",
+                other.conn.info.backend_pid,
+            ):
+                assert not gone.done()
+        gone.result(10)
+    assert messages(town, kept) == ["enter"]
+    assert messages(town, going) == []
+
+
 def test_a_policy_that_is_just_being_deleted_is_waited_for_by_its_events_alone(
     connect: Connect,
 ) -> None:
@@ -290,7 +312,7 @@ def test_a_restless_device_of_one_owner_does_not_delay_another_owner(town: Town)
     # A batch makes no more schedules than fit into a part of a second; the tick says so.
     assert town.fleet.tick()["more"]
     assert len(other.schedules()) == 1
-    assert 0 < len(town.schedules()) < 60
+    assert 0 < len(town.schedules()) < 30
     town.fleet.tick_until_idle()
     assert messages(town, restless) == ["enter", "leave"] * 100
 
@@ -324,12 +346,20 @@ def test_thousands_of_devices_get_one_command_each_from_a_few_schedules(
         devices,
     )
     assert [row["device_id"] for row in reached] == devices
-    # Nothing is left for later, so nothing can come later than what follows.
-    assert not town.fleet.value(
-        "select exists (select 1 from schedule_runs"
-        " where expanded_at is null and schedule_id = any (%s))",
-        [schedule["id"] for schedule in made],
-    )
+
+
+def test_a_large_group_has_all_its_commands_before_the_next_one_has_any(town: Town) -> None:
+    devices = town.fleet.devices(700)
+    town.policy("enter", town.school)
+    town.policy("leave", town.school)
+    town.happened(devices, "entered", town.school)
+    town.happened(devices, "left", town.school, 60)
+    act(town.fleet, 2000)
+    first, second = town.schedules()
+    entering = [command["id"] for command in town.fleet.commands(first["id"])]
+    leaving = [command["id"] for command in town.fleet.commands(second["id"])]
+    assert (len(entering), len(leaving)) == (700, 700)
+    assert max(entering) < min(leaving)
 
 
 def test_a_policy_never_acts_on_an_event_twice(town: Town) -> None:

@@ -48,19 +48,17 @@ begin
     return '{}';
   end if;
 
-  -- An equal share for each owner, so that the thousands of one never stand before the one of another. A device that is just
-  -- being deleted is left to that; the others cannot be deleted before this ends.
+  -- An equal share for each owner, so that the thousands of one never stand before the one of another. Events go with their
+  -- device: one that is just being deleted is passed over, the others cannot go before this ends.
   select array_agg(t.event) into v_events
   from unnest(v_owners) as o(id)
   cross join lateral (
     select e as event
     from public.location_events as e
-    join public.devices as d on d.id = e.device_id
     where e.owner_id = o.id and e.acted_at is null
     order by e.id
     limit greatest(1, p_limit / cardinality(v_owners))
-    for update of e skip locked
-    for key share of d skip locked
+    for update skip locked
   ) as t;
 
   -- In a statement of its own, which sees what others have done meanwhile. What another session has not done yet of a device

@@ -115,8 +115,7 @@ set search_path = pg_catalog, pg_temp
 set jit = off
 as $$
 declare
-  -- As many rows as go into one transaction otherwise, and no more than take a part of a second.
-  v_limit integer := coalesce(p_limit, least(fleet.chunk_size(), 2000));
+  v_limit integer;
   v_events public.location_events[];
   v_turn record;
   v_policy public.location_policies;
@@ -124,12 +123,19 @@ declare
   v_waiting bigint[] := '{}';
   v_count integer;
 begin
+  -- Nearly always nothing waits, and this is all that a tick pays.
+  if not exists (select 1 from public.location_events as e where e.acted_at is null) then
+    return 0;
+  end if;
+
+  -- As many rows as go into one transaction otherwise, and no more than take a part of a second.
+  v_limit := coalesce(p_limit, least(fleet.chunk_size(), 2000));
   v_events := fleet.take_location_events(v_limit);
   if cardinality(v_events) = 0 then
     return 0;
   end if;
 
-  for v_turn in select * from fleet.location_turns(v_events, v_limit, 50) loop
+  for v_turn in select * from fleet.location_turns(v_events, v_limit, 25) loop
     v_acted := v_acted || array(select e.id from unnest(v_turn.events) as e);
     continue when v_turn.policy_id is null;
     if v_waiting <> '{}' then
