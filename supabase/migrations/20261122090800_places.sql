@@ -75,7 +75,7 @@ create table public.location_policies (
 );
 
 comment on table public.location_policies is
-  'What happens when a device enters or leaves a location, or is outside of all: a schedule for that device, due at once.';
+  'What happens when a device enters or leaves a location, or is outside of all: a schedule for it, and for those that do the same, due at once.';
 comment on column public.location_policies.location_id is 'Null where the policy is about all locations together.';
 comment on column public.location_policies.event is
   'enter or leave, of the location; outside_all: the device is in none of them any more; inside_any: it is in one again.';
@@ -182,7 +182,8 @@ create index location_events_owner_id_idx on public.location_events (owner_id, i
 create index location_events_device_idx on public.location_events (device_id, owner_id, id);
 create index location_events_location_idx on public.location_events (location_id, owner_id, id) where location_id is not null;
 create index location_events_created_at_idx on public.location_events (created_at);
-create index location_events_waiting_idx on public.location_events (id) where acted_at is null;
+create index location_events_waiting_owner_idx on public.location_events (owner_id, id) where acted_at is null;
+create index location_events_waiting_device_idx on public.location_events (device_id, id) where acted_at is null;
 
 create table public.location_actions (
   event_id bigint not null,
@@ -204,6 +205,8 @@ create table public.location_actions (
 comment on table public.location_actions is 'What a policy did about an event: the schedule that it made, or why it made none.';
 comment on column public.location_actions.event_id is 'The event in location_events.';
 comment on column public.location_actions.policy_id is 'The policy in location_policies.';
+comment on column public.location_actions.schedule_id is
+  'One for all devices that did the same at the same time; null where none could be made, or it is gone.';
 
 create index location_actions_event_idx on public.location_actions (event_id, owner_id);
 create index location_actions_policy_idx on public.location_actions (policy_id, owner_id);

@@ -21206,26 +21206,115 @@ revoke all on function public.report_location(double precision, double precision
 grant execute on function public.report_location(double precision, double precision, double precision, timestamptz)
   to authenticated, service_role;
 
--- db/sources/65_places/60_act.sql
--- Acting on places: an event makes schedules, which go the way of all others.
+-- db/sources/65_places/55_waiting.sql
+-- Events that wait for policies: which of them are acted on together, and in which order. Devices of one policy go together.
 
-create or replace function fleet.policies_for_event(p_event public.location_events)
-returns setof public.location_policies
+create or replace function fleet.owners_waiting(p_limit integer)
+returns table (owner_id uuid, first_id bigint)
 language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select p.*
-  from public.location_policies as p
-  join public.devices as d on d.id = p_event.device_id and d.owner_id = p.owner_id and d.status = 'active'
-  left join public.device_groups as g on g.id = p.group_id and g.owner_id = p.owner_id
-  where p.owner_id = p_event.owner_id
+  -- From one owner to the next by the index: it costs a probe for each of them, and one where nothing waits.
+  with recursive waiting as (
+    (
+      select e.owner_id, e.id
+      from public.location_events as e
+      where e.acted_at is null
+      order by e.owner_id, e.id
+      limit 1
+    )
+    union all
+    select n.owner_id, n.id
+    from waiting as w
+    cross join lateral (
+      select e.owner_id, e.id
+      from public.location_events as e
+      where e.acted_at is null and e.owner_id > w.owner_id
+      order by e.owner_id, e.id
+      limit 1
+    ) as n
+  )
+  select w.owner_id, w.id from waiting as w order by w.id limit p_limit
+$$;
+
+comment on function fleet.owners_waiting(integer) is
+  'The owners that have events that policies were not asked about, each with its oldest; the one that waits longest first.';
+revoke all on function fleet.owners_waiting(integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.take_location_events(p_limit integer)
+returns public.location_events[]
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_owners uuid[];
+  v_events public.location_events[];
+begin
+  select array_agg(w.owner_id order by w.first_id) into v_owners from fleet.owners_waiting(p_limit) as w;
+  if v_owners is null then
+    return '{}';
+  end if;
+
+  -- An equal share for each owner, so that the thousands of one never stand before the one of another. Events go with their
+  -- device: one that is just being deleted is passed over, the others cannot go before this ends.
+  select array_agg(t.event) into v_events
+  from unnest(v_owners) as o(id)
+  cross join lateral (
+    select e as event
+    from public.location_events as e
+    where e.owner_id = o.id and e.acted_at is null
+    order by e.id
+    limit greatest(1, p_limit / cardinality(v_owners))
+    for update skip locked
+  ) as t;
+
+  -- In a statement of its own, which sees what others have done meanwhile. What another session has not done yet of a device
+  -- comes before what this one could do.
+  return (
+    with taken as materialized (
+      select u.id, u.device_id, u as event from unnest(v_events) as u
+    ),
+    held as (
+      select x.device_id, min(x.id) as id
+      from (select t.device_id, max(t.id) as last_id from taken as t group by t.device_id) as l
+      join public.location_events as x on x.device_id = l.device_id and x.acted_at is null and x.id < l.last_id
+      where not exists (select 1 from taken as t where t.id = x.id)
+      group by x.device_id
+    )
+    select coalesce(array_agg(t.event order by t.id), '{}')
+    from taken as t
+    left join held as h on h.device_id = t.device_id
+    where h.id is null or t.id < h.id
+  );
+end;
+$$;
+
+comment on function fleet.take_location_events(integer) is
+  'Lock events that wait, at most p_limit, shared between the owners; of each device the oldest that wait, without a gap. What another '
+  'session holds is passed over.';
+revoke all on function fleet.take_location_events(integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.policies_for_events(p_events public.location_events[])
+returns table (event_id bigint, policy_id bigint, wave bigint)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select e.id, p.id, dense_rank() over (partition by e.device_id order by e.id) as wave
+  from unnest(p_events) as e
+  join public.devices as d on d.id = e.device_id and d.owner_id = e.owner_id and d.status = 'active'
+  join public.location_policies as p
+    on p.owner_id = e.owner_id
+    and p.event = case e.event when 'entered' then 'enter' when 'left' then 'leave' else e.event end
+    -- Nought stands for all locations: equality is looked up, "is not distinct from" is tried one by one.
+    and coalesce(p.location_id, 0) = coalesce(e.location_id, 0)
     and p.is_enabled
     -- What happened before there was a policy is past.
-    and p.created_at <= p_event.created_at
-    and p.event = case p_event.event when 'entered' then 'enter' when 'left' then 'leave' else p_event.event end
-    and p.location_id is not distinct from p_event.location_id
-    and (p.selector is null or fleet.device_matches(p.selector, d.tags, d.platform, d.attributes))
+    and p.created_at <= e.created_at
+  left join public.device_groups as g on g.id = p.group_id and g.owner_id = p.owner_id
+  where (p.selector is null or fleet.device_matches(p.selector, d.tags, d.platform, d.attributes))
     and (
       p.group_id is null
       or (g.selector is not null and fleet.device_matches(g.selector, d.tags, d.platform, d.attributes))
@@ -21233,107 +21322,231 @@ as $$
         select 1 from public.device_group_members as m where m.group_id = p.group_id and m.device_id = d.id
       )
     )
-  order by p.priority desc, p.id
+  order by wave, p.priority desc, p.id, e.id
 $$;
 
-comment on function fleet.policies_for_event(public.location_events) is
-  'The policies of the owner that are for such an event and for its device, in the order in which they act.';
-revoke all on function fleet.policies_for_event(public.location_events) from public, anon, authenticated, service_role;
+comment on function fleet.policies_for_events(public.location_events[]) is
+  'The policies that are for these events and their devices, in the order in which they act. Wave n holds the n-th of these events of '
+  'each device, so that each device gets all in its own order, and devices that do the same get it together.';
+revoke all on function fleet.policies_for_events(public.location_events[]) from public, anon, authenticated, service_role;
 
-create or replace function fleet.schedule_for_event(p_event public.location_events, p_policy public.location_policies, p_now timestamptz)
-returns bigint
+create or replace function fleet.location_turns(p_events public.location_events[], p_most_acts integer, p_most_turns integer)
+returns table (turn bigint, policy_id bigint, events public.location_events[])
 language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with event as materialized (
+    select u.id, u as event, min(u.id) over (partition by u.owner_id) as owner_first_id from unnest(p_events) as u
+  ),
+  acting as (
+    select q.event_id, q.policy_id,
+      -- Wave by wave; in a wave the owner that has waited longest first.
+      dense_rank() over (order by q.wave, e.owner_first_id, p.priority desc, p.id) as turn
+    from fleet.policies_for_events(p_events) as q
+    join event as e on e.id = q.event_id
+    join public.location_policies as p on p.id = q.policy_id
+    -- A part of it may have been done before.
+    where not exists (
+      select 1 from public.location_actions as a where a.event_id = q.event_id and a.policy_id = q.policy_id
+    )
+  ),
+  -- Cut where it gets too much for one transaction: whole events, of each device the first ones, and at least one.
+  placed as (
+    select e.id,
+      coalesce(max(a.turn), 0) as last_turn,
+      row_number() over w as place,
+      sum(count(a.policy_id)) over w as acts
+    from event as e
+    left join acting as a on a.event_id = e.id
+    group by e.id
+    window w as (order by coalesce(max(a.turn), 0), e.id)
+  )
+  select coalesce(a.turn, 0), a.policy_id, array_agg(e.event order by e.id)
+  from placed as p
+  join event as e on e.id = p.id
+  left join acting as a on a.event_id = p.id
+  where p.place = 1 or (p.acts <= p_most_acts and p.last_turn <= p_most_turns)
+  group by a.turn, a.policy_id
+  order by coalesce(a.turn, 0)
+$$;
+
+comment on function fleet.location_turns(public.location_events[], integer, integer) is
+  'Who acts on which of these events together, in which order: at most p_most_acts acts of policies on events, in p_most_turns turns; '
+  'what does not fit is left out. Turn 0, without a policy, has the events that no policy is for.';
+revoke all on function fleet.location_turns(public.location_events[], integer, integer)
+  from public, anon, authenticated, service_role;
+
+-- db/sources/65_places/60_act.sql
+-- Acting on places: events make schedules, which go the way of all others.
+
+create or replace function fleet.schedule_name_for_events(p_policy public.location_policies, p_events public.location_events[])
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select concat_ws(' ',
+    coalesce(nullif(p_policy.name, ''), concat_ws(' ', p_policy.action_type, p_policy.payload ->> 'profile_id')) || ':',
+    case when n.is_one then d.hostname else cardinality(p_events) || ' devices' end,
+    case e.event
+      when 'outside_all' then case when n.is_one then 'is' else 'are' end || ' outside of all locations'
+      when 'inside_any' then case when n.is_one then 'is' else 'are' end || ' inside a location again'
+      else e.event || ' ' || e.location_name
+    end
+  )
+  from (select cardinality(p_events) = 1 as is_one) as n
+  -- The latest: the location may have been renamed.
+  cross join lateral (select u.* from unnest(p_events) as u order by u.id desc limit 1) as e
+  join public.devices as d on d.id = e.device_id
+$$;
+
+comment on function fleet.schedule_name_for_events(public.location_policies, public.location_events[]) is
+  'What the schedule for these events of one kind is called: who did what.';
+revoke all on function fleet.schedule_name_for_events(public.location_policies, public.location_events[])
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.schedule_for_events(
+  p_policy public.location_policies,
+  p_events public.location_events[],
+  p_now timestamptz
+)
+returns bigint
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_now timestamptz := least(p_now, clock_timestamp());
+  v_schedule_id bigint;
+begin
   insert into public.schedules (
     owner_id, name, description, action_type, payload, recurrence_type, start_time, device_ids, priority
   )
-  select p_event.owner_id,
-    concat_ws(' ',
-      coalesce(nullif(p_policy.name, ''), concat_ws(' ', p_policy.action_type, p_policy.payload ->> 'profile_id')) || ':',
-      d.hostname,
-      case p_event.event
-        when 'outside_all' then 'is outside of all locations'
-        when 'inside_any' then 'is inside a location again'
-        else p_event.event || ' ' || p_event.location_name
-      end
-    ),
-    format('Location policy %s, event %s, at %s.', p_policy.id, p_event.id,
-      to_char(p_event.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')),
-    p_policy.action_type, p_policy.payload, 'once', least(p_now, clock_timestamp()), array[p_event.device_id], p_policy.priority
-  from public.devices as d
-  where d.id = p_event.device_id
-  returning id
-$$;
+  select p_policy.owner_id, fleet.schedule_name_for_events(p_policy, p_events),
+    case count(*)
+      when 1 then format('Location policy %s, event %s, at %s.', p_policy.id, min(e.id), i.first_at)
+      else format('Location policy %s, %s events, at %s to %s.', p_policy.id, count(*), i.first_at, i.last_at)
+    end,
+    p_policy.action_type, p_policy.payload, 'once', v_now, array_agg(e.device_id order by e.device_id), p_policy.priority
+  from unnest(p_events) as e
+  cross join (
+    select to_char(min(u.at) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as first_at,
+      to_char(max(u.at) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as last_at
+    from unnest(p_events) as u
+  ) as i
+  group by i.first_at, i.last_at
+  returning id into v_schedule_id;
 
-comment on function fleet.schedule_for_event(public.location_events, public.location_policies, timestamptz) is
-  'Make the schedule that a policy wants for an event: once, for the device, due now.';
-revoke all on function fleet.schedule_for_event(public.location_events, public.location_policies, timestamptz)
-  from public, anon, authenticated, service_role;
-
-create or replace function fleet.act_on_event(p_event public.location_events, p_now timestamptz)
-returns integer
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_policy public.location_policies;
-  v_schedule_id bigint;
-  v_error text;
-  v_count integer := 0;
-begin
-  for v_policy in select * from fleet.policies_for_event(p_event) loop
-    -- One policy that is wrong by now, such as one whose command type is gone, must not stop the others.
-    begin
-      v_error := null;
-      v_schedule_id := fleet.schedule_for_event(p_event, v_policy, p_now);
-    exception when others then
-      v_schedule_id := null;
-      v_error := sqlerrm;
-    end;
-    insert into public.location_actions (event_id, policy_id, owner_id, schedule_id, error_message)
-    values (p_event.id, v_policy.id, p_event.owner_id, v_schedule_id, v_error);
-    v_count := v_count + 1;
-  end loop;
-  update public.location_events as e set acted_at = p_now where e.id = p_event.id;
-  return v_count;
+  -- Whole and now, however many they are: what comes after it for one of these devices must find its command made.
+  perform fleet.expand_runs(array[r.id], v_now, cardinality(p_events))
+  from public.schedule_runs as r
+  where r.schedule_id = v_schedule_id and r.expanded_at is null;
+  return v_schedule_id;
 end;
 $$;
 
-comment on function fleet.act_on_event(public.location_events, timestamptz) is
-  'Let each policy act on an event whose row is locked, and record what came of it. Answers how many did.';
-revoke all on function fleet.act_on_event(public.location_events, timestamptz) from public, anon, authenticated, service_role;
+comment on function fleet.schedule_for_events(public.location_policies, public.location_events[], timestamptz) is
+  'Make the schedule that a policy wants for events of different devices: once, for all of them, due now, with their commands.';
+revoke all on function fleet.schedule_for_events(public.location_policies, public.location_events[], timestamptz)
+  from public, anon, authenticated, service_role;
 
-create or replace function fleet.act_on_places(p_now timestamptz, p_limit integer default 100)
-returns integer
+create or replace function fleet.act_for_policy(
+  p_policy public.location_policies,
+  p_events public.location_events[],
+  p_now timestamptz
+)
+returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_event public.location_events;
-  v_count integer := 0;
+  v_schedule_id bigint;
+  v_error text;
 begin
-  for v_event in
-    select e.*
-    from public.location_events as e
-    where e.acted_at is null
-    order by e.id
-    limit p_limit
-    for update skip locked
-  loop
-    perform fleet.act_on_event(v_event, p_now);
-    v_count := v_count + 1;
+  -- One policy that is wrong by now, such as one whose command type is gone, must not stop the others.
+  begin
+    v_schedule_id := fleet.schedule_for_events(p_policy, p_events, p_now);
+  exception
+    when query_canceled or admin_shutdown or deadlock_detected then
+      raise;
+    when others then
+      v_schedule_id := null;
+      v_error := sqlerrm;
+  end;
+  insert into public.location_actions (event_id, policy_id, owner_id, schedule_id, error_message)
+  select e.id, p_policy.id, e.owner_id, v_schedule_id, v_error
+  from unnest(p_events) as e;
+end;
+$$;
+
+comment on function fleet.act_for_policy(public.location_policies, public.location_events[], timestamptz) is
+  'Let a policy act on events of different devices whose rows are locked, and record for each what came of it.';
+revoke all on function fleet.act_for_policy(public.location_policies, public.location_events[], timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.act_on_places(p_now timestamptz, p_limit integer default null)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+-- Compiling the plan would take longer than running it.
+set jit = off
+as $$
+declare
+  v_limit integer;
+  v_events public.location_events[];
+  v_turn record;
+  v_policy public.location_policies;
+  v_acted bigint[] := '{}';
+  v_waiting bigint[] := '{}';
+  v_count integer;
+begin
+  -- Nearly always nothing waits, and this is all that a tick pays.
+  if not exists (select 1 from public.location_events as e where e.acted_at is null) then
+    return 0;
+  end if;
+
+  -- As many rows as go into one transaction otherwise, and no more than take a part of a second.
+  v_limit := coalesce(p_limit, least(fleet.chunk_size(), 2000));
+  v_events := fleet.take_location_events(v_limit);
+  if cardinality(v_events) = 0 then
+    return 0;
+  end if;
+
+  for v_turn in select * from fleet.location_turns(v_events, v_limit, 25) loop
+    v_acted := v_acted || array(select e.id from unnest(v_turn.events) as e);
+    continue when v_turn.policy_id is null;
+    if v_waiting <> '{}' then
+      v_turn.events := array(select e from unnest(v_turn.events) as e where e.device_id <> all (v_waiting));
+      continue when cardinality(v_turn.events) = 0;
+    end if;
+
+    select p.* into v_policy from public.location_policies as p where p.id = v_turn.policy_id for key share skip locked;
+    if found then
+      perform fleet.act_for_policy(v_policy, v_turn.events, p_now);
+    else
+      -- It is just being deleted, and whether it is will be seen; what these devices did since waits with it.
+      v_waiting := v_waiting || array(select e.device_id from unnest(v_turn.events) as e);
+    end if;
   end loop;
+
+  update public.location_events as e
+  set acted_at = p_now
+  where e.id = any (v_acted) and e.device_id <> all (v_waiting);
+  get diagnostics v_count = row_count;
   return v_count;
 end;
 $$;
 
 comment on function fleet.act_on_places(timestamptz, integer) is
-  'Let policies act on the events that wait, the oldest first. Answers how many events. Any number of sessions may do it at once.';
+  'Let policies act on events that wait, at most p_limit; by default as many as are expanded in one transaction. One schedule for each '
+  'policy and wave, never one for each device. Answers how many events are done. Any number of sessions may do it at once.';
 revoke all on function fleet.act_on_places(timestamptz, integer) from public, anon, authenticated, service_role;
+
+-- db/sources/65_places/65_tend.sql
+-- What each tick does about places.
 
 create or replace function fleet.note_lost_positions(p_now timestamptz, p_limit integer default 1000)
 returns integer
@@ -24059,6 +24272,7 @@ set jit = off
 as $$
 declare
   v_started timestamptz := clock_timestamp();
+  v_acted integer := 0;
   v_runs bigint[] := '{}';
   v_expanded jsonb := '{}';
   v_swept integer := 0;
@@ -24074,7 +24288,7 @@ begin
   perform set_config('pgfleet.is_ticking', 'yes', true);
   -- Each step by itself: a fault in one of them must not stop the others.
   begin
-    perform fleet.tend_places(p_now);
+    v_acted := fleet.tend_places(p_now);
   exception when others then
     v_errors := v_errors || ('places: ' || sqlerrm);
   end;
@@ -24127,7 +24341,10 @@ begin
     'settled', v_settled,
     'rung', v_rung,
     'errors', to_jsonb(v_errors),
-    'more', coalesce((v_expanded ->> 'more')::boolean, false) or cardinality(v_runs) >= 2000
+    'more', coalesce((v_expanded ->> 'more')::boolean, false)
+      or cardinality(v_runs) >= 2000
+      -- Only after some progress: what another session holds must not keep this one spinning.
+      or (v_acted > 0 and exists (select 1 from public.location_events as e where e.acted_at is null))
   );
 end;
 $$;
