@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import psycopg
+from measure import bare_insert_seconds, row, value
 
 LARGE = 20_000
 WHOLE = 100_000
@@ -47,7 +48,7 @@ def _large_schedule_among_small_ones(connection: psycopg.Connection[Any]) -> lis
         ' "selector": {"tags": ["large"]}}\')'
     )
     while (
-        _one(
+        value(
             connection,
             "select count(*) from device_commands where command_type = 'lock'"
             " and schedule_id = (select max(id) from schedules)",
@@ -56,26 +57,26 @@ def _large_schedule_among_small_ones(connection: psycopg.Connection[Any]) -> lis
     ):
         time.sleep(0.05)
     rows_seconds = time.monotonic() - started
-    while _one(connection, "select count(*) from fleet.doorbells"):
+    while value(connection, "select count(*) from fleet.doorbells"):
         time.sleep(0.2)
     rung_seconds = time.monotonic() - started
-    worst = _one(
+    worst = value(
         connection,
         "select max(extract(epoch from c.created_at - r.scheduled_for)) from device_commands as c"
         " join schedule_runs as r on r.id = c.run_id"
         " where r.schedule_id = (select min(id) from schedules)",
     )
-    busiest = _one(
+    busiest = value(
         connection,
         "select max(n) from (select count(*) as n from realtime.messages"
         " group by date_trunc('second', inserted_at)) as per_second",
     )
     connection.execute("select cancel_schedule(id) from schedules where status = 'active'")
     return [
-        _row(f"{LARGE} commands of one schedule, real ticker", round(rows_seconds, 1), "s"),
-        _row("doorbells rung for them", round(rung_seconds, 1), "s", LARGE / DOORBELL_RATE),
-        _row("most doorbells in one second", busiest, "rings", DOORBELL_RATE, goal="at most twice"),
-        _row("worst delay of another schedule meanwhile", round(worst, 2), "s", goal="≤ 2 s"),
+        row(f"{LARGE} commands of one schedule, real ticker", round(rows_seconds, 1), "s"),
+        row("doorbells rung for them", round(rung_seconds, 1), "s", LARGE / DOORBELL_RATE),
+        row("most doorbells in one second", busiest, "rings", DOORBELL_RATE, goal="at most twice"),
+        row("worst delay of another schedule meanwhile", round(worst, 2), "s", goal="≤ 2 s"),
     ]
 
 
@@ -89,14 +90,14 @@ def _rows_against_bare_insert(connection: psycopg.Connection[Any]) -> list[dict[
         'select create_schedule(\'{"name": "all", "action_type": "lock", "selector": {}}\')'
     )
     started = time.monotonic()
-    while _one(connection, "select (fleet.expand_next(clock_timestamp()) ->> 'more')::boolean"):
+    while value(connection, "select (fleet.expand_next(clock_timestamp()) ->> 'more')::boolean"):
         pass
     expansion = time.monotonic() - started
-    count = _one(connection, "select count(*) from device_commands")
+    count = value(connection, "select count(*) from device_commands")
     assert count == WHOLE, count
-    bare = _bare_insert(connection)
+    bare = bare_insert_seconds(connection)
     return [
-        _row(
+        row(
             f"{WHOLE} command rows by expansion",
             round(WHOLE / expansion),
             "rows/s",
@@ -104,31 +105,3 @@ def _rows_against_bare_insert(connection: psycopg.Connection[Any]) -> list[dict[
             goal="ratio ≥ 0.33",
         )
     ]
-
-
-def _bare_insert(connection: psycopg.Connection[Any]) -> float:
-    connection.execute("drop table if exists bare")
-    connection.execute("create table bare (like device_commands including all)")
-    started = time.monotonic()
-    connection.execute("insert into bare select * from device_commands")
-    return time.monotonic() - started
-
-
-def _one(connection: psycopg.Connection[Any], statement: str) -> Any:
-    row = connection.execute(statement).fetchone()
-    return row[0] if row else None
-
-
-def _row(
-    what: str, value: Any, unit: str, baseline: Any = None, goal: str | None = None
-) -> dict[str, Any]:
-    ratio = round(float(value) / float(baseline), 2) if baseline else ""
-    shown = "" if baseline is None else baseline
-    return {
-        "what": what,
-        "value": value,
-        "unit": unit,
-        "baseline": shown,
-        "ratio": ratio,
-        "goal": goal or "",
-    }

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 import psycopg
+from measure import value
 
 FEW = 1_000
 WAITING = 100_000
@@ -19,7 +20,7 @@ ROUNDS = 15
 def run(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
     """Measure claims beside a long queue, and a minute of reconciling where nothing is missing."""
     connection.execute("select fleet.set_setting('ticker_enabled', 'false')")
-    owner = _value(connection, "insert into owners (name) values ('bench') returning id::text")
+    owner = value(connection, "insert into owners (name) values ('bench') returning id::text")
     connection.execute("select fleet.set_setting('default_owner', to_jsonb(%s::text))", (owner,))
     slow, quick = (_account(connection, owner, name) for name in ("slow", "quick"))
     _devices(connection, owner, quick, "quick", SENDS)
@@ -57,7 +58,7 @@ def _account(connection: psycopg.Connection[Any], owner: str, name: str) -> int:
     settings = {"rate_per_second": 1000, "burst": 1000, "syncEnabled": False}
     spec = {"name": name, "integration_type": "simplemdm", "owner_id": owner, "settings": settings}
     query = "select id from create_integration(%s::jsonb, 'a-key-of-nobody')"
-    return int(_value(connection, query, json.dumps(spec)))
+    return int(value(connection, query, json.dumps(spec)))
 
 
 def _devices(
@@ -78,9 +79,7 @@ def _queue(connection: psycopg.Connection[Any], tag: str, each: int) -> None:
     for _ in range(each):
         spec = {"name": "news", "action_type": "mdm_refresh", "selector": {"tags": [tag]}}
         connection.execute("select create_schedule(%s::jsonb)", (json.dumps(spec),))
-        while (
-            _value(connection, "select fleet.expand_next(clock_timestamp()) ->> 'more'") == "true"
-        ):
+        while value(connection, "select fleet.expand_next(clock_timestamp()) ->> 'more'") == "true":
             pass
 
 
@@ -96,7 +95,7 @@ def _claim_seconds(connection: psycopg.Connection[Any], account: int) -> float:
         )
         connection.execute("update fleet.rate_limits set tokens = 1000")
         started = time.monotonic()
-        claim = _value(connection, f"select fleet.worker_claim_mdm(%s, {others})", SENDS, account)
+        claim = value(connection, f"select fleet.worker_claim_mdm(%s, {others})", SENDS, account)
         taken.append(time.monotonic() - started)
         assert len(claim["sends"]) == SENDS, claim
         connection.execute(
@@ -139,9 +138,3 @@ def _reconcile(connection: psycopg.Connection[Any]) -> dict[str, Any]:
         "ratio": round(looked / counted, 1),
         "goal": "no tick waits for it",
     }
-
-
-def _value(connection: psycopg.Connection[Any], query: str, *parameters: Any) -> Any:
-    row = connection.execute(query, parameters).fetchone()
-    assert row is not None
-    return row[0]

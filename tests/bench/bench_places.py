@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import psycopg
+from measure import bare_insert_seconds, row, value
 
 DEVICES = 20_000
 CROSSINGS = 200
@@ -54,20 +55,20 @@ def _entering(connection: psycopg.Connection[Any], is_published: bool) -> list[d
         " select d.owner_id, d.id, l.id, l.name, 'entered', now() from devices as d, locations as l"
     )
     taken = _act(connection)
-    count = _one(connection, "select count(*) from device_commands")
+    count = value(connection, "select count(*) from device_commands")
     assert count == DEVICES, count
-    bare = _bare_insert(connection)
+    bare = bare_insert_seconds(connection)
     how = "published" if is_published else "not published"
     return [
-        _row(
+        row(
             f"{DEVICES} entering devices to commands ({how})",
             round(DEVICES / sum(taken)),
             "rows/s",
             round(DEVICES / bare),
             goal="ratio ≥ 0.03",
         ),
-        _row(f"its transactions ({how})", len(taken), ""),
-        _row(f"the longest of them ({how})", round(max(taken) * 1000), "ms", goal="≤ 500 ms"),
+        row(f"its transactions ({how})", len(taken), ""),
+        row(f"the longest of them ({how})", round(max(taken) * 1000), "ms", goal="≤ 500 ms"),
     ]
 
 
@@ -81,7 +82,7 @@ def _restless(connection: psycopg.Connection[Any]) -> dict[str, Any]:
         (CROSSINGS,),
     )
     longest = max(_act(connection))
-    return _row(
+    return row(
         f"the longest with {CROSSINGS} events of one device",
         round(longest * 1000),
         "ms",
@@ -92,7 +93,7 @@ def _restless(connection: psycopg.Connection[Any]) -> dict[str, Any]:
 def _act(connection: psycopg.Connection[Any]) -> list[float]:
     """Act on all that waits, and give the seconds of each transaction."""
     taken = []
-    while _one(connection, "select exists (select 1 from location_events where acted_at is null)"):
+    while value(connection, "select exists (select 1 from location_events where acted_at is null)"):
         started = time.monotonic()
         connection.execute("select fleet.act_on_places(clock_timestamp())")
         taken.append(time.monotonic() - started)
@@ -106,30 +107,4 @@ def _nothing_waiting(connection: psycopg.Connection[Any]) -> dict[str, Any]:
         started = time.monotonic()
         connection.execute("select fleet.act_on_places(clock_timestamp())")
         taken.append(time.monotonic() - started)
-    return _row("acting with nothing waiting", round(min(taken) * 1000, 2), "ms", goal="≤ 1 ms")
-
-
-def _bare_insert(connection: psycopg.Connection[Any]) -> float:
-    connection.execute("drop table if exists bare")
-    connection.execute("create table bare (like device_commands including all)")
-    started = time.monotonic()
-    connection.execute("insert into bare select * from device_commands")
-    return time.monotonic() - started
-
-
-def _one(connection: psycopg.Connection[Any], statement: str) -> Any:
-    row = connection.execute(statement).fetchone()
-    return row[0] if row else None
-
-
-def _row(
-    what: str, value: Any, unit: str, baseline: Any = None, goal: str | None = None
-) -> dict[str, Any]:
-    return {
-        "what": what,
-        "value": value,
-        "unit": unit,
-        "baseline": "" if baseline is None else baseline,
-        "ratio": round(float(value) / float(baseline), 3) if baseline else "",
-        "goal": goal or "",
-    }
+    return row("acting with nothing waiting", round(min(taken) * 1000, 2), "ms", goal="≤ 1 ms")

@@ -7,13 +7,12 @@ import json
 import plistlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
 
 import pytest
-from tests.mdm.servers import Sandbox, wait_until
+from tests.mdm import offices
+from tests.mdm.servers import wait_until
 from typer.testing import CliRunner
 
 from pgfleet.main import app
@@ -21,26 +20,8 @@ from pgfleet.main import app
 SIDE_BY_SIDE = 12
 
 
-@dataclass
-class Office:
-    """One owner with one SimpleMDM account."""
-
-    stack: Any
-    sandbox: Sandbox
-    owner: UUID
-    integration: int
-    key: str
-
-    def run(self, query: str, *values: Any) -> list[Any]:
-        """Run a statement as postgres, committed, and give its rows."""
-        with self.stack.connect(autocommit=True) as conn:
-            found = conn.execute(query, values)
-            return list(found.fetchall()) if found.description else []
-
-    def value(self, query: str, *values: Any) -> Any:
-        """Run a statement and give its one value."""
-        rows = self.run(query, *values)
-        return rows[0][0] if rows else None
+class Office(offices.Office):
+    """An office that enrols devices and installs profiles."""
 
     def link(self, external: int) -> int:
         """Wait until the inventory has brought a device, and give our id of it."""
@@ -71,24 +52,8 @@ class Office:
 
 @pytest.fixture
 def office(stack: Any) -> Iterator[Office]:
-    sandbox = Sandbox(stack.settings.simplemdm_url)
-    sandbox.control("POST", "reset")
-    owner, key = uuid4(), stack.settings.simplemdm_keys["full"]
-    sandbox.control("POST", "settings", full=key)
-    with stack.connect() as conn:
-        conn.execute("insert into owners (id, name) values (%s, 'office')", (owner,))
-        spec = {
-            "name": "office",
-            "integration_type": "simplemdm",
-            "owner_id": str(owner),
-            "settings": {"rate_per_second": 200, "burst": 100, "base_url": sandbox.api},
-        }
-        query = "select id from create_integration(%s::jsonb, %s)"
-        row = conn.execute(query, (json.dumps(spec), key)).fetchone()
-    assert row is not None
-    yield Office(stack, sandbox, owner, row[0], key)
-    with stack.connect() as conn:
-        conn.execute("update device_integrations set status = 'disabled' where id = %s", (row[0],))
+    with offices.account(stack) as made:
+        yield Office(*made)
 
 
 def statuses(office: Office) -> list[str]:

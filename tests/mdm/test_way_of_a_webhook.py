@@ -6,35 +6,19 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from tests.mdm.servers import Sandbox, wait_until
+from tests.mdm import offices
+from tests.mdm.servers import wait_until
 
 
 @dataclass
-class Office:
-    """One owner with an account that is read only when somebody asks, and its secret address."""
+class Office(offices.Office):
+    """An office whose account is read only when somebody asks, and its secret address."""
 
-    stack: Any
-    sandbox: Sandbox
-    owner: UUID
-    integration: int
-    key: str
     url: str
     webhook: int
-
-    def run(self, query: str, *values: Any) -> list[Any]:
-        """Run a statement as postgres, committed, and give its rows."""
-        with self.stack.connect(autocommit=True) as conn:
-            found = conn.execute(query, values)
-            return list(found.fetchall()) if found.description else []
-
-    def value(self, query: str, *values: Any) -> Any:
-        """Run a statement and give its one value."""
-        rows = self.run(query, *values)
-        return rows[0][0] if rows else None
 
     def tell(self, body: Any, url: str | None = None, **headers: str) -> httpx.Response:
         """Call the address as the MDM does, or as somebody else might."""
@@ -80,32 +64,14 @@ class Office:
 
 @pytest.fixture
 def office(stack: Any) -> Iterator[Office]:
-    sandbox = Sandbox(stack.settings.simplemdm_url)
-    sandbox.control("POST", "reset")
-    owner, key = uuid4(), stack.settings.simplemdm_keys["full"]
-    with stack.connect() as conn:
-        conn.execute("insert into owners (id, name) values (%s, 'office')", (owner,))
-        spec = {
-            "integration_type": "simplemdm",
-            "owner_id": str(owner),
-            "settings": {
-                "rate_per_second": 200,
-                "burst": 100,
-                "base_url": sandbox.api,
-                "syncEnabled": False,
-            },
-        }
-        query = "select id from create_integration(%s::jsonb, %s)"
-        [(integration,)] = conn.execute(query, (json.dumps(spec), key)).fetchall()
-        query = "select create_integration_webhook(%s)"
-        [(made,)] = conn.execute(query, (integration,)).fetchall()
-    sandbox.control("POST", "settings", full=key, webhook_url=made["url"])
-    yield Office(stack, sandbox, owner, integration, key, made["url"], made["id"])
-    sandbox.control("POST", "settings", webhook_url=None)
-    with stack.connect() as conn:
-        conn.execute(
-            "update device_integrations set status = 'disabled' where id = %s", (integration,)
-        )
+    with offices.account(stack, syncEnabled=False) as made:
+        _, sandbox, _, integration, _ = made
+        with stack.connect() as conn:
+            query = "select create_integration_webhook(%s)"
+            [(webhook,)] = conn.execute(query, (integration,)).fetchall()
+        sandbox.control("POST", "settings", webhook_url=webhook["url"])
+        yield Office(*made, webhook["url"], webhook["id"])
+        sandbox.control("POST", "settings", webhook_url=None)
 
 
 def test_a_device_that_enrols_is_here_without_any_sync(office: Office) -> None:

@@ -1,0 +1,37 @@
+"""What several benchmarks need: one value of a statement, a row of the table, a plain baseline."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import psycopg
+
+
+def value(connection: psycopg.Connection[Any], statement: str, *parameters: Any) -> Any:
+    """Run a statement and give its one value; None where it has no row."""
+    row = connection.execute(statement, parameters or None).fetchone()
+    return row[0] if row else None
+
+
+def bare_insert_seconds(connection: psycopg.Connection[Any]) -> float:
+    """Tell how long as many rows take that nobody has to think about."""
+    connection.execute("drop table if exists bare")
+    connection.execute("create table bare (like device_commands including all)")
+    started = time.monotonic()
+    connection.execute("insert into bare select * from device_commands")
+    return time.monotonic() - started
+
+
+def row(
+    what: str, found: Any, unit: str, baseline: Any = None, goal: str | None = None, digits: int = 2
+) -> dict[str, Any]:
+    """Give a row of the table that `run` prints."""
+    return {
+        "what": what,
+        "value": found,
+        "unit": unit,
+        "baseline": "" if baseline is None else baseline,
+        "ratio": round(float(found) / float(baseline), digits) if baseline else "",
+        "goal": goal or "",
+    }
