@@ -204,7 +204,7 @@ with (fillfactor = 50);
 comment on table fleet.rate_limits is
   'One token bucket for each integration, shared by all function processes. The rate is learned from refusals.';
 comment on column fleet.rate_limits.tokens is 'Calls that may be made now; less than zero where calls to come have taken theirs already.';
-comment on column fleet.rate_limits.looked_at is 'When a function last set out to look at devices.';
+comment on column fleet.rate_limits.looked_at is 'When a function last looked at devices; later where it took many calls for that.';
 
 alter table public.device_integrations enable row level security;
 alter table public.device_links enable row level security;

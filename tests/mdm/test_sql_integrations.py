@@ -22,7 +22,7 @@ def sync(mdm: Any, *devices: dict[str, Any]) -> dict[str, Any]:
 
 def reserve(mdm: Any, seconds: float = 0, within: float = 0) -> dict[str, Any]:
     answer: dict[str, Any] = mdm.fleet.value(
-        "select fleet.worker_reserve_call(%s, make_interval(secs => %s),"
+        "select fleet.worker_reserve_call(%s, make_interval(secs => %s), false,"
         " '2030-01-01 00:00:00Z'::timestamptz + make_interval(secs => %s))",
         mdm.id,
         within,

@@ -193,6 +193,25 @@ def test_what_ends_data_needs_a_permission_and_a_confirmation(mdm: Any, kind: st
         assert mdm.fleet.send(device, kind, p_payload={"confirm": True})["status"] == "pending"
 
 
+def test_a_look_that_takes_many_calls_keeps_the_next_one_away_from_what_is_to_be_sent(
+    mdm: Any,
+) -> None:
+    for _ in range(2):
+        mdm.fleet.send(mdm.device(), "mdm_refresh")
+        mdm.finish(mdm.claim()[0], "accepted")
+    assert [job["phase"] for job in mdm.claim(now=mdm.now(60))] == ["looks"] * 2
+    mdm.fleet.run("update fleet.mdm_work set held_until = null, due_at = now()")
+    reserve = "select fleet.worker_reserve_call(%s, '5 seconds', true, %s) ->> 'granted'"
+    for _ in range(20):
+        assert mdm.fleet.value(reserve, mdm.id, mdm.now(60)) == "true"
+    mdm.fleet.run("update fleet.rate_limits set tokens = 1")
+
+    # 20 a second, one in five: 21 calls are what there is for looks in five seconds.
+    mdm.fleet.send(mdm.device(), "mdm_refresh")
+    assert [job["phase"] for job in mdm.claim(now=mdm.now(64))] == ["sends"]
+    assert [job["phase"] for job in mdm.claim(now=mdm.now(64.5))] == ["looks"] * 2
+
+
 def test_calls_are_logged_without_the_secret(mdm: Any) -> None:
     basic = "bWRtLWtleS01ZjFhNzdjMDo="
     call = {

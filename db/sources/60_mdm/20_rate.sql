@@ -73,9 +73,21 @@ comment on function fleet.next_call_at(fleet.rate_limits, timestamptz) is
   'When there is leave for one more call, by a bucket that is filled as of p_now.';
 revoke all on function fleet.next_call_at(fleet.rate_limits, timestamptz) from public, anon, authenticated, service_role;
 
+create or replace function fleet.look_gap(p_rate numeric)
+returns interval
+language sql
+immutable
+parallel safe
+-- One call in five looks, however much is to be sent.
+return make_interval(secs => (5 / p_rate)::double precision);
+
+comment on function fleet.look_gap(numeric) is 'How long each call that looks at devices keeps the next look away while commands are to be sent.';
+revoke all on function fleet.look_gap(numeric) from public, anon, authenticated, service_role;
+
 create or replace function fleet.worker_reserve_call(
   p_integration_id bigint,
   p_within interval default interval '0',
+  p_is_look boolean default false,
   p_now timestamptz default clock_timestamp()
 )
 returns jsonb
@@ -87,6 +99,7 @@ as $$
 declare
   v_bucket fleet.rate_limits;
   v_at timestamptz;
+  v_is_granted boolean;
 begin
   if not exists (select 1 from public.device_integrations as i where i.id = p_integration_id and i.status = 'active') then
     return jsonb_build_object('granted', false, 'reason', 'integration_not_active');
@@ -94,19 +107,20 @@ begin
 
   v_bucket := fleet.filled_rate(p_integration_id, p_now);
   v_at := fleet.next_call_at(v_bucket, p_now);
+  v_is_granted := v_at <= p_now + p_within;
   update fleet.rate_limits as r
-  set rate = v_bucket.rate, filled_at = v_bucket.filled_at,
-      tokens = v_bucket.tokens - case when v_at <= p_now + p_within then 1 else 0 end
+  set rate = v_bucket.rate, filled_at = v_bucket.filled_at, tokens = v_bucket.tokens - v_is_granted::integer,
+      looked_at = case when v_is_granted and p_is_look then r.looked_at + fleet.look_gap(v_bucket.rate) else r.looked_at end
   where r.integration_id = p_integration_id;
-  return jsonb_build_object('granted', v_at <= p_now + p_within, 'wait', extract(epoch from v_at - p_now));
+  return jsonb_build_object('granted', v_is_granted, 'wait', extract(epoch from v_at - p_now));
 end;
 $$;
 
-comment on function fleet.worker_reserve_call(bigint, interval, timestamptz) is
+comment on function fleet.worker_reserve_call(bigint, interval, boolean, timestamptz) is
   'Take leave for one call that may begin within p_within: {granted, wait}; the call is made after so many seconds. Where nothing is '
-  'granted, wait says when it would be worth asking again; an integration that is not active grants nothing (reason '
+  'granted, wait says when it would be worth asking again; p_is_look says that it looks at a device, which has its share; an integration that is not active grants nothing (reason '
   'integration_not_active). Definer: the worker writes no table.';
-revoke all on function fleet.worker_reserve_call(bigint, interval, timestamptz) from public, anon, authenticated, service_role;
+revoke all on function fleet.worker_reserve_call(bigint, interval, boolean, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.worker_learn_rate(
   p_integration_id bigint,

@@ -207,8 +207,13 @@ begin
     return;
   end if;
 
-  -- One call in five looks: however much is to be sent, what was sent is settled, many devices by one call.
-  v_look_at := v_bucket.looked_at + make_interval(secs => (5 / v_bucket.rate)::double precision);
+  -- However much is to be sent, what was sent is settled as well, many devices by one call.
+  v_look_at := case
+    when fleet.has_due_mdm(p_integration_id, 'send', p_now) then v_bucket.looked_at + fleet.look_gap(v_bucket.rate)
+    -- With nothing to send all of the rate is for looks; but a little later more of them go together.
+    when v_bucket.looked_at > p_now then p_now
+    else v_bucket.looked_at + least(fleet.look_gap(v_bucket.rate), interval '1 second')
+  end;
   if coalesce(v_look_at <= p_now, true) then
     looks := fleet.take_mdm_looks(p_integration_id, 100, p_now);
   end if;

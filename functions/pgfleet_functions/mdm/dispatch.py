@@ -42,6 +42,8 @@ SHORTEST_WAIT_SECONDS = 0.01
 LONGEST_WAIT_SECONDS = 2.5
 # What an answer may take, with the time to write it down; a call is not begun later than that.
 CALL_SECONDS = 35.0
+# What one look takes at most; those that are not reached by then are due again at once.
+LOOK_SECONDS = 2.0
 FINISH_TRIES = 3
 
 _CLAIM = "select fleet.worker_claim_mdm(%s, %s)"
@@ -196,7 +198,7 @@ class Desk:
         after = None
         try:
             provider = await self.lines.provider(
-                integration, calls.append, seconds=_seconds_for_calls(works[0]), prepaid=1
+                integration, calls.append, seconds=LOOK_SECONDS, prepaid=1, is_look=True
             )
             async for order, report in provider.settle([work.order for work in works]):
                 outcomes[order.command_id] = outcome_of_report(order, report).row(order)

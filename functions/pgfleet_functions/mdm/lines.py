@@ -45,11 +45,13 @@ class Lines:
         *,
         seconds: float,
         prepaid: int = 0,
+        is_look: bool = False,
         command: tuple[int | None, int | None] = (None, None),
     ) -> Provider:
         """Make a provider whose calls begin within so many seconds, or not at all.
 
-        Leave was taken already for the first `prepaid` of them. Raises `WrongSettings`.
+        Leave was taken already for the first `prepaid` of them; calls that look at devices have
+        their share of the rate. Raises `WrongSettings`.
         """
         made = PROVIDERS.get(integration.kind)
         if made is None:
@@ -61,7 +63,9 @@ class Lines:
             self._clients[integration.id] = await self._stack.enter_async_context(
                 make_client(allow_private=self._allow_private)
             )
-        gate = RateGate(self._pool, integration.id, seconds=seconds, prepaid=prepaid)
+        gate = RateGate(
+            self._pool, integration.id, seconds=seconds, prepaid=prepaid, is_look=is_look
+        )
         line = Line(
             integration_id=integration.id,
             base_url=base_url,

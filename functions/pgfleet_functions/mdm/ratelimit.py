@@ -8,7 +8,9 @@ import time
 from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.mdm.calls import CallFailed, FailureKind
 
-_RESERVE = "select fleet.worker_reserve_call(%s, make_interval(secs => %s::double precision))"
+_RESERVE = """
+select fleet.worker_reserve_call(%s, make_interval(secs => %s::double precision), %s)
+"""
 _LEARN = """
 select fleet.worker_learn_rate(
   %s, null, clock_timestamp() + make_interval(secs => %s::double precision)
@@ -20,10 +22,17 @@ class RateGate:
     """Lets the calls of one piece of work through, each when the bucket grants it."""
 
     def __init__(
-        self, pool: Pool, integration_id: int, *, seconds: float, prepaid: int = 0
+        self,
+        pool: Pool,
+        integration_id: int,
+        *,
+        seconds: float,
+        prepaid: int = 0,
+        is_look: bool = False,
     ) -> None:
         self._pool = pool
         self._integration_id = integration_id
+        self._is_look = is_look
         self._deadline = time.monotonic() + seconds
         # Whoever claims work has taken the leave for its first call with it.
         self._prepaid = prepaid
@@ -34,7 +43,7 @@ class RateGate:
             self._prepaid -= 1
             return
         left = max(self._deadline - time.monotonic(), 0.0)
-        answer = await fetch_value(self._pool, _RESERVE, self._integration_id, left)
+        answer = await fetch_value(self._pool, _RESERVE, self._integration_id, left, self._is_look)
         if answer.get("reason") == "integration_not_active":
             raise CallFailed(FailureKind.KEY, "the integration is paused", reached=False)
         wait = float(answer["wait"])
