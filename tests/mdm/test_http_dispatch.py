@@ -53,6 +53,34 @@ def test_an_account_that_may_call_seldom_does_not_hold_up_the_others(
     assert 3 <= len(pushed(sandbox, slow)) <= 15
 
 
+def test_an_account_that_hangs_does_not_keep_another_from_being_served_at_once(
+    own_database: Any, sandbox: Sandbox, free_port: Callable[[], int]
+) -> None:
+    app = create_sandbox({"full": FULL, "read_only": READ_ONLY})
+    with serving(app, free_port()) as url:
+        hanging = Sandbox(url)
+        push_to_many(own_database, hanging, 60, {"rate_per_second": 500})
+        hanging.faults(slow_seconds=4)
+        dispatcher = MdmDispatcher(allow_private=True)
+
+        async def serve() -> float:
+            async with make_pool(own_database.url("fleet_worker")) as pool:
+                first = asyncio.create_task(dispatcher.run(pool, 20))
+                while len(hanging.requests()) < 30:
+                    await asyncio.sleep(0.05)
+                quick, _ = await asyncio.to_thread(
+                    push_to_many, own_database, sandbox, 1, {"rate_per_second": 500}
+                )
+                began = time.time()
+                await dispatcher.run(pool, 20)
+                while not (found := pushed(sandbox, quick)):
+                    await asyncio.sleep(0.02)
+                first.cancel()
+                return found[0] - began
+
+        assert asyncio.run(serve()) < 2
+
+
 def test_one_run_drains_what_waits(own_database: Any, sandbox: Sandbox) -> None:
     profile, owner = push_to_many(own_database, sandbox, 50, {"rate_per_second": 500})
     dispatcher = MdmDispatcher(allow_private=True)

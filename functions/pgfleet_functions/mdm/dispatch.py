@@ -38,6 +38,7 @@ CLAIM = 20
 # A poke follows every second while something is due, so no call has to last for long.
 BUDGET_SECONDS = 20.0
 SHORTEST_WAIT_SECONDS = 0.01
+SHORT_WAIT_SECONDS = 0.1
 # Whatever is further off is for the next poke.
 LONGEST_WAIT_SECONDS = 2.5
 # What an answer may take, with the time to write it down; a call is not begun later than that.
@@ -99,13 +100,24 @@ class MdmDispatcher:
             wait = await self._claim(desk, room, crowded, tasks) if room > 0 else None
             is_soon = wait is not None and wait <= LONGEST_WAIT_SECONDS
             if not is_soon and (room <= 0 or crowded):
-                await _first_of(tasks)
+                await self._hand_or_poke(tasks)
             elif is_soon or self._poked.is_set():
                 with suppress(TimeoutError):
                     pause = max(wait or 0, SHORTEST_WAIT_SECONDS)
                     await asyncio.wait_for(self._poked.wait(), pause)
             else:
                 return
+
+    async def _hand_or_poke(self, tasks: set[asyncio.Task[None]]) -> None:
+        """Wait until a hand may be free, perhaps of an earlier run, or another account has work."""
+        waker = asyncio.create_task(self._poked.wait())
+        try:
+            timeout = None if tasks else SHORT_WAIT_SECONDS
+            await asyncio.wait(
+                {waker, *tasks}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            waker.cancel()
 
     async def _claim(
         self, desk: Desk, room: int, crowded: list[int], tasks: set[asyncio.Task[None]]
@@ -249,12 +261,6 @@ class Desk:
 
 def _seconds_for_calls(work: Work) -> float:
     return max(work.lease_seconds - CALL_SECONDS, work.lease_seconds / 3)
-
-
-async def _first_of(tasks: set[asyncio.Task[None]]) -> None:
-    """Wait until a hand may be free; it may be one of an earlier run, which claims no more."""
-    waiting = tasks or {asyncio.create_task(asyncio.sleep(0.1))}
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def _do_the_rest(desk: Desk) -> Counter[str]:
