@@ -208,9 +208,16 @@ class Desk:
         calls: list[Call] = []
         outcomes: dict[int, dict[str, Any]] = {}
         after = None
+        first = works[0].order
         try:
             provider = await self.lines.provider(
-                integration, calls.append, seconds=LOOK_SECONDS, prepaid=1, is_look=True
+                integration,
+                calls.append,
+                seconds=LOOK_SECONDS,
+                prepaid=1,
+                is_look=True,
+                # One call may be for many commands; then it is logged for none of them.
+                command=(first.command_id, first.attempt) if len(works) == 1 else (None, None),
             )
             async for order, report in provider.settle([work.order for work in works]):
                 outcomes[order.command_id] = outcome_of_report(order, report).row(order)
