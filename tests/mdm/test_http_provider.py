@@ -1,95 +1,21 @@
-"""The providers over real HTTP: what they send, and what they make of the answers."""
+"""SimpleMDM over real HTTP: what its provider sends, and what it makes of the answers."""
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import plistlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from tests.mdm.desks import Desk, order, sent
 from tests.mdm.servers import FULL, READ_ONLY, Sandbox, serving, wait_until
 
-from pgfleet_functions.mdm.calls import Api, Call, CallFailed, FailureKind, Line, pause_of
+from pgfleet_functions.mdm.calls import CallFailed, FailureKind, pause_of
 from pgfleet_functions.mdm.nanomdm import NanoMDM
-from pgfleet_functions.mdm.provider import Order, Provider, Report, Sighting, State
-from pgfleet_functions.mdm.providers import PROVIDERS
+from pgfleet_functions.mdm.provider import Provider, Sighting, State
 from pgfleet_functions.mdm.simplemdm import SimpleMDM
-from pgfleet_functions.mdm.transport import make_client
 from pgfleet_local.simplemdm import create_sandbox
-
-MD5_OF_11 = "bc6ace39-67e0-e5ea-ec88-a25c06b1c48b"
-
-
-class Desk:
-    """Makes providers and keeps the calls they make."""
-
-    def __init__(self, base_url: str, key: str = FULL, *, allow_private: bool = True) -> None:
-        self.base_url = base_url
-        self.key = key
-        self.allow_private = allow_private
-        self.begun: list[Call] = []
-        self.calls: list[Call] = []
-        self.pauses: list[float | None] = []
-
-    def __call__(self, kind: str, work: Any, **settings: Any) -> Any:
-        """Do something with a provider, and give what came of it."""
-
-        async def enter() -> None:
-            return None
-
-        async def begin(call: Call) -> int:
-            self.begun.append(call)
-            return len(self.begun)
-
-        async def slow_down(seconds: float | None) -> None:
-            self.pauses.append(seconds)
-
-        async def run() -> Any:
-            async with make_client(allow_private=self.allow_private) as client:
-                user = PROVIDERS[kind].user
-                line = Line(
-                    integration_id=7,
-                    base_url=self.base_url,
-                    secret=self.key,
-                    user=user,
-                    client=client,
-                    enter=enter,
-                    begin=begin,
-                    record=self.calls.append,
-                    slow_down=slow_down,
-                )
-                return await work(PROVIDERS[kind].make(Api(line, 11, 2), settings))
-
-        return asyncio.run(run())
-
-    def send(self, order: Order, kind: str = "simplemdm", **settings: Any) -> Report:
-        """Send an order."""
-        report: Report = self(kind, lambda one: one.send(order), **settings)
-        return report
-
-    def settle(self, order: Order) -> Report:
-        """Look after an order."""
-        [(_, report)] = self.look([order])
-        return report
-
-    def look(self, orders: list[Order]) -> list[tuple[Order, Report]]:
-        """Look after several orders."""
-
-        async def look(provider: Provider) -> list[tuple[Order, Report]]:
-            return [found async for found in provider.settle(orders)]
-
-        found: list[tuple[Order, Report]] = self("simplemdm", look)
-        return found
-
-    def failure(self, order: Order) -> CallFailed:
-        """Send an order that fails."""
-        with pytest.raises(CallFailed) as raised:
-            self.send(order)
-        return raised.value
 
 
 @pytest.fixture(scope="module")
@@ -107,15 +33,6 @@ def sandbox(served: Sandbox) -> Sandbox:
 @pytest.fixture
 def desk(sandbox: Sandbox) -> Desk:
     return Desk(sandbox.api)
-
-
-def order(device: int | str, command_type: str, **payload: Any) -> Order:
-    return Order(11, 2, command_type, payload, str(device))
-
-
-def sent(what: Order, report: Report) -> Order:
-    at = datetime.fromisoformat(report.result["sent_at"])
-    return replace(what, sent_at=at, before=report.result)
 
 
 @pytest.mark.parametrize("kind", ["custom_configuration_profile", "wifi"])
@@ -398,46 +315,6 @@ def test_the_time_to_wait_is_read_from_either_header(
     headers: dict[str, str], pause: float | None
 ) -> None:
     assert pause_of(headers) == pause
-
-
-def test_nanomdm_gets_commands_under_an_id_that_retries_share(
-    free_port: Callable[[], int],
-) -> None:
-    heard: list[tuple[str, str, dict[str, Any], str]] = []
-
-    async def server(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            return
-        body = (await receive())["body"]
-        auth = dict(scope["headers"])[b"authorization"].decode()
-        heard.append((scope["method"], scope["path"], plistlib.loads(body), auth))
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"{}"})
-
-    profiles = {"7": {"identifier": "com.example", "payload": base64.b64encode(b"<p/>").decode()}}
-    with serving(server, free_port()) as url:
-        desk = Desk(url, "nano-key")
-        pushed = [
-            desk.send(order("UDID/1", "push_profile", profile_id="7"), "nanomdm", profiles=profiles)
-            for _ in range(2)
-        ]
-        desk.send(order("U", "remove_profile", profile_id="7"), "nanomdm", profiles=profiles)
-        desk.send(order("U", "mdm_lock", pin="123456"), "nanomdm")
-        unknown = desk.send(order("U", "push_profile", profile_id="8"), "nanomdm")
-        never = desk.send(order("U", "mdm_push_apps"), "nanomdm")
-
-    commands = [body["Command"] for _, _, body, _ in heard]
-    assert heard[0][:2] == ("PUT", "/v1/enqueue/UDID/1")
-    assert heard[0][3] == "Basic " + base64.b64encode(b"nanomdm:nano-key").decode()
-    assert commands[0] == {"RequestType": "InstallProfile", "Payload": b"<p/>"}
-    assert commands[2] == {"RequestType": "RemoveProfile", "Identifier": "com.example"}
-    assert commands[3] == {"RequestType": "DeviceLock", "PIN": "123456"}
-    assert heard[0][2]["CommandUUID"] == heard[1][2]["CommandUUID"]
-    # md5 of "pgfleet:command:11", as fleet.mdm_command_uuid(11) has it.
-    assert pushed[0].result["command_uuid"] == heard[0][2]["CommandUUID"]
-    assert heard[0][2]["CommandUUID"] == MD5_OF_11
-    assert (unknown.reason, never.reason) == ("invalid_payload", "unsupported")
-    assert "123456" not in repr(desk.calls)
 
 
 def test_providers_tell_what_they_cannot_know() -> None:
