@@ -15952,6 +15952,23 @@ comment on function fleet.tg_forget_mdm_commands() is
   'Take commands that are deleted off the queue. Definer: whoever may delete a command may not write the queue.';
 revoke all on function fleet.tg_forget_mdm_commands() from public, anon, authenticated, service_role;
 
+create or replace function fleet.forget_profiles(p_device_ids bigint[])
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  update public.device_profiles as p
+  set is_installed = false, changed_at = clock_timestamp()
+  where p.device_id = any (p_device_ids)
+    and p.is_installed
+    and not exists (select 1 from fleet.mdms_of(p_device_ids) as m where m.device_id = p.device_id)
+$$;
+
+comment on function fleet.forget_profiles(bigint[]) is
+  'Those of these devices that are in no MDM any more have lost what came from it: when they are back it is missing.';
+revoke all on function fleet.forget_profiles(bigint[]) from public, anon, authenticated, service_role;
+
 create or replace function fleet.tg_reroute_linked()
 returns trigger
 language plpgsql
@@ -15976,13 +15993,15 @@ begin
   end case;
   if v_devices <> '{}' then
     perform fleet.reroute_mdm(v_devices);
+    perform fleet.forget_profiles(v_devices) where tg_op <> 'INSERT';
   end if;
   return null;
 end;
 $$;
 
 comment on function fleet.tg_reroute_linked() is
-  'A device came into an MDM or left it: what waits for it follows. Definer: whoever may write a link may not write the queue.';
+  'A device came into an MDM or left it: what waits for it follows, and what it had from there is gone. Definer: whoever may write a link '
+  'may not write the queue.';
 revoke all on function fleet.tg_reroute_linked() from public, anon, authenticated, service_role;
 
 create or replace function fleet.tg_reroute_integration()
@@ -19518,18 +19537,14 @@ as $$
   )
   select d.owner_id, d.device_id, d.hostname, d.profile_id, d.action_type,
     case
-      when not exists (
-        select 1
-        from public.device_links as l
-        join public.device_integrations as i on i.id = l.integration_id
-        where l.device_id = d.device_id and i.integration_type = any (fleet.mdm_integration_types()) and i.status <> 'disabled'
-      ) then 'in no MDM'
+      when m.device_id is null then 'in no MDM'
       when c.status in ('pending', 'running') then 'under way'
       -- What fails is tried again, but not for ever at the same pace.
       when c.status in ('failed', 'expired') and c.executed_at > p_now - interval '1 hour' then 'failed lately'
       else 'missing'
     end
   from drift as d
+  left join fleet.mdms_of(array(select x.device_id from drift as x)) as m on m.device_id = d.device_id
   left join lateral (
     select x.status, x.executed_at
     from public.device_commands as x

@@ -156,3 +156,20 @@ def test_wrong_targets_are_named(mdm: Any) -> None:
         mdm.fleet.run(call, "{}", owner)
     with mdm.fleet.refused("PT404", "profile_assignment_not_found"):
         mdm.fleet.run("select unassign_profile(999999)")
+
+
+def test_a_device_that_left_the_mdm_is_left_alone_and_gets_all_when_it_is_back(mdm: Any) -> None:
+    device = mdm.device()
+    assign(mdm, device_ids=[device])
+    take_all(mdm)
+    assert drift(mdm) == []
+
+    # Whoever leaves an MDM loses what came from it.
+    mdm.fleet.run("update device_links set left_at = now()")
+    assert drift(mdm) == [(device, "push_profile", "in no MDM")]
+    assert reconcile(mdm) == {"pushes": 0, "removals": 0}
+
+    mdm.fleet.run("update device_links set left_at = null")
+    assert reconcile(mdm) == {"pushes": 1, "removals": 0}
+    assert take_all(mdm) == [(device, "push_profile")]
+    assert drift(mdm) == []

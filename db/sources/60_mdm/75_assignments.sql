@@ -69,18 +69,14 @@ as $$
   )
   select d.owner_id, d.device_id, d.hostname, d.profile_id, d.action_type,
     case
-      when not exists (
-        select 1
-        from public.device_links as l
-        join public.device_integrations as i on i.id = l.integration_id
-        where l.device_id = d.device_id and i.integration_type = any (fleet.mdm_integration_types()) and i.status <> 'disabled'
-      ) then 'in no MDM'
+      when m.device_id is null then 'in no MDM'
       when c.status in ('pending', 'running') then 'under way'
       -- What fails is tried again, but not for ever at the same pace.
       when c.status in ('failed', 'expired') and c.executed_at > p_now - interval '1 hour' then 'failed lately'
       else 'missing'
     end
   from drift as d
+  left join fleet.mdms_of(array(select x.device_id from drift as x)) as m on m.device_id = d.device_id
   left join lateral (
     select x.status, x.executed_at
     from public.device_commands as x
