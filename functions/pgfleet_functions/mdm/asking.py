@@ -10,8 +10,8 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from pgfleet_functions.database import Pool, fetch_value
-from pgfleet_functions.mdm.calls import Call, CallFailed, FailureKind
-from pgfleet_functions.mdm.lines import KEY_REFUSED, Lines, WrongSettings
+from pgfleet_functions.mdm.calls import Call, CallFailed
+from pgfleet_functions.mdm.lines import Lines, WrongSettings
 from pgfleet_functions.mdm.provider import Provider, Sighting
 from pgfleet_functions.mdm.work import Integration
 
@@ -40,13 +40,9 @@ async def asking(
     try:
         integration = Integration.from_claim(integration_id, claim)
         yield await lines.provider(integration, calls.append, seconds=seconds)
-    except WrongSettings as error:
-        await lines.pause(integration_id, str(error))
-        raise Unanswered(str(error)) from error
-    except CallFailed as failure:
-        if failure.kind is FailureKind.KEY and failure.reached:
-            await lines.pause(integration_id, KEY_REFUSED.format(failure.status))
-        raise Unanswered(failure.message, failure.retry_after) from failure
+    except (CallFailed, WrongSettings) as error:
+        failure = await lines.failure(integration_id, error)
+        raise Unanswered(failure.message, failure.retry_after) from error
     finally:
         if calls:
             await fetch_value(pool, _LOG, Jsonb([call.row() for call in calls]))

@@ -17,9 +17,9 @@ from starlette.responses import JSONResponse, Response
 
 from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.errors import FunctionError
-from pgfleet_functions.mdm.calls import Call, CallFailed, FailureKind
+from pgfleet_functions.mdm.calls import Call, CallFailed
 from pgfleet_functions.mdm.inventory import sync_inventories
-from pgfleet_functions.mdm.lines import KEY_REFUSED, Lines, WrongSettings
+from pgfleet_functions.mdm.lines import Lines, WrongSettings
 from pgfleet_functions.mdm.rereads import reread_devices
 from pgfleet_functions.mdm.uploads import upload_profiles
 from pgfleet_functions.mdm.work import (
@@ -195,7 +195,7 @@ class Desk:
             )
             return outcome_of_report(order, await provider.send(order))
         except (CallFailed, WrongSettings) as error:
-            return outcome_of_failure(await self._failure(integration, error))
+            return outcome_of_failure(await self.lines.failure(integration.id, error))
         except FunctionError:
             raise
         except Exception as error:
@@ -222,7 +222,7 @@ class Desk:
             async for order, report in provider.settle([work.order for work in works]):
                 outcomes[order.command_id] = outcome_of_report(order, report).row(order)
         except (CallFailed, WrongSettings) as error:
-            after = (await self._failure(integration, error)).retry_after
+            after = (await self.lines.failure(integration.id, error)).retry_after
         except FunctionError as error:
             log.warning("looks are cut short: %s", error.message)
         except Exception:
@@ -242,17 +242,6 @@ class Desk:
             )
         except FunctionError as error:
             log.warning("looks are left to their lease: %s", error.message)
-
-    async def _failure(
-        self, integration: Integration, error: CallFailed | WrongSettings
-    ) -> CallFailed:
-        """Pause an integration that cannot go on like this, and give the failure of the call."""
-        if isinstance(error, WrongSettings):
-            await self.lines.pause(integration.id, str(error))
-            return CallFailed(FailureKind.KEY, str(error))
-        if error.kind is FailureKind.KEY and error.reached:
-            await self.lines.pause(integration.id, KEY_REFUSED.format(error.status))
-        return error
 
     async def _write(self, query: LiteralString, *parameters: Any) -> Any:
         """Write an end down; a database that is away for a moment must not make it happen twice."""

@@ -10,7 +10,7 @@ import httpx
 from psycopg.types.json import Jsonb
 
 from pgfleet_functions.database import Pool, fetch_value
-from pgfleet_functions.mdm.calls import Api, Call, Line
+from pgfleet_functions.mdm.calls import Api, Call, CallFailed, FailureKind, Line
 from pgfleet_functions.mdm.provider import Provider
 from pgfleet_functions.mdm.providers import PROVIDERS
 from pgfleet_functions.mdm.ratelimit import RateGate
@@ -82,7 +82,16 @@ class Lines:
     async def _begin(self, call: Call) -> int:
         return int(await fetch_value(self._pool, _BEGIN, Jsonb(call.row())))
 
-    async def pause(self, integration_id: int, reason: str) -> None:
+    async def failure(self, integration_id: int, error: CallFailed | WrongSettings) -> CallFailed:
+        """Pause an integration that cannot go on like this, and give the failure of the call."""
+        if isinstance(error, WrongSettings):
+            await self._pause(integration_id, str(error))
+            return CallFailed(FailureKind.KEY, str(error))
+        if error.kind is FailureKind.KEY and error.reached:
+            await self._pause(integration_id, KEY_REFUSED.format(error.status))
+        return error
+
+    async def _pause(self, integration_id: int, reason: str) -> None:
         """Stop an integration, once, until a person or a new secret lets it go on."""
         if integration_id not in self._paused:
             self._paused.add(integration_id)

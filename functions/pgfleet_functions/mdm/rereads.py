@@ -14,7 +14,6 @@ from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.errors import FunctionError
 from pgfleet_functions.mdm.asking import Unanswered, asking, described
 from pgfleet_functions.mdm.lines import Lines
-from pgfleet_functions.mdm.providers import PROVIDERS
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +42,6 @@ async def reread_devices(pool: Pool, lines: Lines) -> Counter[str]:
 
 async def _look(pool: Pool, lines: Lines, claim: Mapping[str, Any]) -> bool:
     """Look at one device and tell what came of it; tell whether it was seen or is gone."""
-    if claim["integration_type"] not in PROVIDERS:
-        return False
     found: list[Any] = []
     problem, pause = None, None
     try:

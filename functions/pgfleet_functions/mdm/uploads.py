@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.errors import FunctionError
 from pgfleet_functions.mdm.calls import Call, CallFailed, FailureKind
-from pgfleet_functions.mdm.lines import KEY_REFUSED, Lines, WrongSettings
+from pgfleet_functions.mdm.lines import Lines, WrongSettings
 from pgfleet_functions.mdm.provider import ProfileFile, Provider
 from pgfleet_functions.mdm.work import REASONS, Integration
 
@@ -96,13 +96,8 @@ async def _attempt(lines: Lines, claim: dict[str, Any], calls: list[Call]) -> En
             await _delete(provider, claim["external_id"])
             return Ending("deleted")
         return Ending("uploaded", await _upload(provider, claim))
-    except CallFailed as failure:
-        if failure.kind is FailureKind.KEY and failure.reached:
-            await lines.pause(integration.id, KEY_REFUSED.format(failure.status))
-        return _failed(failure)
-    except WrongSettings as error:
-        await lines.pause(integration.id, str(error))
-        return _failed(CallFailed(FailureKind.KEY, str(error)))
+    except (CallFailed, WrongSettings) as error:
+        return _failed(await lines.failure(integration.id, error))
     except FunctionError:
         raise
     except Exception as error:
