@@ -9,23 +9,23 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 
-from pgfleet_functions.calendar_feed import calendar_feed
 from pgfleet_functions.database import make_pool
-from pgfleet_functions.device_token import device_token
-from pgfleet_functions.enroll_device import enroll_device
+from pgfleet_functions.devices.attempt_limit import Guesses
+from pgfleet_functions.devices.enrol import enroll_device
+from pgfleet_functions.devices.signing import TokenSigner
+from pgfleet_functions.devices.token import device_token
 from pgfleet_functions.errors import FunctionError
-from pgfleet_functions.guesses import Guesses
 from pgfleet_functions.health import health
 from pgfleet_functions.http import function_error, http_error, unexpected_error
-from pgfleet_functions.integration_webhook import integration_webhook
-from pgfleet_functions.jwt_signing import TokenSigner
+from pgfleet_functions.insight.calendar_feed import calendar_feed
+from pgfleet_functions.integrations.webhook import integration_webhook
 from pgfleet_functions.mdm.dispatch import MdmDispatcher, mdm_dispatch
-from pgfleet_functions.notify_dispatch import Dispatcher, notify_dispatch
+from pgfleet_functions.notify.dispatch import Dispatcher, notify_dispatch
 from pgfleet_functions.pokes import poked_route
 from pgfleet_functions.polling import looking_every
-from pgfleet_functions.schedule_api import schedule_api_routes
-from pgfleet_functions.schedule_api_tokens import UserTokens
 from pgfleet_functions.settings import FunctionSettings
+from pgfleet_functions.task_api.routes import schedule_api_routes
+from pgfleet_functions.task_api.user_tokens import UserTokens
 
 # One line a function; poked ones are made by `pokes.poked_route`.
 ROUTES: tuple[BaseRoute, ...] = (

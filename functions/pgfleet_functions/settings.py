@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pgfleet_functions.smtp import MailServer, SmtpUrlError
+from pgfleet_functions.notify.email import MailServer, SmtpUrlError
 
 LONGEST_TTL_SECONDS = 7 * 86_400
 

@@ -7,7 +7,7 @@ import httpx
 import jwt
 import pytest
 
-from pgfleet_functions.guesses import BURST
+from pgfleet_functions.devices.attempt_limit import BURST
 
 
 def claims_of(site: Any, answer: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from pgfleet_functions.app import create_app
-from pgfleet_functions.jwt_signing import TokenSigner
+from pgfleet_functions.devices.signing import TokenSigner
 from pgfleet_functions.settings import FunctionSettings, SettingsError
 
 SECRET = "a-shared-secret-that-is-long-enough-for-hs256"

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from tests.mdm.servers import FULL
 
-from pgfleet_functions.mdm.calls import Api, Call, CallFailed, Line
+from pgfleet_functions.integrations.calls import Api, Call, CallFailed, Line
 from pgfleet_functions.mdm.provider import Order, Provider, Report
 from pgfleet_functions.mdm.providers import PROVIDERS
-from pgfleet_functions.mdm.transport import make_client
+from pgfleet_functions.outgoing.transport import make_client
 
 
 class Desk:

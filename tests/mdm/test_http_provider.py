@@ -11,7 +11,7 @@ import pytest
 from tests.mdm.desks import Desk, order, sent
 from tests.mdm.servers import FULL, READ_ONLY, Sandbox, serving, wait_until
 
-from pgfleet_functions.mdm.calls import CallFailed, FailureKind, pause_of
+from pgfleet_functions.integrations.calls import CallFailed, FailureKind, pause_of
 from pgfleet_functions.mdm.nanomdm import NanoMDM
 from pgfleet_functions.mdm.provider import Provider, Sighting, State
 from pgfleet_functions.mdm.simplemdm import SimpleMDM

@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from pgfleet_functions.database import Pool, make_pool
-from pgfleet_functions.mdm.calls import CallFailed, FailureKind
-from pgfleet_functions.mdm.ratelimit import RateGate
+from pgfleet_functions.integrations.calls import CallFailed, FailureKind
+from pgfleet_functions.integrations.rate import RateGate
 from pgfleet_functions.setup import ensure_worker_role
 
 RATE, BURST = 40, 5

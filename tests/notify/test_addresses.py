@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pgfleet_functions.delivery import outcome_of, seconds_of
-from pgfleet_functions.delivery_addresses import (
+from pgfleet_functions.notify.webhook import outcome_of, seconds_of
+from pgfleet_functions.outgoing.addresses import (
     AddressRefused,
     AddressUnknown,
     addresses_of,

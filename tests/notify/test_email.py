@@ -14,9 +14,9 @@ from uuid import UUID
 
 import pytest
 
-from pgfleet_functions.delivery import Delivery
+from pgfleet_functions.notify.email import MailServer, SmtpUrlError, deliver_email
+from pgfleet_functions.notify.webhook import Delivery
 from pgfleet_functions.settings import FunctionSettings, SettingsError
-from pgfleet_functions.smtp import MailServer, SmtpUrlError, deliver_email
 from pgfleet_local.settings import HOST
 
 with warnings.catch_warnings():

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from pgfleet_functions.delivery import (
+from pgfleet_functions.notify.webhook import (
     Delivery,
     Outcome,
     deliver_webhook,

@@ -10,8 +10,8 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from pgfleet_functions.database import Pool, fetch_value
-from pgfleet_functions.mdm.calls import Call, CallFailed
-from pgfleet_functions.mdm.lines import Lines, WrongSettings
+from pgfleet_functions.integrations.calls import Call, CallFailed
+from pgfleet_functions.integrations.connections import Lines, WrongSettings
 from pgfleet_functions.mdm.provider import Provider, Sighting
 from pgfleet_functions.mdm.work import Integration
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from psycopg.types.json import Jsonb
 
 from pgfleet_functions.database import Pool, fetch_value
-from pgfleet_functions.mdm.calls import CallFailed
+from pgfleet_functions.integrations.calls import CallFailed
 from pgfleet_functions.mdm.provider import KnownProfile, Provider
 
 log = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ from starlette.responses import JSONResponse, Response
 
 from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.errors import FunctionError
-from pgfleet_functions.mdm.calls import Call, CallFailed
-from pgfleet_functions.mdm.inventory import sync_inventories
-from pgfleet_functions.mdm.lines import Lines, WrongSettings
+from pgfleet_functions.integrations.calls import Call, CallFailed
+from pgfleet_functions.integrations.connections import Lines, WrongSettings
+from pgfleet_functions.integrations.inventory import sync_inventories
 from pgfleet_functions.mdm.rereads import reread_devices
 from pgfleet_functions.mdm.uploads import upload_profiles
 from pgfleet_functions.mdm.work import (

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-from pgfleet_functions.mdm.calls import Api, CallFailed, FailureKind, answered_at
+from pgfleet_functions.integrations.calls import Api, CallFailed, FailureKind, answered_at
 from pgfleet_functions.mdm.provider import (
     Capabilities,
     KnownProfile,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pgfleet_functions.mdm.calls import Api
+from pgfleet_functions.integrations.calls import Api
 from pgfleet_functions.mdm.nanomdm import NanoMDM
 from pgfleet_functions.mdm.provider import Provider
 from pgfleet_functions.mdm.simplemdm import BASE_URL, SimpleMDM

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from pgfleet_functions.mdm.calls import Api, CallFailed, FailureKind, answered_at
+from pgfleet_functions.integrations.calls import Api, CallFailed, FailureKind, answered_at
 from pgfleet_functions.mdm.provider import (
     Capabilities,
     KnownProfile,

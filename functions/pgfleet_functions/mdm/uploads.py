@@ -18,8 +18,8 @@ from psycopg.types.json import Jsonb
 
 from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.errors import FunctionError
-from pgfleet_functions.mdm.calls import Call, CallFailed, FailureKind
-from pgfleet_functions.mdm.lines import Lines, WrongSettings
+from pgfleet_functions.integrations.calls import Call, CallFailed, FailureKind
+from pgfleet_functions.integrations.connections import Lines, WrongSettings
 from pgfleet_functions.mdm.provider import ProfileFile, Provider
 from pgfleet_functions.mdm.work import REASONS, Integration
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from pgfleet_functions.mdm.calls import CallFailed, FailureKind
+from pgfleet_functions.integrations.calls import CallFailed, FailureKind
 from pgfleet_functions.mdm.provider import Order, Report, State
 
 LOOK_AGAIN_SECONDS = 5.0

@@ -10,12 +10,12 @@ import httpx
 from psycopg.types.json import Jsonb
 
 from pgfleet_functions.database import Pool, fetch_value
-from pgfleet_functions.mdm.calls import Api, Call, CallFailed, FailureKind, Line
+from pgfleet_functions.integrations.calls import Api, Call, CallFailed, FailureKind, Line
+from pgfleet_functions.integrations.rate import RateGate
 from pgfleet_functions.mdm.provider import Provider
 from pgfleet_functions.mdm.providers import PROVIDERS
-from pgfleet_functions.mdm.ratelimit import RateGate
-from pgfleet_functions.mdm.transport import make_client
 from pgfleet_functions.mdm.work import Integration
+from pgfleet_functions.outgoing.transport import make_client
 
 KEY_REFUSED = "the MDM refuses the API key ({}): replace the secret of the integration"
 NO_KEY = "the integration has no API key: set its secret"

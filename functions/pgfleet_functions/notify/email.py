@@ -13,7 +13,7 @@ from email.utils import formatdate, parseaddr
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pgfleet_functions.delivery import Delivery, Outcome
+from pgfleet_functions.notify.webhook import Delivery, Outcome
 
 TIMEOUT_SECONDS = 15.0
 

@@ -12,9 +12,9 @@ from psycopg.types.json import Jsonb
 
 from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.errors import FunctionError
+from pgfleet_functions.integrations.connections import Lines
 from pgfleet_functions.mdm.asking import Unanswered, asking, described, storable
 from pgfleet_functions.mdm.catalogue import sync_profiles
-from pgfleet_functions.mdm.lines import Lines
 
 log = logging.getLogger(__name__)
 

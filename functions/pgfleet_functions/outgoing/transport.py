@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import httpx
 
-from pgfleet_functions.delivery import USER_AGENT
-from pgfleet_functions.delivery_addresses import AddressRefused, addresses_of
+from pgfleet_functions.notify.webhook import USER_AGENT
+from pgfleet_functions.outgoing.addresses import AddressRefused, addresses_of
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 

@@ -13,15 +13,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from pgfleet_functions.database import Pool, fetch_value
-from pgfleet_functions.delivery import (
+from pgfleet_functions.errors import FunctionError
+from pgfleet_functions.notify.email import MailServer, deliver_email
+from pgfleet_functions.notify.webhook import (
     Delivery,
     Outcome,
     deliver_webhook,
     make_client,
     trusted_authorities,
 )
-from pgfleet_functions.errors import FunctionError
-from pgfleet_functions.smtp import MailServer, deliver_email
 
 log = logging.getLogger(__name__)
 

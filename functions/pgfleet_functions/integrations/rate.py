@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from pgfleet_functions.database import Pool, fetch_value
-from pgfleet_functions.mdm.calls import CallFailed, FailureKind
+from pgfleet_functions.integrations.calls import CallFailed, FailureKind
 
 _RESERVE = """
 select fleet.worker_reserve_call(%s, make_interval(secs => %s::double precision), %s)

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from pgfleet_functions.database import fetch_value
 from pgfleet_functions.errors import FunctionError, InvalidBody
 from pgfleet_functions.http import read_object
-from pgfleet_functions.openapi import document
+from pgfleet_functions.task_api.openapi import document
 
 # A schedule may name thousands of devices.
 LARGEST_TASK = 1024 * 1024

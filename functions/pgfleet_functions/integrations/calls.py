@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx
 
-from pgfleet_functions.delivery import seconds_of
-from pgfleet_functions.delivery_addresses import AddressRefused, AddressUnknown
+from pgfleet_functions.notify.webhook import seconds_of
+from pgfleet_functions.outgoing.addresses import AddressRefused, AddressUnknown
 
 LONGEST_BODY = 4000
 LONGEST_PAUSE_SECONDS = 60.0

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import httpx
 
-from pgfleet_functions.delivery_addresses import AddressRefused, AddressUnknown, addresses_of
+from pgfleet_functions.outgoing.addresses import AddressRefused, AddressUnknown, addresses_of
 
 TOTAL_SECONDS = 20.0
 TIMEOUT = httpx.Timeout(15.0, connect=5.0)

@@ -10,8 +10,8 @@ import httpx
 import jwt
 from starlette.requests import Request
 
+from pgfleet_functions.devices.signing import SigningKey
 from pgfleet_functions.errors import FunctionError, NotSignedIn, Unavailable
-from pgfleet_functions.jwt_signing import SigningKey
 from pgfleet_functions.settings import FunctionSettings
 
 PUBLIC_ALGORITHMS = ("ES256", "RS256")

@@ -1,0 +1,1 @@
+"""Devices come in: enrolment, tokens, and the limit on wrong attempts."""

@@ -1,0 +1,1 @@
+"""Connections to other systems, and what all of their providers share."""

@@ -1,0 +1,1 @@
+"""Telling people and their systems what happened: webhooks and e-mail."""

@@ -1,0 +1,1 @@
+"""Tasks as REST, for people's own scripts."""
