@@ -6,7 +6,7 @@ PGFLEET := .venv/bin/pgfleet
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test soak lint bench up down
+.PHONY: help setup demo test soak lint bench docs up down
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -28,6 +28,9 @@ lint: setup ## Check style and types
 
 bench: setup ## Measure, with ratios against a plain SQL baseline of the same run
 	@$(PYTHON) tests/bench/run.py
+
+docs: setup ## Build the documentation into the folder site
+	@scripts/docs
 
 up: setup ## Run the local platform until Ctrl-C
 	@$(PGFLEET) stack up
