@@ -191,7 +191,7 @@ def template(cluster: Cluster) -> Iterator[Template]:
 
     @cache
     def build(style: Style) -> str:
-        from pgfleet.migrate import migrate
+        from pgfleet.schema.migrate import migrate
 
         janitor = _janitor(cluster.settings, f"template_{style}")
         janitor.init()

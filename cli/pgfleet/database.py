@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
@@ -69,7 +67,8 @@ def open_database() -> Iterator[Database]:
 
 def database_url() -> str:
     """Choose the database: option, environment, else the local stack that is running."""
-    given = options.current().database_url or _running_stack()
+    chosen = options.current()
+    given = chosen.database_url or chosen.running_stack()
     if given is None:
         raise Unavailable(
             "no database was named and no local stack is running here",
@@ -82,17 +81,3 @@ def database_url() -> str:
 def json_value(value: Any) -> Jsonb:
     """Wrap a value so that it arrives as jsonb."""
     return Jsonb(value)
-
-
-def _running_stack() -> str | None:
-    """Give the address of the local stack, if its server is up."""
-    try:
-        from pgfleet_local.settings import StackSettings, default_data_dir
-    except ModuleNotFoundError:
-        return None
-    named = os.environ.get("PGFLEET_LOCAL_DATA_DIR")
-    folder = Path(named).expanduser() if named else default_data_dir()
-    # Reading the settings would make the folder, so look whether a server is there first.
-    if not (folder / "postgres" / "postmaster.pid").exists():
-        return None
-    return StackSettings.from_environment().db_url

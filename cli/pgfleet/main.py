@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -23,34 +25,38 @@ class _Entry:
 
 # A device installs the agent and nothing else, so no noun may be imported for another.
 _NOUNS: dict[str, _Entry] = {
-    "status": _Entry("pgfleet.status", "admin", "Show how the whole fleet is doing."),
-    "device": _Entry("pgfleet.device", "admin", "Devices: list, enrol, tag, retire."),
-    "group": _Entry("pgfleet.group", "admin", "Device groups and who is in them."),
-    "schedule": _Entry("pgfleet.schedule", "admin", "Schedules: when, what and who."),
-    "template": _Entry("pgfleet.template", "admin", "Templates: schedules with parameters."),
+    "status": _Entry("pgfleet.nouns.status", "admin", "Show how the whole fleet is doing."),
+    "device": _Entry("pgfleet.nouns.device", "admin", "Devices: list, enrol, tag, retire."),
+    "group": _Entry("pgfleet.nouns.group", "admin", "Device groups and who is in them."),
+    "schedule": _Entry("pgfleet.nouns.schedule.cli", "admin", "Schedules: when, what and who."),
+    "template": _Entry("pgfleet.nouns.template", "admin", "Templates: schedules with parameters."),
     "blackout": _Entry(
-        "pgfleet.blackout", "admin", "Blackout calendars: times in which nothing runs."
+        "pgfleet.nouns.blackout.cli", "admin", "Blackout calendars: times in which nothing runs."
     ),
     "location": _Entry(
-        "pgfleet.location", "admin", "Locations: places on the map, and who is there."
+        "pgfleet.nouns.location", "admin", "Locations: places on the map, and who is there."
     ),
-    "run": _Entry("pgfleet.run", "admin", "Runs: what became of each due instant."),
-    "command": _Entry("pgfleet.command", "admin", "Commands: one action on one device."),
+    "run": _Entry("pgfleet.nouns.run", "admin", "Runs: what became of each due instant."),
+    "command": _Entry("pgfleet.nouns.command", "admin", "Commands: one action on one device."),
     "profile": _Entry(
-        "pgfleet.profile", "admin", "Profiles: install, remove, for good or for a time."
+        "pgfleet.nouns.profile.cli", "admin", "Profiles: install, remove, for good or for a time."
     ),
     "integration": _Entry(
-        "pgfleet.integration", "admin", "Integrations: connections to an MDM and other systems."
+        "pgfleet.nouns.integration.cli",
+        "admin",
+        "Integrations: connections to an MDM and other systems.",
     ),
-    "audit": _Entry("pgfleet.audit", "admin", "The audit log: who changed what."),
-    "owner": _Entry("pgfleet.owner", "admin", "Owners: whose devices and schedules these are."),
+    "audit": _Entry("pgfleet.nouns.audit", "admin", "The audit log: who changed what."),
+    "owner": _Entry(
+        "pgfleet.nouns.owner", "admin", "Owners: whose devices and schedules these are."
+    ),
     "webhook": _Entry(
-        "pgfleet.webhook", "admin", "Webhooks and e-mail: be told of runs that fail."
+        "pgfleet.nouns.webhook", "admin", "Webhooks and e-mail: be told of runs that fail."
     ),
-    "setting": _Entry("pgfleet.setting", "admin", "Settings of the engine."),
-    "db": _Entry("pgfleet.db", "admin", "The schema: migrate, check, bundle."),
-    "functions": _Entry("pgfleet.functions", "functions", "The HTTP functions."),
-    "stack": _Entry("pgfleet.stack", "local", "The local platform: up, down, status."),
+    "setting": _Entry("pgfleet.nouns.setting", "admin", "Settings of the engine."),
+    "db": _Entry("pgfleet.nouns.db", "admin", "The schema: migrate, check, bundle."),
+    "functions": _Entry("pgfleet.nouns.functions", "functions", "The HTTP functions."),
+    "stack": _Entry("pgfleet.nouns.stack", "local", "The local platform: up, down, status."),
     "agent": _Entry("pgfleet.agent.cli", "agent", "The device side: enrol, run, inspect."),
     "demo": _Entry("pgfleet.demo.cli", "local", "See a small fleet at work."),
 }
@@ -112,6 +118,20 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
+def _running_stack() -> str | None:
+    """Give the address of the local stack, if its server is up."""
+    try:
+        from pgfleet_local.settings import StackSettings, default_data_dir
+    except ModuleNotFoundError:
+        return None
+    named = os.environ.get("PGFLEET_LOCAL_DATA_DIR")
+    folder = Path(named).expanduser() if named else default_data_dir()
+    # Reading the settings would make the folder, so look whether a server is there first.
+    if not (folder / "postgres" / "postmaster.pid").exists():
+        return None
+    return StackSettings.from_environment().db_url
+
+
 app = typer.Typer(
     cls=NounGroup,
     no_args_is_help=True,
@@ -134,5 +154,5 @@ def main(
 
     Example: pgfleet command send lab-01 lock
     """
-    given = replace(options.current(), database_url=database_url)
+    given = replace(options.current(), database_url=database_url, running_stack=_running_stack)
     ctx.with_resource(options.using(given))

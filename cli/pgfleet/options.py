@@ -59,9 +59,10 @@ Limit = Annotated[int, typer.Option(min=1, help="How many rows to show at most."
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the shared options were set to."""
+    """What the shared options were set to, and where to look for a database else."""
 
     database_url: str | None = None
+    running_stack: Callable[[], str | None] = lambda: None
     as_json: bool = False
     as_csv: bool = False
     show_sql: bool = False

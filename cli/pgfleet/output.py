@@ -10,17 +10,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import typer
 
 from pgfleet import options
 from pgfleet.errors import FleetError, InvalidInput
 
-if TYPE_CHECKING:
-    from pgfleet.repeatable import Progress
-
 Row = Mapping[str, Any]
+
+
+class Progress(Protocol):
+    """What a caller may pass to hear how far something long has got."""
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """Take the name of the step and how many of its parts are done."""
+
+
+def silent(step: str, done: int, total: int) -> None:
+    """Be told of progress and say nothing."""
+
 
 _COLOURS = {
     "completed": "green",
@@ -111,7 +120,7 @@ def confirm(question: str, *, yes: bool) -> None:
 def progress(title: str) -> Iterator[Progress]:
     """Show a bar while something long runs, on a terminal only."""
     if not _is_terminal(sys.stderr):
-        yield _quiet
+        yield silent
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
@@ -140,10 +149,6 @@ def as_text(value: Any) -> str:
     if isinstance(value, dict | list):
         return json.dumps(value, default=_plain, ensure_ascii=False)
     return str(value)
-
-
-def _quiet(step: str, done: int, total: int) -> None:
-    pass
 
 
 def _is_terminal(stream: Any = None) -> bool:

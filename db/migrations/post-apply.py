@@ -7,6 +7,6 @@ yoyo runs this only when a migration was pending, so an edited function alone ne
 
 from yoyo import step
 
-from pgfleet.migrate import apply_sources_in_hook
+from pgfleet.schema.migrate import apply_sources_in_hook
 
 steps = [step(apply_sources_in_hook)]

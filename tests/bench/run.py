@@ -24,7 +24,7 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from pgfleet.migrate import migrate
+from pgfleet.schema.migrate import migrate
 from pgfleet_local.bootstrap import prepare_cluster, prepare_database
 from pgfleet_local.cluster import Cluster
 from pgfleet_local.settings import StackSettings

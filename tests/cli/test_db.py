@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgfleet.sources import migration_files, source_files, sql_folder
+from pgfleet.schema.sources import migration_files, source_files, sql_folder
 
 Pgfleet = Any
 

@@ -140,7 +140,7 @@ def test_nothing_found_is_no_error(fleet: Any, pgfleet: Pgfleet) -> None:
 
 
 def test_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch, bare: Pgfleet) -> None:
-    monkeypatch.delitem(sys.modules, "pgfleet.device", raising=False)
+    monkeypatch.delitem(sys.modules, "pgfleet.nouns.device", raising=False)
     monkeypatch.setitem(sys.modules, "psycopg", None)
     for name in [n for n in sys.modules if n.startswith("pgfleet.database")]:
         monkeypatch.delitem(sys.modules, name)

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import Database
 from tests.factories import Fleet
 
-from pgfleet.migrate import migrate
+from pgfleet.schema.migrate import migrate
 from pgfleet_local.bootstrap import prepare_database
 from pgfleet_local.cluster import Cluster
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pgfleet import __version__
-from pgfleet.sources import digest_of, migration_files, source_files, sql_folder
+from pgfleet.schema.sources import digest_of, migration_files, source_files, sql_folder
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("pgfleet", "pgfleet_functions", "pgfleet_local")
@@ -65,7 +65,7 @@ def test_wheel_has_the_packages_the_sql_and_nothing_else(wheel: Path) -> None:
 
 
 def test_installed_wheel_finds_its_own_sql(installed: Path) -> None:
-    code = "from pgfleet.sources import *; f = sql_folder(); print(f)\n"
+    code = "from pgfleet.schema.sources import *; f = sql_folder(); print(f)\n"
     code += "print(digest_of(migration_files(f) + source_files(f)))"
     folder, digest = in_wheel(installed, code).splitlines()
 

@@ -11,10 +11,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgfleet.bundle import FROZEN, bundle_folder, differences, write
 from pgfleet.errors import Conflict
-from pgfleet.migrate import migrate
-from pgfleet.sources import sql_folder
+from pgfleet.schema.bundle import FROZEN, bundle_folder, differences, write
+from pgfleet.schema.migrate import migrate
+from pgfleet.schema.sources import sql_folder
 from pgfleet_local.cluster import Cluster
 
 # What a dump of our schemas does not tell.

@@ -10,10 +10,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgfleet import ledger
 from pgfleet.errors import InvalidInput, MigrationFailed, NotMigrated
-from pgfleet.migrate import LOCK, migrate, pending, status
-from pgfleet.sources import digest_of, migration_files, source_files, sql_folder
+from pgfleet.schema import applied
+from pgfleet.schema.migrate import LOCK, migrate, pending, status
+from pgfleet.schema.sources import digest_of, migration_files, source_files, sql_folder
 
 FUNCTION = """
 create or replace function fleet.answer({arguments}) returns integer
@@ -285,8 +285,8 @@ def test_yoyo_alone_applies_sources_by_its_hook(empty_database: Any, folder: Pat
     with psycopg.connect(url) as conn:
         conn.execute("create schema fleet_ledger")
 
-    with ledger.open_backend(url) as backend:
-        migrations = ledger.read(str(folder / "own"))
+    with applied.open_backend(url) as backend:
+        migrations = applied.read(str(folder / "own"))
         backend.apply_migrations(backend.to_apply(migrations))
 
     assert not status(url).pending

@@ -14,8 +14,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgfleet.bundle import bundle_folder, write
-from pgfleet.migrate import migrate
+from pgfleet.schema.bundle import bundle_folder, write
+from pgfleet.schema.migrate import migrate
 from pgfleet_local.cluster import Cluster
 
 pytestmark = pytest.mark.node

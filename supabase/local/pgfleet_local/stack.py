@@ -20,7 +20,7 @@ import httpx
 import psycopg
 from psycopg.types.json import Jsonb
 
-from pgfleet.migrate import migrate
+from pgfleet.schema.migrate import migrate
 from pgfleet_functions.setup import ensure_worker_role
 from pgfleet_local.bootstrap import prepare_cluster, prepare_database
 from pgfleet_local.cluster import Cluster

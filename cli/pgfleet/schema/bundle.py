@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from pgfleet.errors import Conflict, FleetError, NotFound
-from pgfleet.sources import migration_files, source_files, sql_folder, version_of
+from pgfleet.schema.sources import migration_files, source_files, sql_folder, version_of
 
 FROZEN = "frozen.json"
 

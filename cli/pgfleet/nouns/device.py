@@ -6,7 +6,7 @@ from typing import Annotated, LiteralString
 
 import typer
 
-from pgfleet import names, options, output
+from pgfleet import inputs, names, options, output
 from pgfleet.database import json_value, open_database
 
 app = options.Noun("Devices: list, enrol, tag, retire.")
@@ -129,7 +129,7 @@ def create(
                 "platform": platform,
                 "timezone": timezone,
                 "tags": tag or [],
-                "attributes": json_value(names.json_object(attributes, "--attributes")),
+                "attributes": json_value(inputs.json_object(attributes, "--attributes")),
                 "owner_id": names.owner_id(db, owner),
             },
         )

@@ -6,7 +6,7 @@ from typing import Annotated, Any, LiteralString
 
 import typer
 
-from pgfleet import names, options, output
+from pgfleet import inputs, names, options, output
 from pgfleet.database import Database, json_value, open_database
 from pgfleet.errors import Conflict, InvalidInput
 
@@ -153,7 +153,7 @@ def create(
             hint="Example: --at 52.52,13.405 --radius 150",
         )
     latitude, longitude = _coordinates(at) if at is not None else (None, None)
-    corners = names.json_text(polygon, "--polygon")
+    corners = inputs.json_text(polygon, "--polygon")
     with open_database() as db:
         row = db.row(
             """
@@ -220,7 +220,7 @@ def policy(
     Example: pgfleet location policy push_profile --on enter --location school-7
     --payload '{"profile_id": "12345"}'
     """
-    matches = names.json_object(selector, "--selector")
+    matches = inputs.json_object(selector, "--selector")
     with open_database() as db:
         row = db.row(
             """
@@ -245,7 +245,7 @@ def policy(
                 "location_id": _location(db, location)["id"] if location else None,
                 "event": on,
                 "action": action,
-                "payload": json_value(names.json_object(payload, "--payload")),
+                "payload": json_value(inputs.json_object(payload, "--payload")),
                 "group_id": names.group_id(db, group) if group else None,
                 "selector": None if matches is None else json_value(matches),
                 "priority": priority,

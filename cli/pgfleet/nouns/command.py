@@ -7,7 +7,7 @@ from typing import Annotated, Any, LiteralString
 
 import typer
 
-from pgfleet import names, options, output
+from pgfleet import inputs, names, options, output
 from pgfleet.database import Database, json_value, open_database
 
 app = options.Noun("Commands: one action on one device.")
@@ -65,7 +65,7 @@ def send(
 
     Example: pgfleet command send lab-01 broadcast_message --payload '{"message": "Hello"}' --wait
     """
-    wanted = names.json_object(payload, "--payload")
+    wanted = inputs.json_object(payload, "--payload")
     with open_database() as db:
         row = db.row(
             _SEND,

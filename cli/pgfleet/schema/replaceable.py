@@ -7,13 +7,14 @@ getting the schema has.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import psycopg
 
-from pgfleet import ledger
 from pgfleet.errors import MigrationFailed
-from pgfleet.sources import SqlFile, digest_of
+from pgfleet.output import Progress
+from pgfleet.schema import applied
+from pgfleet.schema.sources import SqlFile, digest_of
 
 _TRIES = 5
 
@@ -30,17 +31,6 @@ where n.nspname in ('public', 'fleet')
       and d.deptype = 'e'
   )
 """
-
-
-class Progress(Protocol):
-    """What a caller may pass to hear how far a migration has got."""
-
-    def __call__(self, step: str, done: int, total: int) -> None:
-        """Take the name of the step and how many of its parts are done."""
-
-
-def silent(step: str, done: int, total: int) -> None:
-    """Be told of progress and say nothing."""
 
 
 def apply_with_patience(conn: psycopg.Connection[Any], files: list[SqlFile], tell: Progress) -> int:
@@ -68,7 +58,7 @@ def apply(conn: psycopg.Connection[Any], files: list[SqlFile], tell: Progress) -
     Gives the number of files applied. Raises MigrationFailed, naming file and line.
     """
     digest = digest_of(files)
-    changed = ledger.applied_digest(conn) != digest
+    changed = applied.digest(conn) != digest
     if changed:
         before = _own_functions(conn)
         _execute_files(conn, files, tell)
@@ -130,7 +120,7 @@ def leftovers(conn: psycopg.Connection[Any]) -> list[str]:
     In `fleet` that is every function not written by the last sources; in `public`, which a
     project shares with us, only one that sources have defined before.
     """
-    digest = ledger.applied_digest(conn)
+    digest = applied.digest(conn)
     recorded = dict(conn.execute("select signature, digest from fleet_ledger.functions").fetchall())
     return sorted(
         signature

@@ -10,12 +10,13 @@ from typing import Annotated, Any, LiteralString
 
 import typer
 
-from pgfleet import integration_webhook, names, options, output
+from pgfleet import inputs, names, options, output
 from pgfleet.database import Database, json_value, open_database
 from pgfleet.errors import InvalidInput
+from pgfleet.nouns.integration import webhook
 
 app = options.Noun("Integrations: connections to an MDM and other systems.")
-app.add_typer(integration_webhook.app, name="webhook")
+app.add_typer(webhook.app, name="webhook")
 
 Integration = Annotated[str, typer.Argument(help="Name or id of the integration.")]
 FromEnvironment = Annotated[
@@ -76,7 +77,7 @@ def create(
 
     Example: pgfleet integration create office --type simplemdm --rate 5
     """
-    wanted = names.json_object(settings, "--settings") or {}
+    wanted = inputs.json_object(settings, "--settings") or {}
     if base_url is not None:
         wanted["base_url"] = base_url
     if rate is not None:

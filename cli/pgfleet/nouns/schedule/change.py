@@ -8,7 +8,7 @@ import typer
 
 from pgfleet import names, options, output
 from pgfleet.database import json_value, open_database
-from pgfleet.schedule_spec import Given, takes_a_schedule
+from pgfleet.nouns.schedule.spec import Given, takes_a_schedule
 
 app = options.Noun("Change schedules.")
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any, LiteralString
 
 import typer
 
-from pgfleet import names, options, output
-from pgfleet.blackout_ics import periods_of
+from pgfleet import inputs, names, options, output
 from pgfleet.database import Database, json_value, open_database
 from pgfleet.errors import Conflict, InvalidInput
+from pgfleet.nouns.blackout.ics import periods_of
 
 app = options.Noun("Blackout calendars: times in which nothing runs.")
 
@@ -76,7 +76,7 @@ def create(
 
     Example: pgfleet blackout create holidays --day 2026-12-21..2027-01-03=Winter
     """
-    given = names.json_text(periods, "--periods")
+    given = inputs.json_text(periods, "--periods")
     if given is not None and not isinstance(given, list):
         raise InvalidInput(
             "--periods: must be a JSON list",
@@ -117,7 +117,7 @@ def import_calendar(
 
     Example: pgfleet blackout import holidays holidays.ics
     """
-    text = names.read_source(file, "FILE")
+    text = inputs.read_source(file, "FILE")
     found = periods_of(text, timezone=timezone, today=datetime.now(tz=UTC).date())
     with open_database() as db:
         row = db.row(

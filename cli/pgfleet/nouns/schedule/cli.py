@@ -6,29 +6,13 @@ from typing import Annotated, Any, LiteralString
 
 import typer
 
-from pgfleet import (
-    names,
-    options,
-    output,
-    schedule_bulk,
-    schedule_calendar,
-    schedule_change,
-    schedule_history,
-    schedule_insight,
-    schedule_transfer,
-)
+from pgfleet import names, options, output
 from pgfleet.database import Database, json_value, open_database
-from pgfleet.schedule_spec import Given, takes_a_schedule
+from pgfleet.nouns.schedule import bulk, calendar, change, history, insight, transfer
+from pgfleet.nouns.schedule.spec import Given, takes_a_schedule
 
 app = options.Noun("Schedules: when, what and who.")
-for _verbs in (
-    schedule_change,
-    schedule_bulk,
-    schedule_transfer,
-    schedule_history,
-    schedule_insight,
-    schedule_calendar,
-):
+for _verbs in (change, bulk, transfer, history, insight, calendar):
     app.add_typer(_verbs.app)
 
 Schedule = Annotated[str, typer.Argument(help="Name or id of the schedule.")]

@@ -21,7 +21,7 @@ from yoyo.migrations import (  # type: ignore[import-untyped]
     read_migrations,
 )
 
-from pgfleet.sources import SqlFile, checksum, version_of
+from pgfleet.schema.sources import SqlFile, checksum, version_of
 
 SCHEMA = "fleet_ledger"
 
@@ -55,7 +55,7 @@ comment on table fleet_ledger.functions is
 """
 
 
-class LedgerBackend(PostgresqlPsycopgBackend):  # type: ignore[misc]
+class AppliedBackend(PostgresqlPsycopgBackend):  # type: ignore[misc]
     """yoyo on psycopg 3, with any connection string and our session settings.
 
     yoyo's own parser of URLs knows neither `key=value` strings nor several hosts, and a hosted
@@ -77,17 +77,17 @@ class LedgerBackend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         connection.execute("set lock_timeout = '30s'")
 
     def list_tables(self, **kwargs: Any) -> list[str]:
-        """List the tables of the ledger, by which yoyo tells its own version."""
+        """List the tables that are there, by which yoyo tells its own version."""
         rows = self.execute("select tablename from pg_tables where schemaname = current_schema")
         return [name for (name,) in rows.fetchall()]
 
 
-def open_backend(conninfo: str) -> LedgerBackend:
+def open_backend(conninfo: str) -> AppliedBackend:
     """Connect yoyo, and bring its tables up to date.
 
     The caller holds the migration lock: yoyo's own is a row that a killed process leaves behind.
     """
-    backend = LedgerBackend(conninfo, default_migration_table)
+    backend = AppliedBackend(conninfo, default_migration_table)
     try:
         if internalmigrations.needs_upgrading(backend):
             internalmigrations.upgrade(backend)
@@ -107,7 +107,7 @@ def create(conn: psycopg.Connection[Any]) -> None:
     conn.execute(_CREATE)
 
 
-def applied_versions(conn: psycopg.Connection[Any]) -> set[str]:
+def versions(conn: psycopg.Connection[Any]) -> set[str]:
     """List the versions that yoyo or the Supabase CLI has recorded."""
     found: set[str] = set()
     if _exists(conn, "fleet_ledger._yoyo_migration"):
@@ -160,7 +160,7 @@ def edited_migrations(conn: psycopg.Connection[Any], files: list[SqlFile]) -> li
     ]
 
 
-def applied_digest(conn: psycopg.Connection[Any]) -> str | None:
+def digest(conn: psycopg.Connection[Any]) -> str | None:
     """Give the digest of the sources as last applied; none on a new database."""
     if not _exists(conn, "fleet_ledger.sources"):
         return None
@@ -168,7 +168,7 @@ def applied_digest(conn: psycopg.Connection[Any]) -> str | None:
     return None if row is None else str(row[0])
 
 
-def applied_at(conn: psycopg.Connection[Any]) -> datetime | None:
+def sources_applied_at(conn: psycopg.Connection[Any]) -> datetime | None:
     """Give the time at which the sources were applied last."""
     if not _exists(conn, "fleet_ledger.sources"):
         return None

@@ -20,10 +20,11 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from pgfleet import ledger
 from pgfleet.errors import Conflict, InvalidInput, MigrationFailed, translate_errors
-from pgfleet.repeatable import Progress, apply, apply_with_patience, leftovers, refused, silent
-from pgfleet.sources import (
+from pgfleet.output import Progress, silent
+from pgfleet.schema import applied
+from pgfleet.schema.replaceable import apply, apply_with_patience, leftovers, refused
+from pgfleet.schema.sources import (
     SqlFile,
     digest_of,
     migration_files,
@@ -103,11 +104,11 @@ def migrate(
     report = MigrateReport()
     tell = progress or silent
     with translate_errors(), _connect(database_url) as conn, _migration_lock(conn):
-        ledger.create(conn)
-        with ledger.open_backend(database_url) as backend:
-            migrations = ledger.read(str(folder / "migrations"))
+        applied.create(conn)
+        with applied.open_backend(database_url) as backend:
+            migrations = applied.read(str(folder / "migrations"))
             _apply_tables(conn, backend, migrations, report, tell)
-            report.edited = ledger.edited_migrations(conn, migration_files(folder))
+            report.edited = applied.edited_migrations(conn, migration_files(folder))
             with _hint_at_edits(report.edited):
                 report.sources_applied = apply_with_patience(conn, source_files(folder), tell)
             report.leftovers = leftovers(conn)
@@ -128,16 +129,16 @@ def status(database_url: str, *, folder: Path | None = None) -> Status:
     folder = folder or sql_folder()
     files, sources = migration_files(folder), source_files(folder)
     with translate_errors(), _connect(database_url) as conn:
-        versions = ledger.applied_versions(conn)
-        digest = ledger.applied_digest(conn)
+        versions = applied.versions(conn)
+        digest = applied.digest(conn)
         return Status(
             applied=[f.path.stem for f in files if version_of(f.name) in versions],
             pending=Pending(
                 [f for f in files if version_of(f.name) not in versions],
                 sources if digest_of(sources) != digest else [],
             ),
-            sources_applied_at=ledger.applied_at(conn),
-            edited=ledger.edited_migrations(conn, files),
+            sources_applied_at=applied.sources_applied_at(conn),
+            edited=applied.edited_migrations(conn, files),
             leftovers=leftovers(conn) if digest is not None else [],
         )
 
@@ -164,12 +165,12 @@ def refuse_transaction_pooler(database_url: str) -> None:
 def apply_sources_in_hook(conn: psycopg.Connection[Any]) -> None:
     """Apply the sources inside yoyo's own transaction, for `yoyo apply` without pgfleet."""
     files = source_files(sql_folder())
-    if ledger.applied_digest(conn) == digest_of(files):
+    if applied.digest(conn) == digest_of(files):
         # So it is inside `pgfleet db migrate`, which holds the lock in another session.
         return
     conn.execute("select pg_advisory_xact_lock(hashtext(%s))", (LOCK,))
     conn.execute("set local search_path = ''")
-    ledger.create(conn)
+    applied.create(conn)
     apply(conn, files, silent)
 
 
@@ -212,12 +213,12 @@ def _migration_lock(conn: psycopg.Connection[Any]) -> Iterator[None]:
 
 def _apply_tables(
     conn: psycopg.Connection[Any],
-    backend: ledger.LedgerBackend,
+    backend: applied.AppliedBackend,
     migrations: Any,
     report: MigrateReport,
     tell: Progress,
 ) -> None:
-    pushed = ledger.pushed_versions(conn)
+    pushed = applied.pushed_versions(conn)
     waiting = backend.to_apply(migrations)
     known = [m for m in waiting if m.id[:14] in pushed]
     backend.mark_migrations(waiting.__class__(known))
@@ -230,10 +231,10 @@ def _apply_tables(
         tell(f"migrations/{migration.id}.sql", done, len(todo))
         file = SqlFile(migration.id, Path(migration.path))
         _apply_one(backend, migration)
-        ledger.record_checksum(conn, file)
+        applied.record_checksum(conn, file)
         report.applied.append(migration.id)
         if follows_push:
-            ledger.record_push(conn, file)
+            applied.record_push(conn, file)
 
 
 @contextlib.contextmanager
@@ -250,7 +251,7 @@ def _hint_at_edits(edited: list[str]) -> Iterator[None]:
         raise
 
 
-def _apply_one(backend: ledger.LedgerBackend, migration: Any) -> None:
+def _apply_one(backend: applied.AppliedBackend, migration: Any) -> None:
     """Apply one migration and mark it in the same transaction, where it allows one."""
     try:
         # A migration that selects would print its rows among the data of the command.

@@ -8,11 +8,11 @@ from typing import Annotated, Any, LiteralString
 
 import typer
 
-from pgfleet import names, options, output
+from pgfleet import inputs, names, options, output
 from pgfleet.database import json_value, open_database
-from pgfleet.document import read_document, write_document
 from pgfleet.errors import InvalidInput
-from pgfleet.schedule_filter import Where, schedule_filter
+from pgfleet.nouns.schedule.document import read_document, write_document
+from pgfleet.nouns.schedule.filter import Where, schedule_filter
 
 app = options.Noun("Schedules as documents.")
 
@@ -82,7 +82,7 @@ def apply(
 
     Example: pgfleet schedule apply schedules.yaml --dry-run
     """
-    document = read_document(names.read_source(file, "FILE"), file)
+    document = read_document(inputs.read_source(file, "FILE"), file)
     with open_database() as db:
         params = {
             "document": json_value(document),

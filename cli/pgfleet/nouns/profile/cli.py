@@ -6,11 +6,12 @@ from typing import Annotated, Any, LiteralString
 
 import typer
 
-from pgfleet import names, options, output, profile_catalogue
+from pgfleet import inputs, names, options, output
 from pgfleet.database import json_value, open_database
+from pgfleet.nouns.profile import catalogue
 
 app = options.Noun("Profiles: install, remove, for good or for a time.")
-app.add_typer(profile_catalogue.app)
+app.add_typer(catalogue.app)
 
 Profile = Annotated[str, typer.Argument(help="Name of the profile, or the MDM's id of it.")]
 Device = Annotated[str, typer.Argument(help="Host name or id.")]
@@ -181,7 +182,7 @@ def assign(
 
     Example: pgfleet profile assign 12345 --group lab
     """
-    wanted = names.json_object(selector, "--selector")
+    wanted = inputs.json_object(selector, "--selector")
     with open_database() as db:
         targets: dict[str, Any] = {
             "device_ids": names.device_ids(db, device),

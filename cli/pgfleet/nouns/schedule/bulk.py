@@ -9,7 +9,7 @@ import typer
 
 from pgfleet import options, output
 from pgfleet.database import json_value, open_database
-from pgfleet.schedule_filter import Where, schedule_filter
+from pgfleet.nouns.schedule.filter import Where, schedule_filter
 
 app = options.Noun("Many schedules at once.")
 

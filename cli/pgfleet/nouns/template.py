@@ -7,10 +7,10 @@ from typing import Annotated, Any, LiteralString
 
 import typer
 
-from pgfleet import names, options, output
+from pgfleet import inputs, names, options, output
 from pgfleet.database import json_value, open_database
-from pgfleet.document import read_document
 from pgfleet.errors import InvalidInput
+from pgfleet.nouns.schedule.document import read_document
 
 app = options.Noun("Templates: schedules with parameters.")
 
@@ -83,7 +83,7 @@ def save(
 
     Example: pgfleet template save lock-up --file lock-up.yaml
     """
-    content = read_document(names.read_source(file, "--file"), file) | {"name": name}
+    content = read_document(inputs.read_source(file, "--file"), file) | {"name": name}
     if description is not None:
         content["description"] = description
     with open_database() as db:

@@ -10,7 +10,7 @@ import typer
 from pgfleet import names, options, output
 from pgfleet.database import Database, json_value, open_database
 from pgfleet.errors import InvalidInput
-from pgfleet.schedule_spec import Given, takes_a_schedule
+from pgfleet.nouns.schedule.spec import Given, takes_a_schedule
 
 app = options.Noun("What schedules will do, and why they did what they did.")
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from pgfleet import names
+from pgfleet import inputs, names
 from pgfleet.database import Database
-from pgfleet.recurrence import Recurrence
+from pgfleet.nouns.schedule.recurrence import Recurrence
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +30,14 @@ class Given:
         given = {
             "name": name,
             "action_type": said["action"],
-            "payload": names.json_object(said["payload"], "--payload"),
+            "payload": inputs.json_object(said["payload"], "--payload"),
             "device_ids": names.device_ids(db, said["device"]) if said["device"] else None,
             "group_ids": names.group_ids(db, said["group"]) if said["group"] else None,
-            "selector": names.json_object(said["selector"], "--selector"),
+            "selector": inputs.json_object(said["selector"], "--selector"),
             "start_time": said["start"],
             "end_time": said["end"],
             "timezone": said["timezone"],
-            "policies": names.json_object(said["policies"], "--policies"),
+            "policies": inputs.json_object(said["policies"], "--policies"),
             "priority": said["priority"],
             "owner_id": names.owner_id(db, said["owner"]),
             "rrule": said["rrule"],
@@ -123,4 +123,4 @@ def _from_file(file: str | None) -> dict[str, Any]:
     if file is None:
         return {}
     named = file if file == "-" or file.startswith("@") else f"@{file}"
-    return names.json_object(named, "--file") or {}
+    return inputs.json_object(named, "--file") or {}

@@ -6,7 +6,7 @@ from typing import Annotated, LiteralString
 
 import typer
 
-from pgfleet import names, options, output
+from pgfleet import inputs, names, options, output
 from pgfleet.database import json_value, open_database
 
 app = options.Noun("Device groups and who is in them.")
@@ -64,7 +64,7 @@ def create(
 
     Example: pgfleet group create classroom --selector '{"tags": ["school-7"]}'
     """
-    wanted = names.json_object(selector, "--selector")
+    wanted = inputs.json_object(selector, "--selector")
     with open_database() as db:
         made = db.row(
             """

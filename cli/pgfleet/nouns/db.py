@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from pgfleet import bundle as bundling
-from pgfleet import migrate as migrating
 from pgfleet import options, output
 from pgfleet.database import database_url
 from pgfleet.errors import Conflict
+from pgfleet.schema import bundle as bundling
+from pgfleet.schema import migrate as migrating
 
 app = options.Noun("The schema: migrate, check, bundle.")
 

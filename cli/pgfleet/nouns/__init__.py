@@ -1,0 +1,1 @@
+"""The nouns of the command line: one module each, which reads views and calls functions."""

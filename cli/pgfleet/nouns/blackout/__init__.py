@@ -1,0 +1,1 @@
+"""pgfleet blackout: times in which nothing runs."""

@@ -1,0 +1,1 @@
+"""pgfleet integration: connections to an MDM and other systems."""

@@ -1,0 +1,1 @@
+"""pgfleet profile: what the MDMs have, and what devices are to have."""

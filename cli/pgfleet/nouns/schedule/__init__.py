@@ -1,0 +1,1 @@
+"""pgfleet schedule: when, what and who."""
