@@ -29,7 +29,7 @@ revoke all on function fleet.device_matches(jsonb, text[], text, jsonb) from pub
 grant execute on function fleet.device_matches(jsonb, text[], text, jsonb) to authenticated, service_role;
 
 create or replace function fleet.selector_problems(p_selector jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp

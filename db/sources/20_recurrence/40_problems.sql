@@ -1,7 +1,7 @@
 -- What is wrong with a recurrence: every problem at once, each with its field and the next step.
 
 create or replace function fleet.recurrence_problems(p_type text, p_config jsonb, p_timezone text)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
@@ -63,7 +63,7 @@ revoke all on function fleet.recurrence_problems(text, jsonb, text) from public,
 grant execute on function fleet.recurrence_problems(text, jsonb, text) to service_role;
 
 create or replace function fleet.timezone_problems(p_timezone text)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp

@@ -1,7 +1,7 @@
 -- The keys of a recurrence configuration, one check per topic. Each reads settings without nulls.
 
 create or replace function fleet.config_key_problems(p_config jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 parallel safe
@@ -122,7 +122,7 @@ revoke all on function fleet.as_list(jsonb) from public, anon, authenticated, se
 grant execute on function fleet.as_list(jsonb) to authenticated, service_role;
 
 create or replace function fleet.config_time_problems(p_config jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 parallel safe
@@ -156,7 +156,7 @@ revoke all on function fleet.config_time_problems(jsonb) from public, anon, auth
 grant execute on function fleet.config_time_problems(jsonb) to authenticated, service_role;
 
 create or replace function fleet.config_day_problems(p_config jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 parallel safe

@@ -68,7 +68,7 @@ revoke all on function fleet.parse_interval(text) from public, anon, authenticat
 grant execute on function fleet.parse_interval(text) to authenticated, service_role;
 
 create or replace function fleet.config_every_problems(p_type text, p_config jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language plpgsql
 immutable
 parallel safe
@@ -114,7 +114,7 @@ revoke all on function fleet.config_every_problems(text, jsonb) from public, ano
 grant execute on function fleet.config_every_problems(text, jsonb) to authenticated, service_role;
 
 create or replace function fleet.config_cron_problems(p_type text, p_config jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language plpgsql
 immutable
 parallel safe
@@ -122,32 +122,33 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_cron record;
+  v_found fleet.problem;
 begin
-  field := 'recurrence_config.cron_expression';
+  v_found.field := 'recurrence_config.cron_expression';
 
   if p_type is distinct from 'cron' then
     return;
   elsif jsonb_typeof(p_config -> 'cron_expression') is distinct from 'string' then
-    problem := case when p_config ? 'cron_expression' then 'is not a text' else 'is missing' end;
-    hint := 'Write minute, hour, day of month, month and day of week, such as 30 2 * * 1-5';
-    return next;
+    v_found.problem := case when p_config ? 'cron_expression' then 'is not a text' else 'is missing' end;
+    v_found.hint := 'Write minute, hour, day of month, month and day of week, such as 30 2 * * 1-5';
+    return next v_found;
     return;
   end if;
 
   v_cron := fleet.parse_cron(p_config ->> 'cron_expression');
-  problem := v_cron.problem;
-  hint := v_cron.hint;
+  v_found.problem := v_cron.problem;
+  v_found.hint := v_cron.hint;
 
   -- A plain day up to the 28th comes every month, on every weekday in time.
-  if problem is null and not (v_cron.month_days[1] <= 28 and v_cron.weekdays[1] <= 7) and not fleet.has_cron_day(
+  if v_found.problem is null and not (v_cron.month_days[1] <= 28 and v_cron.weekdays[1] <= 7) and not fleet.has_cron_day(
     fleet.month_day_mask(v_cron.month_days, v_cron.weekdays, v_cron.both_days), v_cron.months
   ) then
-    problem := 'no day ever matches the day-of-month, month and day-of-week fields';
-    hint := 'Choose a day that exists in one of the months, or L for the last day';
+    v_found.problem := 'no day ever matches the day-of-month, month and day-of-week fields';
+    v_found.hint := 'Choose a day that exists in one of the months, or L for the last day';
   end if;
 
-  if problem is not null then
-    return next;
+  if v_found.problem is not null then
+    return next v_found;
   end if;
 end;
 $$;

@@ -99,7 +99,7 @@ create or replace function fleet.bounds_problems(
   p_start timestamptz,
   p_end timestamptz
 )
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
@@ -140,7 +140,7 @@ grant execute on function fleet.bounds_problems(text, jsonb, text, timestamptz, 
   to authenticated, service_role;
 
 create or replace function fleet.rule_problems(p_gap text, p_fold text)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 parallel safe

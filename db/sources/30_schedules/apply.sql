@@ -1,7 +1,7 @@
 -- Applying a document: what it names comes to be as it says, whatever was there before.
 
 create or replace function fleet.document_problems(p_document jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp

@@ -129,9 +129,6 @@ declare
   v_done jsonb := '[]';
   v_section text;
   v_item jsonb;
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
   foreach v_section in array '{groups,blackout_calendars,templates,schedules}'::text[] loop
     for v_item in
@@ -147,11 +144,12 @@ begin
     end loop;
   end loop;
 
-  select array_agg(e.item ->> 'field'), array_agg(e.item ->> 'problem'), array_agg(e.item ->> 'hint')
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems(
+    'the document', 'document_invalid',
+    array_agg((e.item ->> 'field', e.item ->> 'problem', e.item ->> 'hint')::fleet.problem)
+  )
   from jsonb_array_elements(v_done) as e(item)
   where e.item ->> 'do' = 'refuse';
-  perform fleet.raise_problems('the document', 'document_invalid', v_fields, v_problems, v_hints);
   return v_done;
 end;
 $$;
@@ -192,17 +190,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_owner uuid := fleet.owner_or_own(p_owner_id);
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
   v_done jsonb;
   v_removed jsonb := '[]';
 begin
   perform fleet.require_permission(v_owner, 'manage', format('owner %s', v_owner));
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the document', 'document_invalid', array_agg(q))
   from fleet.document_problems(p_document) as q;
-  perform fleet.raise_problems('the document', 'document_invalid', v_fields, v_problems, v_hints);
   -- Two that apply at once take turns; the second finds what the first has made.
   perform pg_advisory_xact_lock(hashtextextended('pgfleet.apply_document ' || v_owner, 0));
 

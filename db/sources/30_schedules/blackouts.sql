@@ -76,7 +76,7 @@ comment on function fleet.named_blackouts(uuid, jsonb) is 'The policies with nam
 revoke all on function fleet.named_blackouts(uuid, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.blackout_problems(p_owner_id uuid, p_policies jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp

@@ -1,7 +1,7 @@
 -- One verb for many schedules, chosen by a filter.
 
 create or replace function fleet.filter_problems(p_filter jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -52,15 +52,9 @@ language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the filter', 'filter_invalid', array_agg(q))
   from fleet.filter_problems(p_filter) as q;
-  perform fleet.raise_problems('the filter', 'filter_invalid', v_fields, v_problems, v_hints);
   return fleet.without_nulls(p_filter);
 end;
 $$;

@@ -25,7 +25,7 @@ comment on function fleet.try_exact_instant(text) is 'The text as an instant; nu
 revoke all on function fleet.try_exact_instant(text) from public, anon, authenticated, service_role;
 
 create or replace function fleet.period_problems(p_periods jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -112,20 +112,14 @@ language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the calendar', 'calendar_invalid', array_agg(q::fleet.problem))
   from (
     select 'name' as field, 'must not be blank' as problem, 'Give the calendar a name.' as hint
     where btrim(coalesce(p_name, '')) = ''
     union all
     select p.field, p.problem, p.hint from fleet.period_problems(p_periods) as p
   ) as q;
-  perform fleet.raise_problems('the calendar', 'calendar_invalid', v_fields, v_problems, v_hints);
 end;
 $$;
 

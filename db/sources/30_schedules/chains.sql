@@ -1,7 +1,7 @@
 -- Chains: a schedule that runs when a run of another one has ended.
 
 create or replace function fleet.follow_problems(p_schedule public.schedules)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp

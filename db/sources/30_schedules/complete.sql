@@ -114,9 +114,6 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row public.schedules := new;
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
   if tg_op = 'UPDATE' and fleet.has_lost_parent(old, v_row) then
     return fleet.abandoned_schedule(old, v_row);
@@ -136,10 +133,8 @@ begin
 
   v_row := fleet.completed_schedule(v_row);
   perform fleet.require_destructive(v_row.owner_id, v_row.action_type);
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the schedule', 'schedule_invalid', array_agg(q))
   from fleet.schedule_problems(v_row) as q;
-  perform fleet.raise_problems('the schedule', 'schedule_invalid', v_fields, v_problems, v_hints);
 
   v_row.recurrence := fleet.compiled(v_row);
   if v_row.status <> 'cancelled' and (tg_op = 'INSERT' or fleet.timing_changed(old, v_row)) then

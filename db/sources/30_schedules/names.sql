@@ -34,7 +34,7 @@ comment on function fleet.schedule_by_name(uuid, text) is
 revoke all on function fleet.schedule_by_name(uuid, text) from public, anon, authenticated, service_role;
 
 create or replace function fleet.name_problems(p_owner_id uuid, p_spec jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -124,15 +124,9 @@ language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the schedule', 'schedule_invalid', array_agg(q))
   from fleet.name_problems(p_owner_id, p_spec) as q;
-  perform fleet.raise_problems('the schedule', 'schedule_invalid', v_fields, v_problems, v_hints);
   return fleet.with_ids(p_owner_id, p_spec);
 end;
 $$;

@@ -55,7 +55,7 @@ revoke all on function fleet.effective_policies(jsonb) from public, anon, authen
 grant execute on function fleet.effective_policies(jsonb) to authenticated, service_role;
 
 create or replace function fleet.choice_problem(p_field text, p_value jsonb, p_choices text[])
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -70,7 +70,7 @@ comment on function fleet.choice_problem(text, jsonb, text[]) is 'One row where 
 revoke all on function fleet.choice_problem(text, jsonb, text[]) from public, anon, authenticated, service_role;
 
 create or replace function fleet.whole_number_problem(p_field text, p_value jsonb, p_least bigint, p_most bigint)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -91,7 +91,7 @@ revoke all on function fleet.whole_number_problem(text, jsonb, bigint, bigint)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.duration_problem(p_field text, p_value jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -112,7 +112,7 @@ comment on function fleet.duration_problem(text, jsonb) is
 revoke all on function fleet.duration_problem(text, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.retry_problems(p_retry jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -144,7 +144,7 @@ comment on function fleet.retry_problems(jsonb) is 'Everything that is wrong wit
 revoke all on function fleet.retry_problems(jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.policy_problems(p_policies jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp

@@ -36,7 +36,7 @@ comment on function fleet.recurrence_of_rrule(jsonb) is
 revoke all on function fleet.recurrence_of_rrule(jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.rrule_problems(p_spec jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -80,7 +80,7 @@ begin
   v_recurrence := fleet.recurrence_of_rrule(p_spec);
   if v_recurrence ? 'problem' then
     perform fleet.raise_problems(
-      'the schedule', 'schedule_invalid', '{rrule}', array[v_recurrence ->> 'problem'], array[v_recurrence ->> 'hint']
+      'the schedule', 'schedule_invalid', array[('rrule', v_recurrence ->> 'problem', v_recurrence ->> 'hint')::fleet.problem]
     );
   end if;
   return (p_spec - 'rrule')

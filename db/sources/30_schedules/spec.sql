@@ -119,9 +119,8 @@ as $$
 declare
   v_spec jsonb;
   v_row public.schedules;
+  v_problems fleet.problem[];
   v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
   if jsonb_typeof(p_spec) is distinct from 'object' then
     raise exception 'a schedule must be a JSON object'
@@ -129,9 +128,8 @@ begin
   end if;
 
   v_spec := fleet.normal_schedule_spec(p_spec);
-  select array_agg(t.field), array_agg(t.problem), array_agg(t.hint)
-  into v_fields, v_problems, v_hints
-  from fleet.spec_type_problems(v_spec) as t;
+  v_problems := array(select t from fleet.spec_type_problems(v_spec) as t);
+  v_fields := array(select p.field from unnest(v_problems) as p);
 
   -- What has the wrong type is left out, so that everything else is still checked in the same answer.
   v_row := fleet.schedule_from_spec(
@@ -141,11 +139,9 @@ begin
   perform fleet.require_permission(v_row.owner_id, 'manage', format('owner %s', v_row.owner_id));
   v_row := fleet.completed_schedule(v_row);
 
-  select v_fields || array_agg(q.field), v_problems || array_agg(q.problem), v_hints || array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the schedule', 'schedule_invalid', v_problems || array_agg(q))
   from fleet.schedule_problems(v_row) as q
-  where q.field <> all (coalesce(v_fields, '{}'));
-  perform fleet.raise_problems('the schedule', 'schedule_invalid', v_fields, v_problems, v_hints);
+  where q.field <> all (v_fields);
 
   insert into public.schedules as s (
     owner_id, name, description, action_type, payload, recurrence_type, recurrence_config, start_time, end_time, timezone,

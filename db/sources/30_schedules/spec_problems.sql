@@ -20,7 +20,7 @@ comment on function fleet.is_id_list(jsonb) is 'Whether this is a JSON list of i
 revoke all on function fleet.is_id_list(jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.after_problems(p_after jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -43,7 +43,7 @@ comment on function fleet.after_problems(jsonb) is 'What is wrong with the key "
 revoke all on function fleet.after_problems(jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.spec_type_problems(p_spec jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp

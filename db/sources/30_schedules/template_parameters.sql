@@ -71,7 +71,7 @@ comment on function fleet.filled_template(jsonb, jsonb) is
 revoke all on function fleet.filled_template(jsonb, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.parameter_problem(p_field text, p_definition jsonb, p_value jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -91,7 +91,7 @@ comment on function fleet.parameter_problem(text, jsonb, jsonb) is 'What is wron
 revoke all on function fleet.parameter_problem(text, jsonb, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.parameter_value_problems(p_parameters jsonb, p_values jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -124,7 +124,7 @@ comment on function fleet.parameter_value_problems(jsonb, jsonb) is
 revoke all on function fleet.parameter_value_problems(jsonb, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.parameter_definition_problems(p_parameters jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -169,7 +169,7 @@ comment on function fleet.parameter_definition_problems(jsonb) is 'Everything th
 revoke all on function fleet.parameter_definition_problems(jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.template_problems(p_template jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp

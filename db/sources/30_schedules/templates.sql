@@ -60,15 +60,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_owner uuid;
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
   v_row public.schedule_templates;
 begin
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the template', 'template_invalid', array_agg(q))
   from fleet.template_problems(p_template) as q;
-  perform fleet.raise_problems('the template', 'template_invalid', v_fields, v_problems, v_hints);
 
   v_owner := fleet.owner_or_own(fleet.try_uuid(p_template ->> 'owner_id'));
   perform fleet.require_permission(v_owner, 'manage', format('owner %s', v_owner));
@@ -115,16 +110,9 @@ declare
   v_row public.schedule_templates := fleet.template_of_caller(p_name, p_version, 'manage');
   v_given jsonb := coalesce(nullif(p_parameters, 'null'), '{}');
   v_values jsonb;
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems(format('the use of template "%s"', v_row.name), 'parameters_invalid', array_agg(q))
   from fleet.parameter_value_problems(v_row.parameters, v_given) as q;
-  perform fleet.raise_problems(
-    format('the use of template "%s"', v_row.name), 'parameters_invalid', v_fields, v_problems, v_hints
-  );
 
   select coalesce(jsonb_object_agg(e.key, e.value -> 'default') filter (where e.value ? 'default'), '{}')
   into v_values

@@ -83,9 +83,8 @@ as $$
 declare
   v_spec jsonb;
   v_row public.schedules;
+  v_problems fleet.problem[];
   v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
   if jsonb_typeof(p_changes) is distinct from 'object' then
     raise exception 'changes of a schedule must be a JSON object'
@@ -93,17 +92,16 @@ begin
   end if;
 
   v_spec := fleet.normal_schedule_spec(p_changes);
-  select array_agg(t.field), array_agg(t.problem), array_agg(t.hint)
-  into v_fields, v_problems, v_hints
-  from (
-    select t.field, t.problem, t.hint from fleet.name_problems(p_old.owner_id, v_spec) as t
+  v_problems := array(
+    select t from fleet.name_problems(p_old.owner_id, v_spec) as t
     union all
-    select t.field, t.problem, t.hint from fleet.spec_type_problems(fleet.with_ids(p_old.owner_id, v_spec)) as t
+    select t from fleet.spec_type_problems(fleet.with_ids(p_old.owner_id, v_spec)) as t
     union all
-    select 'owner_id', 'cannot be changed', 'Create the schedule anew for the other owner.'
+    select ('owner_id', 'cannot be changed', 'Create the schedule anew for the other owner.')::fleet.problem
     where p_old.owner_id is not null
       and fleet.try_uuid(v_spec ->> 'owner_id') <> p_old.owner_id
-  ) as t;
+  );
+  v_fields := array(select p.field from unnest(v_problems) as p);
 
   -- What has the wrong type stays as it was, so that everything else is still checked in the same answer.
   v_row := fleet.schedule_from_spec(fleet.changed_spec(
@@ -114,13 +112,11 @@ begin
   v_row.owner_id := p_old.owner_id;
   v_row.status := coalesce(p_old.status, 'active');
 
-  select v_fields || array_agg(q.field), v_problems || array_agg(q.problem), v_hints || array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the schedule', 'schedule_invalid', v_problems || array_agg(q))
   from fleet.schedule_problems(fleet.completed_schedule(fleet.changed_schedule(p_old, v_row))) as q
-  where q.field <> all (coalesce(v_fields, '{}'))
+  where q.field <> all (v_fields)
     -- Whoever is named but unknown is not nobody.
-    and not (q.field = 'device_ids' and coalesce(v_fields && '{devices,groups}', false));
-  perform fleet.raise_problems('the schedule', 'schedule_invalid', v_fields, v_problems, v_hints);
+    and not (q.field = 'device_ids' and v_fields && '{devices,groups}');
   if p_old.id is null then
     -- An insert has no old row to tell by which of two twin columns is meant.
     return fleet.changed_schedule(p_old, v_row);

@@ -1,7 +1,7 @@
 -- What is wrong with a schedule: everything at once, each with its field and what to do.
 
 create or replace function fleet.payload_problems(p_command_type text, p_payload jsonb, p_field text default 'payload')
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -47,7 +47,7 @@ create or replace function fleet.target_problems(
   p_group_ids bigint[],
   p_selector jsonb
 )
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -73,7 +73,7 @@ revoke all on function fleet.target_problems(uuid, bigint[], bigint[], jsonb)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.schedule_problems(p_schedule public.schedules)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -133,36 +133,38 @@ $$;
 comment on function fleet.schedule_problems(public.schedules) is 'Everything that is wrong with a schedule; no row where nothing is.';
 revoke all on function fleet.schedule_problems(public.schedules) from public, anon, authenticated, service_role;
 
-create or replace function fleet.raise_problems(p_what text, p_reason text, p_fields text[], p_problems text[], p_hints text[])
+create or replace function fleet.raise_problems(p_what text, p_reason text, p_problems fleet.problem[])
 returns void
 language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if coalesce(cardinality(p_fields), 0) = 0 then
+  if coalesce(cardinality(p_problems), 0) = 0 then
     return;
   end if;
 
   raise exception '% is not valid: %', p_what, (
-    select string_agg(u.field || ': ' || u.problem, '; ')
-    from unnest(p_fields, p_problems) as u(field, problem)
+    select string_agg(p.field || ': ' || p.problem, '; ') from unnest(p_problems) as p
   )
     using errcode = case
-            when (select bool_and(u.problem like '% was not found') from unnest(p_problems) as u(problem)) then 'PT404'
+            when (select bool_and(p.problem like '% was not found') from unnest(p_problems) as p) then 'PT404'
             else 'PT422'
           end,
           detail = p_reason,
           hint = (
             select string_agg(regexp_replace(h.hint, '[.]?$', '.'), ' ' order by h.n)
             from (
-              select u.hint, min(u.n) as n from unnest(p_hints) with ordinality as u(hint, n) where u.hint <> '' group by u.hint
+              select p.hint, min(p.n) as n
+              from unnest(p_problems) with ordinality as p(field, problem, hint, n)
+              where p.hint <> ''
+              group by p.hint
             ) as h
           );
 end;
 $$;
 
-comment on function fleet.raise_problems(text, text, text[], text[], text[]) is
-  'One error that names every wrong field; PT404 where all that is wrong is that something was not found, else PT422.';
-revoke all on function fleet.raise_problems(text, text, text[], text[], text[])
-  from public, anon, authenticated, service_role;
+comment on function fleet.raise_problems(text, text, fleet.problem[]) is
+  'One error that names every wrong field; PT404 where all that is wrong is that something was not found, else PT422. No problem, no '
+  'error.';
+revoke all on function fleet.raise_problems(text, text, fleet.problem[]) from public, anon, authenticated, service_role;

@@ -181,7 +181,7 @@ comment on function fleet.policies_in_device_time(jsonb) is
 revoke all on function fleet.policies_in_device_time(jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.window_problems(p_windows jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp

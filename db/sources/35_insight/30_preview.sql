@@ -10,15 +10,10 @@ declare
   v_row public.schedules := fleet.completed_schedule(
     fleet.changed_schedule(p_old, fleet.schedule_with_changes(p_old, p_changes))
   );
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
   -- The trigger has the last word when it is saved, and would say the same.
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the schedule', 'schedule_invalid', array_agg(q))
   from fleet.schedule_problems(v_row) as q;
-  perform fleet.raise_problems('the schedule', 'schedule_invalid', v_fields, v_problems, v_hints);
 
   v_row.recurrence := fleet.compiled(v_row);
   v_row.execution_count := coalesce(p_old.execution_count, 0);

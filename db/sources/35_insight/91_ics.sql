@@ -6,13 +6,8 @@ language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the filter', 'filter_invalid', array_agg(q::fleet.problem))
   from (
     select 'filter' as field, 'must be an object' as problem, 'Example: {"schedule_ids": [7]}; {} for all.' as hint
     where jsonb_typeof(p_filter) is distinct from 'object'
@@ -33,7 +28,6 @@ begin
     from unnest('{action_type,search,name}'::text[]) as k(key)
     where p_filter ? k.key and jsonb_typeof(p_filter -> k.key) <> 'string'
   ) as q;
-  perform fleet.raise_problems('the filter', 'filter_invalid', v_fields, v_problems, v_hints);
 end;
 $$;
 

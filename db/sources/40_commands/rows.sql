@@ -9,9 +9,6 @@ as $$
 declare
   v_device public.devices;
   v_type public.command_types;
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
   if new.device_id is null then
     new.device_id := fleet.device_by_hostname(new.device_hostname, new.owner_id);
@@ -26,10 +23,8 @@ begin
       using errcode = 'PT409', detail = 'device_retired', hint = 'Re-key it to bring it back: pgfleet device rekey <hostname>';
   end if;
 
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the command', 'command_invalid', array_agg(q))
   from fleet.command_problems(new) as q;
-  perform fleet.raise_problems('the command', 'command_invalid', v_fields, v_problems, v_hints);
 
   select t.* into v_type from public.command_types as t where t.name = new.command_type;
   perform fleet.require_destructive(v_device.owner_id, new.command_type);
@@ -48,7 +43,7 @@ comment on function fleet.tg_prepare_command() is
 revoke all on function fleet.tg_prepare_command() from public, anon, authenticated, service_role;
 
 create or replace function fleet.command_problems(p_command public.device_commands)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp

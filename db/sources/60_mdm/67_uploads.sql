@@ -66,7 +66,7 @@ comment on function fleet.is_profile_file(bytea) is
 revoke all on function fleet.is_profile_file(bytea) from public, anon, authenticated, service_role;
 
 create or replace function fleet.profile_problems(p_name text, p_content bytea, p_options jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -123,7 +123,7 @@ declare
   v_sha256 text := encode(sha256(p_mobileconfig), 'hex');
   v_row public.profiles;
 begin
-  perform fleet.raise_problems('the profile', 'profile_invalid', array_agg(q.field), array_agg(q.problem), array_agg(q.hint))
+  perform fleet.raise_problems('the profile', 'profile_invalid', array_agg(q))
   from fleet.profile_problems(v_name, p_mobileconfig, p_options) as q;
 
   select p.* into v_row

@@ -268,7 +268,7 @@ begin
 
   v_row.device_ids := array(select jsonb_array_elements_text(p_targets -> 'device_ids')::bigint);
   v_row.group_ids := array(select jsonb_array_elements_text(p_targets -> 'group_ids')::bigint);
-  perform fleet.raise_problems('the assignment', 'assignment_invalid', array_agg(q.field), array_agg(q.problem), array_agg(q.hint))
+  perform fleet.raise_problems('the assignment', 'assignment_invalid', array_agg(q))
   from fleet.target_problems(v_owner, v_row.device_ids, v_row.group_ids, p_targets -> 'selector') as q;
   insert into public.profile_assignments (owner_id, profile_id, description, device_ids, group_ids, selector, created_by)
   values (

@@ -1,7 +1,7 @@
 -- Integrations: making them, giving them their secret, letting them rest.
 
 create or replace function fleet.integration_problems(p_integration public.device_integrations)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -51,9 +51,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform fleet.raise_problems(
-    'the integration', 'integration_invalid', array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  )
+  perform fleet.raise_problems('the integration', 'integration_invalid', array_agg(q))
   from fleet.integration_problems(new) as q;
   new.updated_at := now();
   if new.status = 'active' then

@@ -7,7 +7,7 @@ create or replace function fleet.position_problems(
   p_located_at timestamptz,
   p_now timestamptz
 )
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -46,15 +46,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_device_id bigint := fleet.require_device();
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
   v_outcome text;
 begin
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the position', 'position_invalid', array_agg(q))
   from fleet.position_problems(p_latitude, p_longitude, p_accuracy_m, p_located_at, p_now) as q;
-  perform fleet.raise_problems('the position', 'position_invalid', v_fields, v_problems, v_hints);
 
   select t.outcome into v_outcome
   from fleet.take_fixes(

@@ -1,7 +1,7 @@
 -- What holds for locations and their policies however a row is written.
 
 create or replace function fleet.polygon_problems(p_polygon jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -46,7 +46,7 @@ comment on function fleet.polygon_problems(jsonb) is 'Everything that is wrong w
 revoke all on function fleet.polygon_problems(jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.location_problems(p_location public.locations)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -83,7 +83,7 @@ comment on function fleet.location_problems(public.locations) is 'Everything tha
 revoke all on function fleet.location_problems(public.locations) from public, anon, authenticated, service_role;
 
 create or replace function fleet.extent_problems(p_polygon jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -120,10 +120,6 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
   new.owner_id := fleet.owner_or_own(new.owner_id);
   perform fleet.require_permission(new.owner_id, 'manage', format('owner %s', new.owner_id));
@@ -131,10 +127,8 @@ begin
     new.created_by := fleet.current_user_id();
   end if;
 
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the location', 'location_invalid', array_agg(q))
   from fleet.location_problems(new) as q;
-  perform fleet.raise_problems('the location', 'location_invalid', v_fields, v_problems, v_hints);
 
   if new.kind = 'circle' then
     new.latitude := round(new.latitude::numeric, 9);
@@ -146,10 +140,8 @@ begin
     if new.polygon -> 0 = new.polygon -> -1 and jsonb_array_length(new.polygon) > 3 then
       new.polygon := new.polygon - -1;
     end if;
-    select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-    into v_fields, v_problems, v_hints
+    perform fleet.raise_problems('the location', 'location_invalid', array_agg(q))
     from fleet.extent_problems(new.polygon) as q;
-    perform fleet.raise_problems('the location', 'location_invalid', v_fields, v_problems, v_hints);
     select c.latitude, c.longitude, c.reach_m into new.latitude, new.longitude, new.reach_m
     from fleet.polygon_centre(new.polygon) as c;
   end if;
@@ -164,7 +156,7 @@ comment on function fleet.tg_prepare_location() is
 revoke all on function fleet.tg_prepare_location() from public, anon, authenticated, service_role;
 
 create or replace function fleet.location_policy_problems(p_policy public.location_policies)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -213,10 +205,6 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
   if new.owner_id is null and fleet.is_trusted_caller() then
     select l.owner_id into new.owner_id from public.locations as l where l.id = new.location_id;
@@ -228,10 +216,8 @@ begin
     new.created_by := fleet.current_user_id();
   end if;
 
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the location policy', 'location_policy_invalid', array_agg(q))
   from fleet.location_policy_problems(new) as q;
-  perform fleet.raise_problems('the location policy', 'location_policy_invalid', v_fields, v_problems, v_hints);
   new.updated_at := now();
   return new;
 end;

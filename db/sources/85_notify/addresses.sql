@@ -78,7 +78,7 @@ comment on function fleet.webhook_url_problem(text, boolean) is
 revoke all on function fleet.webhook_url_problem(text, boolean) from public, anon, authenticated, service_role;
 
 create or replace function fleet.endpoint_problems(p_endpoint public.webhook_endpoints)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp

@@ -1,7 +1,7 @@
 -- Endpoints as JSON: what is wrong with it, and the row that it makes.
 
 create or replace function fleet.endpoint_spec_problems(p_spec jsonb, p_keys text[])
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -64,21 +64,17 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row public.webhook_endpoints;
+  v_problems fleet.problem[];
   v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
-  select array_agg(t.field), array_agg(t.problem), array_agg(t.hint)
-  into v_fields, v_problems, v_hints
-  from fleet.endpoint_spec_problems(p_spec, p_keys) as t;
+  v_problems := array(select t from fleet.endpoint_spec_problems(p_spec, p_keys) as t);
+  v_fields := array(select p.field from unnest(v_problems) as p);
 
   -- What has the wrong type is left out, so that everything else is still checked in the same answer.
-  v_row := fleet.endpoint_with(p_endpoint, p_spec - coalesce(v_fields, '{}'));
-  select v_fields || array_agg(q.field), v_problems || array_agg(q.problem), v_hints || array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  v_row := fleet.endpoint_with(p_endpoint, p_spec - v_fields);
+  perform fleet.raise_problems('the endpoint', 'webhook_endpoint_invalid', v_problems || array_agg(q))
   from fleet.endpoint_problems(v_row) as q
-  where q.field <> all (coalesce(v_fields, '{}'));
-  perform fleet.raise_problems('the endpoint', 'webhook_endpoint_invalid', v_fields, v_problems, v_hints);
+  where q.field <> all (v_fields);
   return v_row;
 end;
 $$;

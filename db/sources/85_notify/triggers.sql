@@ -7,9 +7,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform fleet.raise_problems(
-    'the endpoint', 'webhook_endpoint_invalid', array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  )
+  perform fleet.raise_problems('the endpoint', 'webhook_endpoint_invalid', array_agg(q))
   from fleet.endpoint_problems(new) as q;
   new.updated_at := now();
   if new.enabled then
