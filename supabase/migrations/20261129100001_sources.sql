@@ -1322,7 +1322,7 @@ revoke all on function fleet.device_matches(jsonb, text[], text, jsonb) from pub
 grant execute on function fleet.device_matches(jsonb, text[], text, jsonb) to authenticated, service_role;
 
 create or replace function fleet.selector_problems(p_selector jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -2355,7 +2355,7 @@ grant execute on function fleet.month_day_mask(integer[], integer[], boolean) to
 -- What is wrong with a recurrence: every problem at once, each with its field and the next step.
 
 create or replace function fleet.recurrence_problems(p_type text, p_config jsonb, p_timezone text)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
@@ -2417,7 +2417,7 @@ revoke all on function fleet.recurrence_problems(text, jsonb, text) from public,
 grant execute on function fleet.recurrence_problems(text, jsonb, text) to service_role;
 
 create or replace function fleet.timezone_problems(p_timezone text)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -2506,7 +2506,7 @@ grant execute on function fleet.recurrence_end(text, text) to authenticated, ser
 -- The keys of a recurrence configuration, one check per topic. Each reads settings without nulls.
 
 create or replace function fleet.config_key_problems(p_config jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 parallel safe
@@ -2627,7 +2627,7 @@ revoke all on function fleet.as_list(jsonb) from public, anon, authenticated, se
 grant execute on function fleet.as_list(jsonb) to authenticated, service_role;
 
 create or replace function fleet.config_time_problems(p_config jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 parallel safe
@@ -2661,7 +2661,7 @@ revoke all on function fleet.config_time_problems(jsonb) from public, anon, auth
 grant execute on function fleet.config_time_problems(jsonb) to authenticated, service_role;
 
 create or replace function fleet.config_day_problems(p_config jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 parallel safe
@@ -2789,7 +2789,7 @@ revoke all on function fleet.parse_interval(text) from public, anon, authenticat
 grant execute on function fleet.parse_interval(text) to authenticated, service_role;
 
 create or replace function fleet.config_every_problems(p_type text, p_config jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language plpgsql
 immutable
 parallel safe
@@ -2835,7 +2835,7 @@ revoke all on function fleet.config_every_problems(text, jsonb) from public, ano
 grant execute on function fleet.config_every_problems(text, jsonb) to authenticated, service_role;
 
 create or replace function fleet.config_cron_problems(p_type text, p_config jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language plpgsql
 immutable
 parallel safe
@@ -2843,32 +2843,33 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_cron record;
+  v_found fleet.problem;
 begin
-  field := 'recurrence_config.cron_expression';
+  v_found.field := 'recurrence_config.cron_expression';
 
   if p_type is distinct from 'cron' then
     return;
   elsif jsonb_typeof(p_config -> 'cron_expression') is distinct from 'string' then
-    problem := case when p_config ? 'cron_expression' then 'is not a text' else 'is missing' end;
-    hint := 'Write minute, hour, day of month, month and day of week, such as 30 2 * * 1-5';
-    return next;
+    v_found.problem := case when p_config ? 'cron_expression' then 'is not a text' else 'is missing' end;
+    v_found.hint := 'Write minute, hour, day of month, month and day of week, such as 30 2 * * 1-5';
+    return next v_found;
     return;
   end if;
 
   v_cron := fleet.parse_cron(p_config ->> 'cron_expression');
-  problem := v_cron.problem;
-  hint := v_cron.hint;
+  v_found.problem := v_cron.problem;
+  v_found.hint := v_cron.hint;
 
   -- A plain day up to the 28th comes every month, on every weekday in time.
-  if problem is null and not (v_cron.month_days[1] <= 28 and v_cron.weekdays[1] <= 7) and not fleet.has_cron_day(
+  if v_found.problem is null and not (v_cron.month_days[1] <= 28 and v_cron.weekdays[1] <= 7) and not fleet.has_cron_day(
     fleet.month_day_mask(v_cron.month_days, v_cron.weekdays, v_cron.both_days), v_cron.months
   ) then
-    problem := 'no day ever matches the day-of-month, month and day-of-week fields';
-    hint := 'Choose a day that exists in one of the months, or L for the last day';
+    v_found.problem := 'no day ever matches the day-of-month, month and day-of-week fields';
+    v_found.hint := 'Choose a day that exists in one of the months, or L for the last day';
   end if;
 
-  if problem is not null then
-    return next;
+  if v_found.problem is not null then
+    return next v_found;
   end if;
 end;
 $$;
@@ -3014,7 +3015,7 @@ create or replace function fleet.bounds_problems(
   p_start timestamptz,
   p_end timestamptz
 )
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
@@ -3055,7 +3056,7 @@ grant execute on function fleet.bounds_problems(text, jsonb, text, timestamptz, 
   to authenticated, service_role;
 
 create or replace function fleet.rule_problems(p_gap text, p_fold text)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 parallel safe
@@ -5356,7 +5357,7 @@ grant execute on function fleet.rrule_end(jsonb, jsonb, text) to authenticated, 
 -- Applying a document: what it names comes to be as it says, whatever was there before.
 
 create or replace function fleet.document_problems(p_document jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -5709,9 +5710,6 @@ declare
   v_done jsonb := '[]';
   v_section text;
   v_item jsonb;
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
   foreach v_section in array '{groups,blackout_calendars,templates,schedules}'::text[] loop
     for v_item in
@@ -5727,11 +5725,12 @@ begin
     end loop;
   end loop;
 
-  select array_agg(e.item ->> 'field'), array_agg(e.item ->> 'problem'), array_agg(e.item ->> 'hint')
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems(
+    'the document', 'document_invalid',
+    array_agg((e.item ->> 'field', e.item ->> 'problem', e.item ->> 'hint')::fleet.problem)
+  )
   from jsonb_array_elements(v_done) as e(item)
   where e.item ->> 'do' = 'refuse';
-  perform fleet.raise_problems('the document', 'document_invalid', v_fields, v_problems, v_hints);
   return v_done;
 end;
 $$;
@@ -5772,17 +5771,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_owner uuid := fleet.owner_or_own(p_owner_id);
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
   v_done jsonb;
   v_removed jsonb := '[]';
 begin
   perform fleet.require_permission(v_owner, 'manage', format('owner %s', v_owner));
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the document', 'document_invalid', array_agg(q))
   from fleet.document_problems(p_document) as q;
-  perform fleet.raise_problems('the document', 'document_invalid', v_fields, v_problems, v_hints);
   -- Two that apply at once take turns; the second finds what the first has made.
   perform pg_advisory_xact_lock(hashtextextended('pgfleet.apply_document ' || v_owner, 0));
 
@@ -5917,7 +5911,7 @@ comment on function fleet.named_blackouts(uuid, jsonb) is 'The policies with nam
 revoke all on function fleet.named_blackouts(uuid, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.blackout_problems(p_owner_id uuid, p_policies jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -6015,7 +6009,7 @@ revoke all on function fleet.instant_refusal(public.schedules, timestamptz)
 -- One verb for many schedules, chosen by a filter.
 
 create or replace function fleet.filter_problems(p_filter jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -6066,15 +6060,9 @@ language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the filter', 'filter_invalid', array_agg(q))
   from fleet.filter_problems(p_filter) as q;
-  perform fleet.raise_problems('the filter', 'filter_invalid', v_fields, v_problems, v_hints);
   return fleet.without_nulls(p_filter);
 end;
 $$;
@@ -6296,7 +6284,7 @@ comment on function fleet.try_exact_instant(text) is 'The text as an instant; nu
 revoke all on function fleet.try_exact_instant(text) from public, anon, authenticated, service_role;
 
 create or replace function fleet.period_problems(p_periods jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -6383,20 +6371,14 @@ language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the calendar', 'calendar_invalid', array_agg(q::fleet.problem))
   from (
     select 'name' as field, 'must not be blank' as problem, 'Give the calendar a name.' as hint
     where btrim(coalesce(p_name, '')) = ''
     union all
     select p.field, p.problem, p.hint from fleet.period_problems(p_periods) as p
   ) as q;
-  perform fleet.raise_problems('the calendar', 'calendar_invalid', v_fields, v_problems, v_hints);
 end;
 $$;
 
@@ -6567,7 +6549,7 @@ create or replace trigger blackout_calendars_01_keep_used
 -- Chains: a schedule that runs when a run of another one has ended.
 
 create or replace function fleet.follow_problems(p_schedule public.schedules)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
@@ -6909,9 +6891,6 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row public.schedules := new;
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
   if tg_op = 'UPDATE' and fleet.has_lost_parent(old, v_row) then
     return fleet.abandoned_schedule(old, v_row);
@@ -6931,10 +6910,8 @@ begin
 
   v_row := fleet.completed_schedule(v_row);
   perform fleet.require_destructive(v_row.owner_id, v_row.action_type);
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the schedule', 'schedule_invalid', array_agg(q))
   from fleet.schedule_problems(v_row) as q;
-  perform fleet.raise_problems('the schedule', 'schedule_invalid', v_fields, v_problems, v_hints);
 
   v_row.recurrence := fleet.compiled(v_row);
   if v_row.status <> 'cancelled' and (tg_op = 'INSERT' or fleet.timing_changed(old, v_row)) then
@@ -8318,7 +8295,7 @@ comment on function fleet.schedule_by_name(uuid, text) is
 revoke all on function fleet.schedule_by_name(uuid, text) from public, anon, authenticated, service_role;
 
 create or replace function fleet.name_problems(p_owner_id uuid, p_spec jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -8408,15 +8385,9 @@ language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the schedule', 'schedule_invalid', array_agg(q))
   from fleet.name_problems(p_owner_id, p_spec) as q;
-  perform fleet.raise_problems('the schedule', 'schedule_invalid', v_fields, v_problems, v_hints);
   return fleet.with_ids(p_owner_id, p_spec);
 end;
 $$;
@@ -8527,7 +8498,7 @@ revoke all on function fleet.effective_policies(jsonb) from public, anon, authen
 grant execute on function fleet.effective_policies(jsonb) to authenticated, service_role;
 
 create or replace function fleet.choice_problem(p_field text, p_value jsonb, p_choices text[])
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -8542,7 +8513,7 @@ comment on function fleet.choice_problem(text, jsonb, text[]) is 'One row where 
 revoke all on function fleet.choice_problem(text, jsonb, text[]) from public, anon, authenticated, service_role;
 
 create or replace function fleet.whole_number_problem(p_field text, p_value jsonb, p_least bigint, p_most bigint)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -8563,7 +8534,7 @@ revoke all on function fleet.whole_number_problem(text, jsonb, bigint, bigint)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.duration_problem(p_field text, p_value jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -8584,7 +8555,7 @@ comment on function fleet.duration_problem(text, jsonb) is
 revoke all on function fleet.duration_problem(text, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.retry_problems(p_retry jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -8616,7 +8587,7 @@ comment on function fleet.retry_problems(jsonb) is 'Everything that is wrong wit
 revoke all on function fleet.retry_problems(jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.policy_problems(p_policies jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -8705,7 +8676,7 @@ comment on function fleet.recurrence_of_rrule(jsonb) is
 revoke all on function fleet.recurrence_of_rrule(jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.rrule_problems(p_spec jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -8749,7 +8720,7 @@ begin
   v_recurrence := fleet.recurrence_of_rrule(p_spec);
   if v_recurrence ? 'problem' then
     perform fleet.raise_problems(
-      'the schedule', 'schedule_invalid', '{rrule}', array[v_recurrence ->> 'problem'], array[v_recurrence ->> 'hint']
+      'the schedule', 'schedule_invalid', array[('rrule', v_recurrence ->> 'problem', v_recurrence ->> 'hint')::fleet.problem]
     );
   end if;
   return (p_spec - 'rrule')
@@ -8982,9 +8953,8 @@ as $$
 declare
   v_spec jsonb;
   v_row public.schedules;
+  v_problems fleet.problem[];
   v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
   if jsonb_typeof(p_spec) is distinct from 'object' then
     raise exception 'a schedule must be a JSON object'
@@ -8992,9 +8962,8 @@ begin
   end if;
 
   v_spec := fleet.normal_schedule_spec(p_spec);
-  select array_agg(t.field), array_agg(t.problem), array_agg(t.hint)
-  into v_fields, v_problems, v_hints
-  from fleet.spec_type_problems(v_spec) as t;
+  v_problems := array(select t from fleet.spec_type_problems(v_spec) as t);
+  v_fields := array(select p.field from unnest(v_problems) as p);
 
   -- What has the wrong type is left out, so that everything else is still checked in the same answer.
   v_row := fleet.schedule_from_spec(
@@ -9004,11 +8973,9 @@ begin
   perform fleet.require_permission(v_row.owner_id, 'manage', format('owner %s', v_row.owner_id));
   v_row := fleet.completed_schedule(v_row);
 
-  select v_fields || array_agg(q.field), v_problems || array_agg(q.problem), v_hints || array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the schedule', 'schedule_invalid', v_problems || array_agg(q))
   from fleet.schedule_problems(v_row) as q
-  where q.field <> all (coalesce(v_fields, '{}'));
-  perform fleet.raise_problems('the schedule', 'schedule_invalid', v_fields, v_problems, v_hints);
+  where q.field <> all (v_fields);
 
   insert into public.schedules as s (
     owner_id, name, description, action_type, payload, recurrence_type, recurrence_config, start_time, end_time, timezone,
@@ -9107,7 +9074,7 @@ comment on function fleet.is_id_list(jsonb) is 'Whether this is a JSON list of i
 revoke all on function fleet.is_id_list(jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.after_problems(p_after jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -9130,7 +9097,7 @@ comment on function fleet.after_problems(jsonb) is 'What is wrong with the key "
 revoke all on function fleet.after_problems(jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.spec_type_problems(p_spec jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -9629,7 +9596,7 @@ comment on function fleet.filled_template(jsonb, jsonb) is
 revoke all on function fleet.filled_template(jsonb, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.parameter_problem(p_field text, p_definition jsonb, p_value jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -9649,7 +9616,7 @@ comment on function fleet.parameter_problem(text, jsonb, jsonb) is 'What is wron
 revoke all on function fleet.parameter_problem(text, jsonb, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.parameter_value_problems(p_parameters jsonb, p_values jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -9682,7 +9649,7 @@ comment on function fleet.parameter_value_problems(jsonb, jsonb) is
 revoke all on function fleet.parameter_value_problems(jsonb, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.parameter_definition_problems(p_parameters jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -9727,7 +9694,7 @@ comment on function fleet.parameter_definition_problems(jsonb) is 'Everything th
 revoke all on function fleet.parameter_definition_problems(jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.template_problems(p_template jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -9843,15 +9810,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_owner uuid;
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
   v_row public.schedule_templates;
 begin
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the template', 'template_invalid', array_agg(q))
   from fleet.template_problems(p_template) as q;
-  perform fleet.raise_problems('the template', 'template_invalid', v_fields, v_problems, v_hints);
 
   v_owner := fleet.owner_or_own(fleet.try_uuid(p_template ->> 'owner_id'));
   perform fleet.require_permission(v_owner, 'manage', format('owner %s', v_owner));
@@ -9898,16 +9860,9 @@ declare
   v_row public.schedule_templates := fleet.template_of_caller(p_name, p_version, 'manage');
   v_given jsonb := coalesce(nullif(p_parameters, 'null'), '{}');
   v_values jsonb;
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems(format('the use of template "%s"', v_row.name), 'parameters_invalid', array_agg(q))
   from fleet.parameter_value_problems(v_row.parameters, v_given) as q;
-  perform fleet.raise_problems(
-    format('the use of template "%s"', v_row.name), 'parameters_invalid', v_fields, v_problems, v_hints
-  );
 
   select coalesce(jsonb_object_agg(e.key, e.value -> 'default') filter (where e.value ? 'default'), '{}')
   into v_values
@@ -10328,9 +10283,8 @@ as $$
 declare
   v_spec jsonb;
   v_row public.schedules;
+  v_problems fleet.problem[];
   v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
   if jsonb_typeof(p_changes) is distinct from 'object' then
     raise exception 'changes of a schedule must be a JSON object'
@@ -10338,17 +10292,16 @@ begin
   end if;
 
   v_spec := fleet.normal_schedule_spec(p_changes);
-  select array_agg(t.field), array_agg(t.problem), array_agg(t.hint)
-  into v_fields, v_problems, v_hints
-  from (
-    select t.field, t.problem, t.hint from fleet.name_problems(p_old.owner_id, v_spec) as t
+  v_problems := array(
+    select t from fleet.name_problems(p_old.owner_id, v_spec) as t
     union all
-    select t.field, t.problem, t.hint from fleet.spec_type_problems(fleet.with_ids(p_old.owner_id, v_spec)) as t
+    select t from fleet.spec_type_problems(fleet.with_ids(p_old.owner_id, v_spec)) as t
     union all
-    select 'owner_id', 'cannot be changed', 'Create the schedule anew for the other owner.'
+    select ('owner_id', 'cannot be changed', 'Create the schedule anew for the other owner.')::fleet.problem
     where p_old.owner_id is not null
       and fleet.try_uuid(v_spec ->> 'owner_id') <> p_old.owner_id
-  ) as t;
+  );
+  v_fields := array(select p.field from unnest(v_problems) as p);
 
   -- What has the wrong type stays as it was, so that everything else is still checked in the same answer.
   v_row := fleet.schedule_from_spec(fleet.changed_spec(
@@ -10359,13 +10312,11 @@ begin
   v_row.owner_id := p_old.owner_id;
   v_row.status := coalesce(p_old.status, 'active');
 
-  select v_fields || array_agg(q.field), v_problems || array_agg(q.problem), v_hints || array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the schedule', 'schedule_invalid', v_problems || array_agg(q))
   from fleet.schedule_problems(fleet.completed_schedule(fleet.changed_schedule(p_old, v_row))) as q
-  where q.field <> all (coalesce(v_fields, '{}'))
+  where q.field <> all (v_fields)
     -- Whoever is named but unknown is not nobody.
-    and not (q.field = 'device_ids' and coalesce(v_fields && '{devices,groups}', false));
-  perform fleet.raise_problems('the schedule', 'schedule_invalid', v_fields, v_problems, v_hints);
+    and not (q.field = 'device_ids' and v_fields && '{devices,groups}');
   if p_old.id is null then
     -- An insert has no old row to tell by which of two twin columns is meant.
     return fleet.changed_schedule(p_old, v_row);
@@ -10526,7 +10477,7 @@ grant execute on function public.delete_schedule(bigint) to authenticated, servi
 -- What is wrong with a schedule: everything at once, each with its field and what to do.
 
 create or replace function fleet.payload_problems(p_command_type text, p_payload jsonb, p_field text default 'payload')
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -10572,7 +10523,7 @@ create or replace function fleet.target_problems(
   p_group_ids bigint[],
   p_selector jsonb
 )
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -10598,7 +10549,7 @@ revoke all on function fleet.target_problems(uuid, bigint[], bigint[], jsonb)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.schedule_problems(p_schedule public.schedules)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -10658,39 +10609,41 @@ $$;
 comment on function fleet.schedule_problems(public.schedules) is 'Everything that is wrong with a schedule; no row where nothing is.';
 revoke all on function fleet.schedule_problems(public.schedules) from public, anon, authenticated, service_role;
 
-create or replace function fleet.raise_problems(p_what text, p_reason text, p_fields text[], p_problems text[], p_hints text[])
+create or replace function fleet.raise_problems(p_what text, p_reason text, p_problems fleet.problem[])
 returns void
 language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if coalesce(cardinality(p_fields), 0) = 0 then
+  if coalesce(cardinality(p_problems), 0) = 0 then
     return;
   end if;
 
   raise exception '% is not valid: %', p_what, (
-    select string_agg(u.field || ': ' || u.problem, '; ')
-    from unnest(p_fields, p_problems) as u(field, problem)
+    select string_agg(p.field || ': ' || p.problem, '; ') from unnest(p_problems) as p
   )
     using errcode = case
-            when (select bool_and(u.problem like '% was not found') from unnest(p_problems) as u(problem)) then 'PT404'
+            when (select bool_and(p.problem like '% was not found') from unnest(p_problems) as p) then 'PT404'
             else 'PT422'
           end,
           detail = p_reason,
           hint = (
             select string_agg(regexp_replace(h.hint, '[.]?$', '.'), ' ' order by h.n)
             from (
-              select u.hint, min(u.n) as n from unnest(p_hints) with ordinality as u(hint, n) where u.hint <> '' group by u.hint
+              select p.hint, min(p.n) as n
+              from unnest(p_problems) with ordinality as p(field, problem, hint, n)
+              where p.hint <> ''
+              group by p.hint
             ) as h
           );
 end;
 $$;
 
-comment on function fleet.raise_problems(text, text, text[], text[], text[]) is
-  'One error that names every wrong field; PT404 where all that is wrong is that something was not found, else PT422.';
-revoke all on function fleet.raise_problems(text, text, text[], text[], text[])
-  from public, anon, authenticated, service_role;
+comment on function fleet.raise_problems(text, text, fleet.problem[]) is
+  'One error that names every wrong field; PT404 where all that is wrong is that something was not found, else PT422. No problem, no '
+  'error.';
+revoke all on function fleet.raise_problems(text, text, fleet.problem[]) from public, anon, authenticated, service_role;
 
 -- db/sources/30_schedules/windows.sql
 -- Execution windows: at which local times a schedule may act.
@@ -10876,7 +10829,7 @@ comment on function fleet.policies_in_device_time(jsonb) is
 revoke all on function fleet.policies_in_device_time(jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.window_problems(p_windows jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -11790,15 +11743,10 @@ declare
   v_row public.schedules := fleet.completed_schedule(
     fleet.changed_schedule(p_old, fleet.schedule_with_changes(p_old, p_changes))
   );
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
   -- The trigger has the last word when it is saved, and would say the same.
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the schedule', 'schedule_invalid', array_agg(q))
   from fleet.schedule_problems(v_row) as q;
-  perform fleet.raise_problems('the schedule', 'schedule_invalid', v_fields, v_problems, v_hints);
 
   v_row.recurrence := fleet.compiled(v_row);
   v_row.execution_count := coalesce(p_old.execution_count, 0);
@@ -13923,13 +13871,8 @@ language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the filter', 'filter_invalid', array_agg(q::fleet.problem))
   from (
     select 'filter' as field, 'must be an object' as problem, 'Example: {"schedule_ids": [7]}; {} for all.' as hint
     where jsonb_typeof(p_filter) is distinct from 'object'
@@ -13950,7 +13893,6 @@ begin
     from unnest('{action_type,search,name}'::text[]) as k(key)
     where p_filter ? k.key and jsonb_typeof(p_filter -> k.key) <> 'string'
   ) as q;
-  perform fleet.raise_problems('the filter', 'filter_invalid', v_fields, v_problems, v_hints);
 end;
 $$;
 
@@ -14746,9 +14688,6 @@ as $$
 declare
   v_device public.devices;
   v_type public.command_types;
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
   if new.device_id is null then
     new.device_id := fleet.device_by_hostname(new.device_hostname, new.owner_id);
@@ -14763,10 +14702,8 @@ begin
       using errcode = 'PT409', detail = 'device_retired', hint = 'Re-key it to bring it back: pgfleet device rekey <hostname>';
   end if;
 
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the command', 'command_invalid', array_agg(q))
   from fleet.command_problems(new) as q;
-  perform fleet.raise_problems('the command', 'command_invalid', v_fields, v_problems, v_hints);
 
   select t.* into v_type from public.command_types as t where t.name = new.command_type;
   perform fleet.require_destructive(v_device.owner_id, new.command_type);
@@ -14785,7 +14722,7 @@ comment on function fleet.tg_prepare_command() is
 revoke all on function fleet.tg_prepare_command() from public, anon, authenticated, service_role;
 
 create or replace function fleet.command_problems(p_command public.device_commands)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -18851,7 +18788,7 @@ comment on function fleet.is_profile_file(bytea) is
 revoke all on function fleet.is_profile_file(bytea) from public, anon, authenticated, service_role;
 
 create or replace function fleet.profile_problems(p_name text, p_content bytea, p_options jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -18908,7 +18845,7 @@ declare
   v_sha256 text := encode(sha256(p_mobileconfig), 'hex');
   v_row public.profiles;
 begin
-  perform fleet.raise_problems('the profile', 'profile_invalid', array_agg(q.field), array_agg(q.problem), array_agg(q.hint))
+  perform fleet.raise_problems('the profile', 'profile_invalid', array_agg(q))
   from fleet.profile_problems(v_name, p_mobileconfig, p_options) as q;
 
   select p.* into v_row
@@ -19736,7 +19673,7 @@ begin
 
   v_row.device_ids := array(select jsonb_array_elements_text(p_targets -> 'device_ids')::bigint);
   v_row.group_ids := array(select jsonb_array_elements_text(p_targets -> 'group_ids')::bigint);
-  perform fleet.raise_problems('the assignment', 'assignment_invalid', array_agg(q.field), array_agg(q.problem), array_agg(q.hint))
+  perform fleet.raise_problems('the assignment', 'assignment_invalid', array_agg(q))
   from fleet.target_problems(v_owner, v_row.device_ids, v_row.group_ids, p_targets -> 'selector') as q;
   insert into public.profile_assignments (owner_id, profile_id, description, device_ids, group_ids, selector, created_by)
   values (
@@ -19822,7 +19759,7 @@ grant execute on function public.unassign_profile(bigint) to authenticated, serv
 -- Integrations: making them, giving them their secret, letting them rest.
 
 create or replace function fleet.integration_problems(p_integration public.device_integrations)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -19872,9 +19809,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform fleet.raise_problems(
-    'the integration', 'integration_invalid', array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  )
+  perform fleet.raise_problems('the integration', 'integration_invalid', array_agg(q))
   from fleet.integration_problems(new) as q;
   new.updated_at := now();
   if new.status = 'active' then
@@ -21142,7 +21077,7 @@ create or replace function fleet.position_problems(
   p_located_at timestamptz,
   p_now timestamptz
 )
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -21181,15 +21116,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_device_id bigint := fleet.require_device();
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
   v_outcome text;
 begin
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the position', 'position_invalid', array_agg(q))
   from fleet.position_problems(p_latitude, p_longitude, p_accuracy_m, p_located_at, p_now) as q;
-  perform fleet.raise_problems('the position', 'position_invalid', v_fields, v_problems, v_hints);
 
   select t.outcome into v_outcome
   from fleet.take_fixes(
@@ -21664,7 +21594,7 @@ revoke all on function fleet.tend_places(timestamptz) from public, anon, authent
 -- What holds for locations and their policies however a row is written.
 
 create or replace function fleet.polygon_problems(p_polygon jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -21709,7 +21639,7 @@ comment on function fleet.polygon_problems(jsonb) is 'Everything that is wrong w
 revoke all on function fleet.polygon_problems(jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.location_problems(p_location public.locations)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -21746,7 +21676,7 @@ comment on function fleet.location_problems(public.locations) is 'Everything tha
 revoke all on function fleet.location_problems(public.locations) from public, anon, authenticated, service_role;
 
 create or replace function fleet.extent_problems(p_polygon jsonb)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -21783,10 +21713,6 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
   new.owner_id := fleet.owner_or_own(new.owner_id);
   perform fleet.require_permission(new.owner_id, 'manage', format('owner %s', new.owner_id));
@@ -21794,10 +21720,8 @@ begin
     new.created_by := fleet.current_user_id();
   end if;
 
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the location', 'location_invalid', array_agg(q))
   from fleet.location_problems(new) as q;
-  perform fleet.raise_problems('the location', 'location_invalid', v_fields, v_problems, v_hints);
 
   if new.kind = 'circle' then
     new.latitude := round(new.latitude::numeric, 9);
@@ -21809,10 +21733,8 @@ begin
     if new.polygon -> 0 = new.polygon -> -1 and jsonb_array_length(new.polygon) > 3 then
       new.polygon := new.polygon - -1;
     end if;
-    select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-    into v_fields, v_problems, v_hints
+    perform fleet.raise_problems('the location', 'location_invalid', array_agg(q))
     from fleet.extent_problems(new.polygon) as q;
-    perform fleet.raise_problems('the location', 'location_invalid', v_fields, v_problems, v_hints);
     select c.latitude, c.longitude, c.reach_m into new.latitude, new.longitude, new.reach_m
     from fleet.polygon_centre(new.polygon) as c;
   end if;
@@ -21827,7 +21749,7 @@ comment on function fleet.tg_prepare_location() is
 revoke all on function fleet.tg_prepare_location() from public, anon, authenticated, service_role;
 
 create or replace function fleet.location_policy_problems(p_policy public.location_policies)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -21876,10 +21798,6 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
   if new.owner_id is null and fleet.is_trusted_caller() then
     select l.owner_id into new.owner_id from public.locations as l where l.id = new.location_id;
@@ -21891,10 +21809,8 @@ begin
     new.created_by := fleet.current_user_id();
   end if;
 
-  select array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  perform fleet.raise_problems('the location policy', 'location_policy_invalid', array_agg(q))
   from fleet.location_policy_problems(new) as q;
-  perform fleet.raise_problems('the location policy', 'location_policy_invalid', v_fields, v_problems, v_hints);
   new.updated_at := now();
   return new;
 end;
@@ -22436,7 +22352,7 @@ comment on function fleet.webhook_url_problem(text, boolean) is
 revoke all on function fleet.webhook_url_problem(text, boolean) from public, anon, authenticated, service_role;
 
 create or replace function fleet.endpoint_problems(p_endpoint public.webhook_endpoints)
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -22849,7 +22765,7 @@ revoke all on function fleet.prune_deliveries(timestamptz, integer) from public,
 -- Endpoints as JSON: what is wrong with it, and the row that it makes.
 
 create or replace function fleet.endpoint_spec_problems(p_spec jsonb, p_keys text[])
-returns table (field text, problem text, hint text)
+returns setof fleet.problem
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -22912,21 +22828,17 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row public.webhook_endpoints;
+  v_problems fleet.problem[];
   v_fields text[];
-  v_problems text[];
-  v_hints text[];
 begin
-  select array_agg(t.field), array_agg(t.problem), array_agg(t.hint)
-  into v_fields, v_problems, v_hints
-  from fleet.endpoint_spec_problems(p_spec, p_keys) as t;
+  v_problems := array(select t from fleet.endpoint_spec_problems(p_spec, p_keys) as t);
+  v_fields := array(select p.field from unnest(v_problems) as p);
 
   -- What has the wrong type is left out, so that everything else is still checked in the same answer.
-  v_row := fleet.endpoint_with(p_endpoint, p_spec - coalesce(v_fields, '{}'));
-  select v_fields || array_agg(q.field), v_problems || array_agg(q.problem), v_hints || array_agg(q.hint)
-  into v_fields, v_problems, v_hints
+  v_row := fleet.endpoint_with(p_endpoint, p_spec - v_fields);
+  perform fleet.raise_problems('the endpoint', 'webhook_endpoint_invalid', v_problems || array_agg(q))
   from fleet.endpoint_problems(v_row) as q
-  where q.field <> all (coalesce(v_fields, '{}'));
-  perform fleet.raise_problems('the endpoint', 'webhook_endpoint_invalid', v_fields, v_problems, v_hints);
+  where q.field <> all (v_fields);
   return v_row;
 end;
 $$;
@@ -23696,9 +23608,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform fleet.raise_problems(
-    'the endpoint', 'webhook_endpoint_invalid', array_agg(q.field), array_agg(q.problem), array_agg(q.hint)
-  )
+  perform fleet.raise_problems('the endpoint', 'webhook_endpoint_invalid', array_agg(q))
   from fleet.endpoint_problems(new) as q;
   new.updated_at := now();
   if new.enabled then
