@@ -27,8 +27,8 @@ from psycopg import sql
 from pytest_postgresql.janitor import DatabaseJanitor
 
 from pgfleet_local.bootstrap import prepare_cluster, prepare_database
-from pgfleet_local.cluster import Cluster
-from pgfleet_local.processes import is_alive
+from pgfleet_local.server.cluster import Cluster
+from pgfleet_local.server.processes import is_alive
 from pgfleet_local.settings import HOST, StackSettings
 
 Style = Literal["new", "old"]
@@ -66,7 +66,7 @@ class Database:
 LAUNCHER = """
 import json, sys
 from pgfleet_local.settings import LocalError, StackSettings
-from pgfleet_local.stack import Stack
+from pgfleet_local.server.stack import Stack
 
 def say(text): print(text, file=sys.stderr, flush=True)
 

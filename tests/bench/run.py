@@ -26,7 +26,7 @@ from rich.table import Table
 
 from pgfleet.schema.migrate import migrate
 from pgfleet_local.bootstrap import prepare_cluster, prepare_database
-from pgfleet_local.cluster import Cluster
+from pgfleet_local.server.cluster import Cluster
 from pgfleet_local.settings import StackSettings
 
 HERE = Path(__file__).parent

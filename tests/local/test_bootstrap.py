@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from pgfleet_local.bootstrap import prepare_cluster, prepare_database
-from pgfleet_local.cluster import Cluster
+from pgfleet_local.server.cluster import Cluster
 
 API_ROLES = ("anon", "authenticated", "service_role")
 Conn = psycopg.Connection[Any]

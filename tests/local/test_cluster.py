@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgfleet_local.cluster import Cluster, ClusterError
-from pgfleet_local.processes import wait_gone
+from pgfleet_local.server.cluster import Cluster, ClusterError
+from pgfleet_local.server.processes import wait_gone
 from pgfleet_local.settings import StackSettings
 
 

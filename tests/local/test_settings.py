@@ -8,7 +8,7 @@ from pathlib import Path
 import jwt
 import pytest
 
-from pgfleet_local.binaries import BinariesError, find_binaries
+from pgfleet_local.server.binaries import BinariesError, find_binaries
 from pgfleet_local.settings import SettingsError, StackSettings, default_data_dir
 
 

@@ -13,9 +13,9 @@ import httpx
 import psycopg
 import pytest
 
-from pgfleet_local.processes import is_alive, running_in, send, wait_gone
+from pgfleet_local.server.processes import is_alive, running_in, send, wait_gone
+from pgfleet_local.server.stack import Stack
 from pgfleet_local.settings import StackSettings
-from pgfleet_local.stack import Stack
 
 
 @pytest.fixture

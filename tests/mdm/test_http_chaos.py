@@ -16,7 +16,7 @@ import pytest
 from tests.mdm.accounts import push_to_many
 from tests.mdm.servers import FULL, READ_ONLY, Sandbox, serving, wait_until
 
-from pgfleet_local.simplemdm import create_sandbox
+from pgfleet_local.sandboxes.simplemdm import create_sandbox
 
 FUNCTIONS = """
 import sys

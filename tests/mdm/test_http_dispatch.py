@@ -13,7 +13,7 @@ from tests.mdm.servers import FULL, READ_ONLY, Sandbox, serving, wait_until
 
 from pgfleet_functions.database import make_pool
 from pgfleet_functions.mdm.dispatch import MdmDispatcher
-from pgfleet_local.simplemdm import create_sandbox
+from pgfleet_local.sandboxes.simplemdm import create_sandbox
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pgfleet_functions.integrations.calls import CallFailed, FailureKind, pause_
 from pgfleet_functions.mdm.nanomdm import NanoMDM
 from pgfleet_functions.mdm.provider import Provider, Sighting, State
 from pgfleet_functions.mdm.simplemdm import SimpleMDM
-from pgfleet_local.simplemdm import create_sandbox
+from pgfleet_local.sandboxes.simplemdm import create_sandbox
 
 
 @pytest.fixture(scope="module")

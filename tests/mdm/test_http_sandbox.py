@@ -10,7 +10,7 @@ import httpx
 import pytest
 from tests.mdm.servers import FULL, READ_ONLY, Sandbox, serving, wait_until
 
-from pgfleet_local.simplemdm import create_sandbox
+from pgfleet_local.sandboxes.simplemdm import create_sandbox
 
 
 @pytest.fixture(scope="module")

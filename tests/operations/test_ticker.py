@@ -15,7 +15,7 @@ from tests.factories import Fleet
 
 from pgfleet.schema.migrate import migrate
 from pgfleet_local.bootstrap import prepare_database
-from pgfleet_local.cluster import Cluster
+from pgfleet_local.server.cluster import Cluster
 
 JOBS = {
     ("pgfleet-tick", "* * * * *", "call fleet.tick_minute()"),

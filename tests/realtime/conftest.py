@@ -24,8 +24,8 @@ from starlette.routing import Mount
 from websockets.sync.client import ClientConnection, connect
 
 from pgfleet_local.bootstrap import prepare_database
-from pgfleet_local.cluster import Cluster
 from pgfleet_local.realtime import Realtime, RealtimeOptions, uvicorn_options
+from pgfleet_local.server.cluster import Cluster
 from pgfleet_local.settings import HOST, StackSettings
 from pgfleet_local.tokens import TokenVerifier, sign_token
 

@@ -22,8 +22,8 @@ from starlette.routing import Mount
 from supabase import Client, ClientOptions, create_client
 
 from pgfleet_local.bootstrap import prepare_database
-from pgfleet_local.cluster import Cluster
 from pgfleet_local.rest import Rest
+from pgfleet_local.server.cluster import Cluster
 from pgfleet_local.settings import HOST, StackSettings
 from pgfleet_local.tokens import TokenVerifier, sign_token
 

@@ -10,7 +10,7 @@ import httpx
 import psycopg
 
 from pgfleet_local.bootstrap import prepare_cluster, prepare_database
-from pgfleet_local.cluster import Cluster
+from pgfleet_local.server.cluster import Cluster
 from pgfleet_local.settings import StackSettings
 
 

@@ -15,7 +15,7 @@ from pgfleet.errors import Conflict
 from pgfleet.schema.bundle import FROZEN, bundle_folder, differences, write
 from pgfleet.schema.migrate import migrate
 from pgfleet.schema.sources import sql_folder
-from pgfleet_local.cluster import Cluster
+from pgfleet_local.server.cluster import Cluster
 
 # What a dump of our schemas does not tell.
 ALSO_THE_SAME = (

@@ -16,7 +16,7 @@ import pytest
 
 from pgfleet.schema.bundle import bundle_folder, write
 from pgfleet.schema.migrate import migrate
-from pgfleet_local.cluster import Cluster
+from pgfleet_local.server.cluster import Cluster
 
 pytestmark = pytest.mark.node
 

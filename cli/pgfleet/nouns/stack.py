@@ -13,8 +13,8 @@ import typer
 
 from pgfleet import options, output
 from pgfleet.errors import InvalidInput, Unavailable
+from pgfleet_local.server.stack import Stack
 from pgfleet_local.settings import LocalError, SettingsError, StackSettings
-from pgfleet_local.stack import Stack
 
 app = options.Noun("The local platform: up, down, status.")
 

@@ -22,8 +22,8 @@ from pgfleet_functions.settings import FunctionSettings
 from pgfleet_local.net import NetWorker
 from pgfleet_local.realtime import Realtime, uvicorn_options
 from pgfleet_local.rest import Rest
+from pgfleet_local.sandboxes.simplemdm import create_sandbox
 from pgfleet_local.settings import HOST, SettingsError, StackSettings
-from pgfleet_local.simplemdm import create_sandbox
 from pgfleet_local.tokens import TokenVerifier
 
 

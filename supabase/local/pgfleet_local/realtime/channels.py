@@ -7,19 +7,17 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 
 from pgfleet_local.realtime.database import Unreachable
-from pgfleet_local.realtime.identity import Identity, IdentityError, choose_token, identify
-from pgfleet_local.realtime.protocol import EMPTY, Broadcast, Frame, Outgoing, to_json
+from pgfleet_local.realtime.identity import Access, Identity, IdentityError, choose_token, identify
+from pgfleet_local.realtime.listener import Sender
+from pgfleet_local.realtime.protocol import EMPTY, Broadcast, Frame, Outgoing, Serializer, to_json
+from pgfleet_local.realtime.services import Services
 from pgfleet_local.realtime.subscriptions import Binding, SubscriptionError, bind
 from pgfleet_local.realtime.topics import WIRE_PREFIX
-
-if TYPE_CHECKING:
-    from pgfleet_local.realtime.services import Services
-    from pgfleet_local.realtime.sockets import Socket
 
 logger = logging.getLogger(__name__)
 
@@ -71,25 +69,40 @@ class Channel:
     def __init__(
         self,
         services: Services,
-        socket: Socket,
+        sender: Sender,
         topic: str,
         join_ref: str | None,
         config: JoinConfig,
         identity: Identity,
     ) -> None:
-        self.socket = socket
         self.topic = topic
         self.name = topic.removeprefix(WIRE_PREFIX)
         self.join_ref = join_ref
         self.config = config
         self.identity = identity
         self._services = services
+        self._sender = sender
         self._joined = False
         self._may_write: bool | None = None
         self._held: Frame | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._subscribing: asyncio.Task[None] | None = None
         self._announcing: asyncio.Task[None] | None = None
+
+    @property
+    def private(self) -> bool:
+        """Whether it listens to the private topic of its name."""
+        return self.config.private
+
+    @property
+    def access(self) -> Access:
+        """The role and claims of the present token."""
+        return self.identity.access
+
+    @property
+    def serializer(self) -> Serializer:
+        """The version of the wire format that the client reads."""
+        return self._sender.serializer
 
     # Beginning and end
 
@@ -104,7 +117,7 @@ class Channel:
         if self.config.bindings:
             self._subscribe_after(options.subscribe_delay + faults.subscribe_delay)
         if self.config.replication_ready:
-            self._announcing = self.socket.spawn(self._announce_replication())
+            self._announcing = self._sender.spawn(self._announce_replication())
 
     def stop(self) -> None:
         """End listening without a word to the client."""
@@ -120,17 +133,17 @@ class Channel:
     def close(self) -> None:
         """End listening and tell the client that the channel has closed."""
         self.stop()
-        self.socket.forget(self)
-        self.socket.push(
+        self._sender.forget(self)
+        self._sender.push(
             Outgoing(self.topic, "phx_close", EMPTY, ref=self.join_ref, join_ref=self.join_ref)
         )
 
     def crash(self) -> None:
         """End listening with an error, after which clients join again."""
         self.stop()
-        self.socket.forget(self)
+        self._sender.forget(self)
         reason = to_json({"reason": "channel_crash"})
-        self.socket.push(
+        self._sender.push(
             Outgoing(self.topic, "phx_error", reason, ref=self.join_ref, join_ref=self.join_ref)
         )
 
@@ -149,7 +162,7 @@ class Channel:
             "message": message,
             "channel": self.name,
         }
-        self.socket.push(Outgoing(self.topic, "system", to_json(payload), join_ref=self.join_ref))
+        self._sender.push(Outgoing(self.topic, "system", to_json(payload), join_ref=self.join_ref))
 
     def deliver(self, frame: Frame) -> None:
         """Send a broadcast or a change, unless a fault is switched on."""
@@ -163,7 +176,13 @@ class Channel:
         self._held = None
         for one in frames:
             for _ in range(2 if faults.duplicate_events else 1):
-                self.socket.send(one)
+                self._sender.send(one)
+
+    def hear(self, broadcast: Broadcast) -> None:
+        """Push one broadcast to this client alone, past the faults."""
+        frame = self.serializer.encode_broadcast(broadcast)
+        if frame is not None:
+            self._sender.send(frame)
 
     def confirm_live(self) -> None:
         """Say again that changes are heard, after the stream has been interrupted."""
@@ -184,14 +203,14 @@ class Channel:
         self._services.subscriptions.remove(self)
         if self._subscribing is not None:
             self._subscribing.cancel()
-        self._subscribing = self.socket.spawn(self._subscribe(delay))
+        self._subscribing = self._sender.spawn(self._subscribe(delay))
 
     async def _subscribe(self, delay: float) -> None:
         await asyncio.sleep(delay)
         while True:
             await self._services.live.wait()
             try:
-                found = await self._services.check.subscribe(self, self.identity.access.role)
+                found = await self._services.check.subscribe(self, self.config.bindings)
             except SubscriptionError as error:
                 self.system("postgres_changes", "error", str(error))
                 return
@@ -228,7 +247,7 @@ class Channel:
     async def may_read(self) -> bool:
         """Ask the policies whether the private topic may be read with the present token."""
         try:
-            return await self._services.authorizer.may_read(self.identity.access, self.name)
+            return await self._services.authorizer.may_read(self.access, self.name)
         except Unreachable:
             raise
         except psycopg.DatabaseError as error:
@@ -264,18 +283,16 @@ class Channel:
             self.name,
             self.config.private,
             message,
-            only=lambda channel: channel is not self or self.config.echo,
+            only=lambda listener: listener is not self or self.config.echo,
         )
         if self.config.ack:
-            self.socket.reply(self.topic, ref, self.join_ref, "ok", {})
+            self._sender.reply(self.topic, ref, self.join_ref, "ok", {})
 
     async def _write_allowed(self) -> bool:
         """Ask the policies once per token."""
         if self._may_write is None:
             try:
-                self._may_write = await self._services.authorizer.may_write(
-                    self.identity.access, self.name
-                )
+                self._may_write = await self._services.authorizer.may_write(self.access, self.name)
             except Unreachable:
                 raise
             except psycopg.DatabaseError as error:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pgfleet_local.realtime.authorize import RowKey, selectable_columns, who_sees
-from pgfleet_local.realtime.channels import Channel
 from pgfleet_local.realtime.database import Connection, Database, Unreachable
 from pgfleet_local.realtime.filters import Filter, passes
+from pgfleet_local.realtime.listener import Listener
 from pgfleet_local.realtime.pgoutput import Change, Row, Unchanged
 from pgfleet_local.realtime.protocol import Outgoing, to_json
 from pgfleet_local.realtime.relations import Relation, load_relation
@@ -134,7 +134,7 @@ class ChangeDelivery:
             None if old is None else await encode_row(turn.connection, relation, old),
             _size(new, old) > self._max_record_bytes,
         )
-        readable = await turn.readable(relation, {_role(one.channel) for one in listeners})
+        readable = await turn.readable(relation, {one.role for one in listeners})
         if change.action != "DELETE":
             listeners = await _allowed(turn, picture, row, listeners, readable)
         _send(picture, listeners, readable)
@@ -152,15 +152,15 @@ async def _allowed(
     if not relation.key:
         _push(listeners, _error(change, NO_KEY))
         return []
-    blind = [one for one in listeners if not set(relation.key) <= readable[_role(one.channel)]]
+    blind = [one for one in listeners if not set(relation.key) <= readable[one.role]]
     _push(blind, _error(change, UNAUTHORIZED))
     listeners = [one for one in listeners if one not in blind]
     if not relation.row_security:
         return listeners
-    accesses = {one.channel.identity.access for one in listeners}
+    accesses = {one.listener.access for one in listeners}
     key = RowKey(relation.key, tuple(str(row[name]) for name in relation.key))
     seeing = await who_sees(turn.connection, relation, key, accesses)
-    return [one for one in listeners if one.channel.identity.access in seeing]
+    return [one for one in listeners if one.listener.access in seeing]
 
 
 def _send(
@@ -169,16 +169,12 @@ def _send(
     """Send the change, each role and list of columns its own view of it."""
     groups: dict[tuple[str, tuple[str, ...] | None], list[Subscription]] = {}
     for one in listeners:
-        groups.setdefault((_role(one.channel), one.binding.select), []).append(one)
+        groups.setdefault((one.role, one.binding.select), []).append(one)
     for (role, select), members in groups.items():
         shown = readable[role]
         if select is not None:
             shown = shown & {*select, *picture.relation.key}
         _push(members, _data(picture, shown))
-
-
-def _role(channel: Channel) -> str:
-    return channel.identity.access.role
 
 
 def _rows(change: Change, relation: Relation) -> tuple[Row | None, Row | None]:
@@ -265,13 +261,13 @@ def _error(change: Change, message: str) -> str:
 
 
 def _push(listeners: Iterable[Subscription], data: str) -> None:
-    """Send one frame to each channel, with the ids of all its bindings that match."""
-    ids: dict[Channel, list[int]] = {}
+    """Send one frame to each listener, with the ids of all its bindings that match."""
+    ids: dict[Listener, list[int]] = {}
     for one in listeners:
-        found = ids.setdefault(one.channel, [])
+        found = ids.setdefault(one.listener, [])
         if one.binding.id not in found:
             found.append(one.binding.id)
-    for channel, numbers in ids.items():
+    for listener, numbers in ids.items():
         payload = f'{{"ids":{to_json(numbers)},"data":{data}}}'
-        message = Outgoing(channel.topic, "postgres_changes", payload)
-        channel.deliver(channel.socket.serializer.encode(message))
+        message = Outgoing(listener.topic, "postgres_changes", payload)
+        listener.deliver(listener.serializer.encode(message))

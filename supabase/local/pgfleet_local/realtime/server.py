@@ -206,8 +206,6 @@ def _strike_channel(channel: Channel, action: str, settings: Mapping[str, Any]) 
     elif action == "oversize":
         payload = to_json({"filler": "x" * OVERSIZE_BYTES})
         broadcast = Broadcast(channel.topic, str(settings.get("event", "command")), payload)
-        frame = channel.socket.serializer.encode_broadcast(broadcast)
-        assert frame is not None
-        channel.socket.send(frame)
+        channel.hear(broadcast)
     else:
         raise FaultError(f'there is no damage called "{action}"')

@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from pgfleet_local.realtime.channels import Channel, read_config
 from pgfleet_local.realtime.database import Unreachable
 from pgfleet_local.realtime.identity import IdentityError, choose_token, identify
+from pgfleet_local.realtime.listener import Listener
 from pgfleet_local.realtime.protocol import (
     EMPTY,
     Frame,
@@ -256,7 +257,7 @@ class Socket:
             self.push(Outgoing(message.topic, "phx_close", EMPTY, ref=ref, join_ref=ref))
         channel.start()
 
-    def forget(self, channel: Channel) -> None:
+    def forget(self, listener: Listener) -> None:
         """Drop a channel that has ended, unless another has taken its topic."""
-        if self.channels.get(channel.topic) is channel:
-            del self.channels[channel.topic]
+        if self.channels.get(listener.topic) is listener:
+            del self.channels[listener.topic]

@@ -5,17 +5,15 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pgfleet_local.realtime.authorize import selectable_columns
 from pgfleet_local.realtime.database import Connection, Database
 from pgfleet_local.realtime.filters import Filter, FilterError, check_filters, parse_filters
+from pgfleet_local.realtime.listener import Listener
 from pgfleet_local.realtime.options import CHANGES_PUBLICATION
 from pgfleet_local.realtime.protocol import to_json
 from pgfleet_local.realtime.relations import load_relation
-
-if TYPE_CHECKING:
-    from pgfleet_local.realtime.channels import Channel
 
 ACTIONS = ("INSERT", "UPDATE", "DELETE")
 PUBLISHED_TABLES = """
@@ -100,12 +98,17 @@ class Horizon:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A checked binding of a channel, live for what is committed beyond the horizon."""
+    """A checked binding of a listener, live for what is committed beyond the horizon."""
 
-    channel: Channel
+    listener: Listener
     binding: Binding
     filters: tuple[Filter, ...]
     horizon: Horizon
+
+    @property
+    def role(self) -> str:
+        """The role under which the listener reads."""
+        return self.listener.access.role
 
     def wants(self, action: str, xid: int) -> bool:
         """Tell whether this kind of change is asked for and young enough."""
@@ -118,17 +121,17 @@ class Subscriptions:
 
     _by_table: dict[tuple[str | None, str | None], list[Subscription]] = field(default_factory=dict)
 
-    def replace(self, channel: Channel, subscriptions: Iterable[Subscription]) -> None:
-        """Put a channel's subscriptions in the place of its earlier ones."""
-        self.remove(channel)
+    def replace(self, listener: Listener, subscriptions: Iterable[Subscription]) -> None:
+        """Put a listener's subscriptions in the place of its earlier ones."""
+        self.remove(listener)
         for one in subscriptions:
             key = (one.binding.schema, one.binding.table)
             self._by_table.setdefault(key, []).append(one)
 
-    def remove(self, channel: Channel) -> None:
-        """Forget a channel."""
+    def remove(self, listener: Listener) -> None:
+        """Forget a listener."""
         for key, listed in list(self._by_table.items()):
-            kept = [one for one in listed if one.channel is not channel]
+            kept = [one for one in listed if one.listener is not listener]
             if kept:
                 self._by_table[key] = kept
             else:
@@ -139,11 +142,6 @@ class Subscriptions:
         keys = ((schema, table), (schema, None), (None, table), (None, None))
         return [one for key in keys for one in self._by_table.get(key, ())]
 
-    def channels(self) -> list[Channel]:
-        """Return every channel that has a subscription."""
-        found = {one.channel: None for listed in self._by_table.values() for one in listed}
-        return list(found)
-
 
 class SubscriptionCheck:
     """Check bindings against the catalogue, as the hosted platform's trigger does."""
@@ -151,14 +149,15 @@ class SubscriptionCheck:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def subscribe(self, channel: Channel, role: str) -> list[Subscription]:
-        """Return the channel's subscriptions, or raise `SubscriptionError`."""
-        checked = []
-        for binding in channel.config.bindings:
-            checked.append((binding, await self._check(binding, role)))
+    async def subscribe(
+        self, listener: Listener, bindings: Iterable[Binding]
+    ) -> list[Subscription]:
+        """Return what the listener subscribes to, or raise `SubscriptionError`."""
+        role = listener.access.role
+        checked = [(binding, await self._check(binding, role)) for binding in bindings]
         async with self._database.connection() as connection:
             horizon = await _horizon(connection)
-        return [Subscription(channel, binding, found, horizon) for binding, found in checked]
+        return [Subscription(listener, binding, found, horizon) for binding, found in checked]
 
     async def _check(self, binding: Binding, role: str) -> tuple[Filter, ...]:
         try:

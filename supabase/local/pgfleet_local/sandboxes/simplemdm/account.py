@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from pgfleet_local.simplemdm.faults import Faults
+from pgfleet_local.sandboxes.simplemdm.faults import Faults
 
 CUSTOM = "custom_configuration_profile"
 

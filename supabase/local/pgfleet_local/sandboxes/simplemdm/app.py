@@ -8,10 +8,10 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Mount
 
-from pgfleet_local.simplemdm import control, devices, profiles
-from pgfleet_local.simplemdm.account import Account
-from pgfleet_local.simplemdm.answers import http_error
-from pgfleet_local.simplemdm.gate import Gate
+from pgfleet_local.sandboxes.simplemdm import control, devices, profiles
+from pgfleet_local.sandboxes.simplemdm.account import Account
+from pgfleet_local.sandboxes.simplemdm.answers import http_error
+from pgfleet_local.sandboxes.simplemdm.gate import Gate
 
 
 def create_sandbox(keys: Mapping[str, str]) -> Starlette:

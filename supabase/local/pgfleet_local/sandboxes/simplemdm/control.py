@@ -11,16 +11,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from pgfleet_local.simplemdm.account import CUSTOM, Device
-from pgfleet_local.simplemdm.answers import (
+from pgfleet_local.sandboxes.simplemdm.account import CUSTOM, Device
+from pgfleet_local.sandboxes.simplemdm.answers import (
     account_of,
     device_object,
     device_of,
     profile_object,
     read_json,
 )
-from pgfleet_local.simplemdm.faults import SwitchError
-from pgfleet_local.simplemdm.webhooks import announce
+from pgfleet_local.sandboxes.simplemdm.faults import SwitchError
+from pgfleet_local.sandboxes.simplemdm.webhooks import announce
 
 LONGEST_WAIT_SECONDS = 30.0
 

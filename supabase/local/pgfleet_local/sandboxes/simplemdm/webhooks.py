@@ -7,7 +7,7 @@ import contextlib
 
 import httpx
 
-from pgfleet_local.simplemdm.account import Account, Device, stamp
+from pgfleet_local.sandboxes.simplemdm.account import Account, Device, stamp
 
 EVENTS = (
     "device.enrolled",

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from pgfleet_local.simplemdm.account import CUSTOM, Profile
-from pgfleet_local.simplemdm.answers import (
+from pgfleet_local.sandboxes.simplemdm.account import CUSTOM, Profile
+from pgfleet_local.sandboxes.simplemdm.answers import (
     account_of,
     device_of,
     page,
@@ -21,7 +21,7 @@ from pgfleet_local.simplemdm.answers import (
     profile_of,
     read_form,
 )
-from pgfleet_local.simplemdm.gate import error, too_many
+from pgfleet_local.sandboxes.simplemdm.gate import error, too_many
 
 SYNC_SECONDS = 30.0
 UNREADABLE = "mobileconfig is not a configuration profile"

@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from pgfleet_local.simplemdm.account import Account, Device, Profile
-from pgfleet_local.simplemdm.gate import error
+from pgfleet_local.sandboxes.simplemdm.account import Account, Device, Profile
+from pgfleet_local.sandboxes.simplemdm.gate import error
 
 DEFAULT_LIMIT = 10
 LARGEST_LIMIT = 100

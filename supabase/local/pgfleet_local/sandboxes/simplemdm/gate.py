@@ -15,7 +15,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pgfleet_local.simplemdm.account import Account
+from pgfleet_local.sandboxes.simplemdm.account import Account
 
 FORBIDDEN = "This API Key does not have access to this resource."
 

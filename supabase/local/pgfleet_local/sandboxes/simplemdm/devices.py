@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from pgfleet_local.simplemdm.account import Account, Device
-from pgfleet_local.simplemdm.answers import (
+from pgfleet_local.sandboxes.simplemdm.account import Account, Device
+from pgfleet_local.sandboxes.simplemdm.answers import (
     account_of,
     device_object,
     device_of,
@@ -20,8 +20,8 @@ from pgfleet_local.simplemdm.answers import (
     queued,
     read_form,
 )
-from pgfleet_local.simplemdm.gate import error, too_many
-from pgfleet_local.simplemdm.webhooks import announce
+from pgfleet_local.sandboxes.simplemdm.gate import error, too_many
+from pgfleet_local.sandboxes.simplemdm.webhooks import announce
 
 REFRESH_SECONDS = 5.0
 SIMPLE_ACTIONS = ("clear_passcode", "restart", "shutdown", "push_apps", "wipe", "unenroll")

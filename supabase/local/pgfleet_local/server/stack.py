@@ -23,8 +23,8 @@ from psycopg.types.json import Jsonb
 from pgfleet.schema.migrate import migrate
 from pgfleet_functions.setup import ensure_worker_role
 from pgfleet_local.bootstrap import prepare_cluster, prepare_database
-from pgfleet_local.cluster import Cluster
-from pgfleet_local.processes import command_line, end_process, is_alive, send, spawn
+from pgfleet_local.server.cluster import Cluster
+from pgfleet_local.server.processes import command_line, end_process, is_alive, send, spawn
 from pgfleet_local.settings import HOST, LocalError, StackSettings
 
 GATEWAY = "pgfleet_local.gateway"

@@ -16,8 +16,8 @@ from typing import Literal, LiteralString
 import psycopg
 from psycopg import sql
 
-from pgfleet_local.binaries import Binaries, find_binaries
-from pgfleet_local.processes import (
+from pgfleet_local.server.binaries import Binaries, find_binaries
+from pgfleet_local.server.processes import (
     as_account,
     command_line,
     end_process,

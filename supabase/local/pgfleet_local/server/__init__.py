@@ -1,0 +1,1 @@
+"""Run the servers of the local platform: Postgres, and the gateway in front of it."""
