@@ -17,10 +17,10 @@ from pgfleet.agent.events import EventFile
 from pgfleet.agent.handlers.registry import HandlerRegistry, Handlers
 from pgfleet.agent.http import IdentityRefused
 from pgfleet.agent.journal import Journal
-from pgfleet.agent.location.reporter import LocationReporter
 from pgfleet.agent.location.source import LocationSource
 from pgfleet.agent.log import LineContext, line_context
 from pgfleet.agent.realtime import Doorbell
+from pgfleet.agent.reporter import LocationReporter
 from pgfleet.agent.settings import DEFAULT_POLL_SECONDS, AgentSettings
 from pgfleet.agent.tasks import end, first_to_end
 from pgfleet.agent.worker import Worker
