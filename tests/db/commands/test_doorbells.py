@@ -1,0 +1,168 @@
+"""Doorbells: rung at once for a few, at a pace for many, and needed by nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.conftest import Database
+from tests.helpers.fleet import Fleet, Row
+
+NOW = datetime(2031, 1, 1, tzinfo=UTC)
+
+
+def rings(fleet: Fleet) -> list[Row]:
+    """Read what went to Realtime, in order."""
+    return fleet.rows("select * from realtime.messages order by inserted_at, id")
+
+
+def rung(fleet: Fleet) -> list[str]:
+    return [row["topic"].removeprefix("device:") for row in rings(fleet)]
+
+
+def setting(fleet: Fleet, name: str, value: int) -> None:
+    fleet.run("select fleet.set_setting(%s, to_jsonb(%s))", name, value)
+
+
+def test_a_command_rings_in_its_own_transaction(fleet: Fleet) -> None:
+    device = fleet.device()
+    sent = fleet.send(device, "lock")
+    (ring,) = rings(fleet)
+    assert ring["topic"] == f"device:{fleet.auth_id(device)}"
+    assert (ring["event"], ring["private"], ring["extension"]) == ("command", True, "broadcast")
+    content = {key: ring["payload"][key] for key in ("command_id", "command_type")}
+    assert content == {"command_id": sent["id"], "command_type": "lock"}
+    fleet.tick()
+    assert len(rings(fleet)) == 1
+
+
+def test_a_due_schedule_rings_in_the_transaction_of_its_insert(fleet: Fleet) -> None:
+    devices = fleet.devices(3)
+    fleet.create(device_ids=devices)
+    assert sorted(rung(fleet)) == sorted(str(fleet.auth_id(device)) for device in devices)
+
+
+def test_many_are_rung_at_a_pace(fleet: Fleet) -> None:
+    setting(fleet, "doorbell_inline_limit", 5)
+    setting(fleet, "doorbell_rate", 10)
+    devices = fleet.devices(25)
+    fleet.create(selector={})
+    assert rung(fleet) == []
+    counts = []
+    now = datetime.now(UTC)
+    for second in range(4):
+        fleet.tick(now + timedelta(seconds=second))
+        counts.append(len(rings(fleet)))
+    assert counts == [10, 20, 25, 25]
+    assert len(set(rung(fleet))) == len(devices)
+
+
+def test_many_small_runs_are_paced_as_well(fleet: Fleet) -> None:
+    setting(fleet, "doorbell_rate", 10)
+    for device in fleet.devices(15):
+        fleet.create(device_ids=[device], start_time=NOW.isoformat())
+    fleet.tick(NOW)
+    assert len(rung(fleet)) == 10
+    fleet.tick(NOW + timedelta(milliseconds=200))
+    assert len(rung(fleet)) == 12
+    fleet.tick(NOW + timedelta(seconds=5))
+    assert len(rung(fleet)) == 15
+
+
+def test_the_pace_may_be_less_than_one_a_second(fleet: Fleet) -> None:
+    setting(fleet, "doorbell_inline_limit", 0)
+    fleet.run("select fleet.set_setting('doorbell_rate', '0.5')")
+    fleet.create(device_ids=fleet.devices(2))
+    now = datetime.now(UTC)
+    counts = []
+    for second in range(6):
+        fleet.tick(now + timedelta(seconds=second))
+        counts.append(len(rung(fleet)))
+    assert counts == [1, 1, 2, 2, 2, 2]
+
+
+def test_a_clock_that_was_set_back_stops_no_doorbell(fleet: Fleet) -> None:
+    setting(fleet, "doorbell_inline_limit", 0)
+    first, second = fleet.devices(2)
+    fleet.send(first)
+    fleet.tick(NOW)
+    fleet.send(second)
+    fleet.tick(datetime.now(UTC))
+    assert len(rung(fleet)) == 2
+
+
+def test_a_device_is_rung_once_however_many_commands_wait(fleet: Fleet) -> None:
+    setting(fleet, "doorbell_inline_limit", 0)
+    device = fleet.device()
+    for priority in (0, 7, 3):
+        fleet.send(device, p_priority=priority)
+    fleet.tick()
+    (ring,) = rings(fleet)
+    urgent = fleet.value("select id from device_commands where priority = 7")
+    assert ring["payload"]["command_id"] == urgent
+    fleet.tick(datetime.now(UTC) + timedelta(seconds=5))
+    assert len(rings(fleet)) == 1
+
+
+def test_the_most_urgent_are_rung_first(fleet: Fleet) -> None:
+    setting(fleet, "doorbell_inline_limit", 0)
+    setting(fleet, "doorbell_rate", 1)
+    low, high, middle = fleet.devices(3)
+    for device, priority in ((low, -1), (high, 50), (middle, 2)):
+        fleet.send(device, p_priority=priority)
+    now = datetime.now(UTC)
+    for second, device in enumerate((high, middle, low)):
+        before = set(rung(fleet))
+        fleet.tick(now + timedelta(seconds=second))
+        assert set(rung(fleet)) - before == {str(fleet.auth_id(device))}
+
+
+def test_what_is_due_later_rings_later(fleet: Fleet) -> None:
+    device = fleet.device()
+    fleet.send(device, p_not_before=NOW)
+    fleet.tick()
+    assert rings(fleet) == []
+    fleet.tick(NOW)
+    assert len(rings(fleet)) == 1
+
+
+def test_a_retry_rings_when_its_time_has_come(fleet: Fleet) -> None:
+    device = fleet.device()
+    fleet.send(device)
+    now = datetime.now(UTC)
+    (claimed,) = fleet.claim(device)
+    fleet.finish(device, claimed, "failed", now=now)
+    fleet.tick(now + timedelta(seconds=20))
+    assert len(rings(fleet)) == 1
+    fleet.tick(now + timedelta(seconds=40))
+    assert len(rings(fleet)) == 2
+
+
+def test_a_lapsed_lease_rings_again(fleet: Fleet) -> None:
+    device = fleet.device()
+    fleet.send(device)
+    fleet.claim(device)
+    fleet.tick(datetime.now(UTC) + timedelta(minutes=2))
+    assert len(rings(fleet)) == 2
+
+
+def test_without_realtime_everything_works_but_the_ring(
+    own_database: Database, connect: Callable[..., Fleet]
+) -> None:
+    with own_database.connect("supabase_admin", autocommit=True) as admin:
+        for trigger in admin.execute(
+            "select evtname from pg_event_trigger where evtname like 'pgfleet%'"
+        ).fetchall():
+            admin.execute(f"drop event trigger {trigger[0]}")
+        admin.execute("drop schema realtime cascade")
+    fleet = connect()
+    setting(fleet, "doorbell_inline_limit", 1)
+    devices = fleet.devices(3)
+    fleet.send(devices[0])
+    made = fleet.create(device_ids=devices)
+    answer: dict[str, Any] = fleet.tick()
+    assert answer["errors"] == []
+    assert len(fleet.commands(made["id"])) == 3
+    with fleet.conn.transaction():
+        assert len(fleet.claim(devices[0])) == 2

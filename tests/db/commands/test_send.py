@@ -1,0 +1,193 @@
+"""Sending, inserting and cancelling single commands."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+from tests.helpers.fleet import HELLO, Fleet, Row
+
+
+def test_a_command_expires_after_a_day_unless_it_says_otherwise(fleet: Fleet) -> None:
+    device = fleet.device("pc-1")
+    plain = fleet.send(device)
+    assert plain["expires_at"] - plain["not_before"] == timedelta(days=1)
+    assert (plain["status"], plain["device_hostname"], plain["max_attempts"]) == (
+        "pending",
+        "pc-1",
+        3,
+    )
+    short = fleet.send(device, p_expires_after="5 minutes", p_max_attempts=1)
+    assert short["expires_at"] - short["not_before"] == timedelta(minutes=5)
+    assert short["max_attempts"] == 1
+
+
+def test_the_same_key_gives_the_same_command(fleet: Fleet) -> None:
+    device, other = fleet.devices(2)
+    first = fleet.send(device, p_idempotency_key="k")
+    again = fleet.send(device, "lock", p_idempotency_key="k")
+    assert again == first
+    assert fleet.send(other, p_idempotency_key="k")["id"] != first["id"]
+    assert fleet.send(device, p_idempotency_key="l")["id"] != first["id"]
+    assert fleet.send(device)["id"] != fleet.send(device)["id"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "named", "words"),
+    [
+        ("no_such_type", {}, ["command_type", "no_such_type"]),
+        ("broadcast_message", {"p_payload": {}}, ["payload.message"]),
+        ("broadcast_message", {"p_payload": {"message": 5}}, ["payload.message"]),
+        ("run_command", {"p_payload": {"command": "x", "shell": "fish"}}, ["payload.shell"]),
+        ("lock", {"p_payload": []}, ["payload"]),
+        ("lock", {"p_priority": 101}, ["priority"]),
+        ("lock", {"p_priority": None}, ["priority"]),
+        ("lock", {"p_priority": 10**9}, ["priority"]),
+        ("lock", {"p_expires_after": "-1 hour"}, ["expires_at"]),
+        ("lock", {"p_max_attempts": 0}, ["max_attempts"]),
+        ("no_such_type", {"p_priority": 999, "p_expires_after": "0"}, ["command_type", "priority"]),
+    ],
+)
+def test_every_wrong_field_is_named(fleet: Fleet, kind: str, named: Row, words: list[str]) -> None:
+    device = fleet.device()
+    with fleet.refused("PT422", "command_invalid", *words):
+        fleet.send(device, kind, **named)
+    assert fleet.value("select count(*) from device_commands") == 0
+
+
+def test_strangers_and_viewers_send_nothing(fleet: Fleet) -> None:
+    device = fleet.device()
+    viewer = uuid4()
+    fleet.insert("owner_members", owner_id=fleet.owner_id, user_id=viewer, permissions=["view"])
+    with fleet.refused("PT404", "device_not_found"), fleet.acting(uuid4()):
+        fleet.send(device)
+    with fleet.refused("PT403", "permission_missing"), fleet.acting(viewer):
+        fleet.send(device)
+    with fleet.refused("PT404", "device_not_found"), fleet.as_device(device):
+        fleet.send(device)
+
+
+def test_destructive_types_need_their_permission(fleet: Fleet) -> None:
+    fleet.run("insert into command_types (name, destructive) values ('wipe_all', true)")
+    device, operator = fleet.device(), uuid4()
+    fleet.insert(
+        "owner_members", owner_id=fleet.owner_id, user_id=operator, permissions=["view", "operate"]
+    )
+    with fleet.refused("PT403", "permission_missing", "wipe_all"), fleet.acting(operator):
+        fleet.send(device, "wipe_all")
+    with fleet.acting(fleet.owner_id):
+        assert fleet.send(device, "wipe_all")["status"] == "pending"
+
+
+def test_an_insert_that_names_only_the_host_finds_its_device(fleet: Fleet) -> None:
+    device = fleet.device("Lab-PC-7")
+    # A namesake in another fleet is not meant, and not seen.
+    Fleet(fleet.conn).device("lab-pc-7")
+    with fleet.acting(fleet.owner_id):
+        row = fleet.row(
+            "insert into device_commands (device_hostname, command_type, payload)"
+            " values ('lab-pc-7', 'broadcast_message', %s) returning *",
+            Jsonb(HELLO),
+        )
+    assert (row["device_id"], row["device_hostname"]) == (device, "Lab-PC-7")
+    assert (row["owner_id"], row["channel"]) == (fleet.owner_id, "agent")
+    assert row["expires_at"] - row["not_before"] == timedelta(days=1)
+
+    with fleet.refused("PT409", "device_ambiguous", "lab-pc-7"):
+        fleet.run(
+            "insert into device_commands (device_hostname, command_type)"
+            " values ('lab-pc-7', 'lock')"
+        )
+    with fleet.refused("PT404", "device_not_found", "nowhere"), fleet.acting(fleet.owner_id):
+        fleet.run(
+            "insert into device_commands (device_hostname, command_type) values ('nowhere', 'lock')"
+        )
+
+
+def test_a_new_command_cannot_begin_as_anything_but_pending(fleet: Fleet) -> None:
+    device = fleet.device()
+    with fleet.refused("PT422", "command_invalid", "status"):
+        fleet.insert("device_commands", device_id=device, command_type="lock", status="completed")
+
+
+def test_a_command_for_another_channel_takes_it_from_its_type(fleet: Fleet) -> None:
+    fleet.run(
+        "insert into command_types (name, channel) values ('some_profile', 'mdm')"
+        " on conflict do nothing"
+    )
+    device = fleet.device()
+    assert fleet.send(device, "some_profile")["channel"] == "mdm"
+    assert fleet.claim(device) == []
+
+
+def test_cancelling_is_final_and_may_be_repeated(fleet: Fleet) -> None:
+    device = fleet.device()
+    command = fleet.send(device)
+    with fleet.acting(fleet.owner_id):
+        row = fleet.row("select * from cancel_command(%s, 'a mistake')", command["id"])
+        again = fleet.row("select * from cancel_command(%s)", command["id"])
+    assert (row["status"], row["reason"]) == ("cancelled", "a mistake")
+    assert again == row
+    assert fleet.claim(device) == []
+
+    done = fleet.send(device)
+    fleet.finish(device, fleet.claim(device)[0])
+    with fleet.refused("PT409", "command_final"), fleet.acting(fleet.owner_id):
+        fleet.run("select cancel_command(%s)", done["id"])
+    for call in (done["id"], 10**12):
+        with fleet.refused("PT404", "command_not_found"), fleet.acting(uuid4()):
+            fleet.run("select cancel_command(%s)", call)
+
+
+def test_a_device_hears_of_a_cancelled_command_when_it_extends_or_finishes(fleet: Fleet) -> None:
+    device = fleet.device()
+    fleet.send(device)
+    (claimed,) = fleet.claim(device)
+    fleet.run("select cancel_command(%s)", claimed["command_id"])
+    with fleet.as_device(device):
+        extended = fleet.value(
+            "select extend_command(%s, %s)", claimed["command_id"], claimed["attempt"]
+        )
+    refused = {"accepted": False, "reason": "cancelled"}
+    assert extended == refused
+    assert fleet.finish(device, claimed) == refused
+
+
+def test_what_is_due_later_is_not_offered_before(fleet: Fleet) -> None:
+    device = fleet.device()
+    later = datetime.now(UTC) + timedelta(hours=1)
+    command = fleet.send(device, p_not_before=later)
+    assert fleet.claim(device) == []
+    assert fleet.claim(device, now=later)[0]["command_id"] == command["id"]
+
+
+def test_a_person_may_not_write_a_run(fleet: Fleet) -> None:
+    device = fleet.device()
+    with pytest.raises(psycopg.errors.InsufficientPrivilege), fleet.conn.transaction():
+        with fleet.acting(fleet.owner_id):
+            fleet.run(
+                "insert into device_commands (device_id, command_type, run_id)"
+                " values (%s, 'lock', 1)",
+                device,
+            )
+
+
+def test_a_command_of_a_run_belongs_to_a_device_of_its_owner(fleet: Fleet) -> None:
+    made = fleet.create(device_ids=[fleet.device()])
+    (run,) = fleet.runs(made["id"])
+    columns = {
+        "owner_id": fleet.owner_id,
+        "run_id": run["id"],
+        "device_hostname": "x",
+        "command_type": "lock",
+        "expires_at": "2999-01-01",
+    }
+    foreign = Fleet(fleet.conn).device()
+    with fleet.refused("PT404", "device_not_found"):
+        fleet.insert("device_commands", device_id=foreign, **columns)
+    # One that is deleted while the run expands gets none, and the run still ends.
+    gone = fleet.insert("device_commands", device_id=10**12, **columns)
+    assert fleet.rows("select * from device_commands where id = %s", gone["id"]) == []

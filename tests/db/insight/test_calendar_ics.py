@@ -1,0 +1,160 @@
+"""Coming runs as iCalendar, read back by the icalendar package."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import icalendar
+import pytest
+from psycopg.types.json import Jsonb
+from tests.helpers.fleet import Fleet, Row
+from tests.helpers.insight import DAY, MINUTE, NOON, daily, rows
+
+
+def read(fleet: Fleet, start: datetime, end: datetime, **wanted: Any) -> tuple[str, Any]:
+    with fleet.acting(fleet.owner_id):
+        text: str = fleet.value("select calendar_ics(%s, %s, %s)", Jsonb(wanted), start, end)
+    return text, icalendar.Calendar.from_ical(text)
+
+
+def instants(calendar: Any) -> list[datetime]:
+    return [event.decoded("dtstart") for event in calendar.walk("VEVENT")]
+
+
+def schedules(fleet: Fleet) -> list[Row]:
+    fleet.device("lab-01", timezone="Europe/Berlin")
+    fleet.device("lab-02", timezone="Asia/Tokyo")
+    return [
+        daily(fleet, [], selector={}, name="first", timezone="Europe/Berlin"),
+        daily(fleet, [], selector={}, name="in device time", timezone="device"),
+        daily(
+            fleet,
+            [],
+            selector={},
+            name="waits",
+            policies={"execution_window": {"from": "20:00", "to": "21:00", "outside": "wait"}},
+        ),
+        daily(
+            fleet,
+            [],
+            selector={},
+            name="never",
+            policies={"execution_window": {"from": "20:00", "to": "21:00"}},
+        ),
+    ]
+
+
+def test_the_instants_are_those_of_the_preview(fleet: Fleet) -> None:
+    all_made = schedules(fleet)
+    _, calendar = read(fleet, NOON, NOON + 14 * DAY)
+    expected = sorted(
+        row["starts_at"]
+        for made in all_made
+        for row in rows(fleet, "upcoming_runs(%s, 100, %s)", made["id"], NOON)
+        if row["would"] == "run" and row["due_at"] < NOON + 14 * DAY
+    )
+
+    assert len(expected) > 50
+    assert instants(calendar) == expected
+    summaries = {str(event["SUMMARY"]) for event in calendar.walk("VEVENT")}
+    assert {"in device time (Asia/Tokyo)", "in device time (Europe/Berlin)"} <= summaries
+
+
+def test_what_calendars_need_to_import_it(fleet: Fleet) -> None:
+    made = daily(
+        fleet,
+        [fleet.device("lab-01")],
+        name="Lock; unlock, then \\ rest: " + "every day " * 5 + "教室 " * 9 + "2100",
+        description="line one\nline two",
+    )
+    text, calendar = read(fleet, NOON, NOON + 2 * DAY, name="School 7, labs")
+    event, again = calendar.walk("VEVENT")
+
+    assert text.startswith("BEGIN:VCALENDAR\r\nVERSION:2.0\r\n")
+    assert text.endswith("END:VCALENDAR\r\n")
+    assert "\n" not in text.replace("\r\n", "")
+    assert max(len(line.encode()) for line in text.split("\r\n")) <= 75
+    assert calendar["X-WR-CALNAME"].to_ical() == b"School 7\\, labs"
+    assert calendar["METHOD"] == "PUBLISH"
+    assert calendar["REFRESH-INTERVAL"].to_ical() == b"PT1H"
+    assert event["SUMMARY"] == made["name"]
+    assert "every day at 12:00 (UTC)" in event["DESCRIPTION"]
+    assert event["DESCRIPTION"].endswith("\nline one\nline two")
+    assert event.decoded("dtend") > event.decoded("dtstart") == NOON
+    assert event.decoded("dtstamp") == made_at(fleet, made)
+    assert event["UID"] != again["UID"]
+
+
+def made_at(fleet: Fleet, made: Row) -> datetime:
+    at: datetime = fleet.schedule(made["id"])["updated_at"]
+    return at.replace(microsecond=0)
+
+
+def test_the_same_run_has_the_same_uid_whenever_it_is_asked_for(fleet: Fleet) -> None:
+    daily(fleet, [fleet.device()])
+    _, early = read(fleet, NOON, NOON + 5 * DAY)
+    _, late = read(fleet, NOON + DAY, NOON + 5 * DAY)
+
+    assert [e["UID"] for e in early.walk("VEVENT")][1:] == [e["UID"] for e in late.walk("VEVENT")]
+
+
+def test_it_is_bounded_and_says_so(fleet: Fleet) -> None:
+    fleet.minutely([fleet.device()], NOON)
+    _, calendar = read(fleet, NOON, NOON + DAY, limit=10)
+    _, whole = read(fleet, NOON, NOON + 10 * MINUTE, limit=10)
+
+    note = str(calendar["X-WR-CALDESC"].to_ical(), "utf-8")
+    assert "Only the first 10 runs are shown" in note
+    assert "until Fri 2100-01-01 12:10 UTC" in note
+    assert len(instants(calendar)) == 10
+    assert len(instants(whole)) == 10
+    assert "X-WR-CALDESC" not in whole
+
+
+def test_the_filter_chooses(fleet: Fleet) -> None:
+    first, second = fleet.device(), fleet.device()
+    one = daily(fleet, [first], name="Morning lock")
+    daily(fleet, [second], name="Evening")
+
+    def names(**wanted: Any) -> set[str]:
+        _, calendar = read(fleet, NOON, NOON + DAY, **wanted)
+        return {str(event["SUMMARY"]) for event in calendar.walk("VEVENT")}
+
+    assert names() == {"Morning lock", "Evening"}
+    assert names(schedule_ids=[one["id"]]) == {"Morning lock"}
+    assert names(device_id=second) == {"Evening"}
+    assert names(search="LOCK") == {"Morning lock"}
+    assert names(action_type="lock") == set()
+
+
+def test_what_is_paused_or_over_is_not_in_it(fleet: Fleet) -> None:
+    made = daily(fleet, [fleet.device()])
+    fleet.run("select pause_schedule(%s)", made["id"])
+    text, calendar = read(fleet, NOON, NOON + DAY)
+
+    assert calendar.walk("VEVENT") == []
+    assert "\r\n\r\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "word"),
+    [
+        ({"colour": "red"}, "colour"),
+        ({"limit": 100_000}, "limit"),
+        ({"schedule_ids": "1"}, "schedule_ids"),
+        ({"name": 7}, "name"),
+    ],
+)
+def test_a_wrong_filter_is_named(fleet: Fleet, wanted: dict[str, Any], word: str) -> None:
+    with fleet.refused("PT422", "filter_invalid", word):
+        read(fleet, NOON, NOON + DAY, **wanted)
+
+
+def test_the_calendar_of_an_owner_for_a_feed(fleet: Fleet) -> None:
+    daily(fleet, [fleet.device()])
+    text = fleet.value(
+        "select fleet.calendar_ics(%s, '{}', %s, %s)", fleet.owner_id, NOON, NOON + DAY
+    )
+
+    assert instants(icalendar.Calendar.from_ical(text)) == [NOON]

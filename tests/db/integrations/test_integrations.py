@@ -1,0 +1,208 @@
+"""Connections to other systems: their secrets, their rest, their pace, their devices."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from tests.helpers.mdm import SECRET
+
+
+def sync(mdm: Any, *devices: dict[str, Any]) -> dict[str, Any]:
+    began = mdm.now()
+    answer: dict[str, Any] = mdm.fleet.value(
+        "select fleet.worker_sync_inventory(%s, %s::jsonb)", mdm.id, json.dumps(devices)
+    )
+    report = json.dumps({"counts": {"devices": len(devices)}})
+    mdm.fleet.run("select fleet.worker_end_mdm_sync(%s, %s, %s)", mdm.id, began, report)
+    return answer
+
+
+def reserve(mdm: Any, seconds: float = 0, within: float = 0) -> dict[str, Any]:
+    answer: dict[str, Any] = mdm.fleet.value(
+        "select fleet.worker_reserve_call(%s, make_interval(secs => %s), false,"
+        " '2030-01-01 00:00:00Z'::timestamptz + make_interval(secs => %s))",
+        mdm.id,
+        within,
+        seconds,
+    )
+    return answer
+
+
+def integration(mdm: Any) -> dict[str, Any]:
+    row: dict[str, Any] = mdm.fleet.row("select * from device_integrations where id = %s", mdm.id)
+    return row
+
+
+def test_the_secret_is_nowhere_but_among_the_secrets(mdm: Any) -> None:
+    mdm.install(mdm.device(), "1 hour")
+    (job,) = mdm.claim()
+    mdm.finish(job, "failed", error=f"key {SECRET}", result={"key": SECRET}, reason="error")
+    (job,) = mdm.claim(now=mdm.now(3600))
+    mdm.finish(job, "failed", error=f"key {SECRET}", reason="invalid_payload")
+    tables = mdm.fleet.rows(
+        "select c.oid::regclass::text as name from pg_class as c where c.relkind in ('r', 'p')"
+        " and c.relnamespace::regnamespace::text in ('public', 'fleet', 'net', 'vault')"
+    )
+
+    holding = [
+        table["name"]
+        for table in tables
+        if mdm.fleet.value(
+            f"select exists (select 1 from {table['name']} as t where t::text like %s)",
+            f"%{SECRET}%",
+        )
+    ]
+
+    assert holding == ["pg_cron_secrets"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [
+        ({"integration_type": "Simple MDM"}, "integration_type"),
+        ({"integration_type": "simplemdm", "settings": {"rate_per_second": 0}}, "rate_per_second"),
+        ({"integration_type": "simplemdm", "settings": {"burst": "many"}}, "settings.burst"),
+        ({"integration_type": "simplemdm", "settings": {"api_key": "x"}}, "settings.api_key"),
+        ({"integration_type": "simplemdm", "name": "OFFICE"}, "name"),
+        ({"integration_type": "simplemdm", "secret": "x"}, "secret"),
+    ],
+)
+def test_what_is_wrong_is_named(mdm: Any, spec: dict[str, Any], word: str) -> None:
+    whole = {"name": "other", "owner_id": str(mdm.fleet.owner_id), **spec}
+    with mdm.fleet.refused("PT422", "integration_invalid", word):
+        mdm.fleet.run("select create_integration(%s::jsonb)", json.dumps(whole))
+
+
+def test_a_refused_secret_pauses_once_and_a_new_one_resumes(mdm: Any) -> None:
+    pause = "select fleet.worker_pause_integration(%s, %s)"
+    for device in [mdm.device() for _ in range(3)]:
+        mdm.install(device, "1 hour")
+    jobs = mdm.claim()
+    assert mdm.fleet.value(pause, mdm.id, f"SimpleMDM refuses the key {SECRET} (401)") is True
+    assert mdm.fleet.value(pause, mdm.id, "again") is False
+    for job in jobs:
+        assert mdm.finish(job, "failed", reason="unauthorized")["status"] == "pending"
+
+    assert mdm.claim(now=mdm.now(600)) == []
+    assert mdm.fleet.value("select fleet.has_mdm_work(clock_timestamp())") is False
+    assert integration(mdm)["status_reason"] == "SimpleMDM refuses the key *** (401)"
+
+    mdm.fleet.run("select set_integration_secret(%s, 'another-key')", mdm.id)
+
+    assert (integration(mdm)["status"], integration(mdm)["status_reason"]) == ("active", None)
+    again = mdm.claim(now=mdm.now(1))
+    assert len(again) == 3
+    assert {job["secret"] for job in again} == {"another-key"}
+
+
+def test_one_that_a_person_paused_waits_for_a_person(mdm: Any) -> None:
+    mdm.fleet.run("select pause_integration(%s, 'holidays')", mdm.id)
+    mdm.fleet.run("select set_integration_secret(%s, 'another-key')", mdm.id)
+    assert integration(mdm)["status"] == "paused"
+
+    mdm.fleet.run("select resume_integration(%s)", mdm.id)
+
+    assert integration(mdm)["status"] == "active"
+
+
+def test_the_secret_goes_with_its_integration(mdm: Any) -> None:
+    mdm.device()
+    mdm.fleet.run("select delete_integration(%s)", mdm.id)
+
+    names = mdm.fleet.rows("select name from pg_cron_secrets where name like 'integration:%%'")
+    assert names == []
+    assert mdm.fleet.value("select count(*) from device_links") == 0
+
+
+def test_calls_are_granted_at_the_pace_of_the_settings(mdm: Any) -> None:
+    granted = 0
+    for tenth in range(101):
+        while reserve(mdm, tenth / 10)["granted"]:
+            granted += 1
+
+    assert 200 <= granted <= 205
+    assert 0 < reserve(mdm, 10)["wait"] <= 0.05
+
+
+def test_calls_to_come_are_told_when_each_may_begin(mdm: Any) -> None:
+    answers = [reserve(mdm, within=1) for _ in range(30)]
+
+    # Five at once, then one every twentieth of a second, and none that would begin too late.
+    assert [answer["granted"] for answer in answers] == [True] * 25 + [False] * 5
+    waits = [round(float(answer["wait"]), 3) for answer in answers]
+    assert waits[:25] == [0] * 5 + [round(0.05 * n, 3) for n in range(1, 21)]
+
+
+def test_a_refusal_stops_everybody_and_slows_down_for_a_while(mdm: Any) -> None:
+    learn = (
+        "select fleet.worker_learn_rate(%s, null, '2030-01-01 00:00:30Z', '2030-01-01 00:00:00Z')"
+    )
+    reserve(mdm)
+    assert mdm.fleet.value(learn, mdm.id)["rate"] < 20
+
+    assert reserve(mdm, 29) == {"granted": False, "wait": 1.0}
+    assert reserve(mdm, 31)["granted"] is True
+
+
+def test_only_as_many_are_claimed_as_can_be_called(mdm: Any) -> None:
+    for _ in range(40):
+        mdm.install(mdm.device())
+
+    assert len(mdm.claim(100)) == 5
+    assert len(mdm.claim(100, mdm.now(0.2))) == 4
+
+
+def test_devices_are_found_by_link_serial_number_and_name(mdm: Any) -> None:
+    linked = mdm.device("linked")
+    serial = mdm.fleet.device("old-name", attributes={"serial_number": "S2"})
+    named = mdm.fleet.device("Named")
+
+    answer = sync(
+        mdm,
+        {"external_id": str(100_000 + linked), "name": "renamed there"},
+        {"external_id": "2", "name": "other", "serial_number": "S2"},
+        {"external_id": "3", "name": "named"},
+        {"external_id": "4", "name": "new", "serial_number": "S4", "platform": "ios"},
+        {"external_id": "5", "name": "new", "serial_number": "S5"},
+        {"name": "without an id"},
+    )
+
+    assert (answer["created"], answer["updated"], len(answer["errors"])) == (2, 3, 1)
+    links = {
+        row["external_id"]: row["device_id"]
+        for row in mdm.fleet.rows("select external_id, device_id from device_links")
+    }
+    assert links["2"] == serial
+    assert links["3"] == named
+    made = mdm.fleet.row("select * from devices where id = %s", links["4"])
+    assert (made["hostname"], made["platform"]) == ("new", "ios")
+    assert made["attributes"]["serial_number"] == "S4"
+    assert integration(mdm)["last_sync_at"] is not None
+
+
+def test_an_older_position_changes_nothing(mdm: Any) -> None:
+    place = {"latitude": "60.1", "longitude": "24.9", "accuracy_m": 65}
+    sync(mdm, {"external_id": "1", "name": "a", **place, "located_at": "2026-02-11T05:55:00Z"})
+    older = {**place, "latitude": "1.0", "located_at": "2026-02-11T04:55:00Z"}
+    sync(mdm, {"external_id": "1", "name": "a", **older})
+
+    found = mdm.fleet.row("select latitude, longitude, accuracy_m from devices")
+    assert found == {"latitude": 60.1, "longitude": 24.9, "accuracy_m": 65}
+
+
+def test_a_sync_is_due_at_first_when_asked_for_and_after_its_interval(mdm: Any) -> None:
+    def due(plus: timedelta = timedelta()) -> int:
+        query = "select count(*) from fleet.worker_claim_mdm_syncs(5, %s)"
+        return int(mdm.fleet.value(query, mdm.now() + plus))
+
+    assert due() == 1
+    assert due() == 0
+    sync(mdm)
+    assert due() == 0
+    mdm.fleet.run("select sync_integration(%s)", mdm.id)
+    assert due() == 1
+    sync(mdm)
+    assert due(timedelta(hours=1)) == 1

@@ -1,0 +1,179 @@
+"""Overlap: what a device that is not done yet gets of the next run, judged device by device."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from tests.helpers.fleet import Fleet, Row
+
+BASE = datetime(2031, 5, 5, 6, 30, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def minutely(fleet: Fleet, devices: list[int], **policies: object) -> int:
+    """Create a schedule of one run a minute whose commands live for a day."""
+    made = fleet.minutely(devices, BASE, policies={"expires_after": "1 day", **policies})
+    schedule_id: int = made["id"]
+    return schedule_id
+
+
+def tick(fleet: Fleet, *minutes: int) -> None:
+    for minute in minutes:
+        fleet.tick_until_idle(BASE + minute * MINUTE)
+
+
+def statuses(fleet: Fleet, schedule_id: int, device: int) -> list[str]:
+    return [c["status"] for c in fleet.commands(schedule_id) if c["device_id"] == device]
+
+
+def claim(fleet: Fleet, device: int, minute: int, limit: int = 10) -> list[Row]:
+    return fleet.claim(device, limit, now=BASE + minute * MINUTE)
+
+
+def test_skip_leaves_out_only_the_device_that_is_busy(fleet: Fleet) -> None:
+    drawer, desk = fleet.device(), fleet.device()
+    schedule = minutely(fleet, [drawer, desk])
+    for minute in range(3):
+        tick(fleet, minute)
+        (command,) = claim(fleet, desk, minute)
+        fleet.finish(desk, command, now=BASE + minute * MINUTE)
+
+    assert statuses(fleet, schedule, desk) == ["completed"] * 3
+    assert statuses(fleet, schedule, drawer) == ["pending"]
+    runs = fleet.runs(schedule)
+    assert [(run["targeted"], run["skipped"]) for run in runs] == [(2, 0), (1, 1), (1, 1)]
+    tick(fleet, 3)
+    assert [run["status"] for run in fleet.runs(schedule)][:3] == [
+        "running",
+        "completed",
+        "completed",
+    ]
+
+
+def test_a_run_that_finds_every_device_busy_is_skipped_because_of_overlap(fleet: Fleet) -> None:
+    schedule = minutely(fleet, fleet.devices(2))
+    tick(fleet, 0, 1)
+    run = fleet.runs(schedule)[1]
+    assert (run["status"], run["reason"], run["skipped"]) == ("skipped", "overlap", 2)
+
+
+def test_allow_lets_as_many_wait_as_max_concurrent_says(fleet: Fleet) -> None:
+    device = fleet.device()
+    schedule = minutely(fleet, [device], overlap="allow", max_concurrent=2)
+    tick(fleet, 0, 1, 2)
+    assert statuses(fleet, schedule, device) == ["pending", "pending"]
+
+    fleet.finish(device, claim(fleet, device, 2, limit=1)[0], now=BASE + 2 * MINUTE)
+    tick(fleet, 3)
+    assert statuses(fleet, schedule, device) == ["completed", "pending", "pending"]
+
+
+def test_allow_means_three_where_nothing_else_is_said(fleet: Fleet) -> None:
+    device = fleet.device()
+    schedule = minutely(fleet, [device], overlap="allow")
+    tick(fleet, 0, 1, 2, 3, 4)
+    assert len(fleet.commands(schedule)) == 3
+
+
+def test_buffer_one_keeps_one_waiting_and_leaves_out_the_rest(fleet: Fleet) -> None:
+    device = fleet.device()
+    schedule = minutely(fleet, [device], overlap="buffer_one")
+    tick(fleet, 0, 1, 2, 3)
+    first, second = fleet.commands(schedule)
+    assert second["waits_for"] == first["id"]
+    assert [run["reason"] for run in fleet.runs(schedule)] == [None, None, "overlap", "overlap"]
+
+
+def test_what_is_buffered_is_handed_out_only_when_the_one_before_is_final(fleet: Fleet) -> None:
+    device = fleet.device()
+    minutely(fleet, [device], overlap="buffer_one")
+    tick(fleet, 0, 1)
+    (first,) = claim(fleet, device, 1)
+    assert claim(fleet, device, 1) == []
+
+    fleet.finish(device, first, now=BASE + MINUTE)
+    (second,) = claim(fleet, device, 1)
+    assert second["command_id"] > first["command_id"]
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "cancelled", "lapsed"])
+def test_the_device_is_rung_when_what_it_waits_for_ends(fleet: Fleet, end: str) -> None:
+    device = fleet.device()
+    minutely(fleet, [device], overlap="buffer_one", retry={"attempts": 1})
+    tick(fleet, 0, 1)
+    (first,) = claim(fleet, device, 1)
+    fleet.tick_until_idle(BASE + 1.5 * MINUTE)
+    assert fleet.value("select count(*) from fleet.doorbells where device_id = %s", device) == 0
+
+    if end == "cancelled":
+        fleet.run("select cancel_command(%s)", first["command_id"])
+    elif end != "lapsed":
+        fleet.finish(device, first, end, reason="unsupported", now=BASE + MINUTE)
+    rung = fleet.tick(BASE + 1.9 * MINUTE) if end != "lapsed" else fleet.tick(BASE + 5 * MINUTE)
+    waiting = fleet.value("select count(*) from fleet.doorbells where device_id = %s", device)
+    assert (rung["rung"], waiting) in {(1, 0), (0, 1)}
+
+
+def test_replace_cancels_what_waits_and_gives_the_new_one(fleet: Fleet) -> None:
+    device = fleet.device()
+    schedule = minutely(fleet, [device], overlap="replace")
+    tick(fleet, 0, 1, 2)
+    assert statuses(fleet, schedule, device) == ["cancelled", "cancelled", "pending"]
+    assert {c["reason"] for c in fleet.commands(schedule)[:2]} == {"replaced"}
+    tick(fleet, 3)
+    assert [run["status"] for run in fleet.runs(schedule)][:3] == ["failed"] * 3
+
+
+@pytest.mark.parametrize("question", ["extend", "finish"])
+def test_a_device_hears_that_what_it_is_at_was_replaced(fleet: Fleet, question: str) -> None:
+    device = fleet.device()
+    minutely(fleet, [device], overlap="replace")
+    tick(fleet, 0)
+    (old,) = claim(fleet, device, 0)
+    tick(fleet, 1)
+
+    if question == "extend":
+        with fleet.as_device(device):
+            answer = fleet.value("select extend_command(%s, %s)", old["command_id"], old["attempt"])
+    else:
+        answer = fleet.finish(device, old, now=BASE + MINUTE)
+    assert answer == {"accepted": False, "reason": "cancelled"}
+    (new,) = claim(fleet, device, 1)
+    assert new["command_id"] != old["command_id"]
+
+
+def test_replace_leaves_the_commands_of_other_schedules_and_devices_alone(fleet: Fleet) -> None:
+    device, other = fleet.device(), fleet.device()
+    bystander = minutely(fleet, [device], overlap="allow")
+    schedule = minutely(fleet, [device, other], overlap="replace")
+    tick(fleet, 0)
+    (done,) = claim(fleet, other, 0)
+    fleet.finish(other, done, now=BASE)
+    tick(fleet, 1)
+    assert statuses(fleet, bystander, device) == ["pending", "pending"]
+    assert statuses(fleet, schedule, other) == ["completed", "pending"]
+
+
+def test_an_older_run_that_comes_later_never_replaces_a_newer_one(fleet: Fleet) -> None:
+    # Devices come in chunks; the second run overtakes the first.
+    fleet.run("select fleet.set_setting('expand_chunk_size_published', '20')")
+    devices = fleet.devices(30)
+    schedule = minutely(fleet, devices, overlap="replace")
+    fleet.tick(BASE)
+    fleet.run("select fleet.start_due_runs(%s)", BASE + MINUTE)
+    first, second = fleet.runs(schedule)
+    fleet.run("select fleet.expand_runs(array[%s::bigint], %s, 100)", second["id"], BASE + MINUTE)
+    fleet.run("select fleet.expand_runs(array[%s::bigint], %s, 100)", first["id"], BASE + MINUTE)
+
+    alive = [c for c in fleet.commands(schedule) if c["status"] == "pending"]
+    assert {c["run_id"] for c in alive} == {second["id"]}
+    assert len(alive) == len(devices)
+
+
+def test_what_expires_when_the_next_run_is_due_does_not_overlap_it(fleet: Fleet) -> None:
+    device = fleet.device()
+    schedule = fleet.minutely([device], BASE)["id"]
+    tick(fleet, 0, 1, 2)
+    assert statuses(fleet, schedule, device) == ["expired", "expired", "pending"]
+    assert {run["skipped"] for run in fleet.runs(schedule)} == {0}

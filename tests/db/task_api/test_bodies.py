@@ -1,0 +1,137 @@
+"""Request bodies of a task scheduler's guide, taken byte for byte, and rules of calendars."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from psycopg.types.json import Jsonb
+from tests.helpers.fleet import Fleet, Row
+
+COMMAND = """{
+    "task_name": "System Info Check",
+    "task_type": "command",
+    "scheduled_time": "2025-10-26T15:00:00",
+    "recurrence_type": "once",
+    "device_ids": [1, 2],
+    "command_payload": {
+      "command": "systeminfo",
+      "shell": "cmd"
+    }
+  }"""
+SOFTWARE = """{
+    "task_name": "Weekly Security Updates",
+    "task_type": "software_deployment",
+    "scheduled_time": "2025-10-28T02:00:00",
+    "recurrence_type": "weekly",
+    "recurrence_config": {
+      "type": "weekly",
+      "days_of_week": [0],
+      "time": "02:00"
+    },
+    "group_ids": [1],
+    "software_payload": {
+      "software_ids": [5, 8],
+      "deployment_name": "Weekly Updates"
+    }
+  }"""
+FILES = r"""{
+    "task_name": "Daily Config Sync",
+    "task_type": "file_deployment",
+    "scheduled_time": "2025-10-26T01:00:00",
+    "recurrence_type": "daily",
+    "recurrence_config": {
+      "type": "daily",
+      "time": "01:00"
+    },
+    "device_ids": [1, 2, 3],
+    "file_payload": {
+      "file_ids": [10, 11],
+      "target_path": "C:\\Config",
+      "create_path_if_not_exists": true
+    }
+  }"""
+LATER = "2999-01-01T06:30:00"
+
+
+@pytest.fixture
+def guide(fleet: Fleet) -> Fleet:
+    """Give a fleet with the ids that the guide uses."""
+    for device_id in (1, 2, 3):
+        fleet.device(id=device_id)
+    fleet.insert("device_groups", id=1, owner_id=fleet.owner_id, name="all", selector={})
+    return fleet
+
+
+def as_given(fleet: Fleet, body: str) -> Row:
+    with fleet.acting(fleet.owner_id):
+        answer: Row = fleet.value("select create_schedule(%s::jsonb)", body)
+    return answer
+
+
+def test_the_three_bodies_are_taken_as_they_stand(guide: Fleet) -> None:
+    command, software, files = (as_given(guide, body) for body in (COMMAND, SOFTWARE, FILES))
+
+    assert (command["action_type"], command["status"]) == ("run_command", "completed")
+    assert any("past" in warning for warning in command["warnings"])
+    assert software["action_type"] == "deploy_software"
+    assert software["payload"] == {"software_ids": [5, 8], "deployment_name": "Weekly Updates"}
+    due = datetime.fromisoformat(software["next_run_at"])
+    assert (due.weekday(), due.hour) == (0, 2)
+    assert files["action_type"] == "deploy_files"
+    assert files["payload"]["target_path"] == "C:\\Config"
+    assert datetime.fromisoformat(files["next_run_at"]).hour == 1
+
+
+def test_they_come_back_in_the_words_of_the_guide(guide: Fleet) -> None:
+    for body in (COMMAND, SOFTWARE, FILES):
+        as_given(guide, body)
+    with guide.acting(guide.owner_id):
+        tasks = guide.rows("select * from scheduled_tasks order by id")
+    assert [(row["task_type"], row["status"], row["recurrence_type"]) for row in tasks] == [
+        ("command", "completed", "once"),
+        ("software_deployment", "pending", "weekly"),
+        ("file_deployment", "pending", "daily"),
+    ]
+    assert tasks[0]["scheduled_time"] == datetime(2025, 10, 26, 15, tzinfo=UTC)
+
+
+def test_an_update_takes_them_as_well(guide: Fleet) -> None:
+    made = as_given(guide, SOFTWARE)
+    answer = guide.value("select update_schedule(%s, %s::jsonb)", made["id"], FILES)
+    assert (answer["name"], answer["action_type"]) == ("Daily Config Sync", "deploy_files")
+    assert answer["recurrence_type"] == "daily"
+
+
+@pytest.mark.parametrize(
+    ("payload", "field"),
+    [
+        ({"software_payload": {}}, "payload.software_ids"),
+        ({"software_payload": {"software_ids": 5}}, "payload.software_ids"),
+        ({"task_type": "file_deployment", "file_payload": {"file_ids": [1]}}, "target_path"),
+    ],
+)
+def test_what_a_deployment_lacks_is_named(guide: Fleet, payload: Row, field: str) -> None:
+    with guide.refused("PT422", "schedule_invalid", field):
+        guide.create(
+            action_type=None,
+            payload=None,
+            device_ids=[1],
+            **{"task_type": "software_deployment", **payload},
+        )
+
+
+def test_the_rule_of_a_calendar_may_take_the_place_of_a_recurrence(guide: Fleet) -> None:
+    made = guide.create(start_time=LATER, device_ids=[1])
+    answer = guide.value(
+        "select update_schedule(%s, %s)", made["id"], Jsonb({"rrule": "FREQ=WEEKLY;BYDAY=MO,WE"})
+    )
+    due = datetime.fromisoformat(answer["next_run_at"])
+    assert (answer["recurrence_type"], due.weekday() in (0, 2)) == ("weekly", True)
+    assert (due.hour, due.minute) == (6, 30)
+    with guide.refused("PT422", "schedule_invalid", "rrule", "priority"):
+        guide.value(
+            "select update_schedule(%s, %s)",
+            made["id"],
+            Jsonb({"rrule": "FREQ=OFTEN", "priority": 1000, "start_time": LATER}),
+        )
