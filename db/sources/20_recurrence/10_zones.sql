@@ -13,18 +13,6 @@ comment on function fleet.utc_offset(text, bigint) is
 revoke all on function fleet.utc_offset(text, bigint) from public, anon, authenticated, service_role;
 grant execute on function fleet.utc_offset(text, bigint) to authenticated, service_role;
 
-create or replace function fleet.local_second(p_instant timestamptz, p_timezone text)
-returns bigint
-language sql
-immutable
-parallel safe
-return floor(date_part('epoch', p_instant at time zone p_timezone))::bigint + 62135596800;
-
-comment on function fleet.local_second(timestamptz, text) is
-  'The wall-clock reading at an instant, in whole seconds since 0001-01-01.';
-revoke all on function fleet.local_second(timestamptz, text) from public, anon, authenticated, service_role;
-grant execute on function fleet.local_second(timestamptz, text) to authenticated, service_role;
-
 create or replace function fleet.zone_transitions(p_timezone text, p_from bigint, p_to bigint)
 returns table (changed_at bigint, offset_before bigint, offset_after bigint)
 language plpgsql

@@ -148,24 +148,3 @@ comment on function fleet.zones_refusal(public.schedules, text[], timestamptz) i
   'Why a schedule does not run at an instant, in device time for the devices of these zones; null where it does.';
 revoke all on function fleet.zones_refusal(public.schedules, text[], timestamptz)
   from public, anon, authenticated, service_role;
-
-create or replace function fleet.instant_refusal(p_schedule public.schedules, p_instant timestamptz)
-returns text
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select fleet.zones_refusal(
-    p_schedule,
-    case
-      when p_schedule.timezone = 'device'
-        then coalesce(fleet.zones_due(p_schedule.recurrence, p_instant), fleet.zones_of(p_schedule.recurrence))
-    end,
-    p_instant
-  )
-$$;
-
-comment on function fleet.instant_refusal(public.schedules, timestamptz) is
-  'Why a due instant of a schedule does not run: blackout, or outside the execution window; null where it does.';
-revoke all on function fleet.instant_refusal(public.schedules, timestamptz)
-  from public, anon, authenticated, service_role;

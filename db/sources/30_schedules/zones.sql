@@ -169,21 +169,6 @@ comment on function fleet.zones_due(jsonb, timestamptz) is
   'For whose devices an instant is due, by zone; null where the schedule has a zone of its own.';
 revoke all on function fleet.zones_due(jsonb, timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.zones_of(p_recurrence jsonb)
-returns text[]
-language sql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-  select array_agg(z.name)
-  from jsonb_array_elements_text(
-    case jsonb_typeof(p_recurrence -> 'zones') when 'array' then p_recurrence -> 'zones' end
-  ) as z(name)
-$$;
-
-comment on function fleet.zones_of(jsonb) is 'The time zones of a union; null where the schedule has a zone of its own.';
-revoke all on function fleet.zones_of(jsonb) from public, anon, authenticated, service_role;
-
 create or replace function fleet.zones_to_run(
   p_recurrence jsonb,
   p_policies jsonb,

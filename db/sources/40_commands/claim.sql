@@ -123,7 +123,7 @@ comment on function public.claim_commands(integer, uuid) is
 revoke all on function public.claim_commands(integer, uuid) from public, anon, authenticated, service_role;
 grant execute on function public.claim_commands(integer, uuid) to authenticated, service_role;
 
-create or replace function fleet.command_of_device(p_command_id bigint, p_attempt integer)
+create or replace function fleet.command_of_device(p_command_id bigint)
 returns public.device_commands
 language sql
 volatile
@@ -137,8 +137,8 @@ as $$
   for update
 $$;
 
-comment on function fleet.command_of_device(bigint, integer) is 'A command of the calling device, locked; null where it has none such.';
-revoke all on function fleet.command_of_device(bigint, integer) from public, anon, authenticated, service_role;
+comment on function fleet.command_of_device(bigint) is 'A command of the calling device, locked; null where it has none such.';
+revoke all on function fleet.command_of_device(bigint) from public, anon, authenticated, service_role;
 
 create or replace function fleet.refusal(p_command public.device_commands, p_attempt integer)
 returns text
@@ -168,7 +168,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_command public.device_commands := fleet.command_of_device(p_command_id, p_attempt);
+  v_command public.device_commands := fleet.command_of_device(p_command_id);
   v_refusal text := fleet.refusal(v_command, p_attempt);
 begin
   if v_refusal is not null then
@@ -213,7 +213,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_command public.device_commands := fleet.command_of_device(p_command_id, p_attempt);
+  v_command public.device_commands := fleet.command_of_device(p_command_id);
   v_refusal text := fleet.refusal(v_command, p_attempt);
 begin
   if v_refusal is not null then

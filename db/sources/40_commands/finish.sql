@@ -119,7 +119,7 @@ begin
       using errcode = 'PT422', detail = 'status_invalid', hint = 'Use extend_command to go on, release_command to give it back.';
   end if;
 
-  v_command := fleet.command_of_device(p_command_id, p_attempt);
+  v_command := fleet.command_of_device(p_command_id);
   v_refusal := fleet.refusal(v_command, p_attempt);
   -- The answer to a finish may get lost on its way: the same finish again is the same success.
   if v_refusal = 'already_final' and v_command.attempt = p_attempt and v_command.status = p_status then

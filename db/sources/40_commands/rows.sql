@@ -112,6 +112,8 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_is_plain boolean;
 begin
   if old.status not in ('pending', 'running') then
     raise exception 'command % is % already', old.id, old.status
@@ -119,13 +121,14 @@ begin
   end if;
 
   if new.status not in ('pending', 'running') then
+    v_is_plain := coalesce(fleet.jwt_claim('role') = 'authenticated', false);
     -- Devices' clocks are wrong; the engine's own times are kept.
     new.executed_at := case
-      when fleet.claim('role') = 'authenticated' and new.lease_expires_at is not distinct from old.lease_expires_at
+      when v_is_plain and new.lease_expires_at is not distinct from old.lease_expires_at
         then clock_timestamp()
       else coalesce(new.executed_at, clock_timestamp())
     end;
-    if fleet.claim('role') = 'authenticated' and new.reason is not distinct from old.reason then
+    if v_is_plain and new.reason is not distinct from old.reason then
       new.reason := case new.status when 'failed' then 'error' when 'completed' then null else new.reason end;
     end if;
     new.lease_expires_at := null;

@@ -1,33 +1,5 @@
 -- Which side of a border a fix is on, and when that counts. All of it is arithmetic: no table is read.
 
-create or replace function fleet.place_of_fix(
-  p_location public.locations,
-  p_latitude double precision,
-  p_longitude double precision,
-  p_accuracy_m double precision
-)
-returns text
-language sql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-  select case
-    when d.distance_m <= -d.error_m then 'inside'
-    when d.distance_m > d.error_m then 'outside'
-    else 'unclear'
-  end
-  from (
-    select fleet.border_distance_m(p_location, p_latitude, p_longitude) as distance_m,
-      coalesce(p_accuracy_m, p_location.hysteresis_m) as error_m
-  ) as d
-$$;
-
-comment on function fleet.place_of_fix(public.locations, double precision, double precision, double precision) is
-  'inside, outside, or unclear where the circle of error crosses the border. A fix that states no accuracy has the hysteresis of the '
-  'location for its error.';
-revoke all on function fleet.place_of_fix(public.locations, double precision, double precision, double precision)
-  from public, anon, authenticated, service_role;
-
 create or replace function fleet.side_of_fix(
   p_distance_m double precision,
   p_error_m double precision,

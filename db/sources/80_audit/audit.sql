@@ -7,8 +7,9 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select fleet.current_user_id(),
-    coalesce(nullif(fleet.claim('role'), ''), nullif(current_setting('role'), 'none'), session_user::text),
-    coalesce(fleet.claim('email'), nullif(current_setting('application_name'), ''))
+    coalesce(nullif(t.role, ''), nullif(current_setting('role'), 'none'), session_user::text),
+    coalesce(t.email, nullif(current_setting('application_name'), ''))
+  from json_to_record(fleet.jwt_claims()) as t(role text, email text)
 $$;
 
 comment on function fleet.audit_actor() is

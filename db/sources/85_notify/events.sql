@@ -30,23 +30,6 @@ return p_patterns && array['*', p_event, split_part(p_event, '.', 1) || '.*'];
 comment on function fleet.event_matches(text[], text) is 'Whether an event is among those asked for: *, run.* or run.failed.';
 revoke all on function fleet.event_matches(text[], text) from public, anon, authenticated, service_role;
 
-create or replace function fleet.is_event_wanted(p_owner_id uuid, p_event text)
-returns boolean
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select exists (
-    select 1
-    from public.webhook_endpoints as e
-    where e.owner_id = p_owner_id and e.enabled and fleet.event_matches(e.events, p_event)
-  )
-$$;
-
-comment on function fleet.is_event_wanted(uuid, text) is
-  'Whether an endpoint of the owner hears of such events: asked before something long is put together.';
-revoke all on function fleet.is_event_wanted(uuid, text) from public, anon, authenticated, service_role;
-
 create or replace function fleet.event_payload(p_event text, p_subject jsonb, p_now timestamptz)
 returns jsonb
 language sql
@@ -91,16 +74,3 @@ comment on function fleet.emit_events(uuid[], text, jsonb[]) is
   'Tell every endpoint that wants it that something of one kind happened, once for each owner and subject (arrays of one length). '
   'Answers how many messages were written.';
 revoke all on function fleet.emit_events(uuid[], text, jsonb[]) from public, anon, authenticated, service_role;
-
-create or replace function fleet.emit_event(p_owner_id uuid, p_event text, p_subject jsonb)
-returns void
-language sql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-  select fleet.emit_events(array[p_owner_id], p_event, array[p_subject])
-$$;
-
-comment on function fleet.emit_event(uuid, text, jsonb) is
-  'Tell every endpoint of the owner that wants it that something happened; nothing is written where nobody does.';
-revoke all on function fleet.emit_event(uuid, text, jsonb) from public, anon, authenticated, service_role;

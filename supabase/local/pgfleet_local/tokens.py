@@ -1,4 +1,4 @@
-"""Sign and verify the JSON web tokens that decide who is calling."""
+"""Verify the JSON web tokens that decide who is calling."""
 
 from __future__ import annotations
 
@@ -26,11 +26,6 @@ class TokenError(Exception):
         super().__init__(message)
         self.reason: Reason = reason
         self.message = message
-
-
-def sign_token(claims: Mapping[str, Any], secret: str) -> str:
-    """Sign the claims with the shared secret (HS256)."""
-    return jwt.encode(dict(claims), secret, algorithm="HS256")
 
 
 class TokenVerifier:

@@ -241,7 +241,7 @@ def test_the_short_way_says_what_the_engine_says(fleet: Fleet) -> None:
             )
     told = fleet.row(
         "select count(*) as instants, count(*) filter (where fleet.plain_refusal(s, i)"
-        "   is distinct from fleet.instant_refusal(s, i)) as different,"
+        "   is distinct from fleet.zones_refusal(s, null, i)) as different,"
         " count(distinct fleet.plain_refusal(s, i)) as reasons"
         " from schedules as s"
         " cross join generate_series(%s::timestamptz, %s, '30 minutes') as i",

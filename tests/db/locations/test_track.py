@@ -69,7 +69,8 @@ def test_nothing_is_settled_by_a_fix_whose_error_crosses_the_border(town: Town, 
         before = len(town.crossings(device))
         unclear = town.fleet.value(
             "select coalesce(bool_or("
-            " fleet.place_of_fix(l, %s, %s, %s) = 'unclear'), false) from locations as l"
+            " fleet.side_of_fix(fleet.border_distance_m(l, %s, %s), %s, l.hysteresis_m, false)"
+            " = 'unclear'), false) from locations as l"
             " where l.owner_id = %s",
             *point(*place),
             accuracy,

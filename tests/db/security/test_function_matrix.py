@@ -41,8 +41,9 @@ API = """
 # What those, views and policies call with the caller's own rights, besides a function of the
 # same name in the schema fleet. No request reaches them by name: the schema is not exposed.
 BEHIND_THE_API = """
-    fleet.calendar_of_caller fleet.claim fleet.current_device_id fleet.current_subject
+    fleet.calendar_of_caller fleet.careful_claims fleet.current_device_id fleet.current_subject
     fleet.current_user_id fleet.device_matches fleet.engine_status fleet.is_trusted_caller
+    fleet.jwt_claim fleet.jwt_claims
     fleet.my_owners fleet.require_device fleet.run_counts fleet.run_figures
     fleet.schedule_figures fleet.set_integration_status fleet.set_schedule_status
     fleet.task_type

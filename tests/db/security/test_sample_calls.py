@@ -82,13 +82,15 @@ CALLS = {
     "public.update_schedule": "({schedule}, '{{\"priority\": 1}}')",
     "public.update_webhook_endpoint": "({endpoint}, '{{\"enabled\": false}}')",
     "fleet.calendar_of_caller": "('{{}}', now(), now() + interval '1 day')",
-    "fleet.claim": "('sub')",
+    "fleet.careful_claims": "('{{}}')",
     "fleet.create_enrollment_code": "(null, 1, '1 day', '{{}}', array[{group}::bigint])",
     "fleet.current_device_id": "()",
     "fleet.current_subject": "()",
     "fleet.current_user_id": "()",
     "fleet.engine_status": "(now())",
     "fleet.is_trusted_caller": "()",
+    "fleet.jwt_claim": "('sub')",
+    "fleet.jwt_claims": "()",
     "fleet.my_owners": "('admin')",
     "fleet.require_device": "()",
     "fleet.run_counts": "(now())",
@@ -102,10 +104,10 @@ ANSWERING = """
     public.bulk_schedules public.calendar_ics public.create_owner public.export_schedules
     public.fleet_status public.group_devices public.preview_schedule public.schedule_calendar
     public.schedule_conflicts
-    public.schedule_stats public.simulate_fleet fleet.calendar_of_caller fleet.claim
-    fleet.current_device_id fleet.current_subject fleet.current_user_id fleet.engine_status
-    fleet.is_trusted_caller fleet.my_owners fleet.run_counts fleet.run_figures
-    fleet.schedule_figures
+    public.schedule_stats public.simulate_fleet fleet.calendar_of_caller
+    fleet.careful_claims fleet.current_device_id fleet.current_subject fleet.current_user_id
+    fleet.engine_status fleet.is_trusted_caller fleet.jwt_claim fleet.jwt_claims fleet.my_owners
+    fleet.run_counts fleet.run_figures fleet.schedule_figures
 """.split()
 FOR_DEVICES = """
     public.claim_commands public.device_checkin public.extend_command public.finish_command

@@ -104,7 +104,7 @@ class Site:
 
     def emit(self, owner: UUID, event: str = "run.failed", **subject: Any) -> None:
         """Let something happen."""
-        self.run("select fleet.emit_event(%s, %s, %s)", owner, event, Jsonb(subject))
+        self.run("select fleet.emit_events(array[%s], %s, %s)", owner, event, [Jsonb(subject)])
 
     def poke(self, function: str = "notify-dispatch") -> dict[str, Any]:
         """Poke the function as the tick does, and give what it answers."""

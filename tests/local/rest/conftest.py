@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 import psycopg
 import pytest
 import uvicorn
@@ -25,7 +26,7 @@ from pgfleet_local.bootstrap import prepare_database
 from pgfleet_local.rest import Rest
 from pgfleet_local.server.cluster import Cluster
 from pgfleet_local.settings import HOST, StackSettings
-from pgfleet_local.tokens import TokenVerifier, sign_token
+from pgfleet_local.tokens import TokenVerifier
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Shop:
     def token(self, sub: str = "d1", role: str = "authenticated", seconds: int = 60) -> str:
         """Sign a token as the project does."""
         claims = {"sub": sub, "role": role, "exp": int(time.time()) + seconds}
-        return sign_token(claims, self.settings.jwt_secret)
+        return jwt.encode(claims, self.settings.jwt_secret)
 
     def http(self, token: str | None = None, **headers: str) -> httpx.Client:
         """Give a plain client that sends the anon key, and a token if there is one."""

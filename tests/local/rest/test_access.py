@@ -3,9 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
+import jwt
 import pytest
-
-from pgfleet_local.tokens import sign_token
 
 
 def test_the_anon_key_alone_makes_nobody_but_anon(shop: Any) -> None:
@@ -55,7 +54,7 @@ def test_an_expired_token_gives_the_challenge_that_makes_clients_renew(shop: Any
     )
 
 
-@pytest.mark.parametrize("token", ["nonsense", sign_token({"role": "x", "exp": 2**40}, "y" * 32)])
+@pytest.mark.parametrize("token", ["nonsense", jwt.encode({"role": "x", "exp": 2**40}, "y" * 32)])
 def test_a_token_that_cannot_be_trusted_is_refused(shop: Any, token: str) -> None:
     with shop.http(token) as http:
         answer = http.get("/jobs")

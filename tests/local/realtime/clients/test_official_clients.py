@@ -9,10 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jwt
 import psycopg
 import pytest
-
-from pgfleet_local.tokens import sign_token
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Device:
             "sub": self.auth_id,
             "exp": int(time.time() + expires_in),
         }
-        return sign_token(claims, self.stack.settings.jwt_secret)
+        return jwt.encode(claims, self.stack.settings.jwt_secret)
 
     def sql(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Run and commit a statement as postgres."""
