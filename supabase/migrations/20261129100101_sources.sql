@@ -65,28 +65,68 @@ revoke all on function fleet.try_instant(text, text) from public, anon, authenti
 -- Who is calling: the claims of the request, and what they stand for. None of these functions ever raises:
 -- they are used in policies, and one policy that raises can stop Realtime for everybody.
 
-create or replace function fleet.claim(p_name text)
-returns text
+create or replace function fleet.careful_claims(p_claims text)
+returns json
 language plpgsql
-stable
+immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- json, not jsonb: what stands in other claims need not be fit for jsonb.
-  return case
-    when current_setting('request.jwt.claims', true) ~ '^\s*\{'
-      then current_setting('request.jwt.claims', true)::json ->> p_name
-  end;
+  if p_claims !~ '^\s*\{' then
+    return null;
+  end if;
+  -- json, not jsonb: what stands in other claims need not be fit for jsonb. Reading a claim is part of the trial: some
+  -- escapes are refused only then.
+  perform p_claims::json ->> 'sub';
+  return p_claims;
 exception
-  when data_exception then
+  when data_exception or program_limit_exceeded then
     return null;
 end;
 $$;
 
-comment on function fleet.claim(text) is
-  'One claim of the caller''s token, or null where there is none or the claims are no JSON object.';
-revoke all on function fleet.claim(text) from public, anon, authenticated, service_role;
-grant execute on function fleet.claim(text) to authenticated, service_role;
+comment on function fleet.careful_claims(text) is 'Claims of unknown origin; null where they are no JSON object.';
+revoke all on function fleet.careful_claims(text) from public, anon, authenticated, service_role;
+grant execute on function fleet.careful_claims(text) to authenticated, service_role;
+
+create or replace function fleet.jwt_claims()
+returns json
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_claims text := current_setting('request.jwt.claims', true);
+begin
+  if v_claims is null or v_claims = '' then
+    return null;
+  -- The login of the API writes down the object of a token that it has read: no trial is needed, which would be a
+  -- subtransaction at every call. Escapes are the exception, since not all of them can be told as text.
+  elsif session_user = 'authenticator' and left(v_claims, 1) = '{' and strpos(v_claims, '\u') = 0 then
+    return v_claims;
+  end if;
+  return fleet.careful_claims(v_claims);
+end;
+$$;
+
+comment on function fleet.jwt_claims() is
+  'The claims of the caller''s token, or null where there is none or they are no JSON object. Read once, and taken apart with '
+  'json_to_record.';
+revoke all on function fleet.jwt_claims() from public, anon, authenticated, service_role;
+grant execute on function fleet.jwt_claims() to authenticated, service_role;
+
+create or replace function fleet.jwt_claim(p_name text)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.jwt_claims() ->> p_name
+$$;
+
+comment on function fleet.jwt_claim(text) is 'One claim of the caller''s token as text, or null where there is none.';
+revoke all on function fleet.jwt_claim(text) from public, anon, authenticated, service_role;
+grant execute on function fleet.jwt_claim(text) to authenticated, service_role;
 
 create or replace function fleet.current_subject()
 returns uuid
@@ -94,9 +134,8 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case
-    when fleet.claim('sub') ~* '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then fleet.claim('sub')::uuid
-  end
+  select case when t.sub ~* '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then t.sub::uuid end
+  from (select fleet.jwt_claim('sub') as sub) as t
 $$;
 
 comment on function fleet.current_subject() is
@@ -112,10 +151,13 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
   select u.id
-  from (select fleet.current_subject() as id) as u
+  from (
+    select fleet.try_uuid(t.sub) as id
+    from json_to_record(fleet.jwt_claims()) as t(sub text, device_id text)
+    where t.device_id is null
+  ) as u
   where u.id is not null
     -- A device is nobody: neither one that is active nor one whose token outlived its re-keying.
-    and fleet.claim('device_id') is null
     and not exists (select 1 from public.devices as d where d.auth_id = u.id)
 $$;
 
@@ -132,10 +174,13 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
   select d.id
-  from public.devices as d
-  where d.auth_id = fleet.current_subject()
-    and d.status = 'active'
-    and fleet.claim('role') = 'authenticated'
+  from (
+    select fleet.try_uuid(t.sub) as id
+    from json_to_record(fleet.jwt_claims()) as t(sub text, role text)
+    where t.role = 'authenticated'
+  ) as u
+  join public.devices as d on d.auth_id = u.id
+  where d.status = 'active'
 $$;
 
 comment on function fleet.current_device_id() is
@@ -176,7 +221,7 @@ as $$
   -- Outside of a request there are no claims: the SQL editor, pg_cron, a migration. Through the API only the service role.
   -- Whoever comes as a role of the API is never trusted for claims that are missing or say another role. The setting role
   -- is the role that the session took on, also inside of definer functions.
-  select coalesce(fleet.claim('role'), 'service_role') = 'service_role'
+  select coalesce(fleet.jwt_claim('role'), 'service_role') = 'service_role'
     and current_setting('role') not in ('anon', 'authenticated')
     and session_user not in ('anon', 'authenticated')
 $$;
@@ -1746,18 +1791,6 @@ comment on function fleet.utc_offset(text, bigint) is
   'Seconds by which the clocks of the zone are ahead of UTC at this Unix second.';
 revoke all on function fleet.utc_offset(text, bigint) from public, anon, authenticated, service_role;
 grant execute on function fleet.utc_offset(text, bigint) to authenticated, service_role;
-
-create or replace function fleet.local_second(p_instant timestamptz, p_timezone text)
-returns bigint
-language sql
-immutable
-parallel safe
-return floor(date_part('epoch', p_instant at time zone p_timezone))::bigint + 62135596800;
-
-comment on function fleet.local_second(timestamptz, text) is
-  'The wall-clock reading at an instant, in whole seconds since 0001-01-01.';
-revoke all on function fleet.local_second(timestamptz, text) from public, anon, authenticated, service_role;
-grant execute on function fleet.local_second(timestamptz, text) to authenticated, service_role;
 
 create or replace function fleet.zone_transitions(p_timezone text, p_from bigint, p_to bigint)
 returns table (changed_at bigint, offset_before bigint, offset_after bigint)
@@ -5982,27 +6015,6 @@ $$;
 comment on function fleet.zones_refusal(public.schedules, text[], timestamptz) is
   'Why a schedule does not run at an instant, in device time for the devices of these zones; null where it does.';
 revoke all on function fleet.zones_refusal(public.schedules, text[], timestamptz)
-  from public, anon, authenticated, service_role;
-
-create or replace function fleet.instant_refusal(p_schedule public.schedules, p_instant timestamptz)
-returns text
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select fleet.zones_refusal(
-    p_schedule,
-    case
-      when p_schedule.timezone = 'device'
-        then coalesce(fleet.zones_due(p_schedule.recurrence, p_instant), fleet.zones_of(p_schedule.recurrence))
-    end,
-    p_instant
-  )
-$$;
-
-comment on function fleet.instant_refusal(public.schedules, timestamptz) is
-  'Why a due instant of a schedule does not run: blackout, or outside the execution window; null where it does.';
-revoke all on function fleet.instant_refusal(public.schedules, timestamptz)
   from public, anon, authenticated, service_role;
 
 -- db/sources/30_schedules/bulk.sql
@@ -11051,21 +11063,6 @@ comment on function fleet.zones_due(jsonb, timestamptz) is
   'For whose devices an instant is due, by zone; null where the schedule has a zone of its own.';
 revoke all on function fleet.zones_due(jsonb, timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.zones_of(p_recurrence jsonb)
-returns text[]
-language sql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-  select array_agg(z.name)
-  from jsonb_array_elements_text(
-    case jsonb_typeof(p_recurrence -> 'zones') when 'array' then p_recurrence -> 'zones' end
-  ) as z(name)
-$$;
-
-comment on function fleet.zones_of(jsonb) is 'The time zones of a union; null where the schedule has a zone of its own.';
-revoke all on function fleet.zones_of(jsonb) from public, anon, authenticated, service_role;
-
 create or replace function fleet.zones_to_run(
   p_recurrence jsonb,
   p_policies jsonb,
@@ -14218,7 +14215,7 @@ comment on function public.claim_commands(integer, uuid) is
 revoke all on function public.claim_commands(integer, uuid) from public, anon, authenticated, service_role;
 grant execute on function public.claim_commands(integer, uuid) to authenticated, service_role;
 
-create or replace function fleet.command_of_device(p_command_id bigint, p_attempt integer)
+create or replace function fleet.command_of_device(p_command_id bigint)
 returns public.device_commands
 language sql
 volatile
@@ -14232,8 +14229,8 @@ as $$
   for update
 $$;
 
-comment on function fleet.command_of_device(bigint, integer) is 'A command of the calling device, locked; null where it has none such.';
-revoke all on function fleet.command_of_device(bigint, integer) from public, anon, authenticated, service_role;
+comment on function fleet.command_of_device(bigint) is 'A command of the calling device, locked; null where it has none such.';
+revoke all on function fleet.command_of_device(bigint) from public, anon, authenticated, service_role;
 
 create or replace function fleet.refusal(p_command public.device_commands, p_attempt integer)
 returns text
@@ -14263,7 +14260,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_command public.device_commands := fleet.command_of_device(p_command_id, p_attempt);
+  v_command public.device_commands := fleet.command_of_device(p_command_id);
   v_refusal text := fleet.refusal(v_command, p_attempt);
 begin
   if v_refusal is not null then
@@ -14308,7 +14305,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_command public.device_commands := fleet.command_of_device(p_command_id, p_attempt);
+  v_command public.device_commands := fleet.command_of_device(p_command_id);
   v_refusal text := fleet.refusal(v_command, p_attempt);
 begin
   if v_refusal is not null then
@@ -14622,7 +14619,7 @@ begin
       using errcode = 'PT422', detail = 'status_invalid', hint = 'Use extend_command to go on, release_command to give it back.';
   end if;
 
-  v_command := fleet.command_of_device(p_command_id, p_attempt);
+  v_command := fleet.command_of_device(p_command_id);
   v_refusal := fleet.refusal(v_command, p_attempt);
   -- The answer to a finish may get lost on its way: the same finish again is the same success.
   if v_refusal = 'already_final' and v_command.attempt = p_attempt and v_command.status = p_status then
@@ -14791,6 +14788,8 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_is_plain boolean;
 begin
   if old.status not in ('pending', 'running') then
     raise exception 'command % is % already', old.id, old.status
@@ -14798,13 +14797,14 @@ begin
   end if;
 
   if new.status not in ('pending', 'running') then
+    v_is_plain := coalesce(fleet.jwt_claim('role') = 'authenticated', false);
     -- Devices' clocks are wrong; the engine's own times are kept.
     new.executed_at := case
-      when fleet.claim('role') = 'authenticated' and new.lease_expires_at is not distinct from old.lease_expires_at
+      when v_is_plain and new.lease_expires_at is not distinct from old.lease_expires_at
         then clock_timestamp()
       else coalesce(new.executed_at, clock_timestamp())
     end;
-    if fleet.claim('role') = 'authenticated' and new.reason is not distinct from old.reason then
+    if v_is_plain and new.reason is not distinct from old.reason then
       new.reason := case new.status when 'failed' then 'error' when 'completed' then null else new.reason end;
     end if;
     new.lease_expires_at := null;
@@ -20539,34 +20539,6 @@ revoke all on function fleet.polygon_area_m2(jsonb) from public, anon, authentic
 -- db/sources/65_places/20_sides.sql
 -- Which side of a border a fix is on, and when that counts. All of it is arithmetic: no table is read.
 
-create or replace function fleet.place_of_fix(
-  p_location public.locations,
-  p_latitude double precision,
-  p_longitude double precision,
-  p_accuracy_m double precision
-)
-returns text
-language sql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-  select case
-    when d.distance_m <= -d.error_m then 'inside'
-    when d.distance_m > d.error_m then 'outside'
-    else 'unclear'
-  end
-  from (
-    select fleet.border_distance_m(p_location, p_latitude, p_longitude) as distance_m,
-      coalesce(p_accuracy_m, p_location.hysteresis_m) as error_m
-  ) as d
-$$;
-
-comment on function fleet.place_of_fix(public.locations, double precision, double precision, double precision) is
-  'inside, outside, or unclear where the circle of error crosses the border. A fix that states no accuracy has the hysteresis of the '
-  'location for its error.';
-revoke all on function fleet.place_of_fix(public.locations, double precision, double precision, double precision)
-  from public, anon, authenticated, service_role;
-
 create or replace function fleet.side_of_fix(
   p_distance_m double precision,
   p_error_m double precision,
@@ -21921,8 +21893,9 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select fleet.current_user_id(),
-    coalesce(nullif(fleet.claim('role'), ''), nullif(current_setting('role'), 'none'), session_user::text),
-    coalesce(fleet.claim('email'), nullif(current_setting('application_name'), ''))
+    coalesce(nullif(t.role, ''), nullif(current_setting('role'), 'none'), session_user::text),
+    coalesce(t.email, nullif(current_setting('application_name'), ''))
+  from json_to_record(fleet.jwt_claims()) as t(role text, email text)
 $$;
 
 comment on function fleet.audit_actor() is
@@ -23098,23 +23071,6 @@ return p_patterns && array['*', p_event, split_part(p_event, '.', 1) || '.*'];
 comment on function fleet.event_matches(text[], text) is 'Whether an event is among those asked for: *, run.* or run.failed.';
 revoke all on function fleet.event_matches(text[], text) from public, anon, authenticated, service_role;
 
-create or replace function fleet.is_event_wanted(p_owner_id uuid, p_event text)
-returns boolean
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select exists (
-    select 1
-    from public.webhook_endpoints as e
-    where e.owner_id = p_owner_id and e.enabled and fleet.event_matches(e.events, p_event)
-  )
-$$;
-
-comment on function fleet.is_event_wanted(uuid, text) is
-  'Whether an endpoint of the owner hears of such events: asked before something long is put together.';
-revoke all on function fleet.is_event_wanted(uuid, text) from public, anon, authenticated, service_role;
-
 create or replace function fleet.event_payload(p_event text, p_subject jsonb, p_now timestamptz)
 returns jsonb
 language sql
@@ -23159,19 +23115,6 @@ comment on function fleet.emit_events(uuid[], text, jsonb[]) is
   'Tell every endpoint that wants it that something of one kind happened, once for each owner and subject (arrays of one length). '
   'Answers how many messages were written.';
 revoke all on function fleet.emit_events(uuid[], text, jsonb[]) from public, anon, authenticated, service_role;
-
-create or replace function fleet.emit_event(p_owner_id uuid, p_event text, p_subject jsonb)
-returns void
-language sql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-  select fleet.emit_events(array[p_owner_id], p_event, array[p_subject])
-$$;
-
-comment on function fleet.emit_event(uuid, text, jsonb) is
-  'Tell every endpoint of the owner that wants it that something happened; nothing is written where nobody does.';
-revoke all on function fleet.emit_event(uuid, text, jsonb) from public, anon, authenticated, service_role;
 
 -- db/sources/85_notify/resend.sql
 -- What people send by hand: a test, and what was sent before.
