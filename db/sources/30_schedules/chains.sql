@@ -50,7 +50,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_started bigint;
+  v_runs fleet.run_booking[];
 begin
   with ended as (
     select s, r.id as run_id, row_number() over (partition by s.id order by r.id) as n,
@@ -70,64 +70,26 @@ begin
   judged as (
     select e.*, fleet.follower_refusal(e.s, e.n, e.zones, e.opens_at, p_now) as refusal
     from ended as e
-  ),
-  written as (
-    insert into public.schedule_runs (
-      schedule_id, owner_id, scheduled_for, trigger, status, reason, action_type, payload, priority, expires_at, after_run_id,
-      idempotency_key, not_before, zones, started_at, finished_at
-    )
-    select (j.s).id, (j.s).owner_id, fleet.free_instant((j.s).id, p_now, j.n), 'chain',
-      case when j.refusal is null then 'pending' else 'skipped' end, j.refusal,
-      (j.s).action_type, (j.s).payload, (j.s).priority,
-      fleet.run_expiry(fleet.effective_policies((j.s).policies), null, j.opens_at), j.run_id, 'after:' || j.run_id,
-      nullif(j.opens_at, p_now),
-      case when j.zones is not null then fleet.open_zones(j.s, fleet.open_zones(j.s, j.zones, p_now), j.opens_at) end,
-      case when j.refusal is null then p_now end,
-      case when j.refusal is not null then p_now end
-    from judged as j
-    on conflict do nothing
-    returning schedule_id, status
-  ),
-  counted as (
-    update public.schedules as s
-    set execution_count = s.execution_count + w.n,
-        last_executed_at = case when fleet.is_mdm_action(s.action_type) then s.last_executed_at else p_now end,
-        status = case
-          when s.execution_count + w.n >= (s.policies ->> 'max_runs')::bigint then 'completed' else s.status
-        end,
-        status_reason = case
-          when s.execution_count + w.n >= (s.policies ->> 'max_runs')::bigint then 'max_runs reached' else s.status_reason
-        end
-    from (select x.schedule_id, count(*) as n from written as x where x.status = 'pending' group by x.schedule_id) as w
-    where s.id = w.schedule_id
-    returning s.id
   )
-  select count(*) into v_started from written as w where w.status = 'pending';
-  return v_started;
+  select array_agg(
+    row(
+      (j.s).id, fleet.free_instant(j.s, p_now, j.n), 'chain', case when j.refusal is null then 'pending' else 'skipped' end, j.refusal,
+      null, null, null, null, nullif(j.opens_at, p_now),
+      fleet.run_expiry(fleet.effective_policies((j.s).policies), null, j.opens_at),
+      case when j.zones is not null then fleet.open_zones(j.s, fleet.open_zones(j.s, j.zones, p_now), j.opens_at) end,
+      null, j.run_id, 'after:' || j.run_id, null
+    )::fleet.run_booking
+    order by j.run_id
+  )
+  into v_runs
+  from judged as j;
+  return case when v_runs is null then 0 else cardinality(fleet.book_runs(v_runs, p_now)) end;
 end;
 $$;
 
 comment on function fleet.start_followers(bigint[], timestamptz) is
   'Write the runs of the schedules that follow these ended runs. Answers how many; the tick expands them.';
 revoke all on function fleet.start_followers(bigint[], timestamptz) from public, anon, authenticated, service_role;
-
-create or replace function fleet.free_instant(p_schedule_id bigint, p_now timestamptz, p_place bigint)
-returns timestamptz
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  -- Several runs may end at once, or at a moment of which the ledger has a row already: an instant for each.
-  select greatest(p_now, max(r.scheduled_for) + interval '1 microsecond') + interval '1 microsecond' * (p_place - 1)
-  from public.schedule_runs as r
-  where r.schedule_id = p_schedule_id
-    and r.scheduled_for >= p_now
-    and r.scheduled_for < p_now + interval '1 second'
-$$;
-
-comment on function fleet.free_instant(bigint, timestamptz, bigint) is
-  'The n-th instant from now on that no row of the ledger has.';
-revoke all on function fleet.free_instant(bigint, timestamptz, bigint) from public, anon, authenticated, service_role;
 
 create or replace function fleet.follower_refusal(
   p_schedule public.schedules,
@@ -142,7 +104,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select case
-    when p_schedule.execution_count + p_place > (p_schedule.policies ->> 'max_runs')::bigint then 'max_runs reached'
+    when p_place > fleet.runs_left(p_schedule) then 'max_runs reached'
     when p_now < p_schedule.start_time then 'the schedule has not begun'
     when p_now > p_schedule.end_time then 'the schedule has ended'
     else coalesce(

@@ -106,6 +106,32 @@ comment on function fleet.first_due(public.schedules, timestamptz) is
   'The first instant that a new or changed schedule is due.';
 revoke all on function fleet.first_due(public.schedules, timestamptz) from public, anon, authenticated, service_role;
 
+create or replace function fleet.ended_or_not(p_schedule public.schedules)
+returns public.schedules
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.schedules := p_schedule;
+  v_reason text := fleet.end_reason(v_row);
+begin
+  if v_reason is null and v_row.status = 'completed' then
+    v_row.status := 'active';
+    v_row.status_reason := null;
+  elsif v_reason is not null and v_row.status in ('active', 'completed') then
+    v_row.status := 'completed';
+    v_row.status_reason := v_reason;
+    v_row.next_run_at := null;
+  end if;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.ended_or_not(public.schedules) is
+  'The row of a schedule whose times or limits have changed: completed where it has come to its end, active where it goes on.';
+revoke all on function fleet.ended_or_not(public.schedules) from public, anon, authenticated, service_role;
+
 create or replace function fleet.tg_prepare_schedule()
 returns trigger
 language plpgsql
@@ -142,14 +168,14 @@ begin
       perform fleet.skip_due(old, clock_timestamp(), case old.status when 'paused' then 'paused' else 'the times were changed' end);
     end if;
     v_row.next_run_at := fleet.first_due(v_row, clock_timestamp());
-    if v_row.next_run_at is null and v_row.after_schedule_id is null and v_row.status = 'active' then
-      v_row.status := 'completed';
-      v_row.status_reason := 'no due instant is left';
-    elsif tg_op = 'UPDATE' and v_row.status = 'completed'
-      and (v_row.next_run_at is not null or v_row.after_schedule_id is not null)
-    then
-      v_row.status := 'active';
-      v_row.status_reason := null;
+    v_row := fleet.ended_or_not(v_row);
+  elsif tg_op = 'UPDATE' and fleet.limit_changed(old, v_row) then
+    if v_row.status = 'completed' then
+      v_row.next_run_at := fleet.first_due(v_row, clock_timestamp());
+    end if;
+    v_row := fleet.ended_or_not(v_row);
+    if v_row.status = 'completed' then
+      perform fleet.skip_due(old, clock_timestamp(), v_row.status_reason);
     end if;
   end if;
   v_row.updated_at := now();
@@ -173,17 +199,25 @@ as $$
     is distinct from
     (p_new.recurrence_type, p_new.recurrence_config, p_new.start_time, p_new.end_time, p_new.timezone,
       p_new.recurrence, p_new.after_schedule_id, p_new.after_on)
-    -- What has run as often as it may goes on when it may run more often.
-    or (
-      p_old.status = 'completed'
-      and p_old.execution_count >= (p_old.policies ->> 'max_runs')::bigint
-      and coalesce(p_old.execution_count < (p_new.policies ->> 'max_runs')::bigint, true)
-    )
 $$;
 
 comment on function fleet.timing_changed(public.schedules, public.schedules) is 'Whether the due instants may have changed.';
 revoke all on function fleet.timing_changed(public.schedules, public.schedules)
   from public, anon, authenticated, service_role;
+
+create or replace function fleet.limit_changed(p_old public.schedules, p_new public.schedules)
+returns boolean
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select p_old.status in ('active', 'completed')
+    and coalesce(fleet.runs_left(p_old) <= 0, false) is distinct from coalesce(fleet.runs_left(p_new) <= 0, false)
+$$;
+
+comment on function fleet.limit_changed(public.schedules, public.schedules) is
+  'Whether a schedule that ran as often as it may is to go on, or one that goes on has run as often as it may now.';
+revoke all on function fleet.limit_changed(public.schedules, public.schedules) from public, anon, authenticated, service_role;
 
 create or replace function fleet.tg_run_due_schedules()
 returns trigger

@@ -48,20 +48,7 @@ revoke all on function fleet.run_expiry(jsonb, timestamptz, timestamptz)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.decide_due(p_schedule public.schedules, p_now timestamptz)
-returns table (
-  scheduled_for timestamptz,
-  trigger text,
-  status text,
-  reason text,
-  missed_from timestamptz,
-  missed_to timestamptz,
-  missed_count bigint,
-  not_before timestamptz,
-  expires_at timestamptz,
-  zones text[],
-  dst_rule text,
-  next_run_at timestamptz
-)
+returns setof fleet.run_booking
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
@@ -73,9 +60,10 @@ declare
   v_on_time_from timestamptz := p_now - interval '1 minute';
   v_window_from timestamptz;
   v_run timestamptz[];
-  v_left bigint := (v_policies ->> 'max_runs')::bigint - p_schedule.execution_count;
+  v_left bigint := fleet.runs_left(p_schedule);
+  v_next timestamptz := fleet.next_due(p_schedule.recurrence, p_now);
+  v_booking fleet.run_booking;
 begin
-  next_run_at := fleet.next_due(p_schedule.recurrence, p_now);
   v_window_from := greatest(v_due, case v_policies ->> 'catchup'
     when 'none' then v_on_time_from
     else least(v_on_time_from, p_now - (v_policies ->> 'catchup_window')::interval)
@@ -86,39 +74,40 @@ begin
     and not p_schedule.policies ?| '{blackouts,execution_window}'
   then
     -- Nearly every decision is this one, so it goes the short way.
-    scheduled_for := v_due;
-    trigger := 'schedule';
-    status := 'pending';
-    expires_at := fleet.run_expiry(v_policies, next_run_at, p_now);
-    dst_rule := fleet.applied_rule(p_schedule.recurrence, v_due);
-    return next;
+    v_booking.schedule_id := p_schedule.id;
+    v_booking.scheduled_for := v_due;
+    v_booking.trigger := 'schedule';
+    v_booking.status := 'pending';
+    v_booking.expires_at := fleet.run_expiry(v_policies, v_next, p_now);
+    v_booking.dst_rule := fleet.applied_rule(p_schedule.recurrence, v_due);
+    v_booking.next_run_at := coalesce(v_next, 'infinity');
+    return next v_booking;
     return;
   end if;
 
   -- Older than the window, or left out of it: one row for the range, whole and counted.
   if v_run[1] is distinct from v_due then
     return query
-    select g.missed_from, 'schedule', 'skipped', g.reason,
+    select p_schedule.id, g.missed_from, 'schedule', 'skipped', g.reason, null,
       case when g.missed_count > 1 then g.missed_from end,
       case when g.missed_count > 1 then g.missed_to end,
       case when g.missed_count > 1 then g.missed_count end,
-      null::timestamptz, null::timestamptz, null::text[], null::text, decide_due.next_run_at
+      null::timestamptz, null::timestamptz, null::text[], null, null::bigint, null, coalesce(v_next, 'infinity')
     from fleet.missed_range(p_schedule.recurrence, v_policies, v_due, v_window_from, v_run[1], p_now) as g;
   end if;
 
   return query
-  select r.instant, r.trigger, case when r.refusal is null then 'pending' else 'skipped' end, r.refusal,
+  select p_schedule.id, r.instant, r.trigger, case when r.refusal is null then 'pending' else 'skipped' end, r.refusal, null,
     null::timestamptz, null::timestamptz, null::bigint,
     nullif(r.starts_at, p_now),
     fleet.run_expiry(v_policies, fleet.next_due_in(p_schedule.recurrence, r.zones, r.starts_at), r.starts_at),
-    r.zones, fleet.dst_rule_at(p_schedule.recurrence, r.instant),
-    decide_due.next_run_at
+    r.zones, fleet.dst_rule_at(p_schedule.recurrence, r.instant), null::bigint, null, coalesce(v_next, 'infinity')
   from fleet.decide_runs(p_schedule, v_policies, v_run, v_on_time_from, v_left, p_now) as r;
 end;
 $$;
 
 comment on function fleet.decide_due(public.schedules, timestamptz) is
-  'What becomes of a schedule that has been due since its next_run_at: the rows to write into the ledger, and when it is due next. Each '
+  'What becomes of a schedule that has been due since its next_run_at: what to write into the ledger, and when it is due next. Each '
   'due instant up to p_now is in exactly one row.';
 revoke all on function fleet.decide_due(public.schedules, timestamptz)
   from public, anon, authenticated, service_role;

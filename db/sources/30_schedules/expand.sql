@@ -32,6 +32,7 @@ begin
         where r.id = v_id;
         -- Whatever follows a failure is to hear of this one.
         insert into fleet.run_progress (run_id, completed, failed) values (v_id, 0, 0);
+        perform fleet.end_used_up(array(select r.schedule_id from public.schedule_runs as r where r.id = v_id));
     end;
   end loop;
   return v_made;
@@ -54,6 +55,8 @@ as $$
 declare
   v_runs bigint[] := fleet.lock_runs(p_run_ids, p_now);
   v_made bigint;
+  v_nobody bigint[];
+  v_limited bigint[];
 begin
   with run as materialized (
     select * from fleet.runs_to_expand(v_runs, p_now)
@@ -136,13 +139,26 @@ begin
         finished_at = case when p.is_whole and r.targeted + p.made = 0 then p_now end
     from progress as p
     where r.id = p.id
+    returning r.id, r.status
   ),
   whole as (
     -- All of its commands may be final already: have the tick look at it once more.
     insert into fleet.run_progress (run_id, completed, failed)
     select p.id, 0, 0 from progress as p where p.is_whole
   )
-  select count(*) into v_made from made;
+  select
+    (select count(*) from made),
+    (select array_agg(n.id) from noted as n where n.status = 'skipped'),
+    (select array_agg(r.schedule_id) from run as r where r.policies ->> 'max_runs' is not null)
+  into v_made, v_nobody, v_limited;
+
+  if v_nobody is not null then
+    perform fleet.count_idle_runs(v_nobody);
+  end if;
+  if v_limited is not null then
+    -- Only now is it known whether the last of them has reached somebody.
+    perform fleet.end_used_up(v_limited);
+  end if;
   return v_made;
 end;
 $$;

@@ -118,6 +118,7 @@ declare
   -- Its lock makes two callers with the same key take turns: the second finds the run of the first.
   v_schedule public.schedules := fleet.schedule_of_caller(p_schedule_id, 'operate');
   v_run public.schedule_runs;
+  v_booking fleet.run_booking;
 begin
   perform fleet.require_destructive(v_schedule.owner_id, v_schedule.action_type);
   if v_schedule.status = 'cancelled' then
@@ -132,36 +133,20 @@ begin
     return v_run;
   end if;
 
-  insert into public.schedule_runs (
-    schedule_id, owner_id, scheduled_for, trigger, status, action_type, payload, priority, expires_at, idempotency_key, started_at
-  )
-  values (
-    p_schedule_id, v_schedule.owner_id,
-    -- An instant of its own, even in the microsecond of another run; and never one that may be due, which are whole seconds
-    -- of the clock or whole seconds from the start.
-    (
-      select g.at
-      from generate_series(p_now, p_now + interval '1 millisecond', '1 microsecond') as g(at)
-      where extract(microseconds from g.at) % 1000000
-          not in (0, extract(microseconds from v_schedule.start_time) % 1000000)
-        and not exists (
-          select 1 from public.schedule_runs as r where r.schedule_id = p_schedule_id and r.scheduled_for = g.at
-        )
-      order by g.at
-      limit 1
-    ),
-    'manual', 'pending', v_schedule.action_type, v_schedule.payload, v_schedule.priority,
-    fleet.run_expiry(fleet.effective_policies(v_schedule.policies), null, p_now), p_idempotency_key, p_now
-  )
-  returning * into v_run;
+  v_booking.schedule_id := p_schedule_id;
+  v_booking.scheduled_for := fleet.free_instant(v_schedule, p_now, 1);
+  v_booking.trigger := 'manual';
+  v_booking.reason := case when fleet.runs_left(v_schedule) <= 0 then 'max_runs reached' end;
+  v_booking.status := case when v_booking.reason is null then 'pending' else 'skipped' end;
+  v_booking.expires_at := fleet.run_expiry(fleet.effective_policies(v_schedule.policies), null, p_now);
+  v_booking.idempotency_key := p_idempotency_key;
+  perform fleet.expand_runs(
+    fleet.book_runs(array[v_booking], p_now), p_now, fleet.setting_number('inline_expand_limit')::integer
+  );
 
-  update public.schedules as s
-  set execution_count = s.execution_count + 1,
-      last_executed_at = case when fleet.is_mdm_action(s.action_type) then s.last_executed_at else p_now end
-  where s.id = p_schedule_id;
-  perform fleet.expand_runs(array[v_run.id], p_now, fleet.setting_number('inline_expand_limit')::integer);
-
-  select r.* into v_run from public.schedule_runs as r where r.id = v_run.id;
+  select r.* into v_run
+  from public.schedule_runs as r
+  where r.schedule_id = p_schedule_id and r.scheduled_for = v_booking.scheduled_for;
   return v_run;
 end;
 $$;
@@ -181,7 +166,8 @@ as $$
 $$;
 
 comment on function public.run_schedule(bigint, text) is
-  'Run a schedule now, besides its due instants. The same key again gives the same run. Raises schedule_not_found (PT404), '
+  'Run a schedule now, besides its due instants. It counts for max_runs; where that is reached, the run is skipped for that reason. The '
+  'same key again gives the same run. Raises schedule_not_found (PT404), '
   'permission_missing (PT403) or schedule_cancelled (PT409).';
 revoke all on function public.run_schedule(bigint, text) from public, anon, authenticated, service_role;
 grant execute on function public.run_schedule(bigint, text) to authenticated, service_role;

@@ -68,65 +68,17 @@ returns bigint[]
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
--- Compiling the plan would take a hundred times as long as running it.
 set jit = off
 as $$
 declare
-  v_runs bigint[];
+  v_runs fleet.run_booking[];
 begin
   perform fleet.refresh_union(p_schedule_ids);
-
-  with decided as materialized (
-    select s.id, s.owner_id, s.action_type, s.payload, s.priority, s.execution_count,
-      (s.policies ->> 'max_runs')::bigint as max_runs, d.*
-    from public.schedules as s
-    cross join lateral fleet.decide_due(s, p_now) as d
-    where s.id = any (p_schedule_ids)
-  ),
-  written as (
-    insert into public.schedule_runs (
-      schedule_id, owner_id, scheduled_for, trigger, status, reason, action_type, payload, priority, dst_rule, zones,
-      missed_from, missed_to, missed_count, not_before, expires_at, started_at, finished_at
-    )
-    select d.id, d.owner_id, d.scheduled_for, d.trigger, d.status, d.reason, d.action_type, d.payload, d.priority, d.dst_rule,
-      d.zones, d.missed_from, d.missed_to, d.missed_count, d.not_before, d.expires_at,
-      case when d.status = 'pending' then p_now end,
-      case when d.status = 'skipped' then p_now end
-    from decided as d
-    on conflict (schedule_id, scheduled_for) do nothing
-    returning id, schedule_id, status
-  ),
-  moved as (
-    update public.schedules as s
-    set next_run_at = case when m.is_used_up then null else m.next_run_at end,
-        execution_count = s.execution_count + m.run_count,
-        -- What an MDM carries out is executed when the provider accepts it.
-        last_executed_at = case
-          when m.run_count > 0 and not fleet.is_mdm_action(s.action_type) then p_now
-          else s.last_executed_at
-        end,
-        status = case when m.is_used_up or m.next_run_at is null then 'completed' else s.status end,
-        status_reason = case
-          when m.is_used_up then 'max_runs reached'
-          when m.next_run_at is null then 'no due instant is left'
-          else s.status_reason
-        end
-    from (
-      select d.id, max(d.next_run_at) as next_run_at, w.run_count,
-        coalesce(d.execution_count + w.run_count >= d.max_runs, false) as is_used_up
-      from decided as d
-      -- What the ledger knew already did not run again.
-      cross join lateral (
-        select count(*) as run_count from written as x where x.schedule_id = d.id and x.status = 'pending'
-      ) as w
-      group by d.id, d.execution_count, d.max_runs, w.run_count
-    ) as m
-    where s.id = m.id
-  )
-  select array_agg(w.id order by w.id) into v_runs
-  from written as w
-  where w.status = 'pending';
-  return coalesce(v_runs, '{}');
+  select array_agg(d order by s.id, d.scheduled_for) into v_runs
+  from public.schedules as s
+  cross join lateral fleet.decide_due(s, p_now) as d
+  where s.id = any (p_schedule_ids);
+  return fleet.book_runs(v_runs, p_now);
 end;
 $$;
 
@@ -159,50 +111,42 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_next timestamptz;
-  v_last timestamptz;
-  v_count bigint;
-  v_lost boolean := false;
+  v_to timestamptz := p_now + interval '1 microsecond';
+  v_schedule public.schedules;
+  v_run fleet.run_booking;
 begin
+  select s.* into v_schedule from public.schedules as s where s.id = p_schedule_id;
+  v_run.schedule_id := p_schedule_id;
+  v_run.scheduled_for := v_schedule.next_run_at;
+  v_run.trigger := 'schedule';
+  v_run.status := 'failed';
+  v_run.reason := 'error';
+  v_run.error_message := p_error;
   begin
-    select fleet.next_due(s.recurrence, p_now),
-      fleet.last_occurrence(s.recurrence, s.next_run_at, p_now + interval '1 microsecond'),
-      fleet.count_due(s.recurrence, s.next_run_at, p_now + interval '1 microsecond')
-    into v_next, v_last, v_count
-    from public.schedules as s
-    where s.id = p_schedule_id;
+    v_run.next_run_at := coalesce(fleet.next_due(v_schedule.recurrence, p_now), 'infinity');
+    v_run.missed_count := fleet.count_due(v_schedule.recurrence, v_schedule.next_run_at, v_to);
+    if v_run.missed_count > 1 then
+      v_run.missed_from := v_schedule.next_run_at;
+      v_run.missed_to := fleet.last_occurrence(v_schedule.recurrence, v_schedule.next_run_at, v_to);
+    else
+      v_run.missed_count := null;
+    end if;
   exception
     when query_canceled or admin_shutdown then
       raise;
     when others then
       -- Not even the next instant can be told: going on would repeat the error every second.
-      v_lost := true;
+      v_run.next_run_at := null;
+      v_run.missed_count := null;
+      v_run.missed_from := null;
   end;
 
-  with written as (
-    insert into public.schedule_runs (
-      schedule_id, owner_id, scheduled_for, status, reason, error_message, missed_from, missed_to, missed_count, started_at,
-      finished_at
-    )
-    select s.id, s.owner_id, s.next_run_at, 'failed', 'error', p_error,
-      case when v_count > 1 then s.next_run_at end,
-      case when v_count > 1 then v_last end,
-      case when v_count > 1 then v_count end,
-      p_now, p_now
-    from public.schedules as s
-    where s.id = p_schedule_id
-    on conflict (schedule_id, scheduled_for) do nothing
-    returning id
-  )
-  -- Whatever follows a failure is to hear of this one.
-  insert into fleet.run_progress (run_id, completed, failed)
-  select w.id, 0, 0 from written as w;
-
-  update public.schedules as s
-  set next_run_at = v_next,
-      status = case when v_lost then 'paused' when v_next is null then 'completed' else s.status end,
-      status_reason = case when v_lost then 'its recurrence cannot be computed: ' || p_error else s.status_reason end
-  where s.id = p_schedule_id;
+  perform fleet.book_runs(array[v_run], p_now);
+  if v_run.next_run_at is null then
+    update public.schedules as s
+    set next_run_at = null, status = 'paused', status_reason = 'its recurrence cannot be computed: ' || p_error
+    where s.id = p_schedule_id;
+  end if;
 end;
 $$;
 

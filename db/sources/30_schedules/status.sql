@@ -31,9 +31,10 @@ begin
       new.recurrence := fleet.compiled(new);
       new.next_run_at := least(new.next_run_at, fleet.next_due(new.recurrence, v_now));
     end if;
-    if new.next_run_at is null and new.after_schedule_id is null then
+    if fleet.end_reason(new) is not null then
       new.status := 'completed';
-      new.status_reason := 'no due instant is left';
+      new.status_reason := fleet.end_reason(new);
+      new.next_run_at := null;
     end if;
   elsif new.status = 'paused' then
     new.execution_count := new.execution_count - fleet.skip_waiting_runs(old.id, v_now);
@@ -58,19 +59,20 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_to timestamptz := p_now + interval '1 microsecond';
+  v_run fleet.run_booking;
 begin
   if p_schedule.next_run_at is null or p_schedule.next_run_at > p_now then
     return;
   end if;
-  insert into public.schedule_runs (
-    schedule_id, owner_id, scheduled_for, trigger, status, reason, missed_from, missed_to, missed_count, finished_at
-  )
-  values (
-    p_schedule.id, p_schedule.owner_id, p_schedule.next_run_at, 'schedule', 'skipped', p_reason, p_schedule.next_run_at,
-    coalesce(fleet.last_occurrence(p_schedule.recurrence, p_schedule.next_run_at, v_to), p_schedule.next_run_at),
-    greatest(fleet.count_due(p_schedule.recurrence, p_schedule.next_run_at, v_to), 1), p_now
-  )
-  on conflict (schedule_id, scheduled_for) do nothing;
+  v_run.schedule_id := p_schedule.id;
+  v_run.scheduled_for := p_schedule.next_run_at;
+  v_run.trigger := 'schedule';
+  v_run.status := 'skipped';
+  v_run.reason := p_reason;
+  v_run.missed_from := p_schedule.next_run_at;
+  v_run.missed_to := coalesce(fleet.last_occurrence(p_schedule.recurrence, p_schedule.next_run_at, v_to), p_schedule.next_run_at);
+  v_run.missed_count := greatest(fleet.count_due(p_schedule.recurrence, p_schedule.next_run_at, v_to), 1);
+  perform fleet.book_runs(array[v_run], p_now);
 end;
 $$;
 

@@ -77,7 +77,7 @@ begin
         reason := null;
       end if;
     end loop;
-    exit when v_row.execution_count >= v_most;
+    exit when fleet.runs_left(v_row) <= 0;
     v_row.next_run_at := v_next;
   end loop;
 end;

@@ -141,7 +141,7 @@ begin
   if not found then
     return fleet.answer('max runs', 'max_runs reached', format(
       'it may run %s times and has run %s times; the rest will be used up before', p_schedule.policies ->> 'max_runs',
-      p_schedule.execution_count
+      p_schedule.execution_count - p_schedule.idle_count
     ));
   elsif v_coming.would = 'skip' then
     return fleet.answer(

@@ -62,7 +62,7 @@ as $$
     when 'expires_after' then format('What a device has not started within %s expires.', p_policies ->> 'expires_after')
     when 'retry' then format('What fails is tried %s times in all%s.', p_policies #>> '{retry,attempts}',
       ', first after ' || (p_policies #>> '{retry,backoff}'))
-    when 'max_runs' then format('It ends after %s runs; %s were started so far.', p_policies ->> 'max_runs', p_schedule.execution_count)
+    when 'max_runs' then format('It ends after %s runs; %s were started so far.', p_policies ->> 'max_runs', p_schedule.execution_count - p_schedule.idle_count)
     when 'pause_on_failure' then format('It is paused when %s runs in a row have failed.', p_policies ->> 'pause_on_failure')
   end
 $$;
