@@ -6610,7 +6610,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_started bigint;
+  v_runs fleet.run_booking[];
 begin
   with ended as (
     select s, r.id as run_id, row_number() over (partition by s.id order by r.id) as n,
@@ -6630,64 +6630,26 @@ begin
   judged as (
     select e.*, fleet.follower_refusal(e.s, e.n, e.zones, e.opens_at, p_now) as refusal
     from ended as e
-  ),
-  written as (
-    insert into public.schedule_runs (
-      schedule_id, owner_id, scheduled_for, trigger, status, reason, action_type, payload, priority, expires_at, after_run_id,
-      idempotency_key, not_before, zones, started_at, finished_at
-    )
-    select (j.s).id, (j.s).owner_id, fleet.free_instant((j.s).id, p_now, j.n), 'chain',
-      case when j.refusal is null then 'pending' else 'skipped' end, j.refusal,
-      (j.s).action_type, (j.s).payload, (j.s).priority,
-      fleet.run_expiry(fleet.effective_policies((j.s).policies), null, j.opens_at), j.run_id, 'after:' || j.run_id,
-      nullif(j.opens_at, p_now),
-      case when j.zones is not null then fleet.open_zones(j.s, fleet.open_zones(j.s, j.zones, p_now), j.opens_at) end,
-      case when j.refusal is null then p_now end,
-      case when j.refusal is not null then p_now end
-    from judged as j
-    on conflict do nothing
-    returning schedule_id, status
-  ),
-  counted as (
-    update public.schedules as s
-    set execution_count = s.execution_count + w.n,
-        last_executed_at = case when fleet.is_mdm_action(s.action_type) then s.last_executed_at else p_now end,
-        status = case
-          when s.execution_count + w.n >= (s.policies ->> 'max_runs')::bigint then 'completed' else s.status
-        end,
-        status_reason = case
-          when s.execution_count + w.n >= (s.policies ->> 'max_runs')::bigint then 'max_runs reached' else s.status_reason
-        end
-    from (select x.schedule_id, count(*) as n from written as x where x.status = 'pending' group by x.schedule_id) as w
-    where s.id = w.schedule_id
-    returning s.id
   )
-  select count(*) into v_started from written as w where w.status = 'pending';
-  return v_started;
+  select array_agg(
+    row(
+      (j.s).id, fleet.free_instant(j.s, p_now, j.n), 'chain', case when j.refusal is null then 'pending' else 'skipped' end, j.refusal,
+      null, null, null, null, nullif(j.opens_at, p_now),
+      fleet.run_expiry(fleet.effective_policies((j.s).policies), null, j.opens_at),
+      case when j.zones is not null then fleet.open_zones(j.s, fleet.open_zones(j.s, j.zones, p_now), j.opens_at) end,
+      null, j.run_id, 'after:' || j.run_id, null
+    )::fleet.run_booking
+    order by j.run_id
+  )
+  into v_runs
+  from judged as j;
+  return case when v_runs is null then 0 else cardinality(fleet.book_runs(v_runs, p_now)) end;
 end;
 $$;
 
 comment on function fleet.start_followers(bigint[], timestamptz) is
   'Write the runs of the schedules that follow these ended runs. Answers how many; the tick expands them.';
 revoke all on function fleet.start_followers(bigint[], timestamptz) from public, anon, authenticated, service_role;
-
-create or replace function fleet.free_instant(p_schedule_id bigint, p_now timestamptz, p_place bigint)
-returns timestamptz
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  -- Several runs may end at once, or at a moment of which the ledger has a row already: an instant for each.
-  select greatest(p_now, max(r.scheduled_for) + interval '1 microsecond') + interval '1 microsecond' * (p_place - 1)
-  from public.schedule_runs as r
-  where r.schedule_id = p_schedule_id
-    and r.scheduled_for >= p_now
-    and r.scheduled_for < p_now + interval '1 second'
-$$;
-
-comment on function fleet.free_instant(bigint, timestamptz, bigint) is
-  'The n-th instant from now on that no row of the ledger has.';
-revoke all on function fleet.free_instant(bigint, timestamptz, bigint) from public, anon, authenticated, service_role;
 
 create or replace function fleet.follower_refusal(
   p_schedule public.schedules,
@@ -6702,7 +6664,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select case
-    when p_schedule.execution_count + p_place > (p_schedule.policies ->> 'max_runs')::bigint then 'max_runs reached'
+    when p_place > fleet.runs_left(p_schedule) then 'max_runs reached'
     when p_now < p_schedule.start_time then 'the schedule has not begun'
     when p_now > p_schedule.end_time then 'the schedule has ended'
     else coalesce(
@@ -6895,6 +6857,32 @@ comment on function fleet.first_due(public.schedules, timestamptz) is
   'The first instant that a new or changed schedule is due.';
 revoke all on function fleet.first_due(public.schedules, timestamptz) from public, anon, authenticated, service_role;
 
+create or replace function fleet.ended_or_not(p_schedule public.schedules)
+returns public.schedules
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.schedules := p_schedule;
+  v_reason text := fleet.end_reason(v_row);
+begin
+  if v_reason is null and v_row.status = 'completed' then
+    v_row.status := 'active';
+    v_row.status_reason := null;
+  elsif v_reason is not null and v_row.status in ('active', 'completed') then
+    v_row.status := 'completed';
+    v_row.status_reason := v_reason;
+    v_row.next_run_at := null;
+  end if;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.ended_or_not(public.schedules) is
+  'The row of a schedule whose times or limits have changed: completed where it has come to its end, active where it goes on.';
+revoke all on function fleet.ended_or_not(public.schedules) from public, anon, authenticated, service_role;
+
 create or replace function fleet.tg_prepare_schedule()
 returns trigger
 language plpgsql
@@ -6931,14 +6919,14 @@ begin
       perform fleet.skip_due(old, clock_timestamp(), case old.status when 'paused' then 'paused' else 'the times were changed' end);
     end if;
     v_row.next_run_at := fleet.first_due(v_row, clock_timestamp());
-    if v_row.next_run_at is null and v_row.after_schedule_id is null and v_row.status = 'active' then
-      v_row.status := 'completed';
-      v_row.status_reason := 'no due instant is left';
-    elsif tg_op = 'UPDATE' and v_row.status = 'completed'
-      and (v_row.next_run_at is not null or v_row.after_schedule_id is not null)
-    then
-      v_row.status := 'active';
-      v_row.status_reason := null;
+    v_row := fleet.ended_or_not(v_row);
+  elsif tg_op = 'UPDATE' and fleet.limit_changed(old, v_row) then
+    if v_row.status = 'completed' then
+      v_row.next_run_at := fleet.first_due(v_row, clock_timestamp());
+    end if;
+    v_row := fleet.ended_or_not(v_row);
+    if v_row.status = 'completed' then
+      perform fleet.skip_due(old, clock_timestamp(), v_row.status_reason);
     end if;
   end if;
   v_row.updated_at := now();
@@ -6962,17 +6950,25 @@ as $$
     is distinct from
     (p_new.recurrence_type, p_new.recurrence_config, p_new.start_time, p_new.end_time, p_new.timezone,
       p_new.recurrence, p_new.after_schedule_id, p_new.after_on)
-    -- What has run as often as it may goes on when it may run more often.
-    or (
-      p_old.status = 'completed'
-      and p_old.execution_count >= (p_old.policies ->> 'max_runs')::bigint
-      and coalesce(p_old.execution_count < (p_new.policies ->> 'max_runs')::bigint, true)
-    )
 $$;
 
 comment on function fleet.timing_changed(public.schedules, public.schedules) is 'Whether the due instants may have changed.';
 revoke all on function fleet.timing_changed(public.schedules, public.schedules)
   from public, anon, authenticated, service_role;
+
+create or replace function fleet.limit_changed(p_old public.schedules, p_new public.schedules)
+returns boolean
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select p_old.status in ('active', 'completed')
+    and coalesce(fleet.runs_left(p_old) <= 0, false) is distinct from coalesce(fleet.runs_left(p_new) <= 0, false)
+$$;
+
+comment on function fleet.limit_changed(public.schedules, public.schedules) is
+  'Whether a schedule that ran as often as it may is to go on, or one that goes on has run as often as it may now.';
+revoke all on function fleet.limit_changed(public.schedules, public.schedules) from public, anon, authenticated, service_role;
 
 create or replace function fleet.tg_run_due_schedules()
 returns trigger
@@ -7049,20 +7045,7 @@ revoke all on function fleet.run_expiry(jsonb, timestamptz, timestamptz)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.decide_due(p_schedule public.schedules, p_now timestamptz)
-returns table (
-  scheduled_for timestamptz,
-  trigger text,
-  status text,
-  reason text,
-  missed_from timestamptz,
-  missed_to timestamptz,
-  missed_count bigint,
-  not_before timestamptz,
-  expires_at timestamptz,
-  zones text[],
-  dst_rule text,
-  next_run_at timestamptz
-)
+returns setof fleet.run_booking
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
@@ -7074,9 +7057,10 @@ declare
   v_on_time_from timestamptz := p_now - interval '1 minute';
   v_window_from timestamptz;
   v_run timestamptz[];
-  v_left bigint := (v_policies ->> 'max_runs')::bigint - p_schedule.execution_count;
+  v_left bigint := fleet.runs_left(p_schedule);
+  v_next timestamptz := fleet.next_due(p_schedule.recurrence, p_now);
+  v_booking fleet.run_booking;
 begin
-  next_run_at := fleet.next_due(p_schedule.recurrence, p_now);
   v_window_from := greatest(v_due, case v_policies ->> 'catchup'
     when 'none' then v_on_time_from
     else least(v_on_time_from, p_now - (v_policies ->> 'catchup_window')::interval)
@@ -7087,39 +7071,40 @@ begin
     and not p_schedule.policies ?| '{blackouts,execution_window}'
   then
     -- Nearly every decision is this one, so it goes the short way.
-    scheduled_for := v_due;
-    trigger := 'schedule';
-    status := 'pending';
-    expires_at := fleet.run_expiry(v_policies, next_run_at, p_now);
-    dst_rule := fleet.applied_rule(p_schedule.recurrence, v_due);
-    return next;
+    v_booking.schedule_id := p_schedule.id;
+    v_booking.scheduled_for := v_due;
+    v_booking.trigger := 'schedule';
+    v_booking.status := 'pending';
+    v_booking.expires_at := fleet.run_expiry(v_policies, v_next, p_now);
+    v_booking.dst_rule := fleet.applied_rule(p_schedule.recurrence, v_due);
+    v_booking.next_run_at := coalesce(v_next, 'infinity');
+    return next v_booking;
     return;
   end if;
 
   -- Older than the window, or left out of it: one row for the range, whole and counted.
   if v_run[1] is distinct from v_due then
     return query
-    select g.missed_from, 'schedule', 'skipped', g.reason,
+    select p_schedule.id, g.missed_from, 'schedule', 'skipped', g.reason, null,
       case when g.missed_count > 1 then g.missed_from end,
       case when g.missed_count > 1 then g.missed_to end,
       case when g.missed_count > 1 then g.missed_count end,
-      null::timestamptz, null::timestamptz, null::text[], null::text, decide_due.next_run_at
+      null::timestamptz, null::timestamptz, null::text[], null, null::bigint, null, coalesce(v_next, 'infinity')
     from fleet.missed_range(p_schedule.recurrence, v_policies, v_due, v_window_from, v_run[1], p_now) as g;
   end if;
 
   return query
-  select r.instant, r.trigger, case when r.refusal is null then 'pending' else 'skipped' end, r.refusal,
+  select p_schedule.id, r.instant, r.trigger, case when r.refusal is null then 'pending' else 'skipped' end, r.refusal, null,
     null::timestamptz, null::timestamptz, null::bigint,
     nullif(r.starts_at, p_now),
     fleet.run_expiry(v_policies, fleet.next_due_in(p_schedule.recurrence, r.zones, r.starts_at), r.starts_at),
-    r.zones, fleet.dst_rule_at(p_schedule.recurrence, r.instant),
-    decide_due.next_run_at
+    r.zones, fleet.dst_rule_at(p_schedule.recurrence, r.instant), null::bigint, null, coalesce(v_next, 'infinity')
   from fleet.decide_runs(p_schedule, v_policies, v_run, v_on_time_from, v_left, p_now) as r;
 end;
 $$;
 
 comment on function fleet.decide_due(public.schedules, timestamptz) is
-  'What becomes of a schedule that has been due since its next_run_at: the rows to write into the ledger, and when it is due next. Each '
+  'What becomes of a schedule that has been due since its next_run_at: what to write into the ledger, and when it is due next. Each '
   'due instant up to p_now is in exactly one row.';
 revoke all on function fleet.decide_due(public.schedules, timestamptz)
   from public, anon, authenticated, service_role;
@@ -7646,6 +7631,7 @@ begin
         where r.id = v_id;
         -- Whatever follows a failure is to hear of this one.
         insert into fleet.run_progress (run_id, completed, failed) values (v_id, 0, 0);
+        perform fleet.end_used_up(array(select r.schedule_id from public.schedule_runs as r where r.id = v_id));
     end;
   end loop;
   return v_made;
@@ -7668,6 +7654,8 @@ as $$
 declare
   v_runs bigint[] := fleet.lock_runs(p_run_ids, p_now);
   v_made bigint;
+  v_nobody bigint[];
+  v_limited bigint[];
 begin
   with run as materialized (
     select * from fleet.runs_to_expand(v_runs, p_now)
@@ -7750,13 +7738,26 @@ begin
         finished_at = case when p.is_whole and r.targeted + p.made = 0 then p_now end
     from progress as p
     where r.id = p.id
+    returning r.id, r.status
   ),
   whole as (
     -- All of its commands may be final already: have the tick look at it once more.
     insert into fleet.run_progress (run_id, completed, failed)
     select p.id, 0, 0 from progress as p where p.is_whole
   )
-  select count(*) into v_made from made;
+  select
+    (select count(*) from made),
+    (select array_agg(n.id) from noted as n where n.status = 'skipped'),
+    (select array_agg(r.schedule_id) from run as r where r.policies ->> 'max_runs' is not null)
+  into v_made, v_nobody, v_limited;
+
+  if v_nobody is not null then
+    perform fleet.count_idle_runs(v_nobody);
+  end if;
+  if v_limited is not null then
+    -- Only now is it known whether the last of them has reached somebody.
+    perform fleet.end_used_up(v_limited);
+  end if;
   return v_made;
 end;
 $$;
@@ -8081,6 +8082,186 @@ comment on function fleet.run_figures(timestamptz) is
 revoke all on function fleet.run_figures(timestamptz) from public, anon, authenticated, service_role;
 grant execute on function fleet.run_figures(timestamptz) to authenticated, service_role;
 
+-- db/sources/30_schedules/ledger.sql
+-- The ledger: one way in for every run, and what its runs do to their schedule.
+
+create or replace function fleet.book_runs(p_runs fleet.run_booking[], p_now timestamptz)
+returns bigint[]
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+-- Compiling the plan would take a hundred times as long as running it.
+set jit = off
+as $$
+declare
+  v_pending bigint[];
+  v_limited bigint[];
+begin
+  with booking as materialized (
+    select b.* from unnest(p_runs) with ordinality as b
+  ),
+  booked as (
+    insert into public.schedule_runs (
+      schedule_id, owner_id, scheduled_for, trigger, status, reason, error_message, action_type, payload, priority,
+      missed_from, missed_to, missed_count, not_before, expires_at, zones, dst_rule, after_run_id, idempotency_key,
+      started_at, finished_at
+    )
+    select s.id, s.owner_id, b.scheduled_for, b.trigger, b.status, b.reason, b.error_message, s.action_type, s.payload, s.priority,
+      b.missed_from, b.missed_to, b.missed_count, b.not_before, b.expires_at, b.zones, b.dst_rule, b.after_run_id, b.idempotency_key,
+      case when b.status <> 'skipped' then p_now end,
+      case when b.status <> 'pending' then p_now end
+    from booking as b
+    join public.schedules as s on s.id = b.schedule_id
+    order by b.ordinality
+    -- What the ledger knows already does not run again.
+    on conflict do nothing
+    returning id, schedule_id, status
+  ),
+  told as (
+    -- Whatever follows a failure is to hear of this one.
+    insert into fleet.run_progress (run_id, completed, failed)
+    select b.id, 0, 0 from booked as b where b.status = 'failed'
+  ),
+  moved as (
+    update public.schedules as s
+    set next_run_at = nullif(coalesce(m.next_run_at, s.next_run_at), 'infinity'),
+        execution_count = s.execution_count + m.started,
+        -- What an MDM carries out is executed when the provider accepts it.
+        last_executed_at = case
+          when m.started > 0 and not fleet.is_mdm_action(s.action_type) then p_now else s.last_executed_at
+        end,
+        status = case when m.next_run_at = 'infinity' then 'completed' else s.status end,
+        status_reason = case when m.next_run_at = 'infinity' then 'no due instant is left' else s.status_reason end
+    from (
+      select b.schedule_id, max(b.next_run_at) as next_run_at, coalesce(max(n.started), 0) as started
+      from booking as b
+      left join (
+        select x.schedule_id, count(*) as started from booked as x where x.status <> 'skipped' group by x.schedule_id
+      ) as n on n.schedule_id = b.schedule_id
+      where b.next_run_at is not null or b.status <> 'skipped'
+      group by b.schedule_id
+    ) as m
+    where s.id = m.schedule_id
+  )
+  select
+    (select array_agg(b.id order by b.id) from booked as b where b.status = 'pending'),
+    -- What a change of a schedule tells of itself moves nothing: its row is in the hands of that change.
+    (
+      select array_agg(b.schedule_id)
+      from booking as b
+      where (b.status = 'failed' or b.reason = 'max_runs reached') and (b.next_run_at is not null or b.trigger <> 'schedule')
+    )
+  into v_pending, v_limited;
+
+  if v_limited is not null then
+    perform fleet.end_used_up(v_limited);
+  end if;
+  return coalesce(v_pending, '{}');
+end;
+$$;
+
+comment on function fleet.book_runs(fleet.run_booking[], timestamptz) is
+  'Write runs into the ledger, which nothing else does: on time, caught up, by hand, in a chain, missed or failed. Counts those that start, '
+  'and moves their schedules on. Answers the runs to expand. The caller holds the rows of the schedules.';
+revoke all on function fleet.book_runs(fleet.run_booking[], timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.runs_left(p_schedule public.schedules)
+returns bigint
+language sql
+immutable
+parallel safe
+return (p_schedule.policies ->> 'max_runs')::bigint + coalesce(p_schedule.idle_count, 0) - coalesce(p_schedule.execution_count, 0);
+
+comment on function fleet.runs_left(public.schedules) is 'How many more runs policies.max_runs allows; null where it sets no limit.';
+revoke all on function fleet.runs_left(public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.end_reason(p_schedule public.schedules)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when fleet.runs_left(p_schedule) <= 0
+      -- A run that turns out to reach nobody does not count.
+      and not exists (
+        select 1
+        from public.schedule_runs as r
+        where r.schedule_id = p_schedule.id
+          and r.status in ('pending', 'running')
+          and r.expanded_at is null
+          and r.targeted = 0
+      )
+      then 'max_runs reached'
+    when p_schedule.next_run_at is null and p_schedule.after_schedule_id is null then 'no due instant is left'
+  end
+$$;
+
+comment on function fleet.end_reason(public.schedules) is
+  'Why an active schedule is completed as it stands; null where it goes on.';
+revoke all on function fleet.end_reason(public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.end_used_up(p_schedule_ids bigint[])
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  update public.schedules as s
+  set status = 'completed', status_reason = 'max_runs reached', next_run_at = null
+  where s.id = any (p_schedule_ids)
+    and s.status = 'active'
+    and fleet.end_reason(s) = 'max_runs reached'
+$$;
+
+comment on function fleet.end_used_up(bigint[]) is 'Complete those of these schedules that have run as often as they may.';
+revoke all on function fleet.end_used_up(bigint[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.count_idle_runs(p_run_ids bigint[])
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  update public.schedules as s
+  set idle_count = s.idle_count + g.n
+  from (
+    select r.schedule_id, count(*) as n from public.schedule_runs as r where r.id = any (p_run_ids) group by r.schedule_id
+  ) as g
+  where s.id = g.schedule_id
+$$;
+
+comment on function fleet.count_idle_runs(bigint[]) is
+  'Note of runs that were started that they reached nobody. The caller holds the rows of the schedules.';
+revoke all on function fleet.count_idle_runs(bigint[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.free_instant(p_schedule public.schedules, p_now timestamptz, p_place bigint)
+returns timestamptz
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- Behind what the ledger has already, even in this microsecond; and never an instant that may be due, which are whole
+  -- seconds of the clock or whole seconds from the start.
+  select g.at
+  from (
+    select greatest(p_now, max(r.scheduled_for) + interval '1 microsecond') as at
+    from public.schedule_runs as r
+    where r.schedule_id = p_schedule.id
+      and r.scheduled_for >= p_now
+      and r.scheduled_for < p_now + interval '1 second'
+  ) as f
+  cross join lateral generate_series(f.at, f.at + interval '1 microsecond' * (p_place + 1), interval '1 microsecond') as g(at)
+  where extract(microseconds from g.at) % 1000000 not in (0, extract(microseconds from p_schedule.start_time) % 1000000)
+  order by g.at
+  offset p_place - 1
+  limit 1
+$$;
+
+comment on function fleet.free_instant(public.schedules, timestamptz, bigint) is
+  'The n-th instant from now on that no row of the ledger has and that is never due.';
+revoke all on function fleet.free_instant(public.schedules, timestamptz, bigint) from public, anon, authenticated, service_role;
+
 -- db/sources/30_schedules/manage.sql
 -- What people do with a schedule once it is there.
 
@@ -8202,6 +8383,7 @@ declare
   -- Its lock makes two callers with the same key take turns: the second finds the run of the first.
   v_schedule public.schedules := fleet.schedule_of_caller(p_schedule_id, 'operate');
   v_run public.schedule_runs;
+  v_booking fleet.run_booking;
 begin
   perform fleet.require_destructive(v_schedule.owner_id, v_schedule.action_type);
   if v_schedule.status = 'cancelled' then
@@ -8216,36 +8398,20 @@ begin
     return v_run;
   end if;
 
-  insert into public.schedule_runs (
-    schedule_id, owner_id, scheduled_for, trigger, status, action_type, payload, priority, expires_at, idempotency_key, started_at
-  )
-  values (
-    p_schedule_id, v_schedule.owner_id,
-    -- An instant of its own, even in the microsecond of another run; and never one that may be due, which are whole seconds
-    -- of the clock or whole seconds from the start.
-    (
-      select g.at
-      from generate_series(p_now, p_now + interval '1 millisecond', '1 microsecond') as g(at)
-      where extract(microseconds from g.at) % 1000000
-          not in (0, extract(microseconds from v_schedule.start_time) % 1000000)
-        and not exists (
-          select 1 from public.schedule_runs as r where r.schedule_id = p_schedule_id and r.scheduled_for = g.at
-        )
-      order by g.at
-      limit 1
-    ),
-    'manual', 'pending', v_schedule.action_type, v_schedule.payload, v_schedule.priority,
-    fleet.run_expiry(fleet.effective_policies(v_schedule.policies), null, p_now), p_idempotency_key, p_now
-  )
-  returning * into v_run;
+  v_booking.schedule_id := p_schedule_id;
+  v_booking.scheduled_for := fleet.free_instant(v_schedule, p_now, 1);
+  v_booking.trigger := 'manual';
+  v_booking.reason := case when fleet.runs_left(v_schedule) <= 0 then 'max_runs reached' end;
+  v_booking.status := case when v_booking.reason is null then 'pending' else 'skipped' end;
+  v_booking.expires_at := fleet.run_expiry(fleet.effective_policies(v_schedule.policies), null, p_now);
+  v_booking.idempotency_key := p_idempotency_key;
+  perform fleet.expand_runs(
+    fleet.book_runs(array[v_booking], p_now), p_now, fleet.setting_number('inline_expand_limit')::integer
+  );
 
-  update public.schedules as s
-  set execution_count = s.execution_count + 1,
-      last_executed_at = case when fleet.is_mdm_action(s.action_type) then s.last_executed_at else p_now end
-  where s.id = p_schedule_id;
-  perform fleet.expand_runs(array[v_run.id], p_now, fleet.setting_number('inline_expand_limit')::integer);
-
-  select r.* into v_run from public.schedule_runs as r where r.id = v_run.id;
+  select r.* into v_run
+  from public.schedule_runs as r
+  where r.schedule_id = p_schedule_id and r.scheduled_for = v_booking.scheduled_for;
   return v_run;
 end;
 $$;
@@ -8265,7 +8431,8 @@ as $$
 $$;
 
 comment on function public.run_schedule(bigint, text) is
-  'Run a schedule now, besides its due instants. The same key again gives the same run. Raises schedule_not_found (PT404), '
+  'Run a schedule now, besides its due instants. It counts for max_runs; where that is reached, the run is skipped for that reason. The '
+  'same key again gives the same run. Raises schedule_not_found (PT404), '
   'permission_missing (PT403) or schedule_cancelled (PT409).';
 revoke all on function public.run_schedule(bigint, text) from public, anon, authenticated, service_role;
 grant execute on function public.run_schedule(bigint, text) to authenticated, service_role;
@@ -9248,65 +9415,17 @@ returns bigint[]
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
--- Compiling the plan would take a hundred times as long as running it.
 set jit = off
 as $$
 declare
-  v_runs bigint[];
+  v_runs fleet.run_booking[];
 begin
   perform fleet.refresh_union(p_schedule_ids);
-
-  with decided as materialized (
-    select s.id, s.owner_id, s.action_type, s.payload, s.priority, s.execution_count,
-      (s.policies ->> 'max_runs')::bigint as max_runs, d.*
-    from public.schedules as s
-    cross join lateral fleet.decide_due(s, p_now) as d
-    where s.id = any (p_schedule_ids)
-  ),
-  written as (
-    insert into public.schedule_runs (
-      schedule_id, owner_id, scheduled_for, trigger, status, reason, action_type, payload, priority, dst_rule, zones,
-      missed_from, missed_to, missed_count, not_before, expires_at, started_at, finished_at
-    )
-    select d.id, d.owner_id, d.scheduled_for, d.trigger, d.status, d.reason, d.action_type, d.payload, d.priority, d.dst_rule,
-      d.zones, d.missed_from, d.missed_to, d.missed_count, d.not_before, d.expires_at,
-      case when d.status = 'pending' then p_now end,
-      case when d.status = 'skipped' then p_now end
-    from decided as d
-    on conflict (schedule_id, scheduled_for) do nothing
-    returning id, schedule_id, status
-  ),
-  moved as (
-    update public.schedules as s
-    set next_run_at = case when m.is_used_up then null else m.next_run_at end,
-        execution_count = s.execution_count + m.run_count,
-        -- What an MDM carries out is executed when the provider accepts it.
-        last_executed_at = case
-          when m.run_count > 0 and not fleet.is_mdm_action(s.action_type) then p_now
-          else s.last_executed_at
-        end,
-        status = case when m.is_used_up or m.next_run_at is null then 'completed' else s.status end,
-        status_reason = case
-          when m.is_used_up then 'max_runs reached'
-          when m.next_run_at is null then 'no due instant is left'
-          else s.status_reason
-        end
-    from (
-      select d.id, max(d.next_run_at) as next_run_at, w.run_count,
-        coalesce(d.execution_count + w.run_count >= d.max_runs, false) as is_used_up
-      from decided as d
-      -- What the ledger knew already did not run again.
-      cross join lateral (
-        select count(*) as run_count from written as x where x.schedule_id = d.id and x.status = 'pending'
-      ) as w
-      group by d.id, d.execution_count, d.max_runs, w.run_count
-    ) as m
-    where s.id = m.id
-  )
-  select array_agg(w.id order by w.id) into v_runs
-  from written as w
-  where w.status = 'pending';
-  return coalesce(v_runs, '{}');
+  select array_agg(d order by s.id, d.scheduled_for) into v_runs
+  from public.schedules as s
+  cross join lateral fleet.decide_due(s, p_now) as d
+  where s.id = any (p_schedule_ids);
+  return fleet.book_runs(v_runs, p_now);
 end;
 $$;
 
@@ -9339,50 +9458,42 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_next timestamptz;
-  v_last timestamptz;
-  v_count bigint;
-  v_lost boolean := false;
+  v_to timestamptz := p_now + interval '1 microsecond';
+  v_schedule public.schedules;
+  v_run fleet.run_booking;
 begin
+  select s.* into v_schedule from public.schedules as s where s.id = p_schedule_id;
+  v_run.schedule_id := p_schedule_id;
+  v_run.scheduled_for := v_schedule.next_run_at;
+  v_run.trigger := 'schedule';
+  v_run.status := 'failed';
+  v_run.reason := 'error';
+  v_run.error_message := p_error;
   begin
-    select fleet.next_due(s.recurrence, p_now),
-      fleet.last_occurrence(s.recurrence, s.next_run_at, p_now + interval '1 microsecond'),
-      fleet.count_due(s.recurrence, s.next_run_at, p_now + interval '1 microsecond')
-    into v_next, v_last, v_count
-    from public.schedules as s
-    where s.id = p_schedule_id;
+    v_run.next_run_at := coalesce(fleet.next_due(v_schedule.recurrence, p_now), 'infinity');
+    v_run.missed_count := fleet.count_due(v_schedule.recurrence, v_schedule.next_run_at, v_to);
+    if v_run.missed_count > 1 then
+      v_run.missed_from := v_schedule.next_run_at;
+      v_run.missed_to := fleet.last_occurrence(v_schedule.recurrence, v_schedule.next_run_at, v_to);
+    else
+      v_run.missed_count := null;
+    end if;
   exception
     when query_canceled or admin_shutdown then
       raise;
     when others then
       -- Not even the next instant can be told: going on would repeat the error every second.
-      v_lost := true;
+      v_run.next_run_at := null;
+      v_run.missed_count := null;
+      v_run.missed_from := null;
   end;
 
-  with written as (
-    insert into public.schedule_runs (
-      schedule_id, owner_id, scheduled_for, status, reason, error_message, missed_from, missed_to, missed_count, started_at,
-      finished_at
-    )
-    select s.id, s.owner_id, s.next_run_at, 'failed', 'error', p_error,
-      case when v_count > 1 then s.next_run_at end,
-      case when v_count > 1 then v_last end,
-      case when v_count > 1 then v_count end,
-      p_now, p_now
-    from public.schedules as s
-    where s.id = p_schedule_id
-    on conflict (schedule_id, scheduled_for) do nothing
-    returning id
-  )
-  -- Whatever follows a failure is to hear of this one.
-  insert into fleet.run_progress (run_id, completed, failed)
-  select w.id, 0, 0 from written as w;
-
-  update public.schedules as s
-  set next_run_at = v_next,
-      status = case when v_lost then 'paused' when v_next is null then 'completed' else s.status end,
-      status_reason = case when v_lost then 'its recurrence cannot be computed: ' || p_error else s.status_reason end
-  where s.id = p_schedule_id;
+  perform fleet.book_runs(array[v_run], p_now);
+  if v_run.next_run_at is null then
+    update public.schedules as s
+    set next_run_at = null, status = 'paused', status_reason = 'its recurrence cannot be computed: ' || p_error
+    where s.id = p_schedule_id;
+  end if;
 end;
 $$;
 
@@ -9446,9 +9557,10 @@ begin
       new.recurrence := fleet.compiled(new);
       new.next_run_at := least(new.next_run_at, fleet.next_due(new.recurrence, v_now));
     end if;
-    if new.next_run_at is null and new.after_schedule_id is null then
+    if fleet.end_reason(new) is not null then
       new.status := 'completed';
-      new.status_reason := 'no due instant is left';
+      new.status_reason := fleet.end_reason(new);
+      new.next_run_at := null;
     end if;
   elsif new.status = 'paused' then
     new.execution_count := new.execution_count - fleet.skip_waiting_runs(old.id, v_now);
@@ -9473,19 +9585,20 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_to timestamptz := p_now + interval '1 microsecond';
+  v_run fleet.run_booking;
 begin
   if p_schedule.next_run_at is null or p_schedule.next_run_at > p_now then
     return;
   end if;
-  insert into public.schedule_runs (
-    schedule_id, owner_id, scheduled_for, trigger, status, reason, missed_from, missed_to, missed_count, finished_at
-  )
-  values (
-    p_schedule.id, p_schedule.owner_id, p_schedule.next_run_at, 'schedule', 'skipped', p_reason, p_schedule.next_run_at,
-    coalesce(fleet.last_occurrence(p_schedule.recurrence, p_schedule.next_run_at, v_to), p_schedule.next_run_at),
-    greatest(fleet.count_due(p_schedule.recurrence, p_schedule.next_run_at, v_to), 1), p_now
-  )
-  on conflict (schedule_id, scheduled_for) do nothing;
+  v_run.schedule_id := p_schedule.id;
+  v_run.scheduled_for := p_schedule.next_run_at;
+  v_run.trigger := 'schedule';
+  v_run.status := 'skipped';
+  v_run.reason := p_reason;
+  v_run.missed_from := p_schedule.next_run_at;
+  v_run.missed_to := coalesce(fleet.last_occurrence(p_schedule.recurrence, p_schedule.next_run_at, v_to), p_schedule.next_run_at);
+  v_run.missed_count := greatest(fleet.count_due(p_schedule.recurrence, p_schedule.next_run_at, v_to), 1);
+  perform fleet.book_runs(array[v_run], p_now);
 end;
 $$;
 
@@ -11552,7 +11665,7 @@ begin
         reason := null;
       end if;
     end loop;
-    exit when v_row.execution_count >= v_most;
+    exit when fleet.runs_left(v_row) <= 0;
     v_row.next_run_at := v_next;
   end loop;
 end;
@@ -12488,7 +12601,7 @@ begin
   if not found then
     return fleet.answer('max runs', 'max_runs reached', format(
       'it may run %s times and has run %s times; the rest will be used up before', p_schedule.policies ->> 'max_runs',
-      p_schedule.execution_count
+      p_schedule.execution_count - p_schedule.idle_count
     ));
   elsif v_coming.would = 'skip' then
     return fleet.answer(
@@ -13203,7 +13316,7 @@ as $$
     when 'expires_after' then format('What a device has not started within %s expires.', p_policies ->> 'expires_after')
     when 'retry' then format('What fails is tried %s times in all%s.', p_policies #>> '{retry,attempts}',
       ', first after ' || (p_policies #>> '{retry,backoff}'))
-    when 'max_runs' then format('It ends after %s runs; %s were started so far.', p_policies ->> 'max_runs', p_schedule.execution_count)
+    when 'max_runs' then format('It ends after %s runs; %s were started so far.', p_policies ->> 'max_runs', p_schedule.execution_count - p_schedule.idle_count)
     when 'pause_on_failure' then format('It is paused when %s runs in a row have failed.', p_policies ->> 'pause_on_failure')
   end
 $$;
