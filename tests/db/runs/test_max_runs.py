@@ -220,8 +220,7 @@ def test_what_failed_counts_as_a_run(fleet: Fleet, fault: str) -> None:
     else:
         fleet.run("alter table schedules disable trigger user")
         fleet.run(
-            "update schedules set policies = policies || '{\"catchup_window\": \"?\"}'"
-            " where id = %s",
+            'update schedules set policies = policies || \'{"catchup_window": "?"}\' where id = %s',
             schedule,
         )
         fleet.run("alter table schedules enable trigger user")
