@@ -1,9 +1,13 @@
 """Write `supabase/migrations`, so that `supabase db push` builds what `pgfleet db migrate` builds.
 
-Each table migration is copied under its own version. All sources together make one snapshot,
-dated a second after the newest file before it. The CLI never applies a pushed file again and
-refuses to go on when one has disappeared; so at a release the snapshot is frozen, and the next
-change of a source opens a new one.
+Each table migration is copied under its own version, and each room of the sources is one file
+after them, a second apart. The Supabase CLI knows a file by its version alone: it never applies
+one again, and refuses to go on when one that it applied has disappeared. So
+
+- four digits of what is in it end the version of a room: one that has changed since it was
+  pushed is refused, with the command that lets it be pushed again, and not silently left out;
+- a release freezes all files, and what changes afterwards is written anew beside them: the
+  lowest room that changed and all above it, which stand on it; after a table migration, all.
 """
 
 from __future__ import annotations
@@ -15,18 +19,26 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from pgfleet.errors import Conflict, FleetError, NotFound
-from pgfleet.schema.sources import migration_files, source_files, sql_folder, version_of
+from pgfleet.schema.sources import Room, migration_files, rooms, sql_folder, version_of
 
 FROZEN = "frozen.json"
 
-_SNAPSHOT_HEAD = """\
--- Generated from db/sources by pgfleet db bundle; edit the files there instead.
+_VERSION_DIGITS = 14
+_CONTENT_DIGITS = 4
+
+_HEAD = """\
+-- Generated from db/sources/{room} by pgfleet db bundle; edit the files there instead.
 
 set check_function_bodies = off;
 set search_path = '';
 """
 
-_SNAPSHOT_TAIL = """\
+_TAIL = """\
+set check_function_bodies = on;
+reset search_path;
+"""
+
+_LAST_TAIL = """\
 -- Jobs, publications and time zones follow what was just defined.
 set check_function_bodies = on;
 select fleet.after_migrate();
@@ -54,9 +66,9 @@ class Frozen:
         return json.dumps({"files": dict(sorted(self.files.items()))}, indent=2) + "\n"
 
     @property
-    def snapshots(self) -> list[str]:
-        """List the released snapshots, oldest first."""
-        return sorted(name for name in self.files if name.endswith("_sources.sql"))
+    def rooms(self) -> list[str]:
+        """List the released files of rooms, oldest first."""
+        return sorted(name for name in self.files if _is_of_a_room(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +104,14 @@ def generate(target: Path, *, source: Path | None = None) -> dict[str, bytes]:
         head = f"-- Generated from db/{file.name} by pgfleet db bundle; edit that file instead.\n"
         wanted[file.path.name] = head.encode() + file.path.read_bytes()
     _check_released(frozen, wanted)
-    for name in frozen.snapshots:
-        wanted[name] = _released_snapshot(target, name, frozen.files[name])
+    has_new_table = any(name not in frozen.files for name in wanted)
+    for name in frozen.rooms:
+        wanted[name] = _released_room(target, name, frozen.files[name])
 
-    body = _snapshot(folder)
-    if not frozen.snapshots or wanted[frozen.snapshots[-1]] != body:
-        wanted[_next_version(max(wanted, default="")) + "_sources.sql"] = body
+    newest = max(wanted, default="")
+    latest = {_room_of(name): wanted[name] for name in frozen.rooms}
+    for place, (room, body) in enumerate(_to_write(_bodies(folder), latest, has_new_table)):
+        wanted[_file_name(newest, place, room, body)] = body
     if frozen.files:
         wanted[FROZEN] = frozen.text().encode()
     return wanted
@@ -136,16 +150,33 @@ def write(target: Path, *, source: Path | None = None, release: bool = False) ->
     return sorted(changed)
 
 
-def _snapshot(folder: Path) -> bytes:
-    parts = [_SNAPSHOT_HEAD]
-    parts += [f"-- db/{file.name}\n{file.text.rstrip()}\n" for file in source_files(folder)]
-    return "\n".join([*parts, _SNAPSHOT_TAIL]).encode()
+def _bodies(folder: Path) -> list[tuple[str, bytes]]:
+    """Give what the file of each room is to hold, lowest room first."""
+    found = rooms(folder)
+    return [(room.name, _body(room, is_last=room is found[-1])) for room in found]
+
+
+def _body(room: Room, *, is_last: bool) -> bytes:
+    parts = [f"-- db/{file.name}\n{file.text.rstrip()}\n" for file in room.files]
+    head = _HEAD.format(room=room.name)
+    return "\n".join([head, *parts, _LAST_TAIL if is_last else _TAIL]).encode()
+
+
+def _to_write(
+    bodies: list[tuple[str, bytes]], latest: dict[str, bytes], has_new_table: bool
+) -> list[tuple[str, bytes]]:
+    """Choose the rooms that are to be applied after what was released."""
+    if has_new_table:
+        # It may have dropped what stood on the table that it changed, in any room.
+        return bodies
+    changed = (i for i, (room, body) in enumerate(bodies) if latest.get(room) != body)
+    return bodies[next(changed, len(bodies)) :]
 
 
 def _check_released(frozen: Frozen, wanted: dict[str, bytes]) -> None:
     """Refuse what the next push would refuse, or would silently leave out."""
     for name, released in frozen.files.items():
-        if name in frozen.snapshots:
+        if _is_of_a_room(name):
             continue
         if name not in wanted:
             raise Conflict(
@@ -169,22 +200,32 @@ def _check_released(frozen: Frozen, wanted: dict[str, bytes]) -> None:
             )
 
 
-def _released_snapshot(target: Path, name: str, released: str) -> bytes:
+def _released_room(target: Path, name: str, released: str) -> bytes:
     path = target / name
     if not path.exists() or _sha256(path.read_bytes()) != released:
         raise Conflict(
-            f"snapshot {name} was released and is missing or changed",
-            reason="released_snapshot_changed",
+            f"{name} was released and is missing or changed",
+            reason="released_room_changed",
             hint=f"Bring it back from the release: git checkout <tag> -- {path}",
         )
     return path.read_bytes()
 
 
-def _next_version(newest: str) -> str:
+def _file_name(newest: str, place: int, room: str, body: bytes) -> str:
     if not newest:
         raise FleetError("there is no table migration to bundle", reason="nothing_to_bundle")
-    at = datetime.strptime(version_of(newest), "%Y%m%d%H%M%S") + timedelta(seconds=1)
-    return at.strftime("%Y%m%d%H%M%S")
+    at = datetime.strptime(version_of(newest), "%Y%m%d%H%M%S") + timedelta(seconds=place + 1)
+    content = int(_sha256(body), 16) % 10**_CONTENT_DIGITS
+    return f"{at:%Y%m%d%H%M%S}{content:0{_CONTENT_DIGITS}}_{room}.sql"
+
+
+def _is_of_a_room(name: str) -> bool:
+    """Tell a room from a table migration, whose version is a time and nothing more."""
+    return name[_VERSION_DIGITS : _VERSION_DIGITS + 1].isdecimal()
+
+
+def _room_of(name: str) -> str:
+    return name.partition("_")[2].removesuffix(".sql")
 
 
 def _generated_files(target: Path) -> set[str]:

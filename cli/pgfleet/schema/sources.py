@@ -14,8 +14,8 @@ from pathlib import Path
 
 from pgfleet.errors import FleetError
 
-# Views need functions, triggers and policies need both, and jobs need everything.
-_LAST = ("views.sql", "triggers.sql", "policies.sql", "jobs.sql")
+# What comes last in a room: views need functions, triggers and access need both.
+_LAST = ("views.sql", "triggers.sql", "policies.sql", "access.sql")
 _VERSION = re.compile(r"^\d{14}_[a-z0-9_]+$")
 
 
@@ -30,6 +30,14 @@ class SqlFile:
     def text(self) -> str:
         """Read the file."""
         return self.path.read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """One folder of sources: its name, and its files in the order in which they are applied."""
+
+    name: str
+    files: list[SqlFile]
 
 
 def sql_folder() -> Path:
@@ -65,18 +73,36 @@ def version_of(name: str) -> str:
     return Path(name).name[:14]
 
 
-def source_files(folder: Path) -> list[SqlFile]:
-    """List every repeatable source in the order in which it is applied."""
+def rooms(folder: Path) -> list[Room]:
+    """List the rooms of the sources, lowest first: each calls only those before it."""
     root = folder / "sources"
-    paths = sorted(
-        root.rglob("*.sql"),
-        key=lambda path: (
-            path.parent.relative_to(root).parts,
-            _LAST.index(path.name) if path.name in _LAST else -1,
+    stray = [path.name for path in root.glob("*.sql")]
+    if stray:
+        raise FleetError(
+            f"sources/{min(stray)} lies in no room",
+            reason="source_without_room",
+            hint="Move it into a folder below db/sources",
+        )
+    return [
+        Room(
             path.name,
-        ),
-    )
-    return [SqlFile(f"sources/{path.relative_to(root).as_posix()}", path) for path in paths]
+            [
+                SqlFile(f"sources/{path.name}/{file.name}", file)
+                for file in sorted(path.glob("*.sql"), key=_place_in_room)
+            ],
+        )
+        for path in sorted(root.iterdir())
+        if path.is_dir() and any(path.glob("*.sql"))
+    ]
+
+
+def source_files(folder: Path) -> list[SqlFile]:
+    """List every replaceable source in the order in which it is applied."""
+    return [file for room in rooms(folder) for file in room.files]
+
+
+def _place_in_room(path: Path) -> tuple[int, str]:
+    return (_LAST.index(path.name) if path.name in _LAST else -1, path.name)
 
 
 def checksum(file: SqlFile) -> str:

@@ -32,10 +32,13 @@ def source(tmp_path: Path) -> Path:
     """Give a small SQL folder that a test may change."""
     folder = tmp_path / "db"
     (folder / "migrations").mkdir(parents=True)
-    (folder / "sources").mkdir()
+    for room in ("10_low", "20_high"):
+        (folder / "sources" / room).mkdir(parents=True)
     (folder / "migrations" / "20260101000000_things.sql").write_text("-- Things.\nselect 1;\n")
     (folder / "migrations" / "20260101000000_things.rollback.sql").write_text("select 0;\n")
-    (folder / "sources" / "one.sql").write_text("select 1;\n")
+    (folder / "sources" / "10_low" / "10_one.sql").write_text("select 1;\n")
+    (folder / "sources" / "10_low" / "views.sql").write_text("select 2;\n")
+    (folder / "sources" / "20_high" / "10_three.sql").write_text("select 3;\n")
     return folder
 
 
@@ -45,7 +48,25 @@ def target(tmp_path: Path) -> Path:
 
 
 def files_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """List the files without the digits that tell what is in them."""
+    return sorted(without_content(path.name) for path in folder.iterdir())
+
+
+def without_content(name: str) -> str:
+    return re.sub(r"^(\d{14})\d{4}_", r"\1…_", name)
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.glob("*.sql")}
+
+
+def text_of(folder: Path, name: str) -> str:
+    (path,) = (path for path in folder.iterdir() if without_content(path.name) == name)
+    return path.read_text()
+
+
+def edit(source: Path, file: str, text: str) -> None:
+    (source / "sources" / file).write_text(text)
 
 
 def dump(cluster: Cluster, url: str) -> str:
@@ -117,55 +138,126 @@ def test_database_from_the_bundle_is_taken_over_by_migrate(
     assert report.leftovers == []
 
 
-def test_files_are_copied_under_their_versions_and_sources_come_a_second_later(
+def test_files_are_copied_under_their_versions_and_rooms_come_a_second_apart(
     source: Path, target: Path
 ) -> None:
     write(target, source=source)
 
-    assert files_in(target) == ["20260101000000_things.sql", "20260101000001_sources.sql"]
+    assert files_in(target) == [
+        "20260101000000_things.sql",
+        "20260101000001…_10_low.sql",
+        "20260101000002…_20_high.sql",
+    ]
     assert (target / "20260101000000_things.sql").read_text().endswith("-- Things.\nselect 1;\n")
+    low = text_of(target, "20260101000001…_10_low.sql")
+    assert low.index("select 1;") < low.index("select 2;")
+    # What follows from the sources is brought in line once, at the very end.
+    assert "after_migrate" not in low
+    assert "after_migrate" in text_of(target, "20260101000002…_20_high.sql")
     assert differences(target, source=source) == []
     assert write(target, source=source) == []
 
 
 def test_edited_source_and_stray_file_are_told(source: Path, target: Path) -> None:
     write(target, source=source)
-    (source / "sources" / "one.sql").write_text("select 2;\n")
+    edit(source, "10_low/10_one.sql", "select 9;\n")
     (target / "20250101000000_stray.sql").write_text("select 3;\n")
 
-    found = {
-        difference.name: difference.problem for difference in differences(target, source=source)
-    }
+    found = [(without_content(d.name), d.problem) for d in differences(target, source=source)]
 
-    assert found == {
-        "20250101000000_stray.sql": "is not generated any more",
-        "20260101000001_sources.sql": "differs",
-    }
+    assert sorted(found) == [
+        ("20250101000000_stray.sql", "is not generated any more"),
+        ("20260101000001…_10_low.sql", "is missing"),
+        ("20260101000001…_10_low.sql", "is not generated any more"),
+    ]
 
 
-def test_new_table_before_a_release_moves_the_snapshot(source: Path, target: Path) -> None:
+def test_file_that_was_edited_by_hand_is_told(source: Path, target: Path) -> None:
+    write(target, source=source)
+    (low,) = target.glob("*_10_low.sql")
+    low.write_text("select 'edited';\n")
+
+    assert [(d.name, d.problem) for d in differences(target, source=source)] == [
+        (low.name, "differs")
+    ]
+
+
+def test_only_the_room_that_changed_gets_another_version(source: Path, target: Path) -> None:
+    write(target, source=source)
+    before = texts(target)
+    edit(source, "10_low/views.sql", "select 9;\n")
+
+    write(target, source=source)
+
+    gone, come = (
+        a.keys() - b.keys() for a, b in ((before, texts(target)), (texts(target), before))
+    )
+    assert [without_content(name) for name in gone] == ["20260101000001…_10_low.sql"]
+    assert [without_content(name) for name in come] == ["20260101000001…_10_low.sql"]
+
+
+def test_new_table_before_a_release_moves_the_rooms(source: Path, target: Path) -> None:
     write(target, source=source)
     (source / "migrations" / "20260201000000_more.sql").write_text("-- More.\n")
 
     write(target, source=source)
 
     assert files_in(target) == [
-        *("20260101000000_things.sql", "20260201000000_more.sql", "20260201000001_sources.sql")
+        *("20260101000000_things.sql", "20260201000000_more.sql"),
+        *("20260201000001…_10_low.sql", "20260201000002…_20_high.sql"),
     ]
 
 
-def test_after_a_release_the_next_edit_opens_a_new_snapshot(source: Path, target: Path) -> None:
+@pytest.mark.parametrize(
+    ("edited", "opened"),
+    [
+        ("20_high/10_three.sql", ["20260101000003…_20_high.sql"]),
+        ("10_low/views.sql", ["20260101000003…_10_low.sql", "20260101000004…_20_high.sql"]),
+    ],
+)
+def test_after_a_release_what_changed_and_what_stands_on_it_is_written_beside_it(
+    source: Path, target: Path, edited: str, opened: list[str]
+) -> None:
     write(target, source=source, release=True)
-    released = (target / "20260101000001_sources.sql").read_bytes()
+    released = texts(target)
     assert write(target, source=source) == []
-    (source / "sources" / "one.sql").write_text("select 2;\n")
+    edit(source, edited, "select 9;\n")
 
     write(target, source=source)
 
-    assert (target / "20260101000001_sources.sql").read_bytes() == released
-    assert "select 2;" in (target / "20260101000002_sources.sql").read_text()
+    now = texts(target)
+    assert {name: now[name] for name in released} == released
+    assert sorted(without_content(name) for name in now.keys() - released.keys()) == opened
+    assert "select 9;" in text_of(target, opened[0])
+    assert "after_migrate" in text_of(target, opened[-1])
     assert FROZEN in files_in(target)
     assert differences(target, source=source) == []
+
+
+def test_after_a_release_a_new_table_opens_all_rooms(source: Path, target: Path) -> None:
+    write(target, source=source, release=True)
+    (source / "migrations" / "20260201000000_more.sql").write_text("-- More.\n")
+
+    write(target, source=source)
+
+    assert files_in(target)[3:-1] == [
+        *("20260201000000_more.sql", "20260201000001…_10_low.sql", "20260201000002…_20_high.sql")
+    ]
+
+
+def test_second_release_keeps_both(source: Path, target: Path) -> None:
+    write(target, source=source, release=True)
+    edit(source, "20_high/10_three.sql", "select 9;\n")
+    write(target, source=source, release=True)
+    released = texts(target)
+
+    assert write(target, source=source) == []
+    edit(source, "20_high/10_three.sql", "select 3;\n")
+    write(target, source=source)
+
+    # Back to what the first release had, and yet to be applied again.
+    (come,) = texts(target).keys() - released.keys()
+    assert without_content(come) == "20260101000004…_20_high.sql"
 
 
 @pytest.mark.parametrize(
@@ -193,9 +285,10 @@ def test_released_migration_that_is_gone_is_missed(source: Path, target: Path) -
         write(target, source=source)
 
 
-def test_released_snapshot_that_was_edited_is_refused(source: Path, target: Path) -> None:
+def test_released_room_that_was_edited_is_refused(source: Path, target: Path) -> None:
     write(target, source=source, release=True)
-    (target / "20260101000001_sources.sql").write_text("select 'edited';\n")
+    (low,) = target.glob("*_10_low.sql")
+    low.write_text("select 'edited';\n")
 
     with pytest.raises(Conflict, match="missing or changed"):
         write(target, source=source)

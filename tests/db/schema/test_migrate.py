@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgfleet.errors import InvalidInput, MigrationFailed, NotMigrated
+from pgfleet.errors import FleetError, InvalidInput, MigrationFailed, NotMigrated
 from pgfleet.schema import applied
 from pgfleet.schema.migrate import LOCK, migrate, pending, status
 from pgfleet.schema.sources import digest_of, migration_files, source_files, sql_folder
@@ -111,9 +111,11 @@ def test_failing_source_names_file_and_line_and_leaves_nothing(
     url = empty_database.url()
     migrate(url, folder=folder)
     write_function(folder, 2)
-    (folder / "sources" / "20_broken.sql").write_text("select 1;\n\nselct 2;\n")
+    (folder / "sources" / "10_things" / "broken.sql").write_text("select 1;\n\nselct 2;\n")
 
-    with pytest.raises(MigrationFailed, match=r"sources/20_broken\.sql line 3: syntax error"):
+    with pytest.raises(
+        MigrationFailed, match=r"sources/10_things/broken\.sql line 3: syntax error"
+    ):
         migrate(url, folder=folder)
 
     assert value_of(url, "select fleet.answer()") == 1
@@ -148,7 +150,7 @@ def test_edited_migration_is_told_and_named_where_sources_then_fail(
     assert migrate(url, folder=folder).edited == ["20260101000000_things"]
     assert status(url, folder=folder).edited == ["20260101000000_things"]
 
-    (folder / "sources" / "20_colour.sql").write_text(
+    (folder / "sources" / "10_things" / "colour.sql").write_text(
         "create view public.colours as select colour from public.things;"
     )
     with pytest.raises(MigrationFailed) as caught:
@@ -255,8 +257,8 @@ def test_database_url_that_is_none_is_refused() -> None:
         migrate("not a url")
 
 
-def test_order_inside_a_domain_is_functions_views_triggers_policies_jobs(tmp_path: Path) -> None:
-    for name in ("b/policies", "b/views", "b/jobs", "b/zebra", "b/triggers", "b/ant", "a/x", "z"):
+def test_order_inside_a_room_is_topics_views_triggers_access(tmp_path: Path) -> None:
+    for name in ("b/access", "b/views", "b/20_zebra", "b/triggers", "b/10_ant", "a/10_x"):
         path = tmp_path / "sources" / f"{name}.sql"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("select 1;")
@@ -264,17 +266,25 @@ def test_order_inside_a_domain_is_functions_views_triggers_policies_jobs(tmp_pat
     found = [file.name.removeprefix("sources/") for file in source_files(tmp_path)]
 
     assert found == [
-        *("z.sql", "a/x.sql", "b/ant.sql", "b/zebra.sql", "b/views.sql", "b/triggers.sql"),
-        *("b/policies.sql", "b/jobs.sql"),
+        *("a/10_x.sql", "b/10_ant.sql", "b/20_zebra.sql", "b/views.sql", "b/triggers.sql"),
+        "b/access.sql",
     ]
 
 
-def test_digest_tells_a_renamed_file(tmp_path: Path) -> None:
+def test_source_outside_of_every_room_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sources").mkdir()
-    file = tmp_path / "sources" / "a.sql"
+    (tmp_path / "sources" / "stray.sql").write_text("select 1;")
+
+    with pytest.raises(FleetError, match=r"sources/stray\.sql lies in no room"):
+        source_files(tmp_path)
+
+
+def test_digest_tells_a_renamed_file(tmp_path: Path) -> None:
+    (tmp_path / "sources" / "10_room").mkdir(parents=True)
+    file = tmp_path / "sources" / "10_room" / "10_a.sql"
     file.write_text("select 1;")
     before = digest_of(source_files(tmp_path))
-    file.rename(tmp_path / "sources" / "b.sql")
+    file.rename(file.with_name("10_b.sql"))
 
     assert digest_of(source_files(tmp_path)) != before
 
@@ -311,7 +321,9 @@ def test_pooler_port_of_the_environment_is_refused_too(monkeypatch: pytest.Monke
 def test_table_that_somebody_holds_is_waited_for(empty_database: Any, folder: Path) -> None:
     url = empty_database.url()
     migrate(url, folder=folder)
-    (folder / "sources" / "20_note.sql").write_text("comment on table public.things is 'Held.';")
+    (folder / "sources" / "10_things" / "note.sql").write_text(
+        "comment on table public.things is 'Held.';"
+    )
     with ThreadPoolExecutor() as pool, psycopg.connect(url) as holder:
         holder.execute("lock table public.things in access exclusive mode")
         running = pool.submit(migrate, url, folder=folder)

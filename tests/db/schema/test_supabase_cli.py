@@ -16,6 +16,7 @@ import pytest
 
 from pgfleet.schema.bundle import bundle_folder, write
 from pgfleet.schema.migrate import migrate
+from pgfleet.schema.sources import rooms, sql_folder
 from pgfleet_local.server.cluster import Cluster
 
 pytestmark = pytest.mark.node
@@ -61,7 +62,7 @@ def cli(supabase: Path, tmp_path: Path, empty_database: Any) -> Cli:
         "DO_NOT_TRACK": "1",
     }
 
-    def run(*words: str) -> str:
+    def run(*words: str, fails: bool = False) -> str:
         done = subprocess.run(
             [str(supabase), *words, f"--remote={url}"],
             cwd=tmp_path,
@@ -70,8 +71,8 @@ def cli(supabase: Path, tmp_path: Path, empty_database: Any) -> Cli:
             text=True,
             timeout=90,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        assert (done.returncode != 0) is fails, done.stdout + done.stderr
+        return done.stderr if fails else done.stdout
 
     return run
 
@@ -126,6 +127,52 @@ def test_second_push_finds_nothing(cli: Cli, empty_database: Any) -> None:
     with psycopg.connect(empty_database.url()) as conn:
         after = conn.execute("select count(*) from supabase_migrations.schema_migrations")
         assert after.fetchall() == expected
+
+
+def test_room_that_changed_since_a_push_is_refused_until_it_is_to_be_pushed_again(
+    cli: Cli, tmp_path: Path, empty_database: Any
+) -> None:
+    migrations = tmp_path / "supabase" / "migrations"
+    cli("db", "push", "--yes")
+    changed = tmp_path / "db"
+    shutil.copytree(sql_folder(), changed, ignore=shutil.ignore_patterns("*.py"))
+    views = changed / "sources" / rooms(changed)[-1].name / "views.sql"
+    views.write_text("comment on table public.devices is 'Pushed again.';")
+    before = {path.name for path in migrations.iterdir()}
+    write(migrations, source=changed)
+    (gone,) = before - {path.name for path in migrations.iterdir()}
+    version = gone.partition("_")[0]
+
+    said = cli("db", "push", "--yes", fails=True)
+
+    assert f"supabase migration repair --status reverted {version}" in said
+    cli("migration", "repair", "--yes", "--status", "reverted", version)
+    cli("db", "push", "--yes")
+    with psycopg.connect(empty_database.url()) as conn:
+        comment = conn.execute("select obj_description('public.devices'::regclass)").fetchone()
+    assert comment == ("Pushed again.",)
+    # The table of versions is one that the CLI can print.
+    assert version[:14] in cli("migration", "list")
+
+
+def test_changes_after_a_release_are_pushed_without_a_word(
+    cli: Cli, cluster: Cluster, tmp_path: Path, empty_database: Any, own_database: Any
+) -> None:
+    migrations = tmp_path / "supabase" / "migrations"
+    write(migrations, release=True)
+    cli("db", "push", "--yes")
+    changed = tmp_path / "db"
+    shutil.copytree(sql_folder(), changed, ignore=shutil.ignore_patterns("*.py"))
+    for room, text in ((rooms(changed)[1], "'Low.'"), (rooms(changed)[-1], "'High.'")):
+        with (changed / "sources" / room.name / "views.sql").open("a") as file:
+            file.write(f"\ncomment on table public.devices is {text};\n")
+
+    write(migrations, source=changed)
+    cli("db", "push", "--yes")
+
+    migrate(own_database.url(), folder=changed)
+    pushed = dump(cluster, empty_database.url("supabase_admin"))
+    assert pushed == dump(cluster, own_database.url("supabase_admin"))
 
 
 def test_linter_finds_nothing_in_our_functions(cli: Cli, empty_database: Any) -> None:
