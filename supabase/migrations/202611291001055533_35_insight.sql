@@ -1,0 +1,2755 @@
+-- Generated from db/sources/35_insight by pgfleet db bundle; edit the files there instead.
+
+set check_function_bodies = off;
+set search_path = '';
+
+-- db/sources/35_insight/10_view.sql
+-- Who may look, and at what: the schedules that a question is about.
+
+create or replace function fleet.schedule_in_view(p_schedule_id bigint)
+returns public.schedules
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.schedules;
+begin
+  select s.* into v_row
+  from public.schedules as s
+  where s.id = p_schedule_id and fleet.is_visible_owner(s.owner_id);
+  if not found then
+    perform fleet.raise_not_found(format('schedule %s', p_schedule_id));
+  end if;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.schedule_in_view(bigint) is
+  'The schedule, if the caller may see it; unlike schedule_of_caller it locks nothing. Raises schedule_not_found (PT404).';
+revoke all on function fleet.schedule_in_view(bigint) from public, anon, authenticated, service_role;
+
+create or replace function fleet.device_in_view(p_device_id bigint, p_owner_id uuid)
+returns public.devices
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.devices;
+begin
+  select d.* into v_row from public.devices as d where d.id = p_device_id and d.owner_id = p_owner_id;
+  if not found then
+    perform fleet.raise_not_found(format('device %s', p_device_id));
+  end if;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.device_in_view(bigint, uuid) is
+  'The device, if it has the owner whose schedules are looked at. Raises device_not_found (PT404).';
+revoke all on function fleet.device_in_view(bigint, uuid) from public, anon, authenticated, service_role;
+
+create or replace function fleet.owners_in_view()
+returns uuid[]
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when fleet.is_trusted_caller() then array(select o.id from public.owners as o)
+    else array(select o.id from fleet.my_owners() as o(id))
+  end
+$$;
+
+comment on function fleet.owners_in_view() is
+  'The owners whose fleets the caller sees: his own and those he is a member of; all of them inside the database; none for a device.';
+revoke all on function fleet.owners_in_view() from public, anon, authenticated, service_role;
+
+create or replace function fleet.owner_in_mind(p_owner_id uuid)
+returns uuid
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_owner uuid := coalesce(p_owner_id, fleet.current_user_id());
+begin
+  if v_owner is null then
+    -- Nobody is signed in: the default, or the error about it. It writes only for a person.
+    v_owner := fleet.resolve_owner();
+  end if;
+  perform fleet.require_permission(v_owner, 'view', format('owner %s', v_owner));
+  return v_owner;
+end;
+$$;
+
+comment on function fleet.owner_in_mind(uuid) is
+  'The owner that was named or whose rows the caller would make, without making it. Raises owner_not_found (PT404), owner_missing '
+  '(PT422) or not_a_person (PT403).';
+revoke all on function fleet.owner_in_mind(uuid) from public, anon, authenticated, service_role;
+
+create or replace function fleet.whole_number_between(p_name text, p_value bigint, p_least bigint, p_most bigint)
+returns integer
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_value is null or p_value not between p_least and p_most then
+    raise exception '%: % is not a whole number from % to %', p_name, coalesce(p_value::text, 'null'), p_least, p_most
+      using errcode = 'PT422',
+            detail = 'argument_invalid',
+            hint = format('Give %s from %s to %s.', p_name, p_least, p_most);
+  end if;
+  return p_value;
+end;
+$$;
+
+comment on function fleet.whole_number_between(text, bigint, bigint, bigint) is
+  'The value, if it is within its bounds. Raises argument_invalid (PT422).';
+revoke all on function fleet.whole_number_between(text, bigint, bigint, bigint)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.require_span(p_from timestamptz, p_to timestamptz, p_most interval)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_from is null or p_to is null or not isfinite(p_from) or not isfinite(p_to)
+    or p_to <= p_from or p_to > p_from + p_most
+  then
+    raise exception 'from % to % is not a span of at most %', coalesce(p_from::text, 'null'), coalesce(p_to::text, 'null'), p_most
+      using errcode = 'PT422',
+            detail = 'span_invalid',
+            hint = 'Let p_to be after p_from, and ask for less at once.';
+  end if;
+end;
+$$;
+
+comment on function fleet.require_span(timestamptz, timestamptz, interval) is
+  'Raise span_invalid (PT422) unless p_to is after p_from by at most so much.';
+revoke all on function fleet.require_span(timestamptz, timestamptz, interval)
+  from public, anon, authenticated, service_role;
+
+-- db/sources/35_insight/20_coming.sql
+-- What a schedule will do: each due instant with the decision that the engine would make about it.
+
+create or replace function fleet.coming_runs(
+  p_schedule public.schedules,
+  p_from timestamptz,
+  p_to timestamptz,
+  p_limit integer,
+  p_is_present boolean default false
+)
+returns table (
+  due_at timestamptz,
+  starts_at timestamptz,
+  would text,
+  reason text,
+  zones text[],
+  dst_rule text,
+  missed_to timestamptz,
+  missed_count bigint
+)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.schedules := p_schedule;
+  v_most bigint := (p_schedule.policies ->> 'max_runs')::bigint;
+  v_now timestamptz;
+  v_next timestamptz;
+  v_made integer := 0;
+  v_decided record;
+  v_is_plain boolean := fleet.is_plainly_decided(p_schedule);
+begin
+  if p_schedule.status not in ('active', 'paused') or p_schedule.next_run_at is null then
+    return;
+  end if;
+
+  -- What is overdue is decided as a tick at p_from would; otherwise the engine is taken to have kept up until then. Runs
+  -- that are limited in number are counted from where the schedule stands.
+  if not (v_row.next_run_at < p_from and (p_is_present or v_most is not null)) then
+    v_row.next_run_at := fleet.next_due(v_row.recurrence, p_from - interval '1 microsecond');
+  end if;
+
+  while v_row.next_run_at < p_to and v_made < p_limit loop
+    if v_is_plain and v_row.next_run_at >= p_from then
+      v_made := v_made + 1;
+      due_at := v_row.next_run_at;
+      starts_at := due_at;
+      reason := fleet.plain_refusal(p_schedule, due_at);
+      would := case when reason is null then 'run' else 'skip' end;
+      zones := fleet.zones_due(v_row.recurrence, due_at);
+      dst_rule := fleet.dst_rule_at(v_row.recurrence, due_at);
+      return next;
+      v_row.next_run_at := fleet.next_due(v_row.recurrence, due_at);
+      continue;
+    end if;
+
+    v_now := case when p_is_present then greatest(v_row.next_run_at, p_from) else v_row.next_run_at end;
+    v_next := null;
+    for v_decided in select d.* from fleet.decide_due(v_row, v_now) as d order by d.scheduled_for loop
+      v_next := v_decided.next_run_at;
+      if v_decided.status = 'pending' and v_row.status = 'active' then
+        v_row.execution_count := v_row.execution_count + 1;
+      end if;
+      if v_made < p_limit and (p_is_present or v_decided.scheduled_for >= p_from) then
+        v_made := v_made + 1;
+        due_at := v_decided.scheduled_for;
+        starts_at := coalesce(v_decided.not_before, v_now);
+        would := case when v_decided.status = 'pending' and v_row.status = 'active' then 'run' else 'skip' end;
+        reason := case when v_row.status = 'paused' then 'paused' else v_decided.reason end;
+        zones := v_decided.zones;
+        dst_rule := v_decided.dst_rule;
+        missed_to := v_decided.missed_to;
+        missed_count := v_decided.missed_count;
+        return next;
+        missed_to := null;
+        missed_count := null;
+        reason := null;
+      end if;
+    end loop;
+    exit when fleet.runs_left(v_row) <= 0;
+    v_row.next_run_at := v_next;
+  end loop;
+end;
+$$;
+
+comment on function fleet.coming_runs(public.schedules, timestamptz, timestamptz, integer, boolean) is
+  'The due instants of a schedule within [p_from, p_to), at most p_limit, as fleet.decide_due decides about each. p_is_present: what is '
+  'overdue at p_from comes first, as it would be caught up then. Overlap cannot be known: nobody knows how long devices will take.';
+revoke all on function fleet.coming_runs(public.schedules, timestamptz, timestamptz, integer, boolean)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_plainly_decided(p_schedule public.schedules)
+returns boolean
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select p_schedule.status = 'active'
+    and not p_schedule.policies ? 'max_runs'
+    and not (p_schedule.timezone = 'device' and p_schedule.policies ? 'blackouts')
+    and not fleet.waits_for_window(fleet.window_list(p_schedule.policies), 'schedule')
+$$;
+
+comment on function fleet.is_plainly_decided(public.schedules) is
+  'Whether an instant that is ticked on time runs at once for all of its zones, or not at all: nothing is counted, nothing waits.';
+revoke all on function fleet.is_plainly_decided(public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.plain_refusal(p_schedule public.schedules, p_instant timestamptz)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- Says what fleet.zones_refusal says, without looking for the next opening: thousands of instants are asked about at once.
+  if not p_schedule.policies ?| '{blackouts,execution_window}' then
+    return null;
+  elsif p_schedule.policies ? 'blackouts' and fleet.open_zones(p_schedule, array[p_schedule.timezone], p_instant) = '{}' then
+    return 'blackout';
+  end if;
+  return (
+    select 'outside the execution window'
+    from jsonb_array_elements(fleet.window_list(p_schedule.policies)) as w
+    where coalesce(w ->> 'in', 'schedule') = 'schedule'
+    having count(*) > 0 and not bool_or(fleet.is_in_window(w, p_instant at time zone fleet.reference_zone(p_schedule)))
+  );
+end;
+$$;
+
+comment on function fleet.plain_refusal(public.schedules, timestamptz) is
+  'Why a plainly decided schedule does not run at an instant on time; null where it does.';
+revoke all on function fleet.plain_refusal(public.schedules, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.device_counts(p_schedule public.schedules)
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(jsonb_object_agg(c.zone, c.devices), '{}')
+  from (
+    select coalesce(t.timezone, 'UTC') as zone, count(*) as devices
+    from fleet.targets(p_schedule.owner_id, p_schedule.device_ids, p_schedule.group_ids, p_schedule.selector) as t
+    group by 1
+  ) as c
+$$;
+
+comment on function fleet.device_counts(public.schedules) is 'How many devices a schedule reaches now, by their time zone.';
+revoke all on function fleet.device_counts(public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.devices_of_zones(p_counts jsonb, p_zones text[])
+returns bigint
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(sum(e.value::bigint), 0)
+  from jsonb_each_text(p_counts) as e
+  where p_zones is null or e.key = any (p_zones)
+$$;
+
+comment on function fleet.devices_of_zones(jsonb, text[]) is
+  'How many of the counted devices an instant is for: those in its zones, or all where it has none.';
+revoke all on function fleet.devices_of_zones(jsonb, text[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.clock_text(p_instant timestamptz, p_timezone text)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select to_char(
+    p_instant at time zone p_timezone,
+    case
+      when date_trunc('minute', p_instant) = p_instant then 'Dy YYYY-MM-DD HH24:MI'
+      else 'Dy YYYY-MM-DD HH24:MI:SS'
+    end
+  )
+$$;
+
+comment on function fleet.clock_text(timestamptz, text) is 'What calendar and clock show at an instant in a time zone, with the weekday.';
+revoke all on function fleet.clock_text(timestamptz, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.local_times(p_instant timestamptz, p_zones text[])
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with shown as (
+    select fleet.clock_text(p_instant, z.name) as text, string_agg(z.name, ', ' order by z.name) as names
+    from unnest(p_zones) as z(name)
+    group by 1
+  )
+  select string_agg(
+    s.text || case when (select count(*) from shown) > 1 then format(' (%s)', s.names) else '' end,
+    '; ' order by s.text
+  )
+  from shown as s
+$$;
+
+comment on function fleet.local_times(timestamptz, text[]) is
+  'The local time of an instant in these zones; said once where they agree, which is the rule for device time.';
+revoke all on function fleet.local_times(timestamptz, text[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.dst_note(p_rule text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select replace(replace(replace(replace(replace(replace(
+    -- With device time each rule has its zone before it.
+    regexp_replace(p_rule, ' (gap|fold):', ': \1:', 'g'),
+    'gap:first_instant', 'the clocks skip this local time: it runs at the first instant after'),
+    'gap:shift', 'the clocks skip this local time: it runs as much later as they jump'),
+    'gap:skip', 'the clocks skip this local time: it does not run'),
+    'fold:first', 'this local time comes twice: it runs at the first'),
+    'fold:second', 'this local time comes twice: it runs at the second'),
+    'fold:both', 'this local time comes twice: it runs both times')
+$$;
+
+comment on function fleet.dst_note(text) is 'In English, which rule moved an instant at a change of the clock; null where none did.';
+revoke all on function fleet.dst_note(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.skip_detail(
+  p_schedule public.schedules,
+  p_reason text,
+  p_zones text[],
+  p_due_at timestamptz,
+  p_starts_at timestamptz
+)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case p_reason
+    when 'blackout' then (
+      select fleet.blackout_at(p_schedule.owner_id, fleet.blackout_ids(p_schedule.policies), z.name, i.at)
+      from unnest(coalesce(p_zones, array[fleet.reference_zone(p_schedule)])) as z(name)
+      cross join (values (1, p_due_at), (2, p_starts_at)) as i(place, at)
+      order by fleet.blackout_at(p_schedule.owner_id, fleet.blackout_ids(p_schedule.policies), z.name, i.at) is null, i.place
+      limit 1
+    )
+    when 'paused' then p_schedule.status_reason
+  end
+$$;
+
+comment on function fleet.skip_detail(public.schedules, text, text[], timestamptz, timestamptz) is
+  'What more is known of the reason for a skip: the name of the blackout, why the schedule is paused.';
+revoke all on function fleet.skip_detail(public.schedules, text, text[], timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;
+
+-- db/sources/35_insight/30_preview.sql
+-- Before saving: what a new schedule would do, and what an edit would change.
+
+create or replace function fleet.drafted_schedule(p_old public.schedules, p_changes jsonb, p_now timestamptz)
+returns public.schedules
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.schedules := fleet.completed_schedule(
+    fleet.changed_schedule(p_old, fleet.schedule_with_changes(p_old, p_changes))
+  );
+begin
+  -- The trigger has the last word when it is saved, and would say the same.
+  perform fleet.raise_problems('the schedule', 'schedule_invalid', array_agg(q))
+  from fleet.schedule_problems(v_row) as q;
+
+  v_row.recurrence := fleet.compiled(v_row);
+  v_row.execution_count := coalesce(p_old.execution_count, 0);
+  v_row.next_run_at := p_old.next_run_at;
+  v_row.status_reason := p_old.status_reason;
+  if p_old.id is null or fleet.timing_changed(p_old, v_row) then
+    v_row.next_run_at := fleet.first_due(v_row, p_now);
+    if v_row.status = 'completed' and v_row.next_run_at is not null then
+      v_row.status := 'active';
+    end if;
+  end if;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.drafted_schedule(public.schedules, jsonb, timestamptz) is
+  'The row that saving these changes at p_now would make. Raises schedule_invalid naming every wrong field.';
+revoke all on function fleet.drafted_schedule(public.schedules, jsonb, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.preview_of(p_schedule public.schedules, p_count integer, p_from timestamptz)
+returns table (
+  due_at timestamptz,
+  local_time text,
+  zones text[],
+  would text,
+  reason text,
+  detail text,
+  dst_note text,
+  starts_at timestamptz,
+  devices bigint
+)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select c.due_at, fleet.local_times(c.due_at, z.zones), z.zones, c.would, c.reason,
+    coalesce(
+      fleet.skip_detail(p_schedule, c.reason, c.zones, c.due_at, c.starts_at),
+      case when c.missed_count > 1 then format('%s instants until %s', c.missed_count, fleet.local_times(c.missed_to, z.zones)) end
+    ),
+    fleet.dst_note(c.dst_rule),
+    case when c.would = 'run' then c.starts_at end,
+    fleet.devices_of_zones(d.counts, c.zones)
+  from fleet.coming_runs(p_schedule, p_from, 'infinity', p_count, true) as c
+  cross join lateral (
+    select coalesce(c.zones, array[fleet.reference_zone(p_schedule)]) as zones
+  ) as z
+  cross join (select fleet.device_counts(p_schedule) as counts) as d
+$$;
+
+comment on function fleet.preview_of(public.schedules, integer, timestamptz) is 'See public.preview_schedule.';
+revoke all on function fleet.preview_of(public.schedules, integer, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.preview_schedule(p_spec jsonb, p_count integer, p_from timestamptz)
+returns table (
+  due_at timestamptz,
+  local_time text,
+  zones text[],
+  would text,
+  reason text,
+  detail text,
+  dst_note text,
+  starts_at timestamptz,
+  devices bigint
+)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_nothing public.schedules;
+  v_draft public.schedules;
+begin
+  if jsonb_typeof(p_spec) is distinct from 'object' then
+    raise exception 'a schedule must be a JSON object'
+      using errcode = 'PT422', detail = 'schedule_invalid', hint = 'See the README, "Schedules by example".';
+  end if;
+  v_nothing.owner_id := fleet.owner_in_mind(fleet.try_uuid(p_spec ->> 'owner_id'));
+  v_draft := fleet.drafted_schedule(v_nothing, p_spec, p_from);
+  return query
+  select p.* from fleet.preview_of(v_draft, fleet.whole_number_between('p_count', p_count, 1, 1000), p_from) as p;
+end;
+$$;
+
+comment on function fleet.preview_schedule(jsonb, integer, timestamptz) is
+  'See public.preview_schedule. Definer: it checks the caller first, then sees what the checks need to see.';
+revoke all on function fleet.preview_schedule(jsonb, integer, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.preview_schedule(jsonb, integer, timestamptz) to authenticated, service_role;
+
+create or replace function public.preview_schedule(
+  p_spec jsonb,
+  p_count integer default 10,
+  p_from timestamptz default now()
+)
+returns table (
+  due_at timestamptz,
+  local_time text,
+  zones text[],
+  would text,
+  reason text,
+  detail text,
+  dst_note text,
+  starts_at timestamptz,
+  devices bigint
+)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select * from fleet.preview_schedule(p_spec, p_count, p_from)
+$$;
+
+comment on function public.preview_schedule(jsonb, integer, timestamptz) is
+  'The next runs of a schedule that is not saved: when, in UTC and in local time, for how many devices, and why one would be skipped. '
+  'Takes and checks what create_schedule does; nothing is written. Raises schedule_invalid (PT422, or PT404) naming every wrong field.';
+revoke all on function public.preview_schedule(jsonb, integer, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function public.preview_schedule(jsonb, integer, timestamptz) to authenticated, service_role;
+
+create or replace function fleet.upcoming_runs(p_schedule_id bigint, p_count integer, p_from timestamptz)
+returns table (
+  due_at timestamptz,
+  local_time text,
+  zones text[],
+  would text,
+  reason text,
+  detail text,
+  dst_note text,
+  starts_at timestamptz,
+  devices bigint
+)
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select p.*
+  from fleet.preview_of(
+    fleet.schedule_in_view(p_schedule_id), fleet.whole_number_between('p_count', p_count, 1, 1000), p_from
+  ) as p
+$$;
+
+comment on function fleet.upcoming_runs(bigint, integer, timestamptz) is 'See public.upcoming_runs. Definer: it checks the caller.';
+revoke all on function fleet.upcoming_runs(bigint, integer, timestamptz) from public, anon, authenticated, service_role;
+grant execute on function fleet.upcoming_runs(bigint, integer, timestamptz) to authenticated, service_role;
+
+create or replace function public.upcoming_runs(
+  p_schedule_id bigint,
+  p_count integer default 10,
+  p_from timestamptz default now()
+)
+returns table (
+  due_at timestamptz,
+  local_time text,
+  zones text[],
+  would text,
+  reason text,
+  detail text,
+  dst_note text,
+  starts_at timestamptz,
+  devices bigint
+)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select * from fleet.upcoming_runs(p_schedule_id, p_count, p_from)
+$$;
+
+comment on function public.upcoming_runs(bigint, integer, timestamptz) is
+  'The next runs of a schedule, as preview_schedule shows those of one that is not saved. Raises schedule_not_found (PT404).';
+revoke all on function public.upcoming_runs(bigint, integer, timestamptz) from public, anon, authenticated, service_role;
+grant execute on function public.upcoming_runs(bigint, integer, timestamptz) to authenticated, service_role;
+
+create or replace function fleet.diff_schedule(
+  p_schedule_id bigint,
+  p_changes jsonb,
+  p_count integer,
+  p_from timestamptz
+)
+returns table (
+  change text,
+  due_at timestamptz,
+  local_time text,
+  would_before text,
+  would_after text,
+  devices_before bigint,
+  devices_after bigint,
+  dst_note text
+)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_old public.schedules := fleet.schedule_in_view(p_schedule_id);
+  v_count integer := fleet.whole_number_between('p_count', p_count, 1, 1000);
+  v_new public.schedules;
+begin
+  if v_old.status = 'cancelled' then
+    raise exception 'schedule % is cancelled', p_schedule_id
+      using errcode = 'PT409',
+            detail = 'schedule_cancelled',
+            hint = format('Make a new one of it: pgfleet schedule duplicate %s', p_schedule_id);
+  end if;
+  v_new := fleet.drafted_schedule(v_old, p_changes, p_from);
+
+  -- The first n of both together: whatever is among them is among the first n of its own.
+  return query
+  select case when b.due_at is null then 'added' when a.due_at is null then 'removed' else 'kept' end,
+    coalesce(a.due_at, b.due_at), coalesce(a.local_time, b.local_time),
+    concat_ws(': ', b.would, b.reason, b.detail), concat_ws(': ', a.would, a.reason, a.detail),
+    b.devices, a.devices, coalesce(a.dst_note, b.dst_note)
+  from fleet.preview_of(v_old, v_count, p_from) as b
+  full join fleet.preview_of(v_new, v_count, p_from) as a on a.due_at = b.due_at
+  order by 2
+  limit v_count;
+end;
+$$;
+
+comment on function fleet.diff_schedule(bigint, jsonb, integer, timestamptz) is
+  'See public.diff_schedule. Definer: it checks the caller first, then sees what the checks need to see.';
+revoke all on function fleet.diff_schedule(bigint, jsonb, integer, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.diff_schedule(bigint, jsonb, integer, timestamptz) to authenticated, service_role;
+
+create or replace function public.diff_schedule(
+  p_schedule_id bigint,
+  p_changes jsonb,
+  p_count integer default 20,
+  p_from timestamptz default now()
+)
+returns table (
+  change text,
+  due_at timestamptz,
+  local_time text,
+  would_before text,
+  would_after text,
+  devices_before bigint,
+  devices_after bigint,
+  dst_note text
+)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select * from fleet.diff_schedule(p_schedule_id, p_changes, p_count, p_from)
+$$;
+
+comment on function public.diff_schedule(bigint, jsonb, integer, timestamptz) is
+  'The coming runs before and after an edit, in the order of time: added, removed or kept, and what would become of each. Takes and '
+  'checks what update_schedule does; nothing is written. Raises schedule_not_found (PT404), schedule_invalid (PT422) or '
+  'schedule_cancelled (PT409).';
+revoke all on function public.diff_schedule(bigint, jsonb, integer, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function public.diff_schedule(bigint, jsonb, integer, timestamptz) to authenticated, service_role;
+
+-- db/sources/35_insight/40_explain.sql
+-- Why a schedule ran at an instant, or did not.
+
+create or replace function fleet.answer(p_verdict text, p_reason text, p_detail text)
+returns jsonb
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object('verdict', p_verdict, 'reason', p_reason, 'detail', p_detail)
+$$;
+
+comment on function fleet.answer(text, text, text) is
+  'A verdict in a word or two, its reason in a few words, and a sentence with what is known beyond that.';
+revoke all on function fleet.answer(text, text, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.run_at(p_schedule_id bigint, p_at timestamptz)
+returns public.schedule_runs
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select r.*
+  from public.schedule_runs as r
+  left join public.schedule_runs as a on a.id = r.after_run_id
+  where r.schedule_id = p_schedule_id
+    and (
+      r.scheduled_for = p_at
+      or (r.missed_from <= p_at and p_at <= r.missed_to)
+      or a.scheduled_for = p_at
+      -- Runs by hand and in chains have instants of microseconds, which nobody types.
+      or (r.trigger in ('manual', 'chain') and date_trunc('second', r.scheduled_for) = p_at)
+    )
+  order by r.scheduled_for = p_at desc, r.missed_from is null desc, r.id
+  limit 1
+$$;
+
+comment on function fleet.run_at(bigint, timestamptz) is
+  'What the ledger says of an instant: its row, the range that covers it, the run that followed the one of that instant, or one that was '
+  'started within that second.';
+revoke all on function fleet.run_at(bigint, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.run_facts(p_run public.schedule_runs)
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when p_run.id is not null then jsonb_strip_nulls(jsonb_build_object(
+      'id', p_run.id, 'scheduled_for', p_run.scheduled_for, 'trigger', p_run.trigger, 'status', p_run.status,
+      'reason', p_run.reason, 'targeted', p_run.targeted, 'completed', p_run.completed, 'failed', p_run.failed,
+      'skipped', p_run.skipped, 'dst_rule', p_run.dst_rule, 'zones', p_run.zones, 'not_before', p_run.not_before,
+      'missed_from', p_run.missed_from, 'missed_to', p_run.missed_to, 'missed_count', p_run.missed_count,
+      'after_run_id', p_run.after_run_id, 'error_message', p_run.error_message, 'started_at', p_run.started_at,
+      'finished_at', p_run.finished_at
+    ))
+  end
+$$;
+
+comment on function fleet.run_facts(public.schedule_runs) is 'What an explanation shows of a run; null where there is none.';
+revoke all on function fleet.run_facts(public.schedule_runs) from public, anon, authenticated, service_role;
+
+create or replace function fleet.explain_schedule(
+  p_schedule_id bigint,
+  p_at timestamptz,
+  p_device_id bigint,
+  p_now timestamptz
+)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_schedule public.schedules := fleet.schedule_in_view(p_schedule_id);
+  v_run public.schedule_runs := fleet.run_at(p_schedule_id, p_at);
+  v_device public.devices;
+  v_answer jsonb;
+begin
+  if p_at is null or not isfinite(p_at) then
+    raise exception 'p_at: is not an instant'
+      using errcode = 'PT422', detail = 'argument_invalid', hint = 'Write it like "2026-03-01T05:30:00Z".';
+  end if;
+  v_answer := case
+    when v_run.id is not null then fleet.explain_run(v_schedule, v_run, p_at, p_now)
+    else fleet.explain_absence(v_schedule, p_at, p_now)
+  end;
+
+  if p_device_id is not null then
+    v_device := fleet.device_in_view(p_device_id, v_schedule.owner_id);
+    v_answer := fleet.explain_device(v_schedule, v_run, v_device, p_at, v_answer, p_now)
+      || jsonb_build_object('device_id', v_device.id, 'hostname', v_device.hostname);
+  end if;
+
+  return jsonb_build_object(
+      'schedule_id', v_schedule.id, 'schedule', v_schedule.name, 'at', p_at,
+      'local_time', fleet.local_times(p_at, coalesce(
+        v_run.zones, fleet.zones_due(v_schedule.recurrence, p_at), array[fleet.reference_zone(v_schedule)]
+      )),
+      'run', fleet.run_facts(v_run)
+    )
+    || v_answer;
+end;
+$$;
+
+comment on function fleet.explain_schedule(bigint, timestamptz, bigint, timestamptz) is
+  'See public.explain_schedule. Definer: it checks the caller first, then sees what the explanation needs.';
+revoke all on function fleet.explain_schedule(bigint, timestamptz, bigint, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.explain_schedule(bigint, timestamptz, bigint, timestamptz) to authenticated, service_role;
+
+create or replace function public.explain_schedule(
+  p_schedule_id bigint,
+  p_at timestamptz,
+  p_device_id bigint default null,
+  p_now timestamptz default clock_timestamp()
+)
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.explain_schedule(p_schedule_id, p_at, p_device_id, p_now)
+$$;
+
+comment on function public.explain_schedule(bigint, timestamptz, bigint, timestamptz) is
+  'Whether a schedule ran at an instant, on a device or at all, and why not: {verdict, reason, detail, local_time, run?, command?, '
+  'nearest?}. Verdicts: ran, running, waiting, failed, error, paused, overlap, outside window, blackout, missed, no targets, not yet due, '
+  'not due, before start, ended, max runs, cancelled, expired, not a target, added later, retired; unknown only when the ledger has lost '
+  'it. Raises schedule_not_found or device_not_found (PT404).';
+revoke all on function public.explain_schedule(bigint, timestamptz, bigint, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function public.explain_schedule(bigint, timestamptz, bigint, timestamptz) to authenticated, service_role;
+
+create or replace function fleet.explain_run(
+  p_schedule public.schedules,
+  p_run public.schedule_runs,
+  p_at timestamptz,
+  p_now timestamptz
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_final bigint := p_run.completed + p_run.failed;
+begin
+  return case p_run.status
+    when 'completed' then fleet.answer('ran', 'completed', format('%s of %s commands completed', p_run.completed, p_run.targeted))
+    when 'cancelled' then fleet.answer('cancelled', p_run.reason, 'it was cancelled before any device had its command')
+    when 'skipped' then fleet.explain_skip(p_schedule, p_run, p_at)
+    when 'failed' then case p_run.reason
+      when 'error' then fleet.answer('error', 'error', p_run.error_message)
+      else fleet.answer('ran', p_run.reason, 'the run is over and counts as failed; ask for one device to know more')
+    end
+    else case
+      when p_run.expanded_at is null and p_run.not_before > p_now then fleet.explain_delay(p_schedule, p_run)
+      when p_run.expanded_at is null
+        then fleet.answer('running', 'its commands are being made', format('%s were made so far', p_run.targeted))
+      when p_run.not_before > p_now then fleet.explain_delay(p_schedule, p_run)
+      else fleet.answer('running', format('%s of %s commands are final', v_final, p_run.targeted),
+        format('the rest may start until %s', fleet.local_times(p_run.expires_at, array[fleet.reference_zone(p_schedule)])))
+    end
+  end;
+end;
+$$;
+
+comment on function fleet.explain_run(public.schedules, public.schedule_runs, timestamptz, timestamptz) is
+  'The answer for an instant that is in the ledger.';
+revoke all on function fleet.explain_run(public.schedules, public.schedule_runs, timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.explain_delay(p_schedule public.schedules, p_run public.schedule_runs)
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.answer(
+    'waiting',
+    case
+      when fleet.waits_for_window(fleet.window_list(fleet.effective_policies(p_schedule.policies)), 'schedule')
+        then 'the execution window is closed'
+      else 'catching up is paced'
+    end,
+    format('it starts on %s', fleet.local_times(p_run.not_before, array[fleet.reference_zone(p_schedule)]))
+  )
+$$;
+
+comment on function fleet.explain_delay(public.schedules, public.schedule_runs) is 'The answer for a run that is not to start yet.';
+revoke all on function fleet.explain_delay(public.schedules, public.schedule_runs)
+  from public, anon, authenticated, service_role;
+
+-- db/sources/35_insight/41_explain_skips.sql
+-- Why an instant was skipped: what the ledger says, and what can be said beyond it.
+
+create or replace function fleet.verdict_of_reason(p_reason text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when p_reason in ('no targets', 'overlap', 'paused', 'blackout', 'error') then p_reason
+    when p_reason in (
+      'outside the catch-up window', 'catch-up is off', 'superseded by a later instant', 'beyond the catch-up limit'
+    ) then 'missed'
+    when p_reason = 'outside the execution window' then 'outside window'
+    when p_reason = 'max_runs reached' then 'max runs'
+    when p_reason in ('the schedule has ended', 'completed') then 'ended'
+    when p_reason = 'the schedule has not begun' then 'before start'
+    when p_reason = 'the times were changed' then 'not due'
+    when p_reason in ('cancelled', 'the schedule was cancelled') then 'cancelled'
+    else 'skipped'
+  end
+$$;
+
+comment on function fleet.verdict_of_reason(text) is
+  'The verdict for a reason of the ledger; "skipped" for one that somebody wrote by hand.';
+revoke all on function fleet.verdict_of_reason(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.explain_skip(p_schedule public.schedules, p_run public.schedule_runs, p_at timestamptz)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_policies jsonb := fleet.effective_policies(p_schedule.policies);
+  v_zones text[] := array[fleet.reference_zone(p_schedule)];
+  -- A range has one reason for all of it; its older part was too old besides.
+  v_reason text := case
+    when p_run.reason in ('superseded by a later instant', 'beyond the catch-up limit')
+      and p_at < p_run.finished_at - (v_policies ->> 'catchup_window')::interval
+      then 'outside the catch-up window'
+    else p_run.reason
+  end;
+begin
+  return fleet.answer(fleet.verdict_of_reason(v_reason), v_reason, concat_ws('; ',
+    case v_reason
+      when 'no targets' then format('no active device matched when it was due; now %s do', fleet.devices_of_zones(
+        fleet.device_counts(p_schedule), p_run.zones
+      ))
+      when 'overlap' then fleet.overlap_detail(p_run)
+      when 'blackout' then fleet.skip_detail(p_schedule, 'blackout', p_run.zones, p_run.scheduled_for, p_run.finished_at)
+      when 'outside the execution window' then fleet.window_text(v_policies)
+      when 'paused' then case when p_schedule.status = 'paused' then p_schedule.status_reason end
+      when 'max_runs reached' then format('it may run %s times', v_policies ->> 'max_runs')
+      when 'outside the catch-up window' then
+        format('no tick came by in time, and only the last %s are caught up (catchup_window)', v_policies ->> 'catchup_window')
+      when 'catch-up is off' then 'no tick came by in time, and nothing is caught up (catchup: none)'
+      when 'superseded by a later instant' then 'no tick came by in time, and of what was missed only the latest runs (catchup: latest)'
+      when 'beyond the catch-up limit' then
+        format('no tick came by in time, and only the latest %s are caught up (catchup_limit)', v_policies ->> 'catchup_limit')
+      when 'the times were changed' then 'somebody changed the times before a tick came by'
+    end,
+    case
+      when p_run.missed_count > 1 then format(
+        'one of %s instants from %s to %s', p_run.missed_count, fleet.local_times(p_run.missed_from, v_zones),
+        fleet.local_times(p_run.missed_to, v_zones)
+      )
+    end
+  ));
+end;
+$$;
+
+comment on function fleet.explain_skip(public.schedules, public.schedule_runs, timestamptz) is
+  'The answer for an instant that the ledger has as skipped, by itself or in a range.';
+revoke all on function fleet.explain_skip(public.schedules, public.schedule_runs, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.busy_command(p_run public.schedule_runs, p_device_id bigint)
+returns public.device_commands
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select c.*
+  from public.device_commands as c
+  join public.schedule_runs as o on o.id = c.run_id
+  cross join (select coalesce(p_run.expanded_at, p_run.started_at, p_run.scheduled_for) as at) as m
+  where c.schedule_id = p_run.schedule_id
+    and (p_device_id is null or c.device_id = p_device_id)
+    and c.run_id <> p_run.id
+    and o.started_at <= m.at
+    -- What nobody has taken keeps nobody busy once it may no longer be started.
+    and case
+      when c.claimed_at is null and c.status in ('pending', 'expired') then c.expires_at > m.at
+      else c.executed_at is null or c.executed_at >= m.at
+    end
+  order by c.run_id desc
+  limit 1
+$$;
+
+comment on function fleet.busy_command(public.schedule_runs, bigint) is
+  'A command of another run of the same schedule that was not final when this run made its own; of one device, or of any.';
+revoke all on function fleet.busy_command(public.schedule_runs, bigint) from public, anon, authenticated, service_role;
+
+create or replace function fleet.overlap_detail(p_run public.schedule_runs)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select 'every device was still busy with another run'
+    || coalesce(format(', such as "%s" with run %s', (c.command).device_hostname, (c.command).run_id), '')
+  from (select fleet.busy_command(p_run, null) as command) as c
+$$;
+
+comment on function fleet.overlap_detail(public.schedule_runs) is 'What kept the devices of a run that was skipped because of overlap.';
+revoke all on function fleet.overlap_detail(public.schedule_runs) from public, anon, authenticated, service_role;
+
+create or replace function fleet.window_text(p_policies jsonb)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select string_agg(concat(
+    w.item ->> 'from', ' to ', w.item ->> 'to',
+    ' on ' || fleet.english_weekdays(array(
+      select e::integer + 1
+      from jsonb_array_elements_text(
+        case jsonb_typeof(w.item -> 'days_of_week') when 'array' then w.item -> 'days_of_week' end
+      ) as e
+      order by 1
+    )),
+    case w.item ->> 'in' when 'device' then ' in device time' end
+  ), ' or ' order by w.place)
+  from jsonb_array_elements(fleet.window_list(p_policies)) with ordinality as w(item, place)
+$$;
+
+comment on function fleet.window_text(jsonb) is 'The execution windows of effective policies in words; null where there is none.';
+revoke all on function fleet.window_text(jsonb) from public, anon, authenticated, service_role;
+
+-- db/sources/35_insight/42_explain_absence.sql
+-- Why the ledger says nothing of an instant.
+
+create or replace function fleet.status_at(p_schedule public.schedules, p_at timestamptz)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    (
+      select a.old ->> 'status'
+      from public.audit_log as a
+      where a.table_name = 'schedules'
+        and a.row_id = p_schedule.id::text
+        and a.action = 'update'
+        and a.at > p_at
+        and a.old ? 'status'
+      order by a.id
+      limit 1
+    ),
+    p_schedule.status
+  )
+$$;
+
+comment on function fleet.status_at(public.schedules, timestamptz) is
+  'The status that a schedule had, by the audit log; its present one where it has not changed since.';
+revoke all on function fleet.status_at(public.schedules, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.times_changed_after(p_schedule public.schedules, p_at timestamptz)
+returns timestamptz
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select max(a.at)
+  from public.audit_log as a
+  where a.table_name = 'schedules'
+    and a.row_id = p_schedule.id::text
+    and a.action = 'update'
+    and a.at > p_at
+    and a.old ?| '{recurrence,recurrence_type,recurrence_config,start_time,end_time,timezone,policies,after_schedule_id}'
+$$;
+
+comment on function fleet.times_changed_after(public.schedules, timestamptz) is
+  'When the times of a schedule were last changed after an instant, by the audit log; null where they were not.';
+revoke all on function fleet.times_changed_after(public.schedules, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.nearest_instants(p_recurrence jsonb, p_at timestamptz, p_zones text[])
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object(
+    'before', n.before, 'before_local', fleet.local_times(n.before, p_zones),
+    'after', n.after, 'after_local', fleet.local_times(n.after, p_zones)
+  )
+  from (
+    select fleet.last_occurrence(p_recurrence, p_at - interval '50 years', p_at) as before,
+      fleet.next_due(p_recurrence, p_at) as after
+  ) as n
+$$;
+
+comment on function fleet.nearest_instants(jsonb, timestamptz, text[]) is 'The due instants on either side of one: {before, after}.';
+revoke all on function fleet.nearest_instants(jsonb, timestamptz, text[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.explain_absence(p_schedule public.schedules, p_at timestamptz, p_now timestamptz)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_zones text[] := coalesce(
+    fleet.zones_due(p_schedule.recurrence, p_at), array[fleet.reference_zone(p_schedule)]
+  );
+begin
+  if p_schedule.after_schedule_id is not null then
+    return fleet.explain_unfollowed(p_schedule, p_at);
+  elsif fleet.next_due(p_schedule.recurrence, p_at - interval '1 microsecond') is distinct from p_at then
+    return fleet.explain_not_due(p_schedule, p_at, fleet.nearest_instants(p_schedule.recurrence, p_at, v_zones));
+  elsif p_at > p_now then
+    return fleet.explain_future(p_schedule, p_at, v_zones);
+  end if;
+  return fleet.explain_past(p_schedule, p_at, p_now, v_zones);
+end;
+$$;
+
+comment on function fleet.explain_absence(public.schedules, timestamptz, timestamptz) is
+  'The answer for an instant that is not in the ledger.';
+revoke all on function fleet.explain_absence(public.schedules, timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.explain_not_due(p_schedule public.schedules, p_at timestamptz, p_nearest jsonb)
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object('nearest', p_nearest) || case
+    when p_schedule.start_time > p_at and p_nearest ->> 'before' is null then fleet.answer(
+      'before start', 'it had not begun',
+      coalesce(format('its first instant is %s', p_nearest ->> 'after_local'), 'it has no due instant at all')
+    )
+    when p_nearest ->> 'after' is null and p_nearest ->> 'before' is not null then fleet.answer(
+      'ended', 'no due instant is left', format('its last instant was %s', p_nearest ->> 'before_local')
+    )
+    else fleet.answer('not due', 'not due at that instant', concat_ws(
+      '; ', 'due before: ' || (p_nearest ->> 'before_local'), 'due after: ' || (p_nearest ->> 'after_local')
+    ))
+  end
+$$;
+
+comment on function fleet.explain_not_due(public.schedules, timestamptz, jsonb) is
+  'The answer for an instant that the recurrence does not have: before the first, after the last, or between two.';
+revoke all on function fleet.explain_not_due(public.schedules, timestamptz, jsonb)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.explain_future(p_schedule public.schedules, p_at timestamptz, p_zones text[])
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_coming record;
+begin
+  if p_schedule.status = 'cancelled' then
+    return fleet.answer('cancelled', coalesce(p_schedule.status_reason, 'the schedule was cancelled'), 'it will not run again');
+  elsif p_schedule.status = 'completed' then
+    return fleet.answer(
+      case p_schedule.status_reason when 'max_runs reached' then 'max runs' else 'ended' end,
+      coalesce(p_schedule.status_reason, 'the schedule is completed'), 'it will not run again'
+    );
+  end if;
+
+  -- Where runs are limited in number, those before it count.
+  select c.would, c.reason, c.starts_at, c.zones into v_coming
+  from fleet.coming_runs(p_schedule, p_at, p_at + interval '1 microsecond', 1) as c;
+  if not found then
+    return fleet.answer('max runs', 'max_runs reached', format(
+      'it may run %s times and has run %s times; the rest will be used up before', p_schedule.policies ->> 'max_runs',
+      p_schedule.execution_count - p_schedule.idle_count
+    ));
+  elsif v_coming.would = 'skip' then
+    return fleet.answer(
+      fleet.verdict_of_reason(v_coming.reason), v_coming.reason,
+      concat_ws('; ', 'it will be skipped unless that changes', case v_coming.reason
+        when 'outside the execution window' then fleet.window_text(fleet.effective_policies(p_schedule.policies))
+        else fleet.skip_detail(p_schedule, v_coming.reason, v_coming.zones, p_at, p_at)
+      end)
+    );
+  end if;
+  return fleet.answer('not yet due', 'it is in the future', format(
+    'it will run on %s', fleet.local_times(v_coming.starts_at, p_zones)
+  ));
+end;
+$$;
+
+comment on function fleet.explain_future(public.schedules, timestamptz, text[]) is 'The answer for an instant that is yet to come.';
+revoke all on function fleet.explain_future(public.schedules, timestamptz, text[])
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.explain_past(
+  p_schedule public.schedules,
+  p_at timestamptz,
+  p_now timestamptz,
+  p_zones text[]
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_status text := fleet.status_at(p_schedule, p_at);
+  v_days integer := fleet.setting_number('history_days')::integer;
+  v_changed timestamptz;
+begin
+  if p_schedule.next_run_at <= p_at and p_schedule.status in ('active', 'paused') then
+    return fleet.explain_overdue(p_schedule, p_at, p_now);
+  elsif p_at < p_schedule.created_at then
+    return fleet.answer('before start', 'the schedule did not exist yet', format(
+      'it was created on %s', fleet.local_times(p_schedule.created_at, p_zones)
+    ));
+  elsif v_status = 'cancelled' then
+    return fleet.answer('cancelled', coalesce(p_schedule.status_reason, 'the schedule was cancelled'), 'it was cancelled before');
+  elsif p_schedule.status = 'completed' and p_at > coalesce(p_schedule.last_executed_at, '-infinity') then
+    return fleet.answer(
+      case p_schedule.status_reason when 'max_runs reached' then 'max runs' else 'ended' end,
+      coalesce(p_schedule.status_reason, 'the schedule is completed'),
+      format('it was started %s times', p_schedule.execution_count)
+    );
+  end if;
+
+  v_changed := fleet.times_changed_after(p_schedule, p_at);
+  if v_changed is not null then
+    return fleet.answer('not due', 'its times have changed since', format(
+      'they were changed on %s; by what held before, it was not due or is told under another instant',
+      fleet.local_times(v_changed, p_zones)
+    ));
+  elsif p_at < p_now - make_interval(days => v_days) then
+    return fleet.answer('unknown', 'the ledger does not go back that far', format(
+      'runs are kept for %s days (setting history_days)', v_days
+    ));
+  elsif p_schedule.timezone = 'device' then
+    return fleet.answer('not due', 'none of its devices was in that time zone', array_to_string(p_zones, ', '));
+  end if;
+  return fleet.answer('unknown', 'its row is gone from the ledger', 'somebody with the right to has deleted it');
+end;
+$$;
+
+comment on function fleet.explain_past(public.schedules, timestamptz, timestamptz, text[]) is
+  'The answer for a due instant that has passed and is not in the ledger.';
+revoke all on function fleet.explain_past(public.schedules, timestamptz, timestamptz, text[])
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.explain_overdue(p_schedule public.schedules, p_at timestamptz, p_now timestamptz)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_decided record;
+begin
+  if p_schedule.status = 'paused' then
+    return fleet.answer('paused', coalesce(p_schedule.status_reason, 'paused'),
+      'the schedule is paused; when it goes on, the ledger tells the pause in one row');
+  end if;
+
+  select d.status, d.reason into v_decided
+  from fleet.decide_due(p_schedule, p_now) as d
+  where p_at between d.scheduled_for and coalesce(d.missed_to, d.scheduled_for);
+  return fleet.answer('waiting', 'no tick has come by since', concat(
+    'the last tick was on ', (select fleet.clock_text(h.last_tick_at, 'UTC') || ' UTC' from fleet.heartbeat as h),
+    '; a tick now would ', case v_decided.status when 'skipped' then 'skip it: ' || v_decided.reason else 'run it' end
+  ));
+end;
+$$;
+
+comment on function fleet.explain_overdue(public.schedules, timestamptz, timestamptz) is
+  'The answer for what is due but not decided: the schedule is paused, or nothing ticks.';
+revoke all on function fleet.explain_overdue(public.schedules, timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;
+
+-- db/sources/35_insight/43_explain_device.sql
+-- Why one device ran, or did not.
+
+create or replace function fleet.is_target(p_schedule public.schedules, p_device_id bigint)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select 1
+    from fleet.targets(
+      p_schedule.owner_id, p_schedule.device_ids, p_schedule.group_ids, p_schedule.selector, p_device_id - 1, 1
+    ) as t
+    where t.device_id = p_device_id
+  )
+$$;
+
+comment on function fleet.is_target(public.schedules, bigint) is 'Whether a schedule reaches a device now.';
+revoke all on function fleet.is_target(public.schedules, bigint) from public, anon, authenticated, service_role;
+
+create or replace function fleet.explain_device(
+  p_schedule public.schedules,
+  p_run public.schedule_runs,
+  p_device public.devices,
+  p_at timestamptz,
+  p_answer jsonb,
+  p_now timestamptz
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_command public.device_commands;
+begin
+  select c.* into v_command
+  from public.device_commands as c
+  where c.run_id = p_run.id and c.device_id = p_device.id
+  order by c.step
+  limit 1;
+  if found then
+    return fleet.explain_command(p_schedule, p_run, v_command, p_device, p_now)
+      || jsonb_build_object('command', fleet.command_facts(v_command));
+  end if;
+
+  -- Decided for the schedule as a whole: it is the same for each device.
+  if p_answer ->> 'verdict' = 'not yet due' then
+    return fleet.explain_coming_device(p_schedule, p_device, p_at, p_answer);
+  elsif p_run.id is null
+    or p_run.status = 'cancelled'
+    or (p_run.status = 'failed' and p_run.reason = 'error')
+    or (p_run.status = 'skipped' and p_run.expanded_at is null)
+  then
+    return p_answer;
+  end if;
+  return fleet.explain_left_out(p_schedule, p_run, p_device, p_answer);
+end;
+$$;
+
+comment on function fleet.explain_device(
+  public.schedules, public.schedule_runs, public.devices, timestamptz, jsonb, timestamptz
+) is 'The answer for one device: by its command, or why it has none.';
+revoke all on function fleet.explain_device(
+  public.schedules, public.schedule_runs, public.devices, timestamptz, jsonb, timestamptz
+) from public, anon, authenticated, service_role;
+
+create or replace function fleet.explain_left_out(
+  p_schedule public.schedules,
+  p_run public.schedule_runs,
+  p_device public.devices,
+  p_answer jsonb
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_zone text := coalesce(p_device.timezone, 'UTC');
+  v_zones text[] := array[fleet.reference_zone(p_schedule)];
+  v_made_at timestamptz := coalesce(p_run.expanded_at, p_run.started_at, p_run.scheduled_for);
+  v_from timestamptz := greatest(p_run.not_before, case
+    when not p_schedule.policies ? 'jitter' then v_made_at
+    when p_run.trigger = 'schedule' then p_run.scheduled_for
+    else p_run.started_at
+  end);
+  v_busy public.device_commands := fleet.busy_command(p_run, p_device.id);
+begin
+  if p_device.status = 'retired' then
+    return fleet.answer('retired', 'the device is retired', 'it can do nothing until it is re-keyed');
+  elsif p_device.created_at > v_made_at then
+    return fleet.answer('added later', 'the device was added after the run', format(
+      'the run was made on %s, the device on %s', fleet.local_times(v_made_at, v_zones),
+      fleet.local_times(p_device.created_at, v_zones)
+    ));
+  elsif not fleet.is_target(p_schedule, p_device.id) then
+    return fleet.answer('not a target', 'the schedule does not reach this device',
+      'it is neither named nor in a group nor selected');
+  elsif p_run.zones is not null and v_zone <> all (p_run.zones) then
+    return fleet.explain_other_zone(p_schedule, p_device, p_run.scheduled_for, p_run.zones);
+  elsif p_run.expanded_at is null and coalesce(p_run.expanded_to, 0) < p_device.id then
+    return case p_answer ->> 'verdict'
+      when 'waiting' then p_answer
+      else fleet.answer('waiting', 'its command is not made yet', 'large runs are made in chunks')
+    end;
+  elsif fleet.device_start(
+    fleet.effective_policies(p_schedule.policies), p_schedule.id, p_device.id, v_zone, v_from
+  ) is null then
+    return fleet.answer('outside window', 'outside the execution window', format(
+      'it was %s for the device; the window is %s', fleet.clock_text(v_from, v_zone),
+      fleet.window_text(fleet.effective_policies(p_schedule.policies))
+    ));
+  elsif p_run.skipped > 0 and v_busy.id is not null then
+    return fleet.answer('overlap', 'overlap', format(
+      'the device was still busy with command %s of run %s, which is %s', v_busy.id, v_busy.run_id, v_busy.status
+    ));
+  end if;
+  -- Every device that was reached has a command, was busy or outside of its window. This one is reached only since then.
+  return fleet.answer('not a target', 'the schedule did not reach this device then',
+    'its tags, its groups, its time zone or the targets of the schedule have changed since');
+end;
+$$;
+
+comment on function fleet.explain_left_out(
+  public.schedules, public.schedule_runs, public.devices, jsonb
+) is 'The answer for a device that has no command of a run that others may have one of.';
+revoke all on function fleet.explain_left_out(
+  public.schedules, public.schedule_runs, public.devices, jsonb
+) from public, anon, authenticated, service_role;
+
+create or replace function fleet.explain_other_zone(
+  p_schedule public.schedules,
+  p_device public.devices,
+  p_at timestamptz,
+  p_zones text[]
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_zone text := coalesce(p_device.timezone, 'UTC');
+begin
+  if p_schedule.after_schedule_id is null and v_zone <> all (coalesce(fleet.zones_due(p_schedule.recurrence, p_at), '{}')) then
+    return fleet.answer('not due', 'not due in the time zone of the device', format(
+        'the instant is for %s; the device is in %s', array_to_string(p_zones, ', '), v_zone
+      ))
+      || jsonb_build_object('nearest', fleet.nearest_instants(fleet.compiled_in(p_schedule, v_zone), p_at, array[v_zone]));
+  elsif fleet.open_zones(p_schedule, array[v_zone], p_at) = '{}' then
+    return fleet.answer('blackout', 'blackout', concat_ws(
+      ' in ', fleet.skip_detail(p_schedule, 'blackout', array[v_zone], p_at, p_at), v_zone
+    ));
+  end if;
+  -- It was due there too, but the run is for other zones only: caught up later, each zone has the latest of its own.
+  return fleet.answer('missed', 'superseded by a later instant', format(
+    'no tick came by in time, and of what was missed in %s only the latest runs (catchup: latest)', v_zone
+  ));
+end;
+$$;
+
+comment on function fleet.explain_other_zone(public.schedules, public.devices, timestamptz, text[]) is
+  'The answer for a device in a time zone that the instant is not for, or no longer.';
+revoke all on function fleet.explain_other_zone(public.schedules, public.devices, timestamptz, text[])
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.explain_coming_device(
+  p_schedule public.schedules,
+  p_device public.devices,
+  p_at timestamptz,
+  p_answer jsonb
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_zone text := coalesce(p_device.timezone, 'UTC');
+  v_zones text[] := fleet.zones_due(p_schedule.recurrence, p_at);
+  v_policies jsonb := fleet.effective_policies(p_schedule.policies);
+  v_start timestamptz := fleet.device_start(
+    v_policies, p_schedule.id, p_device.id, v_zone, fleet.opening_of(p_schedule, p_at)
+  );
+begin
+  return case
+    when p_device.status = 'retired'
+      then fleet.answer('retired', 'the device is retired', 'it can do nothing until it is re-keyed')
+    when not fleet.is_target(p_schedule, p_device.id) then fleet.answer(
+      'not a target', 'the schedule does not reach this device', 'it is neither named nor in a group nor selected'
+    )
+    when v_zone <> all (fleet.open_zones(p_schedule, v_zones, p_at)) and v_zones is not null
+      then fleet.explain_other_zone(p_schedule, p_device, p_at, v_zones)
+    when v_start is null then fleet.answer('outside window', 'outside the execution window', format(
+      'it will be %s for the device; the window is %s', fleet.clock_text(p_at, v_zone), fleet.window_text(v_policies)
+    ))
+    else p_answer || jsonb_build_object('detail', format(
+      'the device may start on %s%s', fleet.local_times(v_start, coalesce(v_zones, array[fleet.reference_zone(p_schedule)])),
+      case when v_policies ->> 'jitter' is not null then ', its own slot of the jitter' else '' end
+    ))
+  end;
+end;
+$$;
+
+comment on function fleet.explain_coming_device(public.schedules, public.devices, timestamptz, jsonb) is
+  'The answer for a device and an instant that is yet to come.';
+revoke all on function fleet.explain_coming_device(public.schedules, public.devices, timestamptz, jsonb)
+  from public, anon, authenticated, service_role;
+
+-- db/sources/35_insight/44_explain_command.sql
+-- What became of the command of one device.
+
+create or replace function fleet.command_facts(p_command public.device_commands)
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_strip_nulls(jsonb_build_object(
+    'id', p_command.id, 'status', p_command.status, 'reason', p_command.reason, 'not_before', p_command.not_before,
+    'expires_at', p_command.expires_at, 'waits_for', p_command.waits_for, 'attempt', p_command.attempt,
+    'failure_count', p_command.failure_count, 'max_attempts', p_command.max_attempts, 'claimed_at', p_command.claimed_at,
+    'lease_expires_at', p_command.lease_expires_at, 'executed_at', p_command.executed_at,
+    'error_message', p_command.error_message, 'result', p_command.result
+  ))
+$$;
+
+comment on function fleet.command_facts(public.device_commands) is 'What an explanation shows of a command.';
+revoke all on function fleet.command_facts(public.device_commands) from public, anon, authenticated, service_role;
+
+create or replace function fleet.explain_command(
+  p_schedule public.schedules,
+  p_run public.schedule_runs,
+  p_command public.device_commands,
+  p_device public.devices,
+  p_now timestamptz
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_zones text[] := array[fleet.reference_zone(p_schedule)];
+  v_seen text := coalesce('last seen on ' || fleet.local_times(p_device.last_seen, v_zones), 'never seen');
+begin
+  return case p_command.status
+    when 'completed' then fleet.answer('ran', 'completed', format(
+      'completed on %s, at attempt %s', fleet.local_times(p_command.executed_at, v_zones), p_command.attempt
+    ))
+    when 'failed' then fleet.answer('failed', coalesce(p_command.reason, 'error'), concat_ws('; ',
+      p_command.error_message, format('%s of %s attempts failed', p_command.failure_count, p_command.max_attempts)
+    ))
+    when 'expired' then fleet.answer('expired', coalesce(p_command.reason, 'expired'), format(
+      'it was not carried out before %s; the device was %s', fleet.local_times(p_command.expires_at, v_zones), v_seen
+    ))
+    when 'cancelled' then fleet.answer('cancelled', coalesce(p_command.reason, 'cancelled'), case p_command.reason
+      when 'replaced' then 'a later run took its place (overlap: replace)'
+    end)
+    when 'running' then fleet.answer('running', 'the device has it', format(
+      'taken on %s, attempt %s; the device was %s', fleet.local_times(p_command.claimed_at, v_zones), p_command.attempt, v_seen
+    ))
+    else fleet.explain_waiting(p_schedule, p_run, p_command, v_seen, p_now)
+  end;
+end;
+$$;
+
+comment on function fleet.explain_command(
+  public.schedules, public.schedule_runs, public.device_commands, public.devices, timestamptz
+) is 'The answer for a device that has a command of the run: its state and why.';
+revoke all on function fleet.explain_command(
+  public.schedules, public.schedule_runs, public.device_commands, public.devices, timestamptz
+) from public, anon, authenticated, service_role;
+
+create or replace function fleet.explain_waiting(
+  p_schedule public.schedules,
+  p_run public.schedule_runs,
+  p_command public.device_commands,
+  p_seen text,
+  p_now timestamptz
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_policies jsonb := fleet.effective_policies(p_schedule.policies);
+  v_start text := fleet.local_times(p_command.not_before, array[fleet.reference_zone(p_schedule)]);
+begin
+  return case
+    when p_command.expires_at <= p_now then fleet.answer(
+      'expired', 'expired', 'nobody started it in time; the next tick closes it; the device was ' || p_seen
+    )
+    when exists (
+      select 1 from public.device_commands as w where w.id = p_command.waits_for and w.status in ('pending', 'running')
+    ) then fleet.answer('waiting', 'buffered', format(
+      'it starts when command %s of an earlier run is final (overlap: buffer_one)', p_command.waits_for
+    ))
+    when p_command.not_before > p_now then case
+      when p_command.failure_count > 0 then fleet.answer('waiting', 'retry', format(
+        'attempt %s failed (%s); the next one on %s', p_command.attempt, coalesce(p_command.reason, 'error'), v_start
+      ))
+      when p_run.not_before > p_now then fleet.explain_delay(p_schedule, p_run)
+      when v_policies ->> 'jitter' is not null then fleet.answer('waiting', 'jitter', format(
+        'its slot within %s is on %s', v_policies ->> 'jitter', v_start
+      ))
+      when fleet.waits_for_window(fleet.window_list(v_policies), 'device') then fleet.answer(
+        'waiting', 'the execution window is closed', format('it opens for the device on %s', v_start)
+      )
+      else fleet.answer('waiting', 'not before', format('it starts on %s', v_start))
+    end
+    else fleet.answer('waiting', 'the device has not asked for it', format(
+      'it may until %s; the device was %s',
+      fleet.local_times(p_command.expires_at, array[fleet.reference_zone(p_schedule)]), p_seen
+    ))
+  end;
+end;
+$$;
+
+comment on function fleet.explain_waiting(
+  public.schedules, public.schedule_runs, public.device_commands, text, timestamptz
+) is 'The answer for a command that no device has started: what it waits for.';
+revoke all on function fleet.explain_waiting(
+  public.schedules, public.schedule_runs, public.device_commands, text, timestamptz
+) from public, anon, authenticated, service_role;
+
+-- db/sources/35_insight/45_explain_chain.sql
+-- Why a schedule did not follow another one.
+
+create or replace function fleet.explain_unfollowed(p_schedule public.schedules, p_at timestamptz)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_run public.schedule_runs := fleet.run_at(p_schedule.after_schedule_id, p_at);
+  v_status text := fleet.status_at(p_schedule, coalesce(v_run.finished_at, p_at));
+  v_name text := (select s.name from public.schedules as s where s.id = p_schedule.after_schedule_id);
+begin
+  return case
+    when v_run.id is null then fleet.answer('not due', 'it has no instants of its own', format(
+      'it runs when a run of "%s" has %s', v_name, fleet.ending_text(p_schedule.after_on)
+    ))
+    when v_run.status in ('pending', 'running') then fleet.answer(
+      'waiting', 'the run before it has not ended', format('run %s of "%s" is still %s', v_run.id, v_name, v_run.status)
+    )
+    when v_run.status not in ('completed', 'failed') or p_schedule.after_on not in ('either', v_run.status) then fleet.answer(
+      'not due', format('the run before it %s', case v_run.status
+        when 'completed' then 'completed' when 'failed' then 'failed' else 'was ' || v_run.status
+      end),
+      format('run %s of "%s"%s; it follows only a run that has %s', v_run.id, v_name, ': ' || v_run.reason,
+        fleet.ending_text(p_schedule.after_on))
+    )
+    when v_run.finished_at < p_schedule.created_at then fleet.answer(
+      'before start', 'the schedule did not exist yet', format('run %s of "%s" had ended before', v_run.id, v_name)
+    )
+    when v_status = 'paused' then fleet.answer('paused', coalesce(p_schedule.status_reason, 'paused'), 'it was paused when it would have followed')
+    when v_status = 'cancelled' then fleet.answer('cancelled', coalesce(p_schedule.status_reason, 'the schedule was cancelled'), 'it was cancelled before')
+    when v_status = 'completed' then fleet.answer('ended', coalesce(p_schedule.status_reason, 'completed'), 'it had ended before')
+    when fleet.times_changed_after(p_schedule, v_run.finished_at) is not null then fleet.answer(
+      'not due', 'its times have changed since', 'it did not follow that schedule then, or not that ending'
+    )
+    else fleet.answer('unknown', 'its row is gone from the ledger', 'somebody with the right to has deleted it')
+  end;
+end;
+$$;
+
+comment on function fleet.explain_unfollowed(public.schedules, timestamptz) is
+  'The answer for a schedule that follows another one and has no run for that instant.';
+revoke all on function fleet.explain_unfollowed(public.schedules, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.ending_text(p_after_on text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case p_after_on when 'either' then 'completed or failed' else p_after_on end
+$$;
+
+comment on function fleet.ending_text(text) is 'How a run must end for another to follow, in words.';
+revoke all on function fleet.ending_text(text) from public, anon, authenticated, service_role;
+
+-- db/sources/35_insight/50_describe.sql
+-- A schedule in plain English.
+
+create or replace function fleet.describe_schedule(p_schedule_id bigint, p_now timestamptz)
+returns text
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.describe_row(fleet.schedule_in_view(p_schedule_id), p_now)
+$$;
+
+comment on function fleet.describe_schedule(bigint, timestamptz) is 'See public.describe_schedule. Definer: it checks the caller.';
+revoke all on function fleet.describe_schedule(bigint, timestamptz) from public, anon, authenticated, service_role;
+grant execute on function fleet.describe_schedule(bigint, timestamptz) to authenticated, service_role;
+
+create or replace function public.describe_schedule(p_schedule_id bigint, p_now timestamptz default now())
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.describe_schedule(p_schedule_id, p_now)
+$$;
+
+comment on function public.describe_schedule(bigint, timestamptz) is
+  'A schedule in plain English: what goes to whom and when, each policy that is not the usual one, and how it stands. Raises '
+  'schedule_not_found (PT404).';
+revoke all on function public.describe_schedule(bigint, timestamptz) from public, anon, authenticated, service_role;
+grant execute on function public.describe_schedule(bigint, timestamptz) to authenticated, service_role;
+
+create or replace function fleet.describe_row(p_schedule public.schedules, p_now timestamptz)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select concat_ws(' ',
+    format('"%s" sends %s to %s (%s now) %s.', p_schedule.name, p_schedule.action_type, fleet.describe_targets(p_schedule),
+      (
+        select case n.devices when 1 then '1 device' else n.devices || ' devices' end
+        from (select fleet.devices_of_zones(fleet.device_counts(p_schedule), null) as devices) as n
+      ),
+      fleet.describe_when(p_schedule, p_now)),
+    fleet.describe_policies(p_schedule),
+    fleet.describe_state(p_schedule)
+  )
+$$;
+
+comment on function fleet.describe_row(public.schedules, timestamptz) is 'See public.describe_schedule.';
+revoke all on function fleet.describe_row(public.schedules, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.describe_when(p_schedule public.schedules, p_now timestamptz)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when p_schedule.after_schedule_id is not null then format('each time a run of "%s" has %s', (
+      select s.name from public.schedules as s where s.id = p_schedule.after_schedule_id
+    ), fleet.ending_text(p_schedule.after_on))
+    when p_schedule.timezone = 'device' then replace(
+      fleet.describe_recurrence(p_schedule.recurrence #> '{members,0}'),
+      format(' (%s)', p_schedule.recurrence #>> '{members,0,timezone}'),
+      ' in each device''s own time'
+    )
+    else fleet.describe_recurrence(p_schedule.recurrence)
+  end || case
+    when p_schedule.recurrence_type not in ('once', 'interval') and p_schedule.start_time > p_now
+      and p_schedule.after_schedule_id is null
+      then ', from ' || fleet.clock_text(p_schedule.start_time, fleet.reference_zone(p_schedule)) || ' on'
+    else ''
+  end
+$$;
+
+comment on function fleet.describe_when(public.schedules, timestamptz) is 'When a schedule runs: its recurrence, or what it follows.';
+revoke all on function fleet.describe_when(public.schedules, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.describe_targets(p_schedule public.schedules)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.english_list(array_remove(array[
+      case
+        when cardinality(p_schedule.device_ids) > 3 then cardinality(p_schedule.device_ids) || ' named devices'
+        when p_schedule.device_ids <> '{}' then (
+          select case count(*) when 1 then 'device ' else 'devices ' end
+            || coalesce(fleet.english_list(array_agg(format('"%s"', d.hostname) order by d.hostname)), 'that are gone')
+          from public.devices as d
+          where d.id = any (p_schedule.device_ids) and d.owner_id = p_schedule.owner_id
+        )
+      end,
+      case
+        when p_schedule.group_ids <> '{}' then (
+          select case count(*) when 1 then 'group ' else 'groups ' end
+            || coalesce(fleet.english_list(array_agg(format('"%s"', g.name) order by g.name)), 'that are gone')
+          from public.device_groups as g
+          where g.id = any (p_schedule.group_ids) and g.owner_id = p_schedule.owner_id
+        )
+      end,
+      fleet.describe_selector(p_schedule.selector)
+    ], null))
+$$;
+
+comment on function fleet.describe_targets(public.schedules) is 'Whom a schedule reaches, by name where they are few.';
+revoke all on function fleet.describe_targets(public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.describe_selector(p_selector jsonb)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when p_selector is null then null
+    when p_selector = '{}' then 'every device'
+    else 'every device with ' || fleet.english_list(array_agg(
+      case e.key
+        when 'tags' then 'the tags ' || v.list
+        when 'any_tags' then 'one of the tags ' || v.list
+        when 'platform' then 'platform ' || v.list
+        else e.key || ' ' || e.value::text
+      end order by e.key
+    ))
+  end
+  from jsonb_each(coalesce(p_selector, '{}')) as e
+  cross join lateral (
+    select string_agg(i.text, ', ') as list
+    from jsonb_array_elements_text(
+      case jsonb_typeof(e.value) when 'array' then e.value else jsonb_build_array(e.value) end
+    ) as i(text)
+  ) as v
+$$;
+
+comment on function fleet.describe_selector(jsonb) is 'A selector in words; null where there is none.';
+revoke all on function fleet.describe_selector(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.describe_state(p_schedule public.schedules)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when p_schedule.status <> 'active' then format('It is %s%s.', p_schedule.status, ': ' || p_schedule.status_reason)
+    when p_schedule.next_run_at is not null then format('Next due: %s.', fleet.local_times(
+      p_schedule.next_run_at,
+      coalesce(fleet.zones_due(p_schedule.recurrence, p_schedule.next_run_at), array[fleet.reference_zone(p_schedule)])
+    ))
+  end
+$$;
+
+comment on function fleet.describe_state(public.schedules) is 'How a schedule stands: why it rests, or when it runs next.';
+revoke all on function fleet.describe_state(public.schedules) from public, anon, authenticated, service_role;
+
+-- db/sources/35_insight/51_describe_policies.sql
+-- Policies in plain English: only those that are not the usual ones.
+
+create or replace function fleet.describe_policies(p_schedule public.schedules)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select string_agg(s.sentence, ' ' order by s.place, s.sentence)
+  from (
+    select d.place, fleet.describe_policy(p_schedule, d.key, fleet.effective_policies(p_schedule.policies)) as sentence
+    from (
+      values
+        (1, 'execution_window'), (2, 'blackouts'), (3, 'jitter'), (4, 'overlap'), (5, 'catchup'), (6, 'expires_after'),
+        (7, 'retry'), (8, 'max_runs'), (9, 'pause_on_failure')
+    ) as d(place, key)
+    where exists (
+      select 1
+      from jsonb_each(p_schedule.policies) as e
+      where (e.key = d.key or (d.key = 'catchup' and e.key like 'catchup\_%') or (d.key = 'overlap' and e.key = 'max_concurrent'))
+        and e.value is distinct from fleet.default_policies() -> e.key
+    )
+    union all
+    select 10, format('Its priority is %s.', p_schedule.priority)
+    where p_schedule.priority <> 0
+  ) as s
+$$;
+
+comment on function fleet.describe_policies(public.schedules) is
+  'A sentence for each policy that differs from the default; null where none does. gap and fold are told with the recurrence.';
+revoke all on function fleet.describe_policies(public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.describe_policy(p_schedule public.schedules, p_key text, p_policies jsonb)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case p_key
+    when 'execution_window' then format('It runs only from %s; outside of that it %s.', fleet.window_text(p_policies), case
+      when p_policies -> 'execution_window' @> '{"outside": "wait"}' or p_policies -> 'execution_window' @> '[{"outside": "wait"}]'
+        then 'waits'
+      else 'is skipped'
+    end)
+    when 'blackouts' then format('It does not run during %s.', (
+      select fleet.english_list(array_agg(format('"%s"', c.name) order by c.name))
+      from public.blackout_calendars as c
+      where c.id = any (fleet.blackout_ids(p_policies)) and c.owner_id = p_schedule.owner_id
+    ))
+    when 'jitter' then format('Each device has a slot of its own within %s.', p_policies ->> 'jitter')
+    when 'overlap' then case p_policies ->> 'overlap'
+      when 'buffer_one' then 'A device that is still busy with a run gets the next one when it is through; one at most waits.'
+      when 'allow' then format('A device may have up to %s runs of it at once.', p_policies ->> 'max_concurrent')
+      when 'replace' then 'A new run cancels what a device has not finished of the one before.'
+    end
+    when 'catchup' then case p_policies ->> 'catchup'
+      when 'none' then 'What was missed is not caught up.'
+      when 'all' then format('Of what was missed, the last %s instants within %s are caught up%s.', p_policies ->> 'catchup_limit',
+        p_policies ->> 'catchup_window', ', at most ' || (p_policies ->> 'catchup_rate') || ' a minute')
+      else format('Of what was missed within %s, only the latest is caught up.', p_policies ->> 'catchup_window')
+    end
+    when 'expires_after' then format('What a device has not started within %s expires.', p_policies ->> 'expires_after')
+    when 'retry' then format('What fails is tried %s times in all%s.', p_policies #>> '{retry,attempts}',
+      ', first after ' || (p_policies #>> '{retry,backoff}'))
+    when 'max_runs' then format('It ends after %s runs; %s were started so far.', p_policies ->> 'max_runs', p_schedule.execution_count - p_schedule.idle_count)
+    when 'pause_on_failure' then format('It is paused when %s runs in a row have failed.', p_policies ->> 'pause_on_failure')
+  end
+$$;
+
+comment on function fleet.describe_policy(public.schedules, text, jsonb) is 'One of the effective policies as a sentence.';
+revoke all on function fleet.describe_policy(public.schedules, text, jsonb) from public, anon, authenticated, service_role;
+
+-- db/sources/35_insight/60_conflicts.sql
+-- Conflicts: other schedules that touch the same devices at the same time.
+
+create or replace function fleet.conflicts_among(
+  p_schedules public.schedules[],
+  p_schedule_id bigint,
+  p_from timestamptz,
+  p_to timestamptz,
+  p_within interval,
+  p_instants integer
+)
+returns table (
+  schedule_id bigint,
+  other_schedule_id bigint,
+  times bigint,
+  devices bigint,
+  first_at timestamptz,
+  other_first_at timestamptz,
+  example_times timestamptz[],
+  example_hostnames text[]
+)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with schedule as materialized (
+    select s.id, s, dense_rank() over (order by s.owner_id, s.device_ids, s.group_ids, s.selector) as set_id
+    from unnest(p_schedules) as s
+  ),
+  instant as materialized (
+    select s.id, s.set_id, c.starts_at as at, c.zones,
+      floor(extract(epoch from c.starts_at) / greatest(extract(epoch from p_within), 1))::bigint as slot
+    from schedule as s
+    cross join lateral fleet.coming_runs(s.s, p_from, p_to, p_instants) as c
+    where c.would = 'run'
+  ),
+  -- What is near is in the same slot or in the next one on either side.
+  meeting as materialized (
+    select a.id as a_id, b.id as b_id, a.set_id as a_set, b.set_id as b_set, a.zones as a_zones, b.zones as b_zones, count(*) as times,
+      min(a.at) as a_first, min(b.at) as b_first, (array_agg(distinct a.at))[1:3] as examples
+    from instant as a
+    cross join lateral (values (a.slot - 1), (a.slot), (a.slot + 1)) as n(slot)
+    join instant as b on b.slot = n.slot
+    where b.at between a.at - p_within and a.at + p_within
+      and ((p_schedule_id is null and a.id < b.id) or (a.id = p_schedule_id and b.id <> p_schedule_id))
+    group by a.id, b.id, a.set_id, b.set_id, a.zones, b.zones
+  ),
+  -- Schedules for the same targets are the rule; each set of them is looked up once.
+  reached as materialized (
+    select l.set_id, t.device_id, t.hostname, coalesce(t.timezone, 'UTC') as zone
+    from (
+      select distinct on (s.set_id) s.set_id, s.s
+      from schedule as s
+      where s.set_id in (select m.a_set from meeting as m union select m.b_set from meeting as m)
+      order by s.set_id
+    ) as l
+    cross join lateral fleet.targets((l.s).owner_id, (l.s).device_ids, (l.s).group_ids, (l.s).selector) as t
+  ),
+  shared as materialized (
+    select a.set_id as a_set, b.set_id as b_set, a.zone, count(*) as devices,
+      (array_agg(a.hostname order by a.device_id))[1:3] as hostnames
+    from reached as a
+    join reached as b on b.device_id = a.device_id
+    where (a.set_id, b.set_id) in (select m.a_set, m.b_set from meeting as m)
+    group by a.set_id, b.set_id, a.zone
+  ),
+  -- In device time an instant reaches the devices of some zones only.
+  touched as (
+    select m.*, s.zone, s.devices, s.hostnames,
+      row_number() over (partition by m.a_id, m.b_id, m.a_zones, m.b_zones order by s.zone) = 1 as is_first_zone,
+      row_number() over (partition by m.a_id, m.b_id, s.zone) = 1 as is_first_meeting
+    from meeting as m
+    join shared as s on s.a_set = m.a_set and s.b_set = m.b_set
+    where (m.a_zones is null or s.zone = any (m.a_zones))
+      and (m.b_zones is null or s.zone = any (m.b_zones))
+  )
+  select t.a_id, t.b_id, (sum(t.times) filter (where t.is_first_zone))::bigint,
+    (sum(t.devices) filter (where t.is_first_meeting))::bigint,
+    min(t.a_first), min(t.b_first), min(t.examples), min(t.hostnames)
+  from touched as t
+  group by t.a_id, t.b_id
+$$;
+
+comment on function fleet.conflicts_among(public.schedules[], bigint, timestamptz, timestamptz, interval, integer) is
+  'Which of these schedules, all of them or one with the others, start within p_within of each other on the same devices; at most '
+  'p_instants of each are looked at.';
+revoke all on function fleet.conflicts_among(public.schedules[], bigint, timestamptz, timestamptz, interval, integer)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.schedule_conflicts(
+  p_schedule_id bigint,
+  p_from timestamptz,
+  p_to timestamptz,
+  p_within interval
+)
+returns table (
+  schedule_id bigint,
+  schedule text,
+  other_schedule_id bigint,
+  other_schedule text,
+  times bigint,
+  devices bigint,
+  first_at timestamptz,
+  other_first_at timestamptz,
+  example_times timestamptz[],
+  example_hostnames text[]
+)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- Enough to see what collides, and an end to it: a schedule of each second collides with everything.
+  c_schedules constant integer := 300;
+  c_instants constant integer := 100;
+  v_owners uuid[];
+  v_schedules public.schedules[];
+begin
+  perform fleet.require_span(p_from, p_to, '1 year');
+  if p_within is null or p_within < interval '0' or p_within > interval '1 day' then
+    raise exception 'p_within: % is not a duration up to a day', coalesce(p_within::text, 'null')
+      using errcode = 'PT422', detail = 'argument_invalid', hint = 'Example: "5 minutes"; "0" for the very same instant.';
+  end if;
+  v_owners := case
+    when p_schedule_id is null then fleet.owners_in_view()
+    else array[(fleet.schedule_in_view(p_schedule_id)).owner_id]
+  end;
+
+  select array_agg(n.s) into v_schedules
+  from (
+    select s
+    from public.schedules as s
+    where s.status = 'active' and s.next_run_at < p_to and s.owner_id = any (v_owners)
+    order by s.id is distinct from p_schedule_id, s.next_run_at
+    limit c_schedules
+  ) as n;
+
+  return query
+  select c.schedule_id, a.name, c.other_schedule_id, b.name, c.times, c.devices, c.first_at, c.other_first_at,
+    c.example_times, c.example_hostnames
+  from fleet.conflicts_among(v_schedules, p_schedule_id, p_from, p_to, p_within, c_instants) as c
+  join public.schedules as a on a.id = c.schedule_id
+  join public.schedules as b on b.id = c.other_schedule_id
+  order by c.devices desc, c.times desc, c.schedule_id, c.other_schedule_id;
+end;
+$$;
+
+comment on function fleet.schedule_conflicts(bigint, timestamptz, timestamptz, interval) is
+  'See public.schedule_conflicts. Definer: it looks only at what the caller may see.';
+revoke all on function fleet.schedule_conflicts(bigint, timestamptz, timestamptz, interval)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.schedule_conflicts(bigint, timestamptz, timestamptz, interval) to authenticated, service_role;
+
+create or replace function public.schedule_conflicts(
+  p_schedule_id bigint default null,
+  p_from timestamptz default now(),
+  p_to timestamptz default now() + interval '7 days',
+  p_within interval default '0'
+)
+returns table (
+  schedule_id bigint,
+  schedule text,
+  other_schedule_id bigint,
+  other_schedule text,
+  times bigint,
+  devices bigint,
+  first_at timestamptz,
+  other_first_at timestamptz,
+  example_times timestamptz[],
+  example_hostnames text[]
+)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select * from fleet.schedule_conflicts(p_schedule_id, p_from, p_to, p_within)
+$$;
+
+comment on function public.schedule_conflicts(bigint, timestamptz, timestamptz, interval) is
+  'Pairs of active schedules that start on the same devices within p_within of each other, the most devices first: how often, on how '
+  'many devices, with examples. Of one schedule with all others, or of all. Looks at the 300 schedules that are due soonest and at 100 '
+  'runs of each. Raises schedule_not_found (PT404).';
+revoke all on function public.schedule_conflicts(bigint, timestamptz, timestamptz, interval)
+  from public, anon, authenticated, service_role;
+grant execute on function public.schedule_conflicts(bigint, timestamptz, timestamptz, interval)
+  to authenticated, service_role;
+
+-- db/sources/35_insight/70_simulate.sql
+-- Simulation: what the whole fleet would do between two instants. Nothing is written.
+
+create or replace function fleet.span_of_rows(p_schedules public.schedules[], p_from timestamptz, p_to timestamptz, p_limit integer)
+returns timestamptz
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_span interval := (p_to - p_from) / 1024;
+  v_count bigint;
+  v_to timestamptz;
+begin
+  if cardinality(p_schedules) >= p_limit then
+    -- They are those that are due soonest: each has a row until the first instant of the last of them.
+    select max(case
+      when s.next_run_at >= p_from then s.next_run_at
+      else coalesce(fleet.next_due(s.recurrence, p_from - interval '1 microsecond'), p_from)
+    end) into v_to
+    from unnest(p_schedules) as s;
+    return least(v_to + interval '1 microsecond', p_to);
+  end if;
+
+  -- From the beginning in growing steps: what lies behind the last row that is wanted is not looked at.
+  while p_from + v_span < p_to loop
+    select sum(fleet.count_due(s.recurrence, p_from, p_from + v_span)) into v_count
+    from unnest(p_schedules) as s;
+    exit when v_count >= p_limit;
+    v_span := v_span * 2;
+  end loop;
+  return least(p_from + v_span, p_to);
+end;
+$$;
+
+comment on function fleet.span_of_rows(public.schedules[], timestamptz, timestamptz, integer) is
+  'Until when to look so that these schedules have at least p_limit due instants, or p_to where they have not.';
+revoke all on function fleet.span_of_rows(public.schedules[], timestamptz, timestamptz, integer)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.schedules_due_within(p_owners uuid[], p_from timestamptz, p_to timestamptz, p_limit integer)
+returns public.schedules[]
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(array_agg(n.s), '{}')
+  from (
+    select s
+    from public.schedules as s
+    cross join lateral (
+      select case when s.next_run_at >= p_from then s.next_run_at else fleet.next_due(s.recurrence, p_from - interval '1 microsecond') end as at
+    ) as f
+    where s.owner_id = any (p_owners)
+      and s.status in ('active', 'paused')
+      and s.next_run_at < p_to
+      -- What is overdue has something to tell even where nothing more comes.
+      and (f.at < p_to or s.next_run_at < p_from)
+    order by f.at
+    limit p_limit
+  ) as n
+$$;
+
+comment on function fleet.schedules_due_within(uuid[], timestamptz, timestamptz, integer) is
+  'The schedules of these owners that are due soonest within [p_from, p_to). Each has a row at its first instant at least, so more '
+  'schedules than rows are never needed.';
+revoke all on function fleet.schedules_due_within(uuid[], timestamptz, timestamptz, integer)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.simulate_fleet(
+  p_from timestamptz,
+  p_to timestamptz,
+  p_limit integer,
+  p_now timestamptz
+)
+returns table (
+  due_at timestamptz,
+  schedule_id bigint,
+  name text,
+  action_type text,
+  would text,
+  reason text,
+  starts_at timestamptz,
+  devices bigint
+)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_limit integer := fleet.whole_number_between('p_limit', p_limit, 1, 10000);
+  v_owners uuid[] := fleet.owners_in_view();
+  v_schedules public.schedules[];
+  v_to timestamptz;
+begin
+  perform fleet.require_span(p_from, p_to, '1 year');
+  v_schedules := fleet.schedules_due_within(v_owners, p_from, p_to, v_limit);
+  v_to := fleet.span_of_rows(v_schedules, p_from, p_to, v_limit);
+
+  return query
+  with recursive own as (
+    select s.id, s.owner_id, s.name, s.action_type, c.due_at, c.starts_at, c.would,
+      concat_ws(': ', c.reason, fleet.skip_detail(s, c.reason, c.zones, c.due_at, c.starts_at)) as reason,
+      fleet.devices_of_zones(d.counts, c.zones) as devices
+    from unnest(v_schedules) as s
+    cross join lateral fleet.device_counts(s) as d(counts)
+    cross join lateral fleet.coming_runs(s, p_from, v_to, v_limit, p_from <= p_now) as c
+  ),
+  -- What follows another schedule does so at an instant that nobody knows yet, but not before.
+  follower as (
+    select o.id, o.owner_id, o.name, o.action_type, o.due_at, o.starts_at, o.would, o.reason, o.devices, 0 as depth
+    from own as o
+    union all
+    select s.id, s.owner_id, s.name, s.action_type, f.due_at, f.starts_at, 'follow',
+      format('when the run of "%s" has %s', f.name, fleet.ending_text(s.after_on)),
+      fleet.devices_of_zones(fleet.device_counts(s), null), f.depth + 1
+    from follower as f
+    join public.schedules as s on s.after_schedule_id = f.id and s.owner_id = f.owner_id
+    where s.status = 'active' and f.would <> 'skip' and f.depth < 20
+  )
+  select f.due_at, f.id, f.name, f.action_type, f.would, nullif(f.reason, ''),
+    case when f.would <> 'skip' then f.starts_at end, f.devices
+  from follower as f
+  order by f.due_at, f.depth, f.id
+  limit v_limit;
+end;
+$$;
+
+comment on function fleet.simulate_fleet(timestamptz, timestamptz, integer, timestamptz) is
+  'See public.simulate_fleet. Definer: it looks only at what the caller may see.';
+revoke all on function fleet.simulate_fleet(timestamptz, timestamptz, integer, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.simulate_fleet(timestamptz, timestamptz, integer, timestamptz) to authenticated, service_role;
+
+create or replace function public.simulate_fleet(
+  p_from timestamptz default now(),
+  p_to timestamptz default now() + interval '1 day',
+  p_limit integer default 1000,
+  p_now timestamptz default clock_timestamp()
+)
+returns table (
+  due_at timestamptz,
+  schedule_id bigint,
+  name text,
+  action_type text,
+  would text,
+  reason text,
+  starts_at timestamptz,
+  devices bigint
+)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select * from fleet.simulate_fleet(p_from, p_to, p_limit, p_now)
+$$;
+
+comment on function public.simulate_fleet(timestamptz, timestamptz, integer, timestamptz) is
+  'What all of the caller''s schedules would do within [p_from, p_to), in the order of time, at most p_limit rows: run, skip with its '
+  'reason, or follow another one. The engine''s own decisions, with today''s devices; nothing is written. Overlap cannot be known: nobody '
+  'knows how long devices will take.';
+revoke all on function public.simulate_fleet(timestamptz, timestamptz, integer, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function public.simulate_fleet(timestamptz, timestamptz, integer, timestamptz)
+  to authenticated, service_role;
+
+-- db/sources/35_insight/80_calendar.sql
+-- Days: how many runs of which schedule fall on which day.
+
+create or replace function fleet.counted_days(
+  p_schedule public.schedules,
+  p_from date,
+  p_to date,
+  p_timezone text,
+  p_now timestamptz
+)
+returns table (day date, would text, runs bigint, first_at timestamptz)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- A schedule whose instants must be judged one by one is looked at so far.
+  c_most constant integer := 5000;
+  -- So many are listed in one go; more are counted day by day.
+  c_few constant integer := 1000;
+  v_day date;
+  v_from timestamptz;
+  v_to timestamptz;
+begin
+  if p_schedule.status = 'paused' or p_schedule.policies ?| '{execution_window,blackouts,max_runs}' then
+    return query
+    select (c.due_at at time zone p_timezone)::date, c.would, sum(coalesce(c.missed_count, 1))::bigint, min(c.due_at)
+    from fleet.coming_runs(
+      p_schedule, greatest(fleet.local_to_instant(p_from, p_timezone), p_now), fleet.local_to_instant(p_to, p_timezone), c_most
+    ) as c
+    group by 1, 2;
+    return;
+  end if;
+
+  v_from := greatest(fleet.local_to_instant(p_from, p_timezone), p_now);
+  v_to := fleet.local_to_instant(p_to, p_timezone);
+  if fleet.count_due(p_schedule.recurrence, v_from, v_to) <= c_few then
+    return query
+    select (i.due_at at time zone p_timezone)::date, 'run', count(*), min(i.due_at)
+    from fleet.due_instants(p_schedule.recurrence, v_from, v_to) as i(due_at)
+    group by 1;
+    return;
+  end if;
+
+  for v_day in select g::date from generate_series(p_from, p_to - 1, interval '1 day') as g loop
+    v_from := greatest(fleet.local_to_instant(v_day, p_timezone), p_now);
+    v_to := fleet.local_to_instant(v_day + 1, p_timezone);
+    continue when v_to <= v_from;
+    day := v_day;
+    would := 'run';
+    runs := fleet.count_due(p_schedule.recurrence, v_from, v_to);
+    if runs > 0 then
+      first_at := fleet.next_due(p_schedule.recurrence, v_from - interval '1 microsecond');
+      return next;
+    end if;
+  end loop;
+end;
+$$;
+
+comment on function fleet.counted_days(public.schedules, date, date, text, timestamptz) is
+  'How many instants of a schedule are yet to come on each day, to run or to be skipped.';
+revoke all on function fleet.counted_days(public.schedules, date, date, text, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.schedule_calendar(
+  p_from date,
+  p_to date,
+  p_timezone text,
+  p_now timestamptz
+)
+returns table (
+  day date,
+  schedule_id bigint,
+  name text,
+  action_type text,
+  coming bigint,
+  skipping bigint,
+  completed bigint,
+  failed bigint,
+  skipped bigint,
+  running bigint,
+  first_at timestamptz,
+  first_local text
+)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  c_schedules constant integer := 2000;
+  v_owners uuid[] := fleet.owners_in_view();
+begin
+  if p_from is null or p_to is null or p_to <= p_from or p_to > p_from + 366 then
+    raise exception 'from % to % is not a span of 1 to 366 days', coalesce(p_from::text, 'null'), coalesce(p_to::text, 'null')
+      using errcode = 'PT422', detail = 'span_invalid', hint = 'p_to is the day after the last.';
+  elsif not fleet.is_time_zone(p_timezone) then
+    raise exception 'timezone: "%" is not a known time zone', p_timezone
+      using errcode = 'PT422', detail = 'timezone_invalid', hint = 'Use an IANA name such as Europe/Berlin.';
+  end if;
+
+  return query
+  with told as (
+    select (r.scheduled_for at time zone p_timezone)::date as day, r.schedule_id,
+      case when r.status in ('pending', 'running') then 'running' when r.status = 'cancelled' then 'skipped' else r.status end as state,
+      sum(coalesce(r.missed_count, 1))::bigint as runs, min(r.scheduled_for) as first_at
+    from public.schedule_runs as r
+    where r.owner_id = any (v_owners)
+      and r.scheduled_for >= fleet.local_to_instant(p_from, p_timezone)
+      and r.scheduled_for < fleet.local_to_instant(p_to, p_timezone)
+    group by 1, 2, 3
+  ),
+  expected as (
+    select c.day, s.id, case c.would when 'run' then 'coming' else 'skipping' end, c.runs, c.first_at
+    from (
+      select x.*
+      from public.schedules as x
+      where x.owner_id = any (v_owners)
+        and x.status in ('active', 'paused')
+        and x.next_run_at < fleet.local_to_instant(p_to, p_timezone)
+      order by x.next_run_at
+      limit c_schedules
+    ) as s
+    cross join lateral fleet.counted_days(s, p_from, p_to, p_timezone, p_now) as c
+  ),
+  known as (
+    select t.* from told as t
+    union all
+    select e.* from expected as e
+  )
+  select c.day, s.id, s.name, s.action_type, c.coming, c.skipping, c.completed, c.failed, c.skipped, c.running, c.first_at,
+    fleet.clock_text(c.first_at, p_timezone)
+  from (
+    select k.day, k.schedule_id,
+      coalesce(sum(k.runs) filter (where k.state = 'coming'), 0)::bigint as coming,
+      coalesce(sum(k.runs) filter (where k.state = 'skipping'), 0)::bigint as skipping,
+      coalesce(sum(k.runs) filter (where k.state = 'completed'), 0)::bigint as completed,
+      coalesce(sum(k.runs) filter (where k.state = 'failed'), 0)::bigint as failed,
+      coalesce(sum(k.runs) filter (where k.state = 'skipped'), 0)::bigint as skipped,
+      coalesce(sum(k.runs) filter (where k.state = 'running'), 0)::bigint as running,
+      -- The first that runs, if any does.
+      coalesce(min(k.first_at) filter (where k.state not in ('skipping', 'skipped')), min(k.first_at)) as first_at
+    from known as k
+    group by k.day, k.schedule_id
+  ) as c
+  join public.schedules as s on s.id = c.schedule_id
+  order by c.day, c.first_at, s.id;
+end;
+$$;
+
+comment on function fleet.schedule_calendar(date, date, text, timestamptz) is
+  'See public.schedule_calendar. Definer: it looks only at what the caller may see.';
+revoke all on function fleet.schedule_calendar(date, date, text, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.schedule_calendar(date, date, text, timestamptz) to authenticated, service_role;
+
+create or replace function public.schedule_calendar(
+  p_from date,
+  p_to date,
+  p_timezone text default 'UTC',
+  p_now timestamptz default clock_timestamp()
+)
+returns table (
+  day date,
+  schedule_id bigint,
+  name text,
+  action_type text,
+  coming bigint,
+  skipping bigint,
+  completed bigint,
+  failed bigint,
+  skipped bigint,
+  running bigint,
+  first_at timestamptz,
+  first_local text
+)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select * from fleet.schedule_calendar(p_from, p_to, p_timezone, p_now)
+$$;
+
+comment on function public.schedule_calendar(date, date, text, timestamptz) is
+  'Which schedules run on which days, from p_from to before p_to, as the days are in p_timezone: what the ledger tells of the past '
+  '(completed, failed, skipped, running), what is coming, and what will be skipped (skipping). Looks at the 2000 '
+  'schedules that are due soonest. Raises span_invalid or timezone_invalid '
+  '(PT422).';
+revoke all on function public.schedule_calendar(date, date, text, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function public.schedule_calendar(date, date, text, timestamptz) to authenticated, service_role;
+
+-- db/sources/35_insight/90_ics_text.sql
+-- iCalendar (RFC 5545) as text: escaping, folding, properties.
+
+create or replace function fleet.ics_escaped(p_text text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select regexp_replace(
+    replace(replace(replace(replace(
+      regexp_replace(p_text, E'\r\n?', E'\n', 'g'),
+      '\', '\\'), ';', '\;'), ',', '\,'), E'\n', '\n'),
+    '[\x01-\x08\x0b-\x1f\x7f]', '', 'g'
+  )
+$$;
+
+comment on function fleet.ics_escaped(text) is 'Text as the value of a property: escaped, without control characters.';
+revoke all on function fleet.ics_escaped(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.ics_line(p_line text)
+returns text
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_rest text := p_line;
+  v_folded text := '';
+  v_part text;
+begin
+  -- 75 octets a line, the space that continues it included; a character is never cut in two.
+  while octet_length(v_rest) > case v_folded when '' then 75 else 74 end loop
+    v_part := left(v_rest, case v_folded when '' then 75 else 74 end);
+    while octet_length(v_part) > case v_folded when '' then 75 else 74 end loop
+      v_part := left(v_part, -1);
+    end loop;
+    v_rest := substr(v_rest, length(v_part) + 1);
+    v_folded := v_folded || v_part || E'\r\n ';
+  end loop;
+  return v_folded || v_rest || E'\r\n';
+end;
+$$;
+
+comment on function fleet.ics_line(text) is 'A content line, folded at 75 octets, with its end.';
+revoke all on function fleet.ics_line(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.ics_instant(p_instant timestamptz)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select to_char(p_instant at time zone 'UTC', 'YYYYMMDD"T"HH24MISS"Z"')
+$$;
+
+comment on function fleet.ics_instant(timestamptz) is 'An instant as iCalendar writes it, in UTC and whole seconds.';
+revoke all on function fleet.ics_instant(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.ics_uid(p_schedule public.schedules, p_due_at timestamptz)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    'schedule-%s-%s@%s.pgfleet', p_schedule.id, to_char(p_due_at at time zone 'UTC', 'YYYYMMDD"T"HH24MISSUS"Z"'), p_schedule.owner_id
+  )
+$$;
+
+comment on function fleet.ics_uid(public.schedules, timestamptz) is
+  'The same for the same due instant of the same schedule, whenever it is asked for: calendars update the event instead of adding one.';
+revoke all on function fleet.ics_uid(public.schedules, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.ics_head(p_name text, p_note text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select string_agg(fleet.ics_line(l.line), '' order by l.place)
+  from (
+    values
+      (1, 'BEGIN:VCALENDAR'),
+      (2, 'VERSION:2.0'),
+      (3, 'PRODID:-//pgfleet//Schedules//EN'),
+      (4, 'CALSCALE:GREGORIAN'),
+      (5, 'METHOD:PUBLISH'),
+      (6, 'NAME:' || fleet.ics_escaped(p_name)),
+      (7, 'X-WR-CALNAME:' || fleet.ics_escaped(p_name)),
+      (8, 'X-WR-TIMEZONE:UTC'),
+      (9, 'REFRESH-INTERVAL;VALUE=DURATION:PT1H'),
+      (10, 'X-PUBLISHED-TTL:PT1H'),
+      (11, 'X-WR-CALDESC:' || fleet.ics_escaped(p_note))
+  ) as l(place, line)
+  where l.line is not null
+$$;
+
+comment on function fleet.ics_head(text, text) is 'The beginning of a calendar, with its name and, where there is one, a note.';
+revoke all on function fleet.ics_head(text, text) from public, anon, authenticated, service_role;
+
+-- db/sources/35_insight/91_ics.sql
+-- The coming runs as a calendar that Google Calendar, Apple Calendar and Outlook import.
+
+create or replace function fleet.require_calendar_filter(p_filter jsonb)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform fleet.raise_problems('the filter', 'filter_invalid', array_agg(q::fleet.problem))
+  from (
+    select 'filter' as field, 'must be an object' as problem, 'Example: {"schedule_ids": [7]}; {} for all.' as hint
+    where jsonb_typeof(p_filter) is distinct from 'object'
+    union all
+    select e.key, 'is not a key of a calendar filter',
+      'The keys are schedule_ids, device_id, group_id, action_type, search, name and limit.'
+    from jsonb_each(case when jsonb_typeof(p_filter) = 'object' then p_filter else '{}' end) as e
+    where e.key not in ('schedule_ids', 'device_id', 'group_id', 'action_type', 'search', 'name', 'limit')
+    union all
+    select 'schedule_ids', 'is not a list of ids', 'Write whole numbers without quotes, like [1, 2].'
+    where p_filter ? 'schedule_ids' and not fleet.is_id_list(p_filter -> 'schedule_ids')
+    union all
+    select n.field, n.problem, n.hint
+    from (values ('device_id', 9007199254740991), ('group_id', 9007199254740991), ('limit', 5000)) as k(key, most)
+    cross join lateral fleet.whole_number_problem(k.key, p_filter -> k.key, 1, k.most) as n
+    union all
+    select k.key, 'must be a text', 'Write it in quotes.'
+    from unnest('{action_type,search,name}'::text[]) as k(key)
+    where p_filter ? k.key and jsonb_typeof(p_filter -> k.key) <> 'string'
+  ) as q;
+end;
+$$;
+
+comment on function fleet.require_calendar_filter(jsonb) is 'Raise filter_invalid (PT422) naming every wrong key of a calendar''s filter.';
+revoke all on function fleet.require_calendar_filter(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.schedules_of_filter(p_owners uuid[], p_filter jsonb, p_to timestamptz, p_limit integer)
+returns setof public.schedules
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select s.*
+  from public.schedules as s
+  where s.owner_id = any (p_owners)
+    and s.status = 'active'
+    and s.next_run_at < p_to
+    and (not p_filter ? 'schedule_ids' or s.id = any (fleet.bigint_array(p_filter -> 'schedule_ids')))
+    and (not p_filter ? 'action_type' or s.action_type = p_filter ->> 'action_type')
+    and (not p_filter ? 'search' or position(lower(p_filter ->> 'search') in lower(s.name)) > 0)
+    and (not p_filter ? 'group_id' or (p_filter ->> 'group_id')::bigint = any (s.group_ids))
+    and (
+      not p_filter ? 'device_id'
+      or exists (
+        select 1
+        from public.devices as d
+        where d.id = (p_filter ->> 'device_id')::bigint
+          and d.owner_id = s.owner_id
+          and d.status = 'active'
+          and (
+            d.id = any (s.device_ids)
+            or s.group_ids && array(select m.group_id from public.device_group_members as m where m.device_id = d.id)
+            or fleet.device_matches(s.selector, d.tags, d.platform, d.attributes)
+            or s.group_ids && array(
+              select g.id from public.device_groups as g
+              where g.owner_id = d.owner_id and g.selector is not null
+                and fleet.device_matches(g.selector, d.tags, d.platform, d.attributes)
+            )
+          )
+      )
+    )
+  order by s.next_run_at, s.id
+  limit p_limit
+$$;
+
+comment on function fleet.schedules_of_filter(uuid[], jsonb, timestamptz, integer) is
+  'The active schedules of these owners that a calendar''s filter chooses; the ones due soonest where there are more.';
+revoke all on function fleet.schedules_of_filter(uuid[], jsonb, timestamptz, integer)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.ics_lines_of(p_schedule public.schedules, p_now timestamptz)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select concat(
+    'DTSTAMP:', fleet.ics_instant(p_schedule.updated_at), E'\r\n',
+    'LAST-MODIFIED:', fleet.ics_instant(p_schedule.updated_at), E'\r\n',
+    fleet.ics_line('DESCRIPTION:' || fleet.ics_escaped(concat_ws(E'\n',
+      concat_ws(' ',
+        format('%s to %s %s.', p_schedule.action_type, fleet.describe_targets(p_schedule), fleet.describe_when(p_schedule, p_now)),
+        fleet.describe_policies(p_schedule)
+      ),
+      nullif(p_schedule.description, '')
+    ))),
+    fleet.ics_line('CATEGORIES:' || fleet.ics_escaped(p_schedule.action_type)),
+    E'TRANSP:TRANSPARENT\r\n'
+  )
+$$;
+
+comment on function fleet.ics_lines_of(public.schedules, timestamptz) is 'The lines that all events of a schedule share.';
+revoke all on function fleet.ics_lines_of(public.schedules, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.calendar_text(p_owners uuid[], p_filter jsonb, p_from timestamptz, p_to timestamptz)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_limit integer := coalesce((p_filter ->> 'limit')::integer, 2000);
+  v_events text;
+  v_cut_at timestamptz;
+begin
+  with chosen as materialized (
+    select s from fleet.schedules_of_filter(p_owners, p_filter, p_to, v_limit + 1) as s
+  ),
+  until as materialized (
+    select fleet.span_of_rows(array(select c.s from chosen as c), p_from, p_to, v_limit + 1) as at
+  ),
+  -- One more than the limit tells that something was cut.
+  run as materialized (
+    select c.s, r.due_at, r.starts_at, r.zones, row_number() over (order by r.starts_at, (c.s).id) as n
+    from chosen as c
+    cross join until as u
+    cross join lateral fleet.coming_runs(c.s, p_from, u.at, v_limit + 1) as r
+    where r.would = 'run'
+    order by n
+    limit v_limit + 1
+  ),
+  -- What each event of a schedule says is made once for all of them.
+  said as materialized (
+    select (c.s).id, fleet.ics_lines_of(c.s, p_from) as lines
+    from chosen as c
+    where (c.s).id in (select (r.s).id from run as r)
+  )
+  select
+    string_agg(concat(
+      E'BEGIN:VEVENT\r\n',
+      fleet.ics_line('UID:' || fleet.ics_uid(r.s, r.due_at)),
+      'DTSTART:', fleet.ics_instant(r.starts_at), E'\r\n',
+      'DTEND:', fleet.ics_instant(r.starts_at + interval '5 minutes'), E'\r\n',
+      fleet.ics_line('SUMMARY:' || fleet.ics_escaped(
+        (r.s).name || case when r.zones is not null then format(' (%s)', array_to_string(r.zones, ', ')) else '' end
+      )),
+      d.lines,
+      E'END:VEVENT\r\n'
+    ), '' order by r.n) filter (where r.n <= v_limit),
+    min(r.starts_at) filter (where r.n > v_limit)
+  into v_events, v_cut_at
+  from run as r
+  join said as d on d.id = (r.s).id;
+
+  return concat(
+    fleet.ics_head(coalesce(p_filter ->> 'name', 'Fleet schedules'), case
+      when v_cut_at is not null then format(
+        'Only the first %s runs are shown, until %s UTC. Choose fewer schedules to see further.', v_limit,
+        fleet.clock_text(v_cut_at, 'UTC')
+      )
+    end),
+    v_events,
+    E'END:VCALENDAR\r\n'
+  );
+end;
+$$;
+
+comment on function fleet.calendar_text(uuid[], jsonb, timestamptz, timestamptz) is
+  'The runs to come of these owners'' schedules as iCalendar, one event each; a note in the calendar''s description says where it was cut.';
+revoke all on function fleet.calendar_text(uuid[], jsonb, timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.calendar_ics(p_owner_id uuid, p_filter jsonb, p_from timestamptz, p_to timestamptz)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform fleet.require_calendar_filter(p_filter);
+  perform fleet.require_span(p_from, p_to, '2 years');
+  return fleet.calendar_text(array[p_owner_id], p_filter, p_from, p_to);
+end;
+$$;
+
+comment on function fleet.calendar_ics(uuid, jsonb, timestamptz, timestamptz) is
+  'The coming runs of one owner as iCalendar, for a feed whose secret was checked. See public.calendar_ics for the filter.';
+revoke all on function fleet.calendar_ics(uuid, jsonb, timestamptz, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.calendar_of_caller(p_filter jsonb, p_from timestamptz, p_to timestamptz)
+returns text
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform fleet.require_calendar_filter(p_filter);
+  perform fleet.require_span(p_from, p_to, '2 years');
+  return fleet.calendar_text(fleet.owners_in_view(), p_filter, p_from, p_to);
+end;
+$$;
+
+comment on function fleet.calendar_of_caller(jsonb, timestamptz, timestamptz) is
+  'See public.calendar_ics. Definer: it looks only at what the caller may see.';
+revoke all on function fleet.calendar_of_caller(jsonb, timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.calendar_of_caller(jsonb, timestamptz, timestamptz) to authenticated, service_role;
+
+create or replace function public.calendar_ics(
+  p_filter jsonb default '{}',
+  p_from timestamptz default now(),
+  p_to timestamptz default now() + interval '90 days'
+)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.calendar_of_caller(p_filter, p_from, p_to)
+$$;
+
+comment on function public.calendar_ics(jsonb, timestamptz, timestamptz) is
+  'The coming runs of the caller''s schedules as iCalendar (RFC 5545), one event each, for Google Calendar, Apple Calendar and Outlook. '
+  'Filter: schedule_ids, device_id, group_id, action_type, search, name (of the calendar), limit (2000 events, at most 5000). Where more '
+  'would come, the description of the calendar says until when it goes. Raises filter_invalid or span_invalid (PT422).';
+revoke all on function public.calendar_ics(jsonb, timestamptz, timestamptz) from public, anon, authenticated, service_role;
+grant execute on function public.calendar_ics(jsonb, timestamptz, timestamptz) to authenticated, service_role;
+
+set check_function_bodies = on;
+reset search_path;
