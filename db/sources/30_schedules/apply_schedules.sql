@@ -8,41 +8,32 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_old public.schedules := fleet.schedule_by_name(p_owner_id, p_schedule ->> 'name');
-  v_base public.schedules;
+  v_base public.schedules := fleet.blank_schedule(p_owner_id);
+  v_status text := fleet.status_of_spec(p_schedule);
   v_row public.schedules;
-  v_item jsonb;
-  v_status text := p_schedule ->> 'status';
 begin
-  if v_status not in ('active', 'paused') then
-    raise exception 'status: "%" is not one of active, paused', v_status
-      using errcode = 'PT422', detail = 'schedule_invalid', hint = 'Leave it out where the document is not to say.';
-  end if;
-
   -- What the document does not say is as by default; only when it began, and whether it is paused, stays as it is.
-  v_base.owner_id := p_owner_id;
-  v_base.id := v_old.id;
   v_base.start_time := v_old.start_time;
-  v_row := fleet.schedule_with_changes(v_base, p_schedule - 'status');
-  v_row.status := coalesce(
-    v_status, case v_old.status when 'paused' then 'paused' else 'active' end
-  );
-  v_item := fleet.plan_item(
-    'schedule', p_schedule ->> 'name',
-    case when v_old.id is not null then fleet.schedule_document(v_old) end,
-    fleet.schedule_document(fleet.completed_schedule(v_row))
-  );
-  if v_item ->> 'do' = 'create' then
-    perform fleet.store_schedule(v_row);
-  elsif v_item ->> 'do' = 'change' then
+  v_row := fleet.changed_schedule(v_base, p_schedule - 'status');
+  v_row.status := coalesce(v_status, v_base.status);
+  if v_old.id is not null then
     -- The twin columns follow from payload and targets, which the document has in full.
+    v_row := fleet.completed_schedule(v_base, v_row);
+    v_row.id := v_old.id;
     v_row.profile_id := v_old.profile_id;
     v_row.device_id := v_old.device_id;
-    perform fleet.store_schedule(v_row);
-    update public.schedules as s
-    set status = v_row.status, status_reason = null
-    where s.id = v_old.id and s.status in ('active', 'paused') and s.status <> v_row.status;
   end if;
-  return v_item;
+
+  v_row.id := fleet.store_schedule(v_row);
+  update public.schedules as s
+  set status = v_status, status_reason = null
+  where s.id = v_old.id and s.status in ('active', 'paused') and s.status <> v_status;
+  select s.* into v_row from public.schedules as s where s.id = v_row.id;
+  return fleet.plan_item(
+    'schedule', p_schedule ->> 'name',
+    case when v_old.id is not null then fleet.schedule_document(v_old) end,
+    fleet.schedule_document(v_row)
+  );
 end;
 $$;
 

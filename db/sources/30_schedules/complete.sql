@@ -1,13 +1,13 @@
 -- Derived columns of a schedule: what follows from what was written.
 
-create or replace function fleet.completed_schedule(p_schedule public.schedules)
+create or replace function fleet.completed_schedule(p_old public.schedules, p_new public.schedules)
 returns public.schedules
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_row public.schedules := p_schedule;
+  v_row public.schedules := p_new;
 begin
   v_row.recurrence_type := coalesce(fleet.recurrence_type(v_row.recurrence_type), v_row.recurrence_type);
   if v_row.profile_id is null then
@@ -26,9 +26,13 @@ begin
       then v_row.device_ids[1]
   end;
 
-  v_row.policies := fleet.named_blackouts(v_row.owner_id, v_row.policies);
-  if v_row.timezone = 'device' then
-    v_row.policies := fleet.policies_in_device_time(v_row.policies);
+  if p_old.id is null
+    or (v_row.owner_id, v_row.policies, v_row.timezone) is distinct from (p_old.owner_id, p_old.policies, p_old.timezone)
+  then
+    v_row.policies := fleet.named_blackouts(v_row.owner_id, v_row.policies);
+    if v_row.timezone = 'device' then
+      v_row.policies := fleet.policies_in_device_time(v_row.policies);
+    end if;
   end if;
   if v_row.after_schedule_id is not null then
     v_row.after_on := coalesce(v_row.after_on, 'completed');
@@ -40,11 +44,12 @@ begin
 end;
 $$;
 
-comment on function fleet.completed_schedule(public.schedules) is
-  'The row with profile_id and payload, and device_id and device_ids, brought to agree, and a name where none was given.';
-revoke all on function fleet.completed_schedule(public.schedules) from public, anon, authenticated, service_role;
+comment on function fleet.completed_schedule(public.schedules, public.schedules) is
+  'The new row with profile_id and payload, and device_id and device_ids, brought to agree, and a name where none was given. The old one '
+  'tells what need not be looked at again.';
+revoke all on function fleet.completed_schedule(public.schedules, public.schedules) from public, anon, authenticated, service_role;
 
-create or replace function fleet.changed_schedule(p_old public.schedules, p_new public.schedules)
+create or replace function fleet.without_stale_twins(p_old public.schedules, p_new public.schedules)
 returns public.schedules
 language plpgsql
 immutable
@@ -74,9 +79,9 @@ begin
 end;
 $$;
 
-comment on function fleet.changed_schedule(public.schedules, public.schedules) is
+comment on function fleet.without_stale_twins(public.schedules, public.schedules) is
   'The new row, with the columns emptied that are to follow from their changed twin. fleet.completed_schedule fills them.';
-revoke all on function fleet.changed_schedule(public.schedules, public.schedules) from public, anon, authenticated, service_role;
+revoke all on function fleet.without_stale_twins(public.schedules, public.schedules) from public, anon, authenticated, service_role;
 
 create or replace function fleet.first_due(p_schedule public.schedules, p_now timestamptz)
 returns timestamptz
@@ -132,6 +137,48 @@ comment on function fleet.ended_or_not(public.schedules) is
   'The row of a schedule whose times or limits have changed: completed where it has come to its end, active where it goes on.';
 revoke all on function fleet.ended_or_not(public.schedules) from public, anon, authenticated, service_role;
 
+create or replace function fleet.prepared_schedule(p_old public.schedules, p_new public.schedules, p_now timestamptz)
+returns public.schedules
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_is_new boolean := p_old.id is null;
+  v_row public.schedules := p_new;
+begin
+  if not v_is_new then
+    v_row := fleet.without_stale_twins(p_old, v_row);
+  end if;
+  v_row := fleet.completed_schedule(p_old, v_row);
+  perform fleet.raise_problems(
+    'the schedule', 'schedule_invalid', array(select q from fleet.schedule_problems(p_old, v_row) as q)
+  );
+
+  v_row.recurrence := case
+    when v_is_new or fleet.recurrence_changed(p_old, v_row) then fleet.compiled(v_row) else p_old.recurrence
+  end;
+  if v_row.status = 'cancelled' then
+    return v_row;
+  elsif v_is_new or fleet.timing_changed(p_old, v_row) then
+    v_row.next_run_at := fleet.first_due(v_row, p_now);
+    return fleet.ended_or_not(v_row);
+  elsif fleet.limit_changed(p_old, v_row) then
+    if v_row.status = 'completed' then
+      v_row.next_run_at := fleet.first_due(v_row, p_now);
+    end if;
+    return fleet.ended_or_not(v_row);
+  end if;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.prepared_schedule(public.schedules, public.schedules, timestamptz) is
+  'The row that writing p_new in place of p_old at p_now makes: complete, checked, compiled, with its next due instant; an old row without '
+  'an id is none. What did not change is not looked at again. Raises schedule_invalid (PT422, or PT404) naming every wrong field.';
+revoke all on function fleet.prepared_schedule(public.schedules, public.schedules, timestamptz)
+  from public, anon, authenticated, service_role;
+
 create or replace function fleet.tg_prepare_schedule()
 returns trigger
 language plpgsql
@@ -139,44 +186,31 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_now timestamptz := clock_timestamp();
+  v_old public.schedules;
   v_row public.schedules := new;
 begin
-  if tg_op = 'UPDATE' and fleet.has_lost_parent(old, v_row) then
-    return fleet.abandoned_schedule(old, v_row);
+  if tg_op = 'UPDATE' then
+    v_old := old;
+    if fleet.has_lost_parent(v_old, v_row) then
+      return fleet.abandoned_schedule(v_old, v_row);
+    end if;
+  else
+    v_row.created_by := fleet.current_user_id();
   end if;
   v_row.owner_id := fleet.owner_or_own(v_row.owner_id);
   perform fleet.require_permission(v_row.owner_id, 'manage', format('owner %s', v_row.owner_id));
-  if v_row.after_schedule_id is not null then
+  perform fleet.require_destructive(v_row.owner_id, v_row.action_type);
+  if v_row.after_schedule_id is distinct from v_old.after_schedule_id then
     -- Two sessions that each let one schedule follow the other would not see the circle they make.
     perform pg_advisory_xact_lock(hashtext('pgfleet.chains'), hashtext(v_row.owner_id::text));
   end if;
 
-  if tg_op = 'UPDATE' then
-    v_row := fleet.changed_schedule(old, v_row);
-  else
-    v_row.created_by := fleet.current_user_id();
-  end if;
-
-  v_row := fleet.completed_schedule(v_row);
-  perform fleet.require_destructive(v_row.owner_id, v_row.action_type);
-  perform fleet.raise_problems('the schedule', 'schedule_invalid', array_agg(q))
-  from fleet.schedule_problems(v_row) as q;
-
-  v_row.recurrence := fleet.compiled(v_row);
-  if v_row.status <> 'cancelled' and (tg_op = 'INSERT' or fleet.timing_changed(old, v_row)) then
-    if tg_op = 'UPDATE' then
-      perform fleet.skip_due(old, clock_timestamp(), case old.status when 'paused' then 'paused' else 'the times were changed' end);
-    end if;
-    v_row.next_run_at := fleet.first_due(v_row, clock_timestamp());
-    v_row := fleet.ended_or_not(v_row);
-  elsif tg_op = 'UPDATE' and fleet.limit_changed(old, v_row) then
-    if v_row.status = 'completed' then
-      v_row.next_run_at := fleet.first_due(v_row, clock_timestamp());
-    end if;
-    v_row := fleet.ended_or_not(v_row);
-    if v_row.status = 'completed' then
-      perform fleet.skip_due(old, clock_timestamp(), v_row.status_reason);
-    end if;
+  v_row := fleet.prepared_schedule(v_old, v_row, v_now);
+  if v_old.status <> 'cancelled' and fleet.timing_changed(v_old, v_row) then
+    perform fleet.skip_due(v_old, v_now, case v_old.status when 'paused' then 'paused' else 'the times were changed' end);
+  elsif v_old.status = 'active' and v_row.status = 'completed' then
+    perform fleet.skip_due(v_old, v_now, v_row.status_reason);
   end if;
   v_row.updated_at := now();
   return v_row;
@@ -184,9 +218,45 @@ end;
 $$;
 
 comment on function fleet.tg_prepare_schedule() is
-  'Check a schedule however it is written, complete it, compile its recurrence and find its next due instant. Definer: it checks the '
-  'caller, then sees what the checks need to see.';
+  'Check and complete a schedule however it is written, and account for what was due by its old times. Definer: it checks the caller, then '
+  'sees what the checks need to see.';
 revoke all on function fleet.tg_prepare_schedule() from public, anon, authenticated, service_role;
+
+create or replace function fleet.recurrence_changed(p_old public.schedules, p_new public.schedules)
+returns boolean
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (p_old.recurrence_type, p_old.recurrence_config, p_old.start_time, p_old.end_time, p_old.timezone,
+      p_old.policies -> 'gap', p_old.policies -> 'fold')
+    is distinct from
+    (p_new.recurrence_type, p_new.recurrence_config, p_new.start_time, p_new.end_time, p_new.timezone,
+      p_new.policies -> 'gap', p_new.policies -> 'fold')
+    -- In device time it has a member for each zone of its devices.
+    or (p_new.timezone = 'device' and fleet.targets_changed(p_old, p_new));
+end;
+$$;
+
+comment on function fleet.recurrence_changed(public.schedules, public.schedules) is
+  'Whether the compiled recurrence of a schedule may have changed.';
+revoke all on function fleet.recurrence_changed(public.schedules, public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.targets_changed(p_old public.schedules, p_new public.schedules)
+returns boolean
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (p_old.owner_id, p_old.device_ids, p_old.group_ids, p_old.selector)
+    is distinct from (p_new.owner_id, p_new.device_ids, p_new.group_ids, p_new.selector);
+end;
+$$;
+
+comment on function fleet.targets_changed(public.schedules, public.schedules) is 'Whether a schedule names others than before.';
+revoke all on function fleet.targets_changed(public.schedules, public.schedules) from public, anon, authenticated, service_role;
 
 create or replace function fleet.timing_changed(p_old public.schedules, p_new public.schedules)
 returns boolean

@@ -9,21 +9,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_old public.schedules := fleet.schedule_of_caller(p_schedule_id, 'manage');
+  v_status text := fleet.status_of_spec(p_changes);
   v_row public.schedules;
 begin
-  if jsonb_typeof(p_changes) = 'object' and p_changes ? 'status'
-    and p_changes -> 'status' not in ('"active"', '"paused"')
-  then
-    raise exception 'the schedule is not valid: status: % is not one of active, paused', p_changes -> 'status'
-      using errcode = 'PT422', detail = 'schedule_invalid', hint = 'A copy starts as paused unless it says {"status": "active"}.';
-  end if;
-
   v_old.id := null;
   v_old.name := fleet.copy_name(v_old.owner_id, v_old.name);
-  v_row := fleet.schedule_with_changes(
-    v_old, case when jsonb_typeof(p_changes) = 'object' then p_changes - 'status' else p_changes end
-  );
-  v_row.status := coalesce(p_changes ->> 'status', 'paused');
+  v_row := fleet.changed_schedule(v_old, case when jsonb_typeof(p_changes) = 'object' then p_changes - 'status' else p_changes end);
+  v_row.status := coalesce(v_status, 'paused');
   -- Two statements: what the first one made is only seen by the next.
   v_row.id := fleet.store_schedule(v_row);
   return fleet.schedule_answer(v_row.id);
@@ -33,6 +25,29 @@ $$;
 comment on function fleet.duplicate_schedule(bigint, jsonb) is 'See public.duplicate_schedule. Definer: it checks the caller.';
 revoke all on function fleet.duplicate_schedule(bigint, jsonb) from public, anon, authenticated, service_role;
 grant execute on function fleet.duplicate_schedule(bigint, jsonb) to authenticated, service_role;
+
+create or replace function fleet.status_of_spec(p_spec jsonb)
+returns text
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if jsonb_typeof(p_spec) = 'object' and p_spec ? 'status' then
+    perform fleet.raise_problems(
+      'the schedule', 'schedule_invalid',
+      array(select q from fleet.choice_problem('status', nullif(p_spec -> 'status', 'null'), '{active,paused}') as q)
+    );
+    return p_spec ->> 'status';
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.status_of_spec(jsonb) is
+  'The status in which a copy or a schedule of a document is to be, active or paused; null where it does not say. Raises schedule_invalid '
+  '(PT422).';
+revoke all on function fleet.status_of_spec(jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.copy_name(p_owner_id uuid, p_name text)
 returns text

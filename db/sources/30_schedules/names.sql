@@ -35,10 +35,16 @@ revoke all on function fleet.schedule_by_name(uuid, text) from public, anon, aut
 
 create or replace function fleet.name_problems(p_owner_id uuid, p_spec jsonb)
 returns setof fleet.problem
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  if not p_spec ?| '{devices,groups,after}' then
+    return;
+  end if;
+
+  return query
   with lists as (
     select k.key, p_spec -> k.key as list
     from (values ('devices'), ('groups')) as k(key)
@@ -69,10 +75,14 @@ as $$
       select 1 from public.device_groups as g where g.owner_id = p_owner_id and lower(g.name) = lower(n.item #>> '{}')
     )
   union all
+  select 'after.schedule', 'must be a name', 'Example: {"after": {"schedule": "Nightly backup", "on": "completed"}}'
+  where jsonb_typeof(p_spec #> '{after,schedule}') not in ('string', 'null')
+  union all
   select 'after.schedule', format('schedule %s was not found', p_spec #> '{after,schedule}'),
     'List your schedules with: pgfleet schedule list'
-  where p_spec #>> '{after,schedule}' is not null
-    and (fleet.schedule_by_name(p_owner_id, p_spec #>> '{after,schedule}')).id is null
+  where jsonb_typeof(p_spec #> '{after,schedule}') = 'string'
+    and (fleet.schedule_by_name(p_owner_id, p_spec #>> '{after,schedule}')).id is null;
+end;
 $$;
 
 comment on function fleet.name_problems(uuid, jsonb) is
@@ -81,11 +91,16 @@ revoke all on function fleet.name_problems(uuid, jsonb) from public, anon, authe
 
 create or replace function fleet.with_ids(p_owner_id uuid, p_spec jsonb)
 returns jsonb
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select (p_spec - '{devices,groups}'::text[])
+begin
+  if not p_spec ?| '{devices,groups,after}' then
+    return p_spec;
+  end if;
+
+  return (p_spec - '{devices,groups}'::text[])
     || case
       when jsonb_typeof(p_spec -> 'devices') = 'array' then jsonb_build_object('device_ids', (
         select coalesce(jsonb_agg(d.id), '[]') || coalesce(nullif(p_spec -> 'device_ids', 'null'), '[]')
@@ -105,12 +120,14 @@ as $$
       else '{}'
     end
     || case
-      when p_spec #>> '{after,schedule}' is not null then jsonb_build_object('after', (
+      when jsonb_typeof(p_spec #> '{after,schedule}') = 'null' then jsonb_build_object('after', (p_spec -> 'after') - 'schedule')
+      when p_spec #> '{after,schedule}' is not null then jsonb_build_object('after', (
         select case when f.id is null then 'null' else ((p_spec -> 'after') - 'schedule') || jsonb_build_object('schedule_id', f.id) end
         from fleet.schedule_by_name(p_owner_id, p_spec #>> '{after,schedule}') as f
       ))
       else '{}'
-    end
+    end;
+end;
 $$;
 
 comment on function fleet.with_ids(uuid, jsonb) is

@@ -14,14 +14,19 @@ create policy schedule_runs_all_service_role on public.schedule_runs
 
 -- Counters and instants belong to the engine.
 grant select, delete on table public.schedules to authenticated;
-grant insert (
-  owner_id, name, description, action_type, payload, recurrence_type, recurrence_config, start_time, end_time, timezone,
-  device_ids, group_ids, selector, profile_id, device_id, policies, priority, ui_initiated, after_schedule_id, after_on
-) on table public.schedules to authenticated;
-grant update (
-  name, description, action_type, payload, recurrence_type, recurrence_config, start_time, end_time, timezone,
-  device_ids, group_ids, selector, profile_id, device_id, policies, priority, status, status_reason, after_schedule_id, after_on
-) on table public.schedules to authenticated;
+do $$
+begin
+  execute format(
+    'grant insert (owner_id, %s) on table public.schedules to authenticated',
+    (select string_agg(quote_ident(c.name), ', ') from fleet.schedule_columns() as c)
+  );
+  -- Who made a schedule, a person by hand or not, is said when it is made.
+  execute format(
+    'grant update (status, status_reason, %s) on table public.schedules to authenticated',
+    (select string_agg(quote_ident(c.name), ', ') from fleet.schedule_columns() as c where c.name <> 'ui_initiated')
+  );
+end;
+$$;
 
 drop policy if exists schedules_select_member on public.schedules;
 create policy schedules_select_member on public.schedules

@@ -1,5 +1,38 @@
 -- create_schedule: from the JSON of a person, a script or an older system to a row.
 
+create or replace function fleet.schedule_columns()
+returns table (name text, kind text, default_value jsonb, is_clearable boolean)
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  values
+    ('name', 'string', null::jsonb, false),
+    ('description', 'string', '""', false),
+    ('action_type', 'string', null, false),
+    ('payload', 'object', '{}', false),
+    ('recurrence_type', 'string', '"once"', false),
+    ('recurrence_config', 'object', '{}', false),
+    ('start_time', 'time', null, false),
+    ('end_time', 'time', null, true),
+    ('timezone', 'string', '"UTC"', false),
+    ('device_ids', 'ids', '[]', false),
+    ('group_ids', 'ids', '[]', false),
+    ('selector', 'object', null, true),
+    ('profile_id', 'string', null, true),
+    ('device_id', 'id', null, true),
+    ('policies', 'object', '{}', false),
+    ('priority', 'priority', '0', false),
+    ('ui_initiated', 'boolean', 'false', false),
+    ('after_schedule_id', 'id', null, true),
+    ('after_on', 'string', null, true)
+$$;
+
+comment on function fleet.schedule_columns() is
+  'The columns of a schedule that people write: the one list of them. kind is how JSON has it; null empties what is clearable and says '
+  'nothing elsewhere. Whatever reads, stores, checks, exports or grants goes by it.';
+revoke all on function fleet.schedule_columns() from public, anon, authenticated, service_role;
+
 create or replace function fleet.schedule_aliases()
 returns table (alias text, name text)
 language sql
@@ -52,49 +85,103 @@ $$;
 comment on function fleet.normal_schedule_spec(jsonb) is 'The same schedule in our own keys and words.';
 revoke all on function fleet.normal_schedule_spec(jsonb) from public, anon, authenticated, service_role;
 
-create or replace function fleet.schedule_from_spec(p_spec jsonb)
+create or replace function fleet.blank_schedule(p_owner_id uuid)
 returns public.schedules
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_spec jsonb := fleet.spec_without_rrule(p_spec);
   v_row public.schedules;
-  v_zone text := coalesce(v_spec ->> 'timezone', 'UTC');
 begin
-  -- Local times are read in the schedule's zone; where that is unknown the error about it comes first anyway.
-  if not fleet.is_time_zone(v_zone) then
-    v_zone := 'UTC';
-  end if;
-
-  v_row.owner_id := (v_spec ->> 'owner_id')::uuid;
-  v_row.name := v_spec ->> 'name';
-  v_row.description := coalesce(v_spec ->> 'description', '');
-  v_row.action_type := v_spec ->> 'action_type';
-  v_row.payload := coalesce(nullif(v_spec -> 'payload', 'null'), '{}');
-  v_row.recurrence_type := coalesce(v_spec ->> 'recurrence_type', 'once');
-  v_row.recurrence_config := coalesce(nullif(v_spec -> 'recurrence_config', 'null'), '{}');
-  v_row.start_time := coalesce(fleet.try_instant(v_spec ->> 'start_time', v_zone), clock_timestamp());
-  v_row.end_time := fleet.try_instant(v_spec ->> 'end_time', v_zone);
-  v_row.timezone := coalesce(v_spec ->> 'timezone', 'UTC');
-  v_row.device_ids := fleet.bigint_array(v_spec -> 'device_ids');
-  v_row.group_ids := fleet.bigint_array(v_spec -> 'group_ids');
-  v_row.selector := nullif(v_spec -> 'selector', 'null');
-  v_row.profile_id := v_spec ->> 'profile_id';
-  v_row.device_id := (v_spec ->> 'device_id')::numeric::bigint;
-  v_row.policies := coalesce(nullif(v_spec -> 'policies', 'null'), '{}');
-  v_row.priority := coalesce((v_spec ->> 'priority')::numeric::smallint, 0);
-  v_row.ui_initiated := coalesce((v_spec ->> 'ui_initiated')::boolean, false);
-  v_row.after_schedule_id := coalesce(v_spec -> 'after' ->> 'schedule_id', v_spec ->> 'after_schedule_id')::numeric::bigint;
-  v_row.after_on := coalesce(v_spec -> 'after' ->> 'on', v_spec ->> 'after_on');
+  v_row := jsonb_populate_record(v_row, (
+    select jsonb_object_agg(c.name, c.default_value) from fleet.schedule_columns() as c where c.default_value is not null
+  ));
+  v_row.owner_id := p_owner_id;
+  v_row.status := 'active';
+  v_row.execution_count := 0;
+  v_row.idle_count := 0;
   return v_row;
 end;
 $$;
 
-comment on function fleet.schedule_from_spec(jsonb) is
-  'The row that a specification of the right types describes; defaults filled in, owner and derived columns not yet.';
-revoke all on function fleet.schedule_from_spec(jsonb) from public, anon, authenticated, service_role;
+comment on function fleet.blank_schedule(uuid) is 'The row of a schedule of which nothing is said yet: every default, and no id.';
+revoke all on function fleet.blank_schedule(uuid) from public, anon, authenticated, service_role;
+
+create or replace function fleet.schedule_from_spec(p_old public.schedules, p_spec jsonb)
+returns public.schedules
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_spec jsonb := fleet.spec_in_columns(p_old, p_spec);
+  -- Local times are read in the schedule's zone; where that is unknown the error about it comes first anyway.
+  v_zone text := coalesce(v_spec ->> 'timezone', p_old.timezone);
+  v_row public.schedules;
+begin
+  if not fleet.is_time_zone(v_zone) then
+    v_zone := 'UTC';
+  end if;
+  v_row := jsonb_populate_record(p_old, (
+    select coalesce(
+      jsonb_object_agg(c.name, case c.kind
+        when 'time' then to_jsonb(fleet.try_instant(e.value #>> '{}', v_zone))
+        when 'ids' then to_jsonb(fleet.bigint_array(e.value))
+        when 'id' then to_jsonb((e.value #>> '{}')::numeric::bigint)
+        when 'priority' then to_jsonb((e.value #>> '{}')::numeric::bigint)
+        else e.value
+      end),
+      '{}'
+    )
+    from jsonb_each(v_spec) as e
+    join fleet.schedule_columns() as c on c.name = e.key
+    where e.value <> 'null' or c.is_clearable
+  ));
+  v_row.start_time := coalesce(v_row.start_time, clock_timestamp());
+  return v_row;
+end;
+$$;
+
+comment on function fleet.schedule_from_spec(public.schedules, jsonb) is
+  'The row with what a specification of the right types says; what follows from it is not filled in yet. Raises schedule_invalid (PT422) '
+  'naming rrule.';
+revoke all on function fleet.schedule_from_spec(public.schedules, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.spec_in_columns(p_old public.schedules, p_spec jsonb)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_spec jsonb := p_spec;
+begin
+  if coalesce(v_spec -> 'rrule', 'null') <> 'null' then
+    -- A rule is counted from the start, in the zone, and gives way to policies that are said.
+    v_spec := fleet.spec_without_rrule(
+      jsonb_build_object(
+        'start_time', fleet.instant_text(p_old.start_time), 'timezone', p_old.timezone, 'policies', p_old.policies
+      )
+      || fleet.without_nulls(v_spec)
+    );
+  elsif v_spec ->> 'recurrence_type' <> p_old.recurrence_type and coalesce(v_spec -> 'recurrence_config', 'null') = 'null' then
+    -- Settings of another kind of recurrence would only be in the way.
+    v_spec := v_spec || '{"recurrence_config": {}}';
+  end if;
+  if v_spec ? 'after' then
+    v_spec := v_spec || jsonb_build_object(
+      'after_schedule_id', coalesce(v_spec #> '{after,schedule_id}', v_spec -> 'after_schedule_id'),
+      'after_on', coalesce(v_spec #> '{after,on}', v_spec -> 'after_on')
+    );
+  end if;
+  return v_spec;
+end;
+$$;
+
+comment on function fleet.spec_in_columns(public.schedules, jsonb) is
+  'The specification with rrule and after turned into the columns that they stand for.';
+revoke all on function fleet.spec_in_columns(public.schedules, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.bigint_array(p_list jsonb)
 returns bigint[]
@@ -109,6 +196,22 @@ $$;
 comment on function fleet.bigint_array(jsonb) is 'A JSON list of whole numbers as an array, each once.';
 revoke all on function fleet.bigint_array(jsonb) from public, anon, authenticated, service_role;
 
+create or replace function fleet.require_object(p_value jsonb, p_what text, p_hint text)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if jsonb_typeof(p_value) is distinct from 'object' then
+    raise exception '% must be a JSON object', p_what using errcode = 'PT422', detail = 'schedule_invalid', hint = p_hint;
+  end if;
+end;
+$$;
+
+comment on function fleet.require_object(jsonb, text, text) is 'Raise schedule_invalid (PT422) where a value is no JSON object.';
+revoke all on function fleet.require_object(jsonb, text, text) from public, anon, authenticated, service_role;
+
 create or replace function fleet.create_schedule(p_spec jsonb)
 returns jsonb
 language plpgsql
@@ -117,47 +220,15 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_spec jsonb;
-  v_row public.schedules;
-  v_problems fleet.problem[];
-  v_fields text[];
+  v_owner uuid;
+  v_id bigint;
 begin
-  if jsonb_typeof(p_spec) is distinct from 'object' then
-    raise exception 'a schedule must be a JSON object'
-      using errcode = 'PT422', detail = 'schedule_invalid', hint = 'See the README, "Schedules by example".';
-  end if;
-
-  v_spec := fleet.normal_schedule_spec(p_spec);
-  v_problems := array(select t from fleet.spec_type_problems(v_spec) as t);
-  v_fields := array(select p.field from unnest(v_problems) as p);
-
-  -- What has the wrong type is left out, so that everything else is still checked in the same answer.
-  v_row := fleet.schedule_from_spec(
-    v_spec - coalesce((select array_agg(split_part(f, '.', 1)) from unnest(v_fields) as f), '{}')
-  );
-  v_row.owner_id := fleet.owner_or_own(v_row.owner_id);
-  perform fleet.require_permission(v_row.owner_id, 'manage', format('owner %s', v_row.owner_id));
-  v_row := fleet.completed_schedule(v_row);
-
-  perform fleet.raise_problems('the schedule', 'schedule_invalid', v_problems || array_agg(q))
-  from fleet.schedule_problems(v_row) as q
-  where q.field <> all (v_fields);
-
-  insert into public.schedules as s (
-    owner_id, name, description, action_type, payload, recurrence_type, recurrence_config, start_time, end_time, timezone,
-    device_ids, group_ids, selector, profile_id, device_id, policies, priority, ui_initiated, after_schedule_id, after_on
-  )
-  values (
-    v_row.owner_id, v_row.name, v_row.description, v_row.action_type, v_row.payload, v_row.recurrence_type,
-    v_row.recurrence_config, v_row.start_time, v_row.end_time, v_row.timezone, v_row.device_ids, v_row.group_ids,
-    v_row.selector, v_row.profile_id, v_row.device_id, v_row.policies, v_row.priority, v_row.ui_initiated,
-    v_row.after_schedule_id, v_row.after_on
-  )
-  returning s.id into v_row.id;
-
-  -- Read again: what is due at once has run by now.
-  select s.* into v_row from public.schedules as s where s.id = v_row.id;
-  return to_jsonb(v_row) || jsonb_build_object('warnings', fleet.schedule_warnings(v_row));
+  perform fleet.require_object(p_spec, 'a schedule', 'See the README, "Schedules by example".');
+  v_owner := fleet.owner_or_own(fleet.try_uuid(p_spec ->> 'owner_id'));
+  perform fleet.require_permission(v_owner, 'manage', format('owner %s', v_owner));
+  v_id := fleet.store_schedule(fleet.changed_schedule(fleet.blank_schedule(v_owner), p_spec));
+  -- Read again, in a statement of its own: what is due at once has run by now.
+  return fleet.schedule_answer(v_id);
 end;
 $$;
 
@@ -168,32 +239,31 @@ grant execute on function fleet.create_schedule(jsonb) to authenticated, service
 
 create or replace function fleet.schedule_warnings(p_schedule public.schedules)
 returns jsonb
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(jsonb_agg(w.text), '[]')
-  from (
-    select 'start_time is in the past: the run is in the ledger as skipped, outside the catch-up window' as text
+declare
+  v_warnings text[] := '{}';
+begin
+  if p_schedule.recurrence_type = 'once' and exists (
+    select 1
     from public.schedule_runs as r
-    where r.schedule_id = p_schedule.id
-      and p_schedule.recurrence_type = 'once'
-      and r.status = 'skipped'
-      and r.reason = 'outside the catch-up window'
-    union all
-    select 'no device matches at this moment'
-    where not exists (
-      select 1
-      from fleet.targets(
-        p_schedule.owner_id, p_schedule.device_ids, p_schedule.group_ids, p_schedule.selector, 0, 1
-      )
-    )
-    union all
-    select 'the schedule has no due instant: nothing will run'
-    where p_schedule.next_run_at is null
-      and p_schedule.after_schedule_id is null
-      and not exists (select 1 from public.schedule_runs as r where r.schedule_id = p_schedule.id)
-  ) as w
+    where r.schedule_id = p_schedule.id and r.status = 'skipped' and r.reason = 'outside the catch-up window'
+  ) then
+    v_warnings := v_warnings
+      || 'start_time is in the past: the run is in the ledger as skipped, outside the catch-up window'::text;
+  end if;
+  if not fleet.has_targets(p_schedule.owner_id, p_schedule.device_ids, p_schedule.group_ids, p_schedule.selector) then
+    v_warnings := v_warnings || 'no device matches at this moment'::text;
+  end if;
+  if p_schedule.next_run_at is null and p_schedule.after_schedule_id is null
+    and not exists (select 1 from public.schedule_runs as r where r.schedule_id = p_schedule.id)
+  then
+    v_warnings := v_warnings || 'the schedule has no due instant: nothing will run'::text;
+  end if;
+  return to_jsonb(v_warnings);
+end;
 $$;
 
 comment on function fleet.schedule_warnings(public.schedules) is
@@ -211,7 +281,7 @@ $$;
 
 comment on function public.create_schedule(jsonb) is
   'Create a schedule from JSON: name, action_type, payload, recurrence_type, recurrence_config, start_time, end_time, timezone, '
-  'device_ids, group_ids, selector, policies, priority, after, rrule (task_name, task_type, scheduled_time, …_payload are understood too). A time '
+  'device_ids, group_ids, selector, policies, priority, after, rrule; devices, groups and after.schedule by name (task_name, task_type, scheduled_time, …_payload are understood too). A time '
   'without an offset is local to the zone. Answers the row with "warnings". Raises schedule_invalid (PT422, or PT404) naming every '
   'wrong field.';
 revoke all on function public.create_schedule(jsonb) from public, anon, authenticated, service_role;

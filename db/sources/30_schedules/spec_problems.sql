@@ -25,8 +25,12 @@ language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
+  select 'after.' || k.key, 'is not a key of after', 'The keys are schedule (a name), schedule_id and on.'
+  from jsonb_object_keys(fleet.object_or_empty(p_after)) as k(key)
+  where k.key not in ('schedule', 'schedule_id', 'on')
+  union all
   select 'after.schedule_id', 'is missing', 'Example: {"after": {"schedule_id": 7, "on": "completed"}}'
-  where jsonb_typeof(p_after) = 'object' and not p_after ? 'schedule_id'
+  where jsonb_typeof(p_after) = 'object' and not p_after ?| '{schedule,schedule_id}'
   union all
   select q.field, q.problem, q.hint
   from fleet.whole_number_problem(
@@ -44,69 +48,59 @@ revoke all on function fleet.after_problems(jsonb) from public, anon, authentica
 
 create or replace function fleet.spec_type_problems(p_spec jsonb)
 returns setof fleet.problem
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  with expected (key, kind) as (
-    values
-      ('name', 'string'), ('description', 'string'), ('action_type', 'string'), ('payload', 'object'),
-      ('recurrence_type', 'string'), ('recurrence_config', 'object'), ('start_time', 'time'), ('end_time', 'time'),
-      ('timezone', 'string'), ('device_ids', 'ids'), ('group_ids', 'ids'), ('selector', 'object'),
-      ('profile_id', 'string'), ('device_id', 'id'), ('policies', 'object'), ('priority', 'priority'),
-      ('ui_initiated', 'boolean'), ('owner_id', 'uuid'), ('after', 'object'),
-      ('after_schedule_id', 'id'), ('after_on', 'string'), ('rrule', 'string')
+begin
+  return query
+  with expected as materialized (
+    select c.name as key, c.kind from fleet.schedule_columns() as c
+    union all
+    values ('owner_id', 'uuid'), ('devices', 'names'), ('groups', 'names'), ('after', 'object'), ('rrule', 'string')
+  ),
+  given as materialized (
+    select e.key, e.value, x.kind from jsonb_each(p_spec) as e left join expected as x on x.key = e.key
   )
-  select e.key, 'is not a key of a schedule',
-    'The keys are ' || (select string_agg(x.key, ', ') from expected as x) || '.'
-  from jsonb_each(p_spec) as e
-  where e.key not in (select x.key from expected as x)
+  select g.key, 'is not a key of a schedule', 'The keys are ' || (select string_agg(x.key, ', ') from expected as x) || '.'
+  from given as g
+  where g.kind is null
   union all
-  select x.key, format('must be %s, not %s', case x.kind when 'object' then 'an object' else 'a ' || x.kind end, e.value),
+  select g.key, format('must be %s, not %s', case g.kind when 'object' then 'an object' else 'a ' || g.kind end, g.value),
     'Check the type of the value.'
-  from expected as x
-  join jsonb_each(p_spec) as e on e.key = x.key
-  where x.kind in ('string', 'object', 'boolean')
-    and jsonb_typeof(e.value) not in (x.kind, 'null')
+  from given as g
+  where g.kind in ('string', 'object', 'boolean') and jsonb_typeof(g.value) not in (g.kind, 'null')
   union all
-  select x.key, format('%s is not a time', e.value), 'Write it like "2026-03-01T06:30:00" (local) or "2026-03-01T05:30:00Z".'
-  from expected as x
-  join jsonb_each(p_spec) as e on e.key = x.key
-  where x.kind = 'time'
-    and jsonb_typeof(e.value) <> 'null'
-    and fleet.try_instant(e.value #>> '{}', 'UTC') is null
+  select g.key, format('%s is not a time', g.value), 'Write it like "2026-03-01T06:30:00" (local) or "2026-03-01T05:30:00Z".'
+  from given as g
+  where g.kind = 'time' and g.value <> 'null' and fleet.try_instant(g.value #>> '{}', 'UTC') is null
   union all
-  select q.field, q.problem, q.hint
-  from fleet.after_problems(p_spec -> 'after') as q
+  select g.key, format('%s is not a uuid', g.value), 'Copy the id of the owner.'
+  from given as g
+  where g.kind = 'uuid' and g.value <> 'null' and fleet.try_uuid(g.value #>> '{}') is null
   union all
-  select q.field, q.problem, q.hint
-  from fleet.rrule_problems(p_spec) as q
-  union all
-  select x.key, format('%s is not a uuid', e.value), 'Copy the id of the owner.'
-  from expected as x
-  join jsonb_each(p_spec) as e on e.key = x.key
-  where x.kind = 'uuid'
-    and jsonb_typeof(e.value) <> 'null'
-    and fleet.try_uuid(e.value #>> '{}') is null
-  union all
-  select x.key, format('%s is not a list of ids', e.value), 'Write whole numbers without quotes, like [1, 2].'
-  from expected as x
-  join jsonb_each(p_spec) as e on e.key = x.key
-  where x.kind = 'ids'
-    and jsonb_typeof(e.value) <> 'null'
-    and not fleet.is_id_list(e.value)
+  select g.key, format('%s is not a list of ids', g.value), 'Write whole numbers without quotes, like [1, 2].'
+  from given as g
+  where g.kind = 'ids' and g.value <> 'null' and not fleet.is_id_list(g.value)
   union all
   select n.field, n.problem, n.hint
-  from expected as x
-  join jsonb_each(p_spec) as e on e.key = x.key
+  from given as g
   cross join lateral fleet.whole_number_problem(
-    x.key, e.value,
-    case x.kind when 'id' then 1 else -100 end,
-    case x.kind when 'id' then 9007199254740991 else 100 end
+    g.key, g.value,
+    case g.kind when 'id' then 1 else -100 end,
+    case g.kind when 'id' then 9007199254740991 else 100 end
   ) as n
-  where x.kind in ('id', 'priority') and jsonb_typeof(e.value) <> 'null'
+  where g.kind in ('id', 'priority') and g.value <> 'null';
+
+  if p_spec ? 'after' then
+    return query select q.field, q.problem, q.hint from fleet.after_problems(p_spec -> 'after') as q;
+  end if;
+  if p_spec ? 'rrule' then
+    return query select q.field, q.problem, q.hint from fleet.rrule_problems(p_spec) as q;
+  end if;
+end;
 $$;
 
 comment on function fleet.spec_type_problems(jsonb) is
-  'Keys of a schedule in JSON that are unknown or hold something of another type.';
+  'Keys of a schedule in JSON that are unknown or hold something of another type. Names are looked at by fleet.name_problems.';
 revoke all on function fleet.spec_type_problems(jsonb) from public, anon, authenticated, service_role;

@@ -211,7 +211,7 @@ as $$
     fleet.normal_schedule_spec(case when jsonb_typeof(g.t -> 'spec') = 'object' then g.t -> 'spec' else '{}' end)
   ) as q
   -- The types of values are only known when the template is used.
-  where q.problem like 'is not a key%' and q.field not in ('devices', 'groups')
+  where q.problem like 'is not a key%'
   union all
   select 'spec', format('{{%s}} is not among the parameters', p.name), format('Add {"%s": {"type": "string"}}.', p.name)
   from given as g

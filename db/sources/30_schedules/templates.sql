@@ -110,6 +110,7 @@ declare
   v_row public.schedule_templates := fleet.template_of_caller(p_name, p_version, 'manage');
   v_given jsonb := coalesce(nullif(p_parameters, 'null'), '{}');
   v_values jsonb;
+  v_id bigint;
 begin
   perform fleet.raise_problems(format('the use of template "%s"', v_row.name), 'parameters_invalid', array_agg(q))
   from fleet.parameter_value_problems(v_row.parameters, v_given) as q;
@@ -117,10 +118,10 @@ begin
   select coalesce(jsonb_object_agg(e.key, e.value -> 'default') filter (where e.value ? 'default'), '{}')
   into v_values
   from jsonb_each(v_row.parameters) as e;
-  return fleet.create_schedule(
-    fleet.resolved_spec(v_row.owner_id, fleet.filled_template(v_row.spec, v_values || v_given))
-    || jsonb_build_object('owner_id', v_row.owner_id)
-  );
+  v_id := fleet.store_schedule(fleet.changed_schedule(
+    fleet.blank_schedule(v_row.owner_id), fleet.filled_template(v_row.spec, v_values || v_given)
+  ));
+  return fleet.schedule_answer(v_id);
 end;
 $$;
 

@@ -28,15 +28,18 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select fleet.without_nulls(jsonb_build_object(
-    'name', p_schedule.name,
-    'description', nullif(p_schedule.description, ''),
-    'action_type', p_schedule.action_type,
-    'payload', nullif(p_schedule.payload, '{}'),
+  select fleet.without_nulls((
+    select jsonb_object_agg(c.name, case c.kind
+      when 'time' then to_jsonb(fleet.document_time((e.value #>> '{}')::timestamptz, fleet.reference_zone(p_schedule)))
+      else e.value
+    end)
+    from fleet.schedule_columns() as c
+    join jsonb_each(to_jsonb(p_schedule)) as e on e.key = c.name
+    where e.value is distinct from c.default_value
+      -- What is an id is named below, and twins follow from what they are twins of.
+      and c.name not in ('device_ids', 'group_ids', 'device_id', 'profile_id', 'after_schedule_id', 'after_on', 'policies')
+  ) || jsonb_build_object(
     'recurrence_type', p_schedule.recurrence_type,
-    'recurrence_config', nullif(p_schedule.recurrence_config, '{}'),
-    'start_time', fleet.document_time(p_schedule.start_time, fleet.reference_zone(p_schedule)),
-    'end_time', fleet.document_time(p_schedule.end_time, fleet.reference_zone(p_schedule)),
     'timezone', p_schedule.timezone,
     'devices', (
       select jsonb_agg(d.hostname order by lower(d.hostname))
@@ -48,7 +51,6 @@ as $$
       from public.device_groups as g
       where g.id = any (p_schedule.group_ids) and g.owner_id = p_schedule.owner_id
     ),
-    'selector', p_schedule.selector,
     'policies', nullif(
       p_schedule.policies || case
         when jsonb_typeof(p_schedule.policies -> 'blackouts') = 'array' then jsonb_build_object('blackouts', (
@@ -60,8 +62,6 @@ as $$
       end,
       '{}'
     ),
-    'priority', nullif(p_schedule.priority, 0),
-    'ui_initiated', nullif(p_schedule.ui_initiated, false),
     'after', (
       select jsonb_build_object('schedule', a.name, 'on', p_schedule.after_on)
       from public.schedules as a

@@ -1,10 +1,14 @@
 -- What holds for schedules however a row is written. The tick moves next_run_at and counters only, so it fires none of these.
 
-create or replace trigger schedules_01_prepare
-  before insert or update of owner_id, name, action_type, payload, recurrence_type, recurrence_config, start_time, end_time,
-    timezone, device_ids, group_ids, selector, profile_id, device_id, policies, priority, after_schedule_id, after_on
-  on public.schedules
-  for each row execute function fleet.tg_prepare_schedule();
+do $$
+begin
+  execute format(
+    'create or replace trigger schedules_01_prepare before insert or update of owner_id, %s on public.schedules'
+    ' for each row execute function fleet.tg_prepare_schedule()',
+    (select string_agg(quote_ident(c.name), ', ') from fleet.schedule_columns() as c)
+  );
+end;
+$$;
 
 create or replace trigger schedules_02_change_status
   before update of status on public.schedules

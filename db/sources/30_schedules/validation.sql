@@ -72,66 +72,97 @@ comment on function fleet.target_problems(uuid, bigint[], bigint[], jsonb) is
 revoke all on function fleet.target_problems(uuid, bigint[], bigint[], jsonb)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.schedule_problems(p_schedule public.schedules)
+create or replace function fleet.schedule_problems(p_old public.schedules, p_new public.schedules)
 returns setof fleet.problem
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select 'name', 'must not be blank', 'Give the schedule a name.'
-  where btrim(coalesce(p_schedule.name, '')) = ''
-  union all
-  select 'timezone', format('"%s" is not a known time zone', p_schedule.timezone), 'Use an IANA name such as Europe/Berlin.'
-  where p_schedule.timezone <> 'device' and not fleet.is_time_zone(p_schedule.timezone)
-  union all
-  select r.field, r.problem, r.hint
+declare
+  -- Of another owner, everything that it names is another's.
+  v_is_new boolean := p_old.id is null or p_old.owner_id <> p_new.owner_id;
+begin
+  if btrim(coalesce(p_new.name, '')) = '' then
+    return next ('name', 'must not be blank', 'Give the schedule a name.')::fleet.problem;
+  end if;
+  if v_is_new
+    or (p_old.timezone, p_old.recurrence_type, p_old.recurrence_config, p_old.start_time, p_old.end_time)
+      is distinct from (p_new.timezone, p_new.recurrence_type, p_new.recurrence_config, p_new.start_time, p_new.end_time)
+  then
+    return query select q.* from fleet.time_problems(p_new) as q;
+  end if;
+  if p_new.priority not between -100 and 100 then
+    return next (
+      'priority', format('%s is not within -100 to 100', p_new.priority), 'The default is 0; higher goes first.'
+    )::fleet.problem;
+  end if;
+  if v_is_new or (p_old.action_type, p_old.payload) is distinct from (p_new.action_type, p_new.payload) then
+    if jsonb_typeof(p_new.payload) = 'object' then
+      return query select q.* from fleet.payload_problems(p_new.action_type, p_new.payload) as q;
+    else
+      return next ('payload', 'must be an object', 'Example: {"message": "Hello"}')::fleet.problem;
+    end if;
+  end if;
+  if v_is_new or fleet.targets_changed(p_old, p_new) then
+    return query
+    select q.* from fleet.target_problems(p_new.owner_id, p_new.device_ids, p_new.group_ids, p_new.selector) as q;
+  end if;
+  if v_is_new or (p_old.after_schedule_id, p_old.after_on) is distinct from (p_new.after_schedule_id, p_new.after_on) then
+    return query select q.* from fleet.follow_problems(p_new) as q;
+  end if;
+  if v_is_new or p_old.policies is distinct from p_new.policies then
+    if jsonb_typeof(p_new.policies) = 'object' then
+      return query select q.* from fleet.blackout_problems(p_new.owner_id, p_new.policies) as q;
+      return query select q.* from fleet.policy_problems(p_new.policies) as q;
+    else
+      return next ('policies', 'must be an object', 'Example: {"overlap": "allow"}')::fleet.problem;
+    end if;
+  end if;
+end;
+$$;
+
+comment on function fleet.schedule_problems(public.schedules, public.schedules) is
+  'Everything that is wrong with the new row of a schedule in what differs from the old one; an old row without an id is none. No row '
+  'where nothing is.';
+revoke all on function fleet.schedule_problems(public.schedules, public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.time_problems(p_schedule public.schedules)
+returns setof fleet.problem
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_is_zone boolean := fleet.is_time_zone(p_schedule.timezone);
+begin
+  if p_schedule.timezone <> 'device' and not v_is_zone then
+    return next (
+      'timezone', format('"%s" is not a known time zone', p_schedule.timezone), 'Use an IANA name such as Europe/Berlin.'
+    )::fleet.problem;
+  end if;
+  return query
+  select r.*
   from fleet.recurrence_problems(
     p_schedule.recurrence_type, p_schedule.recurrence_config, fleet.reference_zone(p_schedule)
   ) as r
-  where r.field <> 'timezone'
-  union all
-  select 'start_time', 'is after end_time', 'Let the schedule start before it ends.'
-  where p_schedule.start_time > p_schedule.end_time
-  union all
-  select b.field, b.problem, b.hint
+  where r.field <> 'timezone';
+  if p_schedule.start_time > p_schedule.end_time then
+    return next ('start_time', 'is after end_time', 'Let the schedule start before it ends.')::fleet.problem;
+  end if;
+  return query
+  select b.*
   from fleet.bounds_problems(
     fleet.recurrence_type(p_schedule.recurrence_type), fleet.recurrence_settings(p_schedule.recurrence_config),
-    case when fleet.is_time_zone(p_schedule.timezone) then p_schedule.timezone else 'UTC' end,
+    case when v_is_zone then p_schedule.timezone else 'UTC' end,
     p_schedule.start_time, p_schedule.end_time
   ) as b
-  where b.field <> 'end_time' or p_schedule.end_time = '-infinity'
-  union all
-  select 'priority', format('%s is not within -100 to 100', p_schedule.priority), 'The default is 0; higher goes first.'
-  where p_schedule.priority not between -100 and 100
-  union all
-  select 'payload', 'must be an object', 'Example: {"message": "Hello"}'
-  where jsonb_typeof(p_schedule.payload) <> 'object'
-  union all
-  select q.field, q.problem, q.hint
-  from fleet.payload_problems(p_schedule.action_type, p_schedule.payload) as q
-  where jsonb_typeof(p_schedule.payload) = 'object'
-  union all
-  select t.field, t.problem, t.hint
-  from fleet.target_problems(
-    p_schedule.owner_id, p_schedule.device_ids, p_schedule.group_ids, p_schedule.selector
-  ) as t
-  union all
-  select f.field, f.problem, f.hint from fleet.follow_problems(p_schedule) as f
-  union all
-  select b.field, b.problem, b.hint from fleet.blackout_problems(p_schedule.owner_id, p_schedule.policies) as b
-  where jsonb_typeof(p_schedule.policies) = 'object'
-  union all
-  select 'policies', 'must be an object', 'Example: {"overlap": "allow"}'
-  where jsonb_typeof(p_schedule.policies) <> 'object'
-  union all
-  select q.field, q.problem, q.hint
-  from fleet.policy_problems(
-    case when jsonb_typeof(p_schedule.policies) = 'object' then p_schedule.policies else '{}' end
-  ) as q
+  where b.field <> 'end_time' or p_schedule.end_time = '-infinity';
+end;
 $$;
 
-comment on function fleet.schedule_problems(public.schedules) is 'Everything that is wrong with a schedule; no row where nothing is.';
-revoke all on function fleet.schedule_problems(public.schedules) from public, anon, authenticated, service_role;
+comment on function fleet.time_problems(public.schedules) is
+  'What is wrong with when a schedule is due: its zone, its recurrence and its bounds.';
+revoke all on function fleet.time_problems(public.schedules) from public, anon, authenticated, service_role;
 
 create or replace function fleet.raise_problems(p_what text, p_reason text, p_problems fleet.problem[])
 returns void
