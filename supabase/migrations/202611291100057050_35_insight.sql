@@ -392,40 +392,6 @@ revoke all on function fleet.skip_detail(public.schedules, text, text[], timesta
 -- db/sources/35_insight/30_preview.sql
 -- Before saving: what a new schedule would do, and what an edit would change.
 
-create or replace function fleet.drafted_schedule(p_old public.schedules, p_changes jsonb, p_now timestamptz)
-returns public.schedules
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_row public.schedules := fleet.completed_schedule(
-    fleet.changed_schedule(p_old, fleet.schedule_with_changes(p_old, p_changes))
-  );
-begin
-  -- The trigger has the last word when it is saved, and would say the same.
-  perform fleet.raise_problems('the schedule', 'schedule_invalid', array_agg(q))
-  from fleet.schedule_problems(v_row) as q;
-
-  v_row.recurrence := fleet.compiled(v_row);
-  v_row.execution_count := coalesce(p_old.execution_count, 0);
-  v_row.next_run_at := p_old.next_run_at;
-  v_row.status_reason := p_old.status_reason;
-  if p_old.id is null or fleet.timing_changed(p_old, v_row) then
-    v_row.next_run_at := fleet.first_due(v_row, p_now);
-    if v_row.status = 'completed' and v_row.next_run_at is not null then
-      v_row.status := 'active';
-    end if;
-  end if;
-  return v_row;
-end;
-$$;
-
-comment on function fleet.drafted_schedule(public.schedules, jsonb, timestamptz) is
-  'The row that saving these changes at p_now would make. Raises schedule_invalid naming every wrong field.';
-revoke all on function fleet.drafted_schedule(public.schedules, jsonb, timestamptz)
-  from public, anon, authenticated, service_role;
-
 create or replace function fleet.preview_of(p_schedule public.schedules, p_count integer, p_from timestamptz)
 returns table (
   due_at timestamptz,
@@ -479,15 +445,13 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_nothing public.schedules;
+  v_blank public.schedules;
   v_draft public.schedules;
 begin
-  if jsonb_typeof(p_spec) is distinct from 'object' then
-    raise exception 'a schedule must be a JSON object'
-      using errcode = 'PT422', detail = 'schedule_invalid', hint = 'See the README, "Schedules by example".';
-  end if;
-  v_nothing.owner_id := fleet.owner_in_mind(fleet.try_uuid(p_spec ->> 'owner_id'));
-  v_draft := fleet.drafted_schedule(v_nothing, p_spec, p_from);
+  perform fleet.require_object(p_spec, 'a schedule', 'See the README, "Schedules by example".');
+  v_blank := fleet.blank_schedule(fleet.owner_in_mind(fleet.try_uuid(p_spec ->> 'owner_id')));
+  -- What the trigger calls when it is saved.
+  v_draft := fleet.prepared_schedule(v_blank, fleet.changed_schedule(v_blank, p_spec), p_from);
   return query
   select p.* from fleet.preview_of(v_draft, fleet.whole_number_between('p_count', p_count, 1, 1000), p_from) as p;
 end;
@@ -616,7 +580,7 @@ begin
             detail = 'schedule_cancelled',
             hint = format('Make a new one of it: pgfleet schedule duplicate %s', p_schedule_id);
   end if;
-  v_new := fleet.drafted_schedule(v_old, p_changes, p_from);
+  v_new := fleet.prepared_schedule(v_old, fleet.changed_schedule(v_old, p_changes), p_from);
 
   -- The first n of both together: whatever is among them is among the first n of its own.
   return query

@@ -33,7 +33,7 @@ as $$
   from jsonb_each(p_row) as e
   where e.key <> all (case p_table
       when 'schedules' then
-        '{recurrence,next_run_at,last_executed_at,execution_count,created_at,updated_at}'
+        '{recurrence,next_run_at,last_executed_at,execution_count,idle_count,created_at,updated_at}'
       when 'devices' then
         '{auth_id,last_seen,latitude,longitude,accuracy_m,located_at,attributes,enrolled_at,created_at,updated_at}'
       else '{created_at,updated_at}'

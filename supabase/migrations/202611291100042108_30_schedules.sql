@@ -239,41 +239,32 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_old public.schedules := fleet.schedule_by_name(p_owner_id, p_schedule ->> 'name');
-  v_base public.schedules;
+  v_base public.schedules := fleet.blank_schedule(p_owner_id);
+  v_status text := fleet.status_of_spec(p_schedule);
   v_row public.schedules;
-  v_item jsonb;
-  v_status text := p_schedule ->> 'status';
 begin
-  if v_status not in ('active', 'paused') then
-    raise exception 'status: "%" is not one of active, paused', v_status
-      using errcode = 'PT422', detail = 'schedule_invalid', hint = 'Leave it out where the document is not to say.';
-  end if;
-
   -- What the document does not say is as by default; only when it began, and whether it is paused, stays as it is.
-  v_base.owner_id := p_owner_id;
-  v_base.id := v_old.id;
   v_base.start_time := v_old.start_time;
-  v_row := fleet.schedule_with_changes(v_base, p_schedule - 'status');
-  v_row.status := coalesce(
-    v_status, case v_old.status when 'paused' then 'paused' else 'active' end
-  );
-  v_item := fleet.plan_item(
-    'schedule', p_schedule ->> 'name',
-    case when v_old.id is not null then fleet.schedule_document(v_old) end,
-    fleet.schedule_document(fleet.completed_schedule(v_row))
-  );
-  if v_item ->> 'do' = 'create' then
-    perform fleet.store_schedule(v_row);
-  elsif v_item ->> 'do' = 'change' then
+  v_row := fleet.changed_schedule(v_base, p_schedule - 'status');
+  v_row.status := coalesce(v_status, v_base.status);
+  if v_old.id is not null then
     -- The twin columns follow from payload and targets, which the document has in full.
+    v_row := fleet.completed_schedule(v_base, v_row);
+    v_row.id := v_old.id;
     v_row.profile_id := v_old.profile_id;
     v_row.device_id := v_old.device_id;
-    perform fleet.store_schedule(v_row);
-    update public.schedules as s
-    set status = v_row.status, status_reason = null
-    where s.id = v_old.id and s.status in ('active', 'paused') and s.status <> v_row.status;
   end if;
-  return v_item;
+
+  v_row.id := fleet.store_schedule(v_row);
+  update public.schedules as s
+  set status = v_status, status_reason = null
+  where s.id = v_old.id and s.status in ('active', 'paused') and s.status <> v_status;
+  select s.* into v_row from public.schedules as s where s.id = v_row.id;
+  return fleet.plan_item(
+    'schedule', p_schedule ->> 'name',
+    case when v_old.id is not null then fleet.schedule_document(v_old) end,
+    fleet.schedule_document(v_row)
+  );
 end;
 $$;
 
@@ -1368,14 +1359,14 @@ revoke all on function fleet.abandoned_schedule(public.schedules, public.schedul
 -- db/sources/30_schedules/complete.sql
 -- Derived columns of a schedule: what follows from what was written.
 
-create or replace function fleet.completed_schedule(p_schedule public.schedules)
+create or replace function fleet.completed_schedule(p_old public.schedules, p_new public.schedules)
 returns public.schedules
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_row public.schedules := p_schedule;
+  v_row public.schedules := p_new;
 begin
   v_row.recurrence_type := coalesce(fleet.recurrence_type(v_row.recurrence_type), v_row.recurrence_type);
   if v_row.profile_id is null then
@@ -1394,9 +1385,13 @@ begin
       then v_row.device_ids[1]
   end;
 
-  v_row.policies := fleet.named_blackouts(v_row.owner_id, v_row.policies);
-  if v_row.timezone = 'device' then
-    v_row.policies := fleet.policies_in_device_time(v_row.policies);
+  if p_old.id is null
+    or (v_row.owner_id, v_row.policies, v_row.timezone) is distinct from (p_old.owner_id, p_old.policies, p_old.timezone)
+  then
+    v_row.policies := fleet.named_blackouts(v_row.owner_id, v_row.policies);
+    if v_row.timezone = 'device' then
+      v_row.policies := fleet.policies_in_device_time(v_row.policies);
+    end if;
   end if;
   if v_row.after_schedule_id is not null then
     v_row.after_on := coalesce(v_row.after_on, 'completed');
@@ -1408,11 +1403,12 @@ begin
 end;
 $$;
 
-comment on function fleet.completed_schedule(public.schedules) is
-  'The row with profile_id and payload, and device_id and device_ids, brought to agree, and a name where none was given.';
-revoke all on function fleet.completed_schedule(public.schedules) from public, anon, authenticated, service_role;
+comment on function fleet.completed_schedule(public.schedules, public.schedules) is
+  'The new row with profile_id and payload, and device_id and device_ids, brought to agree, and a name where none was given. The old one '
+  'tells what need not be looked at again.';
+revoke all on function fleet.completed_schedule(public.schedules, public.schedules) from public, anon, authenticated, service_role;
 
-create or replace function fleet.changed_schedule(p_old public.schedules, p_new public.schedules)
+create or replace function fleet.without_stale_twins(p_old public.schedules, p_new public.schedules)
 returns public.schedules
 language plpgsql
 immutable
@@ -1442,9 +1438,9 @@ begin
 end;
 $$;
 
-comment on function fleet.changed_schedule(public.schedules, public.schedules) is
+comment on function fleet.without_stale_twins(public.schedules, public.schedules) is
   'The new row, with the columns emptied that are to follow from their changed twin. fleet.completed_schedule fills them.';
-revoke all on function fleet.changed_schedule(public.schedules, public.schedules) from public, anon, authenticated, service_role;
+revoke all on function fleet.without_stale_twins(public.schedules, public.schedules) from public, anon, authenticated, service_role;
 
 create or replace function fleet.first_due(p_schedule public.schedules, p_now timestamptz)
 returns timestamptz
@@ -1500,6 +1496,48 @@ comment on function fleet.ended_or_not(public.schedules) is
   'The row of a schedule whose times or limits have changed: completed where it has come to its end, active where it goes on.';
 revoke all on function fleet.ended_or_not(public.schedules) from public, anon, authenticated, service_role;
 
+create or replace function fleet.prepared_schedule(p_old public.schedules, p_new public.schedules, p_now timestamptz)
+returns public.schedules
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_is_new boolean := p_old.id is null;
+  v_row public.schedules := p_new;
+begin
+  if not v_is_new then
+    v_row := fleet.without_stale_twins(p_old, v_row);
+  end if;
+  v_row := fleet.completed_schedule(p_old, v_row);
+  perform fleet.raise_problems(
+    'the schedule', 'schedule_invalid', array(select q from fleet.schedule_problems(p_old, v_row) as q)
+  );
+
+  v_row.recurrence := case
+    when v_is_new or fleet.recurrence_changed(p_old, v_row) then fleet.compiled(v_row) else p_old.recurrence
+  end;
+  if v_row.status = 'cancelled' then
+    return v_row;
+  elsif v_is_new or fleet.timing_changed(p_old, v_row) then
+    v_row.next_run_at := fleet.first_due(v_row, p_now);
+    return fleet.ended_or_not(v_row);
+  elsif fleet.limit_changed(p_old, v_row) then
+    if v_row.status = 'completed' then
+      v_row.next_run_at := fleet.first_due(v_row, p_now);
+    end if;
+    return fleet.ended_or_not(v_row);
+  end if;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.prepared_schedule(public.schedules, public.schedules, timestamptz) is
+  'The row that writing p_new in place of p_old at p_now makes: complete, checked, compiled, with its next due instant; an old row without '
+  'an id is none. What did not change is not looked at again. Raises schedule_invalid (PT422, or PT404) naming every wrong field.';
+revoke all on function fleet.prepared_schedule(public.schedules, public.schedules, timestamptz)
+  from public, anon, authenticated, service_role;
+
 create or replace function fleet.tg_prepare_schedule()
 returns trigger
 language plpgsql
@@ -1507,44 +1545,31 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_now timestamptz := clock_timestamp();
+  v_old public.schedules;
   v_row public.schedules := new;
 begin
-  if tg_op = 'UPDATE' and fleet.has_lost_parent(old, v_row) then
-    return fleet.abandoned_schedule(old, v_row);
+  if tg_op = 'UPDATE' then
+    v_old := old;
+    if fleet.has_lost_parent(v_old, v_row) then
+      return fleet.abandoned_schedule(v_old, v_row);
+    end if;
+  else
+    v_row.created_by := fleet.current_user_id();
   end if;
   v_row.owner_id := fleet.owner_or_own(v_row.owner_id);
   perform fleet.require_permission(v_row.owner_id, 'manage', format('owner %s', v_row.owner_id));
-  if v_row.after_schedule_id is not null then
+  perform fleet.require_destructive(v_row.owner_id, v_row.action_type);
+  if v_row.after_schedule_id is distinct from v_old.after_schedule_id then
     -- Two sessions that each let one schedule follow the other would not see the circle they make.
     perform pg_advisory_xact_lock(hashtext('pgfleet.chains'), hashtext(v_row.owner_id::text));
   end if;
 
-  if tg_op = 'UPDATE' then
-    v_row := fleet.changed_schedule(old, v_row);
-  else
-    v_row.created_by := fleet.current_user_id();
-  end if;
-
-  v_row := fleet.completed_schedule(v_row);
-  perform fleet.require_destructive(v_row.owner_id, v_row.action_type);
-  perform fleet.raise_problems('the schedule', 'schedule_invalid', array_agg(q))
-  from fleet.schedule_problems(v_row) as q;
-
-  v_row.recurrence := fleet.compiled(v_row);
-  if v_row.status <> 'cancelled' and (tg_op = 'INSERT' or fleet.timing_changed(old, v_row)) then
-    if tg_op = 'UPDATE' then
-      perform fleet.skip_due(old, clock_timestamp(), case old.status when 'paused' then 'paused' else 'the times were changed' end);
-    end if;
-    v_row.next_run_at := fleet.first_due(v_row, clock_timestamp());
-    v_row := fleet.ended_or_not(v_row);
-  elsif tg_op = 'UPDATE' and fleet.limit_changed(old, v_row) then
-    if v_row.status = 'completed' then
-      v_row.next_run_at := fleet.first_due(v_row, clock_timestamp());
-    end if;
-    v_row := fleet.ended_or_not(v_row);
-    if v_row.status = 'completed' then
-      perform fleet.skip_due(old, clock_timestamp(), v_row.status_reason);
-    end if;
+  v_row := fleet.prepared_schedule(v_old, v_row, v_now);
+  if v_old.status <> 'cancelled' and fleet.timing_changed(v_old, v_row) then
+    perform fleet.skip_due(v_old, v_now, case v_old.status when 'paused' then 'paused' else 'the times were changed' end);
+  elsif v_old.status = 'active' and v_row.status = 'completed' then
+    perform fleet.skip_due(v_old, v_now, v_row.status_reason);
   end if;
   v_row.updated_at := now();
   return v_row;
@@ -1552,9 +1577,45 @@ end;
 $$;
 
 comment on function fleet.tg_prepare_schedule() is
-  'Check a schedule however it is written, complete it, compile its recurrence and find its next due instant. Definer: it checks the '
-  'caller, then sees what the checks need to see.';
+  'Check and complete a schedule however it is written, and account for what was due by its old times. Definer: it checks the caller, then '
+  'sees what the checks need to see.';
 revoke all on function fleet.tg_prepare_schedule() from public, anon, authenticated, service_role;
+
+create or replace function fleet.recurrence_changed(p_old public.schedules, p_new public.schedules)
+returns boolean
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (p_old.recurrence_type, p_old.recurrence_config, p_old.start_time, p_old.end_time, p_old.timezone,
+      p_old.policies -> 'gap', p_old.policies -> 'fold')
+    is distinct from
+    (p_new.recurrence_type, p_new.recurrence_config, p_new.start_time, p_new.end_time, p_new.timezone,
+      p_new.policies -> 'gap', p_new.policies -> 'fold')
+    -- In device time it has a member for each zone of its devices.
+    or (p_new.timezone = 'device' and fleet.targets_changed(p_old, p_new));
+end;
+$$;
+
+comment on function fleet.recurrence_changed(public.schedules, public.schedules) is
+  'Whether the compiled recurrence of a schedule may have changed.';
+revoke all on function fleet.recurrence_changed(public.schedules, public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.targets_changed(p_old public.schedules, p_new public.schedules)
+returns boolean
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (p_old.owner_id, p_old.device_ids, p_old.group_ids, p_old.selector)
+    is distinct from (p_new.owner_id, p_new.device_ids, p_new.group_ids, p_new.selector);
+end;
+$$;
+
+comment on function fleet.targets_changed(public.schedules, public.schedules) is 'Whether a schedule names others than before.';
+revoke all on function fleet.targets_changed(public.schedules, public.schedules) from public, anon, authenticated, service_role;
 
 create or replace function fleet.timing_changed(p_old public.schedules, p_new public.schedules)
 returns boolean
@@ -2152,21 +2213,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_old public.schedules := fleet.schedule_of_caller(p_schedule_id, 'manage');
+  v_status text := fleet.status_of_spec(p_changes);
   v_row public.schedules;
 begin
-  if jsonb_typeof(p_changes) = 'object' and p_changes ? 'status'
-    and p_changes -> 'status' not in ('"active"', '"paused"')
-  then
-    raise exception 'the schedule is not valid: status: % is not one of active, paused', p_changes -> 'status'
-      using errcode = 'PT422', detail = 'schedule_invalid', hint = 'A copy starts as paused unless it says {"status": "active"}.';
-  end if;
-
   v_old.id := null;
   v_old.name := fleet.copy_name(v_old.owner_id, v_old.name);
-  v_row := fleet.schedule_with_changes(
-    v_old, case when jsonb_typeof(p_changes) = 'object' then p_changes - 'status' else p_changes end
-  );
-  v_row.status := coalesce(p_changes ->> 'status', 'paused');
+  v_row := fleet.changed_schedule(v_old, case when jsonb_typeof(p_changes) = 'object' then p_changes - 'status' else p_changes end);
+  v_row.status := coalesce(v_status, 'paused');
   -- Two statements: what the first one made is only seen by the next.
   v_row.id := fleet.store_schedule(v_row);
   return fleet.schedule_answer(v_row.id);
@@ -2176,6 +2229,29 @@ $$;
 comment on function fleet.duplicate_schedule(bigint, jsonb) is 'See public.duplicate_schedule. Definer: it checks the caller.';
 revoke all on function fleet.duplicate_schedule(bigint, jsonb) from public, anon, authenticated, service_role;
 grant execute on function fleet.duplicate_schedule(bigint, jsonb) to authenticated, service_role;
+
+create or replace function fleet.status_of_spec(p_spec jsonb)
+returns text
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if jsonb_typeof(p_spec) = 'object' and p_spec ? 'status' then
+    perform fleet.raise_problems(
+      'the schedule', 'schedule_invalid',
+      array(select q from fleet.choice_problem('status', nullif(p_spec -> 'status', 'null'), '{active,paused}') as q)
+    );
+    return p_spec ->> 'status';
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.status_of_spec(jsonb) is
+  'The status in which a copy or a schedule of a document is to be, active or paused; null where it does not say. Raises schedule_invalid '
+  '(PT422).';
+revoke all on function fleet.status_of_spec(jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.copy_name(p_owner_id uuid, p_name text)
 returns text
@@ -3092,10 +3168,16 @@ revoke all on function fleet.schedule_by_name(uuid, text) from public, anon, aut
 
 create or replace function fleet.name_problems(p_owner_id uuid, p_spec jsonb)
 returns setof fleet.problem
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  if not p_spec ?| '{devices,groups,after}' then
+    return;
+  end if;
+
+  return query
   with lists as (
     select k.key, p_spec -> k.key as list
     from (values ('devices'), ('groups')) as k(key)
@@ -3126,10 +3208,14 @@ as $$
       select 1 from public.device_groups as g where g.owner_id = p_owner_id and lower(g.name) = lower(n.item #>> '{}')
     )
   union all
+  select 'after.schedule', 'must be a name', 'Example: {"after": {"schedule": "Nightly backup", "on": "completed"}}'
+  where jsonb_typeof(p_spec #> '{after,schedule}') not in ('string', 'null')
+  union all
   select 'after.schedule', format('schedule %s was not found', p_spec #> '{after,schedule}'),
     'List your schedules with: pgfleet schedule list'
-  where p_spec #>> '{after,schedule}' is not null
-    and (fleet.schedule_by_name(p_owner_id, p_spec #>> '{after,schedule}')).id is null
+  where jsonb_typeof(p_spec #> '{after,schedule}') = 'string'
+    and (fleet.schedule_by_name(p_owner_id, p_spec #>> '{after,schedule}')).id is null;
+end;
 $$;
 
 comment on function fleet.name_problems(uuid, jsonb) is
@@ -3138,11 +3224,16 @@ revoke all on function fleet.name_problems(uuid, jsonb) from public, anon, authe
 
 create or replace function fleet.with_ids(p_owner_id uuid, p_spec jsonb)
 returns jsonb
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select (p_spec - '{devices,groups}'::text[])
+begin
+  if not p_spec ?| '{devices,groups,after}' then
+    return p_spec;
+  end if;
+
+  return (p_spec - '{devices,groups}'::text[])
     || case
       when jsonb_typeof(p_spec -> 'devices') = 'array' then jsonb_build_object('device_ids', (
         select coalesce(jsonb_agg(d.id), '[]') || coalesce(nullif(p_spec -> 'device_ids', 'null'), '[]')
@@ -3162,12 +3253,14 @@ as $$
       else '{}'
     end
     || case
-      when p_spec #>> '{after,schedule}' is not null then jsonb_build_object('after', (
+      when jsonb_typeof(p_spec #> '{after,schedule}') = 'null' then jsonb_build_object('after', (p_spec -> 'after') - 'schedule')
+      when p_spec #> '{after,schedule}' is not null then jsonb_build_object('after', (
         select case when f.id is null then 'null' else ((p_spec -> 'after') - 'schedule') || jsonb_build_object('schedule_id', f.id) end
         from fleet.schedule_by_name(p_owner_id, p_spec #>> '{after,schedule}') as f
       ))
       else '{}'
-    end
+    end;
+end;
 $$;
 
 comment on function fleet.with_ids(uuid, jsonb) is
@@ -3630,6 +3723,39 @@ revoke all on function fleet.lock_runs(bigint[], timestamptz) from public, anon,
 -- db/sources/30_schedules/spec.sql
 -- create_schedule: from the JSON of a person, a script or an older system to a row.
 
+create or replace function fleet.schedule_columns()
+returns table (name text, kind text, default_value jsonb, is_clearable boolean)
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  values
+    ('name', 'string', null::jsonb, false),
+    ('description', 'string', '""', false),
+    ('action_type', 'string', null, false),
+    ('payload', 'object', '{}', false),
+    ('recurrence_type', 'string', '"once"', false),
+    ('recurrence_config', 'object', '{}', false),
+    ('start_time', 'time', null, false),
+    ('end_time', 'time', null, true),
+    ('timezone', 'string', '"UTC"', false),
+    ('device_ids', 'ids', '[]', false),
+    ('group_ids', 'ids', '[]', false),
+    ('selector', 'object', null, true),
+    ('profile_id', 'string', null, true),
+    ('device_id', 'id', null, true),
+    ('policies', 'object', '{}', false),
+    ('priority', 'priority', '0', false),
+    ('ui_initiated', 'boolean', 'false', false),
+    ('after_schedule_id', 'id', null, true),
+    ('after_on', 'string', null, true)
+$$;
+
+comment on function fleet.schedule_columns() is
+  'The columns of a schedule that people write: the one list of them. kind is how JSON has it; null empties what is clearable and says '
+  'nothing elsewhere. Whatever reads, stores, checks, exports or grants goes by it.';
+revoke all on function fleet.schedule_columns() from public, anon, authenticated, service_role;
+
 create or replace function fleet.schedule_aliases()
 returns table (alias text, name text)
 language sql
@@ -3682,49 +3808,103 @@ $$;
 comment on function fleet.normal_schedule_spec(jsonb) is 'The same schedule in our own keys and words.';
 revoke all on function fleet.normal_schedule_spec(jsonb) from public, anon, authenticated, service_role;
 
-create or replace function fleet.schedule_from_spec(p_spec jsonb)
+create or replace function fleet.blank_schedule(p_owner_id uuid)
 returns public.schedules
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_spec jsonb := fleet.spec_without_rrule(p_spec);
   v_row public.schedules;
-  v_zone text := coalesce(v_spec ->> 'timezone', 'UTC');
 begin
-  -- Local times are read in the schedule's zone; where that is unknown the error about it comes first anyway.
-  if not fleet.is_time_zone(v_zone) then
-    v_zone := 'UTC';
-  end if;
-
-  v_row.owner_id := (v_spec ->> 'owner_id')::uuid;
-  v_row.name := v_spec ->> 'name';
-  v_row.description := coalesce(v_spec ->> 'description', '');
-  v_row.action_type := v_spec ->> 'action_type';
-  v_row.payload := coalesce(nullif(v_spec -> 'payload', 'null'), '{}');
-  v_row.recurrence_type := coalesce(v_spec ->> 'recurrence_type', 'once');
-  v_row.recurrence_config := coalesce(nullif(v_spec -> 'recurrence_config', 'null'), '{}');
-  v_row.start_time := coalesce(fleet.try_instant(v_spec ->> 'start_time', v_zone), clock_timestamp());
-  v_row.end_time := fleet.try_instant(v_spec ->> 'end_time', v_zone);
-  v_row.timezone := coalesce(v_spec ->> 'timezone', 'UTC');
-  v_row.device_ids := fleet.bigint_array(v_spec -> 'device_ids');
-  v_row.group_ids := fleet.bigint_array(v_spec -> 'group_ids');
-  v_row.selector := nullif(v_spec -> 'selector', 'null');
-  v_row.profile_id := v_spec ->> 'profile_id';
-  v_row.device_id := (v_spec ->> 'device_id')::numeric::bigint;
-  v_row.policies := coalesce(nullif(v_spec -> 'policies', 'null'), '{}');
-  v_row.priority := coalesce((v_spec ->> 'priority')::numeric::smallint, 0);
-  v_row.ui_initiated := coalesce((v_spec ->> 'ui_initiated')::boolean, false);
-  v_row.after_schedule_id := coalesce(v_spec -> 'after' ->> 'schedule_id', v_spec ->> 'after_schedule_id')::numeric::bigint;
-  v_row.after_on := coalesce(v_spec -> 'after' ->> 'on', v_spec ->> 'after_on');
+  v_row := jsonb_populate_record(v_row, (
+    select jsonb_object_agg(c.name, c.default_value) from fleet.schedule_columns() as c where c.default_value is not null
+  ));
+  v_row.owner_id := p_owner_id;
+  v_row.status := 'active';
+  v_row.execution_count := 0;
+  v_row.idle_count := 0;
   return v_row;
 end;
 $$;
 
-comment on function fleet.schedule_from_spec(jsonb) is
-  'The row that a specification of the right types describes; defaults filled in, owner and derived columns not yet.';
-revoke all on function fleet.schedule_from_spec(jsonb) from public, anon, authenticated, service_role;
+comment on function fleet.blank_schedule(uuid) is 'The row of a schedule of which nothing is said yet: every default, and no id.';
+revoke all on function fleet.blank_schedule(uuid) from public, anon, authenticated, service_role;
+
+create or replace function fleet.schedule_from_spec(p_old public.schedules, p_spec jsonb)
+returns public.schedules
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_spec jsonb := fleet.spec_in_columns(p_old, p_spec);
+  -- Local times are read in the schedule's zone; where that is unknown the error about it comes first anyway.
+  v_zone text := coalesce(v_spec ->> 'timezone', p_old.timezone);
+  v_row public.schedules;
+begin
+  if not fleet.is_time_zone(v_zone) then
+    v_zone := 'UTC';
+  end if;
+  v_row := jsonb_populate_record(p_old, (
+    select coalesce(
+      jsonb_object_agg(c.name, case c.kind
+        when 'time' then to_jsonb(fleet.try_instant(e.value #>> '{}', v_zone))
+        when 'ids' then to_jsonb(fleet.bigint_array(e.value))
+        when 'id' then to_jsonb((e.value #>> '{}')::numeric::bigint)
+        when 'priority' then to_jsonb((e.value #>> '{}')::numeric::bigint)
+        else e.value
+      end),
+      '{}'
+    )
+    from jsonb_each(v_spec) as e
+    join fleet.schedule_columns() as c on c.name = e.key
+    where e.value <> 'null' or c.is_clearable
+  ));
+  v_row.start_time := coalesce(v_row.start_time, clock_timestamp());
+  return v_row;
+end;
+$$;
+
+comment on function fleet.schedule_from_spec(public.schedules, jsonb) is
+  'The row with what a specification of the right types says; what follows from it is not filled in yet. Raises schedule_invalid (PT422) '
+  'naming rrule.';
+revoke all on function fleet.schedule_from_spec(public.schedules, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.spec_in_columns(p_old public.schedules, p_spec jsonb)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_spec jsonb := p_spec;
+begin
+  if coalesce(v_spec -> 'rrule', 'null') <> 'null' then
+    -- A rule is counted from the start, in the zone, and gives way to policies that are said.
+    v_spec := fleet.spec_without_rrule(
+      jsonb_build_object(
+        'start_time', fleet.instant_text(p_old.start_time), 'timezone', p_old.timezone, 'policies', p_old.policies
+      )
+      || fleet.without_nulls(v_spec)
+    );
+  elsif v_spec ->> 'recurrence_type' <> p_old.recurrence_type and coalesce(v_spec -> 'recurrence_config', 'null') = 'null' then
+    -- Settings of another kind of recurrence would only be in the way.
+    v_spec := v_spec || '{"recurrence_config": {}}';
+  end if;
+  if v_spec ? 'after' then
+    v_spec := v_spec || jsonb_build_object(
+      'after_schedule_id', coalesce(v_spec #> '{after,schedule_id}', v_spec -> 'after_schedule_id'),
+      'after_on', coalesce(v_spec #> '{after,on}', v_spec -> 'after_on')
+    );
+  end if;
+  return v_spec;
+end;
+$$;
+
+comment on function fleet.spec_in_columns(public.schedules, jsonb) is
+  'The specification with rrule and after turned into the columns that they stand for.';
+revoke all on function fleet.spec_in_columns(public.schedules, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.bigint_array(p_list jsonb)
 returns bigint[]
@@ -3739,6 +3919,22 @@ $$;
 comment on function fleet.bigint_array(jsonb) is 'A JSON list of whole numbers as an array, each once.';
 revoke all on function fleet.bigint_array(jsonb) from public, anon, authenticated, service_role;
 
+create or replace function fleet.require_object(p_value jsonb, p_what text, p_hint text)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if jsonb_typeof(p_value) is distinct from 'object' then
+    raise exception '% must be a JSON object', p_what using errcode = 'PT422', detail = 'schedule_invalid', hint = p_hint;
+  end if;
+end;
+$$;
+
+comment on function fleet.require_object(jsonb, text, text) is 'Raise schedule_invalid (PT422) where a value is no JSON object.';
+revoke all on function fleet.require_object(jsonb, text, text) from public, anon, authenticated, service_role;
+
 create or replace function fleet.create_schedule(p_spec jsonb)
 returns jsonb
 language plpgsql
@@ -3747,47 +3943,15 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_spec jsonb;
-  v_row public.schedules;
-  v_problems fleet.problem[];
-  v_fields text[];
+  v_owner uuid;
+  v_id bigint;
 begin
-  if jsonb_typeof(p_spec) is distinct from 'object' then
-    raise exception 'a schedule must be a JSON object'
-      using errcode = 'PT422', detail = 'schedule_invalid', hint = 'See the README, "Schedules by example".';
-  end if;
-
-  v_spec := fleet.normal_schedule_spec(p_spec);
-  v_problems := array(select t from fleet.spec_type_problems(v_spec) as t);
-  v_fields := array(select p.field from unnest(v_problems) as p);
-
-  -- What has the wrong type is left out, so that everything else is still checked in the same answer.
-  v_row := fleet.schedule_from_spec(
-    v_spec - coalesce((select array_agg(split_part(f, '.', 1)) from unnest(v_fields) as f), '{}')
-  );
-  v_row.owner_id := fleet.owner_or_own(v_row.owner_id);
-  perform fleet.require_permission(v_row.owner_id, 'manage', format('owner %s', v_row.owner_id));
-  v_row := fleet.completed_schedule(v_row);
-
-  perform fleet.raise_problems('the schedule', 'schedule_invalid', v_problems || array_agg(q))
-  from fleet.schedule_problems(v_row) as q
-  where q.field <> all (v_fields);
-
-  insert into public.schedules as s (
-    owner_id, name, description, action_type, payload, recurrence_type, recurrence_config, start_time, end_time, timezone,
-    device_ids, group_ids, selector, profile_id, device_id, policies, priority, ui_initiated, after_schedule_id, after_on
-  )
-  values (
-    v_row.owner_id, v_row.name, v_row.description, v_row.action_type, v_row.payload, v_row.recurrence_type,
-    v_row.recurrence_config, v_row.start_time, v_row.end_time, v_row.timezone, v_row.device_ids, v_row.group_ids,
-    v_row.selector, v_row.profile_id, v_row.device_id, v_row.policies, v_row.priority, v_row.ui_initiated,
-    v_row.after_schedule_id, v_row.after_on
-  )
-  returning s.id into v_row.id;
-
-  -- Read again: what is due at once has run by now.
-  select s.* into v_row from public.schedules as s where s.id = v_row.id;
-  return to_jsonb(v_row) || jsonb_build_object('warnings', fleet.schedule_warnings(v_row));
+  perform fleet.require_object(p_spec, 'a schedule', 'See the README, "Schedules by example".');
+  v_owner := fleet.owner_or_own(fleet.try_uuid(p_spec ->> 'owner_id'));
+  perform fleet.require_permission(v_owner, 'manage', format('owner %s', v_owner));
+  v_id := fleet.store_schedule(fleet.changed_schedule(fleet.blank_schedule(v_owner), p_spec));
+  -- Read again, in a statement of its own: what is due at once has run by now.
+  return fleet.schedule_answer(v_id);
 end;
 $$;
 
@@ -3798,32 +3962,31 @@ grant execute on function fleet.create_schedule(jsonb) to authenticated, service
 
 create or replace function fleet.schedule_warnings(p_schedule public.schedules)
 returns jsonb
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(jsonb_agg(w.text), '[]')
-  from (
-    select 'start_time is in the past: the run is in the ledger as skipped, outside the catch-up window' as text
+declare
+  v_warnings text[] := '{}';
+begin
+  if p_schedule.recurrence_type = 'once' and exists (
+    select 1
     from public.schedule_runs as r
-    where r.schedule_id = p_schedule.id
-      and p_schedule.recurrence_type = 'once'
-      and r.status = 'skipped'
-      and r.reason = 'outside the catch-up window'
-    union all
-    select 'no device matches at this moment'
-    where not exists (
-      select 1
-      from fleet.targets(
-        p_schedule.owner_id, p_schedule.device_ids, p_schedule.group_ids, p_schedule.selector, 0, 1
-      )
-    )
-    union all
-    select 'the schedule has no due instant: nothing will run'
-    where p_schedule.next_run_at is null
-      and p_schedule.after_schedule_id is null
-      and not exists (select 1 from public.schedule_runs as r where r.schedule_id = p_schedule.id)
-  ) as w
+    where r.schedule_id = p_schedule.id and r.status = 'skipped' and r.reason = 'outside the catch-up window'
+  ) then
+    v_warnings := v_warnings
+      || 'start_time is in the past: the run is in the ledger as skipped, outside the catch-up window'::text;
+  end if;
+  if not fleet.has_targets(p_schedule.owner_id, p_schedule.device_ids, p_schedule.group_ids, p_schedule.selector) then
+    v_warnings := v_warnings || 'no device matches at this moment'::text;
+  end if;
+  if p_schedule.next_run_at is null and p_schedule.after_schedule_id is null
+    and not exists (select 1 from public.schedule_runs as r where r.schedule_id = p_schedule.id)
+  then
+    v_warnings := v_warnings || 'the schedule has no due instant: nothing will run'::text;
+  end if;
+  return to_jsonb(v_warnings);
+end;
 $$;
 
 comment on function fleet.schedule_warnings(public.schedules) is
@@ -3841,7 +4004,7 @@ $$;
 
 comment on function public.create_schedule(jsonb) is
   'Create a schedule from JSON: name, action_type, payload, recurrence_type, recurrence_config, start_time, end_time, timezone, '
-  'device_ids, group_ids, selector, policies, priority, after, rrule (task_name, task_type, scheduled_time, …_payload are understood too). A time '
+  'device_ids, group_ids, selector, policies, priority, after, rrule; devices, groups and after.schedule by name (task_name, task_type, scheduled_time, …_payload are understood too). A time '
   'without an offset is local to the zone. Answers the row with "warnings". Raises schedule_invalid (PT422, or PT404) naming every '
   'wrong field.';
 revoke all on function public.create_schedule(jsonb) from public, anon, authenticated, service_role;
@@ -3875,8 +4038,12 @@ language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
+  select 'after.' || k.key, 'is not a key of after', 'The keys are schedule (a name), schedule_id and on.'
+  from jsonb_object_keys(fleet.object_or_empty(p_after)) as k(key)
+  where k.key not in ('schedule', 'schedule_id', 'on')
+  union all
   select 'after.schedule_id', 'is missing', 'Example: {"after": {"schedule_id": 7, "on": "completed"}}'
-  where jsonb_typeof(p_after) = 'object' and not p_after ? 'schedule_id'
+  where jsonb_typeof(p_after) = 'object' and not p_after ?| '{schedule,schedule_id}'
   union all
   select q.field, q.problem, q.hint
   from fleet.whole_number_problem(
@@ -3894,71 +4061,61 @@ revoke all on function fleet.after_problems(jsonb) from public, anon, authentica
 
 create or replace function fleet.spec_type_problems(p_spec jsonb)
 returns setof fleet.problem
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  with expected (key, kind) as (
-    values
-      ('name', 'string'), ('description', 'string'), ('action_type', 'string'), ('payload', 'object'),
-      ('recurrence_type', 'string'), ('recurrence_config', 'object'), ('start_time', 'time'), ('end_time', 'time'),
-      ('timezone', 'string'), ('device_ids', 'ids'), ('group_ids', 'ids'), ('selector', 'object'),
-      ('profile_id', 'string'), ('device_id', 'id'), ('policies', 'object'), ('priority', 'priority'),
-      ('ui_initiated', 'boolean'), ('owner_id', 'uuid'), ('after', 'object'),
-      ('after_schedule_id', 'id'), ('after_on', 'string'), ('rrule', 'string')
+begin
+  return query
+  with expected as materialized (
+    select c.name as key, c.kind from fleet.schedule_columns() as c
+    union all
+    values ('owner_id', 'uuid'), ('devices', 'names'), ('groups', 'names'), ('after', 'object'), ('rrule', 'string')
+  ),
+  given as materialized (
+    select e.key, e.value, x.kind from jsonb_each(p_spec) as e left join expected as x on x.key = e.key
   )
-  select e.key, 'is not a key of a schedule',
-    'The keys are ' || (select string_agg(x.key, ', ') from expected as x) || '.'
-  from jsonb_each(p_spec) as e
-  where e.key not in (select x.key from expected as x)
+  select g.key, 'is not a key of a schedule', 'The keys are ' || (select string_agg(x.key, ', ') from expected as x) || '.'
+  from given as g
+  where g.kind is null
   union all
-  select x.key, format('must be %s, not %s', case x.kind when 'object' then 'an object' else 'a ' || x.kind end, e.value),
+  select g.key, format('must be %s, not %s', case g.kind when 'object' then 'an object' else 'a ' || g.kind end, g.value),
     'Check the type of the value.'
-  from expected as x
-  join jsonb_each(p_spec) as e on e.key = x.key
-  where x.kind in ('string', 'object', 'boolean')
-    and jsonb_typeof(e.value) not in (x.kind, 'null')
+  from given as g
+  where g.kind in ('string', 'object', 'boolean') and jsonb_typeof(g.value) not in (g.kind, 'null')
   union all
-  select x.key, format('%s is not a time', e.value), 'Write it like "2026-03-01T06:30:00" (local) or "2026-03-01T05:30:00Z".'
-  from expected as x
-  join jsonb_each(p_spec) as e on e.key = x.key
-  where x.kind = 'time'
-    and jsonb_typeof(e.value) <> 'null'
-    and fleet.try_instant(e.value #>> '{}', 'UTC') is null
+  select g.key, format('%s is not a time', g.value), 'Write it like "2026-03-01T06:30:00" (local) or "2026-03-01T05:30:00Z".'
+  from given as g
+  where g.kind = 'time' and g.value <> 'null' and fleet.try_instant(g.value #>> '{}', 'UTC') is null
   union all
-  select q.field, q.problem, q.hint
-  from fleet.after_problems(p_spec -> 'after') as q
+  select g.key, format('%s is not a uuid', g.value), 'Copy the id of the owner.'
+  from given as g
+  where g.kind = 'uuid' and g.value <> 'null' and fleet.try_uuid(g.value #>> '{}') is null
   union all
-  select q.field, q.problem, q.hint
-  from fleet.rrule_problems(p_spec) as q
-  union all
-  select x.key, format('%s is not a uuid', e.value), 'Copy the id of the owner.'
-  from expected as x
-  join jsonb_each(p_spec) as e on e.key = x.key
-  where x.kind = 'uuid'
-    and jsonb_typeof(e.value) <> 'null'
-    and fleet.try_uuid(e.value #>> '{}') is null
-  union all
-  select x.key, format('%s is not a list of ids', e.value), 'Write whole numbers without quotes, like [1, 2].'
-  from expected as x
-  join jsonb_each(p_spec) as e on e.key = x.key
-  where x.kind = 'ids'
-    and jsonb_typeof(e.value) <> 'null'
-    and not fleet.is_id_list(e.value)
+  select g.key, format('%s is not a list of ids', g.value), 'Write whole numbers without quotes, like [1, 2].'
+  from given as g
+  where g.kind = 'ids' and g.value <> 'null' and not fleet.is_id_list(g.value)
   union all
   select n.field, n.problem, n.hint
-  from expected as x
-  join jsonb_each(p_spec) as e on e.key = x.key
+  from given as g
   cross join lateral fleet.whole_number_problem(
-    x.key, e.value,
-    case x.kind when 'id' then 1 else -100 end,
-    case x.kind when 'id' then 9007199254740991 else 100 end
+    g.key, g.value,
+    case g.kind when 'id' then 1 else -100 end,
+    case g.kind when 'id' then 9007199254740991 else 100 end
   ) as n
-  where x.kind in ('id', 'priority') and jsonb_typeof(e.value) <> 'null'
+  where g.kind in ('id', 'priority') and g.value <> 'null';
+
+  if p_spec ? 'after' then
+    return query select q.field, q.problem, q.hint from fleet.after_problems(p_spec -> 'after') as q;
+  end if;
+  if p_spec ? 'rrule' then
+    return query select q.field, q.problem, q.hint from fleet.rrule_problems(p_spec) as q;
+  end if;
+end;
 $$;
 
 comment on function fleet.spec_type_problems(jsonb) is
-  'Keys of a schedule in JSON that are unknown or hold something of another type.';
+  'Keys of a schedule in JSON that are unknown or hold something of another type. Names are looked at by fleet.name_problems.';
 revoke all on function fleet.spec_type_problems(jsonb) from public, anon, authenticated, service_role;
 
 -- db/sources/30_schedules/start.sql
@@ -4478,7 +4635,7 @@ as $$
     fleet.normal_schedule_spec(case when jsonb_typeof(g.t -> 'spec') = 'object' then g.t -> 'spec' else '{}' end)
   ) as q
   -- The types of values are only known when the template is used.
-  where q.problem like 'is not a key%' and q.field not in ('devices', 'groups')
+  where q.problem like 'is not a key%'
   union all
   select 'spec', format('{{%s}} is not among the parameters', p.name), format('Add {"%s": {"type": "string"}}.', p.name)
   from given as g
@@ -4602,6 +4759,7 @@ declare
   v_row public.schedule_templates := fleet.template_of_caller(p_name, p_version, 'manage');
   v_given jsonb := coalesce(nullif(p_parameters, 'null'), '{}');
   v_values jsonb;
+  v_id bigint;
 begin
   perform fleet.raise_problems(format('the use of template "%s"', v_row.name), 'parameters_invalid', array_agg(q))
   from fleet.parameter_value_problems(v_row.parameters, v_given) as q;
@@ -4609,10 +4767,10 @@ begin
   select coalesce(jsonb_object_agg(e.key, e.value -> 'default') filter (where e.value ? 'default'), '{}')
   into v_values
   from jsonb_each(v_row.parameters) as e;
-  return fleet.create_schedule(
-    fleet.resolved_spec(v_row.owner_id, fleet.filled_template(v_row.spec, v_values || v_given))
-    || jsonb_build_object('owner_id', v_row.owner_id)
-  );
+  v_id := fleet.store_schedule(fleet.changed_schedule(
+    fleet.blank_schedule(v_row.owner_id), fleet.filled_template(v_row.spec, v_values || v_given)
+  ));
+  return fleet.schedule_answer(v_id);
 end;
 $$;
 
@@ -4708,15 +4866,18 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select fleet.without_nulls(jsonb_build_object(
-    'name', p_schedule.name,
-    'description', nullif(p_schedule.description, ''),
-    'action_type', p_schedule.action_type,
-    'payload', nullif(p_schedule.payload, '{}'),
+  select fleet.without_nulls((
+    select jsonb_object_agg(c.name, case c.kind
+      when 'time' then to_jsonb(fleet.document_time((e.value #>> '{}')::timestamptz, fleet.reference_zone(p_schedule)))
+      else e.value
+    end)
+    from fleet.schedule_columns() as c
+    join jsonb_each(to_jsonb(p_schedule)) as e on e.key = c.name
+    where e.value is distinct from c.default_value
+      -- What is an id is named below, and twins follow from what they are twins of.
+      and c.name not in ('device_ids', 'group_ids', 'device_id', 'profile_id', 'after_schedule_id', 'after_on', 'policies')
+  ) || jsonb_build_object(
     'recurrence_type', p_schedule.recurrence_type,
-    'recurrence_config', nullif(p_schedule.recurrence_config, '{}'),
-    'start_time', fleet.document_time(p_schedule.start_time, fleet.reference_zone(p_schedule)),
-    'end_time', fleet.document_time(p_schedule.end_time, fleet.reference_zone(p_schedule)),
     'timezone', p_schedule.timezone,
     'devices', (
       select jsonb_agg(d.hostname order by lower(d.hostname))
@@ -4728,7 +4889,6 @@ as $$
       from public.device_groups as g
       where g.id = any (p_schedule.group_ids) and g.owner_id = p_schedule.owner_id
     ),
-    'selector', p_schedule.selector,
     'policies', nullif(
       p_schedule.policies || case
         when jsonb_typeof(p_schedule.policies -> 'blackouts') = 'array' then jsonb_build_object('blackouts', (
@@ -4740,8 +4900,6 @@ as $$
       end,
       '{}'
     ),
-    'priority', nullif(p_schedule.priority, 0),
-    'ui_initiated', nullif(p_schedule.ui_initiated, false),
     'after', (
       select jsonb_build_object('schedule', a.name, 'on', p_schedule.after_on)
       from public.schedules as a
@@ -4942,38 +5100,6 @@ grant execute on function public.export_schedules(jsonb, uuid) to authenticated,
 -- db/sources/30_schedules/update.sql
 -- Changing and deleting a schedule.
 
-create or replace function fleet.schedule_spec(p_schedule public.schedules)
-returns jsonb
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select fleet.without_nulls(jsonb_build_object(
-    'name', p_schedule.name,
-    'description', p_schedule.description,
-    'action_type', p_schedule.action_type,
-    'payload', p_schedule.payload,
-    'recurrence_type', p_schedule.recurrence_type,
-    'recurrence_config', p_schedule.recurrence_config,
-    'start_time', fleet.instant_text(p_schedule.start_time),
-    'end_time', fleet.instant_text(p_schedule.end_time),
-    'timezone', p_schedule.timezone,
-    'device_ids', to_jsonb(p_schedule.device_ids),
-    'group_ids', to_jsonb(p_schedule.group_ids),
-    'selector', p_schedule.selector,
-    'profile_id', p_schedule.profile_id,
-    'device_id', p_schedule.device_id,
-    'policies', p_schedule.policies,
-    'priority', p_schedule.priority,
-    'ui_initiated', p_schedule.ui_initiated,
-    'after_schedule_id', p_schedule.after_schedule_id,
-    'after_on', p_schedule.after_on
-  ))
-$$;
-
-comment on function fleet.schedule_spec(public.schedules) is 'The specification that would make this schedule.';
-revoke all on function fleet.schedule_spec(public.schedules) from public, anon, authenticated, service_role;
-
 create or replace function fleet.without_nulls(p_object jsonb)
 returns jsonb
 language sql
@@ -4988,35 +5114,7 @@ $$;
 comment on function fleet.without_nulls(jsonb) is 'The object without its keys of value null; inner objects stay as they are.';
 revoke all on function fleet.without_nulls(jsonb) from public, anon, authenticated, service_role;
 
-create or replace function fleet.changed_spec(p_spec jsonb, p_changes jsonb)
-returns jsonb
-language sql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-  -- Null empties what may be empty, and says nothing about everything else.
-  select (
-      p_spec
-      - case when p_changes ? 'after' then '{after_schedule_id,after_on}'::text[] else '{}' end
-      -- Settings of another kind of recurrence would only be in the way.
-      - case
-        when p_changes ->> 'recurrence_type' <> p_spec ->> 'recurrence_type' then '{recurrence_config}'::text[]
-        else '{}'
-      end
-      - array(
-        select e.key
-        from jsonb_each(p_changes) as e
-        where e.value = 'null'
-          and e.key in ('end_time', 'selector', 'profile_id', 'device_id', 'after_schedule_id', 'after_on')
-      )
-    ) || fleet.without_nulls(p_changes)
-$$;
-
-comment on function fleet.changed_spec(jsonb, jsonb) is
-  'A specification with changes: null clears end_time, selector, profile_id, device_id and after, and is ignored elsewhere.';
-revoke all on function fleet.changed_spec(jsonb, jsonb) from public, anon, authenticated, service_role;
-
-create or replace function fleet.schedule_with_changes(p_old public.schedules, p_changes jsonb)
+create or replace function fleet.changed_schedule(p_old public.schedules, p_changes jsonb)
 returns public.schedules
 language plpgsql
 stable
@@ -5028,49 +5126,45 @@ declare
   v_problems fleet.problem[];
   v_fields text[];
 begin
-  if jsonb_typeof(p_changes) is distinct from 'object' then
-    raise exception 'changes of a schedule must be a JSON object'
-      using errcode = 'PT422', detail = 'schedule_invalid', hint = 'Example: {"name": "Nightly", "priority": 5}';
-  end if;
-
+  perform fleet.require_object(p_changes, 'changes of a schedule', 'Example: {"name": "Nightly", "priority": 5}');
   v_spec := fleet.normal_schedule_spec(p_changes);
-  v_problems := array(
-    select t from fleet.name_problems(p_old.owner_id, v_spec) as t
-    union all
-    select t from fleet.spec_type_problems(fleet.with_ids(p_old.owner_id, v_spec)) as t
+  v_problems := array(select t from fleet.name_problems(p_old.owner_id, v_spec) as t);
+  v_spec := fleet.with_ids(p_old.owner_id, v_spec);
+  v_problems := v_problems || array(
+    select t from fleet.spec_type_problems(v_spec) as t
     union all
     select ('owner_id', 'cannot be changed', 'Create the schedule anew for the other owner.')::fleet.problem
-    where p_old.owner_id is not null
-      and fleet.try_uuid(v_spec ->> 'owner_id') <> p_old.owner_id
+    where fleet.try_uuid(v_spec ->> 'owner_id') <> p_old.owner_id
   );
   v_fields := array(select p.field from unnest(v_problems) as p);
 
   -- What has the wrong type stays as it was, so that everything else is still checked in the same answer.
-  v_row := fleet.schedule_from_spec(fleet.changed_spec(
-    fleet.schedule_spec(p_old),
-    fleet.with_ids(p_old.owner_id, v_spec) - 'owner_id' - coalesce((select array_agg(split_part(f, '.', 1)) from unnest(v_fields) as f), '{}')
-  ));
-  v_row.id := p_old.id;
-  v_row.owner_id := p_old.owner_id;
-  v_row.status := coalesce(p_old.status, 'active');
-
-  perform fleet.raise_problems('the schedule', 'schedule_invalid', v_problems || array_agg(q))
-  from fleet.schedule_problems(fleet.completed_schedule(fleet.changed_schedule(p_old, v_row))) as q
-  where q.field <> all (v_fields)
-    -- Whoever is named but unknown is not nobody.
-    and not (q.field = 'device_ids' and v_fields && '{devices,groups}');
+  v_row := fleet.schedule_from_spec(
+    p_old, v_spec - 'owner_id' - coalesce((select array_agg(split_part(f, '.', 1)) from unnest(v_fields) as f), '{}')
+  );
   if p_old.id is null then
     -- An insert has no old row to tell by which of two twin columns is meant.
-    return fleet.changed_schedule(p_old, v_row);
+    v_row := fleet.without_stale_twins(p_old, v_row);
+  end if;
+
+  if v_problems <> '{}' then
+    perform fleet.raise_problems('the schedule', 'schedule_invalid', v_problems || array(
+      select q
+      from fleet.schedule_problems(p_old, fleet.completed_schedule(p_old, fleet.without_stale_twins(p_old, v_row))) as q
+      where q.field <> all (v_fields)
+        -- Whoever is named but unknown is not nobody.
+        and not (q.field = 'device_ids' and v_fields && '{devices,groups}')
+    ));
   end if;
   return v_row;
 end;
 $$;
 
-comment on function fleet.schedule_with_changes(public.schedules, jsonb) is
-  'The row as it is to be written; what follows from it is left to the trigger. Raises schedule_invalid naming every wrong field.';
-revoke all on function fleet.schedule_with_changes(public.schedules, jsonb)
-  from public, anon, authenticated, service_role;
+comment on function fleet.changed_schedule(public.schedules, jsonb) is
+  'The row with changes in the keys of create_schedule, as it is to be written; of a row without an id, the one to be inserted. Raises '
+  'schedule_invalid naming every wrong field where one cannot even be read; the rest is left to the trigger, which checks whatever is '
+  'written.';
+revoke all on function fleet.changed_schedule(public.schedules, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.store_schedule(p_row public.schedules)
 returns bigint
@@ -5079,50 +5173,40 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_columns text;
   v_id bigint := p_row.id;
 begin
   if v_id is null then
-    insert into public.schedules as s (
-      owner_id, name, description, action_type, payload, recurrence_type, recurrence_config, start_time, end_time, timezone,
-      device_ids, group_ids, selector, profile_id, device_id, policies, priority, ui_initiated, after_schedule_id, after_on, status
+    select string_agg(quote_ident(c.name), ', ') into v_columns from fleet.schedule_columns() as c;
+    execute format(
+      'insert into public.schedules (owner_id, status, %1$s) select r.owner_id, r.status, %1$s from (select ($1).*) as r returning id',
+      v_columns
     )
-    values (
-      p_row.owner_id, p_row.name, p_row.description, p_row.action_type, p_row.payload, p_row.recurrence_type,
-      p_row.recurrence_config, p_row.start_time, p_row.end_time, p_row.timezone, p_row.device_ids, p_row.group_ids,
-      p_row.selector, p_row.profile_id, p_row.device_id, p_row.policies, p_row.priority, p_row.ui_initiated,
-      p_row.after_schedule_id, p_row.after_on, p_row.status
-    )
-    returning s.id into v_id;
+    into v_id
+    using p_row;
     return v_id;
   end if;
 
-  update public.schedules as s
-  set name = p_row.name,
-      description = p_row.description,
-      action_type = p_row.action_type,
-      payload = p_row.payload,
-      recurrence_type = p_row.recurrence_type,
-      recurrence_config = p_row.recurrence_config,
-      start_time = p_row.start_time,
-      end_time = p_row.end_time,
-      timezone = p_row.timezone,
-      device_ids = p_row.device_ids,
-      group_ids = p_row.group_ids,
-      selector = p_row.selector,
-      profile_id = p_row.profile_id,
-      device_id = p_row.device_id,
-      policies = p_row.policies,
-      priority = p_row.priority,
-      ui_initiated = p_row.ui_initiated,
-      after_schedule_id = p_row.after_schedule_id,
-      after_on = p_row.after_on
-  where s.id = v_id;
+  -- Only what differs: the triggers, and what they check, go by the columns that are named.
+  select string_agg(quote_ident(c.name), ', ') into v_columns
+  from fleet.schedule_columns() as c
+  cross join (
+    select to_jsonb(s) as was, to_jsonb(p_row) as is_to_be from public.schedules as s where s.id = v_id
+  ) as d
+  where d.was -> c.name is distinct from d.is_to_be -> c.name;
+  if v_columns is not null then
+    execute format(
+      'update public.schedules as s set (%1$s) = (select %1$s from (select ($1).*) as r) where s.id = ($1).id', v_columns
+    )
+    using p_row;
+  end if;
   return v_id;
 end;
 $$;
 
 comment on function fleet.store_schedule(public.schedules) is
-  'Insert the row, with its status, where it has no id; else bring the row of that id to it, without its status.';
+  'Insert the row, with its status, where it has no id; else bring the row of that id to it, without its status. Nothing is done where '
+  'nothing differs. The trigger checks it, as it checks every other write.';
 revoke all on function fleet.store_schedule(public.schedules) from public, anon, authenticated, service_role;
 
 create or replace function fleet.schedule_answer(p_schedule_id bigint)
@@ -5155,7 +5239,7 @@ begin
             detail = 'schedule_cancelled',
             hint = format('Make a new one of it: pgfleet schedule duplicate %s', p_schedule_id);
   end if;
-  perform fleet.store_schedule(fleet.schedule_with_changes(v_old, p_changes));
+  perform fleet.store_schedule(fleet.changed_schedule(v_old, p_changes));
   return fleet.schedule_answer(p_schedule_id);
 end;
 $$;
@@ -5290,66 +5374,97 @@ comment on function fleet.target_problems(uuid, bigint[], bigint[], jsonb) is
 revoke all on function fleet.target_problems(uuid, bigint[], bigint[], jsonb)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.schedule_problems(p_schedule public.schedules)
+create or replace function fleet.schedule_problems(p_old public.schedules, p_new public.schedules)
 returns setof fleet.problem
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select 'name', 'must not be blank', 'Give the schedule a name.'
-  where btrim(coalesce(p_schedule.name, '')) = ''
-  union all
-  select 'timezone', format('"%s" is not a known time zone', p_schedule.timezone), 'Use an IANA name such as Europe/Berlin.'
-  where p_schedule.timezone <> 'device' and not fleet.is_time_zone(p_schedule.timezone)
-  union all
-  select r.field, r.problem, r.hint
+declare
+  -- Of another owner, everything that it names is another's.
+  v_is_new boolean := p_old.id is null or p_old.owner_id <> p_new.owner_id;
+begin
+  if btrim(coalesce(p_new.name, '')) = '' then
+    return next ('name', 'must not be blank', 'Give the schedule a name.')::fleet.problem;
+  end if;
+  if v_is_new
+    or (p_old.timezone, p_old.recurrence_type, p_old.recurrence_config, p_old.start_time, p_old.end_time)
+      is distinct from (p_new.timezone, p_new.recurrence_type, p_new.recurrence_config, p_new.start_time, p_new.end_time)
+  then
+    return query select q.* from fleet.time_problems(p_new) as q;
+  end if;
+  if p_new.priority not between -100 and 100 then
+    return next (
+      'priority', format('%s is not within -100 to 100', p_new.priority), 'The default is 0; higher goes first.'
+    )::fleet.problem;
+  end if;
+  if v_is_new or (p_old.action_type, p_old.payload) is distinct from (p_new.action_type, p_new.payload) then
+    if jsonb_typeof(p_new.payload) = 'object' then
+      return query select q.* from fleet.payload_problems(p_new.action_type, p_new.payload) as q;
+    else
+      return next ('payload', 'must be an object', 'Example: {"message": "Hello"}')::fleet.problem;
+    end if;
+  end if;
+  if v_is_new or fleet.targets_changed(p_old, p_new) then
+    return query
+    select q.* from fleet.target_problems(p_new.owner_id, p_new.device_ids, p_new.group_ids, p_new.selector) as q;
+  end if;
+  if v_is_new or (p_old.after_schedule_id, p_old.after_on) is distinct from (p_new.after_schedule_id, p_new.after_on) then
+    return query select q.* from fleet.follow_problems(p_new) as q;
+  end if;
+  if v_is_new or p_old.policies is distinct from p_new.policies then
+    if jsonb_typeof(p_new.policies) = 'object' then
+      return query select q.* from fleet.blackout_problems(p_new.owner_id, p_new.policies) as q;
+      return query select q.* from fleet.policy_problems(p_new.policies) as q;
+    else
+      return next ('policies', 'must be an object', 'Example: {"overlap": "allow"}')::fleet.problem;
+    end if;
+  end if;
+end;
+$$;
+
+comment on function fleet.schedule_problems(public.schedules, public.schedules) is
+  'Everything that is wrong with the new row of a schedule in what differs from the old one; an old row without an id is none. No row '
+  'where nothing is.';
+revoke all on function fleet.schedule_problems(public.schedules, public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.time_problems(p_schedule public.schedules)
+returns setof fleet.problem
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_is_zone boolean := fleet.is_time_zone(p_schedule.timezone);
+begin
+  if p_schedule.timezone <> 'device' and not v_is_zone then
+    return next (
+      'timezone', format('"%s" is not a known time zone', p_schedule.timezone), 'Use an IANA name such as Europe/Berlin.'
+    )::fleet.problem;
+  end if;
+  return query
+  select r.*
   from fleet.recurrence_problems(
     p_schedule.recurrence_type, p_schedule.recurrence_config, fleet.reference_zone(p_schedule)
   ) as r
-  where r.field <> 'timezone'
-  union all
-  select 'start_time', 'is after end_time', 'Let the schedule start before it ends.'
-  where p_schedule.start_time > p_schedule.end_time
-  union all
-  select b.field, b.problem, b.hint
+  where r.field <> 'timezone';
+  if p_schedule.start_time > p_schedule.end_time then
+    return next ('start_time', 'is after end_time', 'Let the schedule start before it ends.')::fleet.problem;
+  end if;
+  return query
+  select b.*
   from fleet.bounds_problems(
     fleet.recurrence_type(p_schedule.recurrence_type), fleet.recurrence_settings(p_schedule.recurrence_config),
-    case when fleet.is_time_zone(p_schedule.timezone) then p_schedule.timezone else 'UTC' end,
+    case when v_is_zone then p_schedule.timezone else 'UTC' end,
     p_schedule.start_time, p_schedule.end_time
   ) as b
-  where b.field <> 'end_time' or p_schedule.end_time = '-infinity'
-  union all
-  select 'priority', format('%s is not within -100 to 100', p_schedule.priority), 'The default is 0; higher goes first.'
-  where p_schedule.priority not between -100 and 100
-  union all
-  select 'payload', 'must be an object', 'Example: {"message": "Hello"}'
-  where jsonb_typeof(p_schedule.payload) <> 'object'
-  union all
-  select q.field, q.problem, q.hint
-  from fleet.payload_problems(p_schedule.action_type, p_schedule.payload) as q
-  where jsonb_typeof(p_schedule.payload) = 'object'
-  union all
-  select t.field, t.problem, t.hint
-  from fleet.target_problems(
-    p_schedule.owner_id, p_schedule.device_ids, p_schedule.group_ids, p_schedule.selector
-  ) as t
-  union all
-  select f.field, f.problem, f.hint from fleet.follow_problems(p_schedule) as f
-  union all
-  select b.field, b.problem, b.hint from fleet.blackout_problems(p_schedule.owner_id, p_schedule.policies) as b
-  where jsonb_typeof(p_schedule.policies) = 'object'
-  union all
-  select 'policies', 'must be an object', 'Example: {"overlap": "allow"}'
-  where jsonb_typeof(p_schedule.policies) <> 'object'
-  union all
-  select q.field, q.problem, q.hint
-  from fleet.policy_problems(
-    case when jsonb_typeof(p_schedule.policies) = 'object' then p_schedule.policies else '{}' end
-  ) as q
+  where b.field <> 'end_time' or p_schedule.end_time = '-infinity';
+end;
 $$;
 
-comment on function fleet.schedule_problems(public.schedules) is 'Everything that is wrong with a schedule; no row where nothing is.';
-revoke all on function fleet.schedule_problems(public.schedules) from public, anon, authenticated, service_role;
+comment on function fleet.time_problems(public.schedules) is
+  'What is wrong with when a schedule is due: its zone, its recurrence and its bounds.';
+revoke all on function fleet.time_problems(public.schedules) from public, anon, authenticated, service_role;
 
 create or replace function fleet.raise_problems(p_what text, p_reason text, p_problems fleet.problem[])
 returns void
@@ -5988,11 +6103,15 @@ grant select on table public.scheduled_tasks, public.scheduled_task_executions t
 -- db/sources/30_schedules/triggers.sql
 -- What holds for schedules however a row is written. The tick moves next_run_at and counters only, so it fires none of these.
 
-create or replace trigger schedules_01_prepare
-  before insert or update of owner_id, name, action_type, payload, recurrence_type, recurrence_config, start_time, end_time,
-    timezone, device_ids, group_ids, selector, profile_id, device_id, policies, priority, after_schedule_id, after_on
-  on public.schedules
-  for each row execute function fleet.tg_prepare_schedule();
+do $$
+begin
+  execute format(
+    'create or replace trigger schedules_01_prepare before insert or update of owner_id, %s on public.schedules'
+    ' for each row execute function fleet.tg_prepare_schedule()',
+    (select string_agg(quote_ident(c.name), ', ') from fleet.schedule_columns() as c)
+  );
+end;
+$$;
 
 create or replace trigger schedules_02_change_status
   before update of status on public.schedules
@@ -6042,14 +6161,19 @@ create policy schedule_runs_all_service_role on public.schedule_runs
 
 -- Counters and instants belong to the engine.
 grant select, delete on table public.schedules to authenticated;
-grant insert (
-  owner_id, name, description, action_type, payload, recurrence_type, recurrence_config, start_time, end_time, timezone,
-  device_ids, group_ids, selector, profile_id, device_id, policies, priority, ui_initiated, after_schedule_id, after_on
-) on table public.schedules to authenticated;
-grant update (
-  name, description, action_type, payload, recurrence_type, recurrence_config, start_time, end_time, timezone,
-  device_ids, group_ids, selector, profile_id, device_id, policies, priority, status, status_reason, after_schedule_id, after_on
-) on table public.schedules to authenticated;
+do $$
+begin
+  execute format(
+    'grant insert (owner_id, %s) on table public.schedules to authenticated',
+    (select string_agg(quote_ident(c.name), ', ') from fleet.schedule_columns() as c)
+  );
+  -- Who made a schedule, a person by hand or not, is said when it is made.
+  execute format(
+    'grant update (status, status_reason, %s) on table public.schedules to authenticated',
+    (select string_agg(quote_ident(c.name), ', ') from fleet.schedule_columns() as c where c.name <> 'ui_initiated')
+  );
+end;
+$$;
 
 drop policy if exists schedules_select_member on public.schedules;
 create policy schedules_select_member on public.schedules

@@ -668,6 +668,106 @@ comment on function fleet.targets(uuid, bigint[], bigint[], jsonb, bigint, integ
 revoke all on function fleet.targets(uuid, bigint[], bigint[], jsonb, bigint, integer)
   from public, anon, authenticated, service_role;
 
+create or replace function fleet.has_targets(
+  p_owner_id uuid,
+  p_device_ids bigint[],
+  p_group_ids bigint[],
+  p_selector jsonb
+)
+returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_selector jsonb;
+begin
+  if exists (
+    select 1 from public.devices as d where d.id = any (p_device_ids) and d.owner_id = p_owner_id and d.status = 'active'
+  ) then
+    return true;
+  elsif p_group_ids <> '{}' and exists (
+    select 1
+    from public.device_group_members as m
+    join public.devices as d on d.id = m.device_id
+    where m.group_id = any (p_group_ids) and m.owner_id = p_owner_id and d.owner_id = p_owner_id and d.status = 'active'
+  ) then
+    return true;
+  end if;
+
+  for v_selector in
+    select p_selector where p_selector is not null
+    union all
+    select g.selector
+    from public.device_groups as g
+    where g.id = any (p_group_ids) and g.owner_id = p_owner_id and g.selector is not null
+  loop
+    if fleet.selects_anybody(p_owner_id, v_selector) then
+      return true;
+    end if;
+  end loop;
+  return false;
+end;
+$$;
+
+comment on function fleet.has_targets(uuid, bigint[], bigint[], jsonb) is
+  'Whether lists, groups or selector name an active device of this owner; true also where that could only be told by looking at the whole '
+  'fleet.';
+revoke all on function fleet.has_targets(uuid, bigint[], bigint[], jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.selects_anybody(p_owner_id uuid, p_selector jsonb)
+returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- So many devices are looked at, and no more: it is a warning that is at stake.
+  c_most constant integer := 2000;
+  v_looked bigint;
+  v_found boolean;
+begin
+  select count(*), coalesce(bool_or(fleet.device_matches(p_selector, d.tags, d.platform, d.attributes)), false)
+  into v_looked, v_found
+  from (
+    select x.tags, x.platform, x.attributes
+    from public.devices as x
+    where x.owner_id = p_owner_id and x.status = 'active'
+    order by x.id
+    limit c_most
+  ) as d;
+  if v_found or v_looked < c_most then
+    return v_found;
+  end if;
+
+  -- Whoever has the tags is found by them, however many others there are.
+  if jsonb_array_length(p_selector -> 'tags') > 0 then
+    select count(*), coalesce(bool_or(d.is_own and fleet.device_matches(p_selector, d.tags, d.platform, d.attributes)), false)
+    into v_looked, v_found
+    from (
+      select x.tags, x.platform, x.attributes, x.owner_id = p_owner_id and x.status = 'active' as is_own
+      from public.devices as x
+      where x.tags @> array(select jsonb_array_elements_text(p_selector -> 'tags'))
+      limit c_most
+    ) as d;
+  elsif p_selector ? 'any_tags' then
+    select count(*), coalesce(bool_or(d.is_own and fleet.device_matches(p_selector, d.tags, d.platform, d.attributes)), false)
+    into v_looked, v_found
+    from (
+      select x.tags, x.platform, x.attributes, x.owner_id = p_owner_id and x.status = 'active' as is_own
+      from public.devices as x
+      where x.tags && array(select jsonb_array_elements_text(p_selector -> 'any_tags'))
+      limit c_most
+    ) as d;
+  end if;
+  return v_found or v_looked = c_most;
+end;
+$$;
+
+comment on function fleet.selects_anybody(uuid, jsonb) is
+  'Whether a selector finds an active device of this owner. Looks at a bounded number; true where they are not enough to tell.';
+revoke all on function fleet.selects_anybody(uuid, jsonb) from public, anon, authenticated, service_role;
+
 create or replace function public.group_devices(p_group_id bigint)
 returns setof public.devices
 language sql
