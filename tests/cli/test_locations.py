@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from tests.cli.conftest import Pgfleet, bare
 from tests.helpers.fleet import Fleet
-from tests.helpers.locations import Town
+from tests.helpers.locations import Area
 
 __all__ = ["bare"]
 
@@ -71,7 +71,7 @@ def test_what_is_no_location_is_refused(
 
 
 def test_a_policy_acts_and_where_tells_of_it(pgfleet: Pgfleet, school: Fleet) -> None:
-    town = Town(school)
+    area = Area(school)
     device = school.device("lab-01")
     message = ("--payload", '{"message": "Welcome"}')
     made = pgfleet(
@@ -79,7 +79,7 @@ def test_a_policy_acts_and_where_tells_of_it(pgfleet: Pgfleet, school: Fleet) ->
         *("--selector", "{}", "--json"),
     )
     assert made.code == 0, made.err
-    assert made.data["location_id"] == town.school
+    assert made.data["location_id"] == area.school
     assert pgfleet("policy", "broadcast_message", "--on", "outside_all", *message).code == 0
     refused = pgfleet("policy", "broadcast_message", "--on", "enter", *message)
     assert (refused.code, "location_id: is missing" in refused.err) == (1, True)
@@ -88,8 +88,8 @@ def test_a_policy_acts_and_where_tells_of_it(pgfleet: Pgfleet, school: Fleet) ->
     assert (before["position"], before["inside"], before["events"]) == ("never reported", [], [])
     with school.conn.transaction():
         for second in (0, 60):
-            town.report(device, second, (0, 0))
-    town.act()
+            area.report(device, second, (0, 0))
+    area.act()
     after = pgfleet("where", "lab-01", "--json").data
     assert (after["position"], after["inside"]) == ("known", ["School"])
     assert [event["event"] for event in after["events"]] == ["inside_any", "entered"]

@@ -1,4 +1,4 @@
-"""A town to move in: two locations, and devices whose fixes are given in metres from its middle."""
+"""An area with two locations, and devices whose fixes are given in metres from its middle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RADIUS = 6371008.8
 
 
 def point(east: float, north: float) -> tuple[float, float]:
-    """Give latitude and longitude so many metres from the middle of the town."""
+    """Give latitude and longitude so many metres from the middle of the area."""
     return (
         MIDDLE[0] + math.degrees(north / RADIUS),
         MIDDLE[1] + math.degrees(east / RADIUS / math.cos(math.radians(MIDDLE[0]))),
@@ -23,7 +23,7 @@ def point(east: float, north: float) -> tuple[float, float]:
 
 
 @dataclass
-class Town:
+class Area:
     """A school (a circle of 150 m in the middle) and a library (a block 600 m to its east)."""
 
     fleet: Fleet

@@ -16,7 +16,7 @@ from pgfleet_functions.mdm.providers import PROVIDERS
 from pgfleet_functions.outgoing.transport import make_client
 
 
-class Desk:
+class Recorder:
     """Makes providers and keeps the calls they make."""
 
     def __init__(self, base_url: str, key: str = FULL, *, allow_private: bool = True) -> None:

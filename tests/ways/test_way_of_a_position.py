@@ -9,17 +9,17 @@ from uuid import uuid4
 import httpx
 import psycopg
 from tests.helpers.fleet import Fleet
-from tests.helpers.locations import MIDDLE, Town
+from tests.helpers.locations import MIDDLE, Area
 
 
 def test_a_position_told_over_http_brings_work_with_the_next_tick(stack: Any) -> None:
     settings = stack.settings
     with psycopg.connect(settings.db_url, autocommit=True) as conn:
-        town = Town(Fleet(conn))
-        town.fleet.run("update locations set min_dwell = '0' where id = %s", town.school)
-        town.policy("enter", town.school, action_type="lock", payload={})
-        device = town.fleet.device()
-        token = stack.token(town.fleet.auth_id(device), device_id=device)
+        area = Area(Fleet(conn))
+        area.fleet.run("update locations set min_dwell = '0' where id = %s", area.school)
+        area.policy("enter", area.school, action_type="lock", payload={})
+        device = area.fleet.device()
+        token = stack.token(area.fleet.auth_id(device), device_id=device)
         headers = {"apikey": settings.anon_key, "Authorization": f"Bearer {token}"}
         with httpx.Client(base_url=f"{settings.api_url}/rest/v1/rpc", headers=headers) as http:
 
@@ -40,4 +40,4 @@ def test_a_position_told_over_http_brings_work_with_the_next_tick(stack: Any) ->
                 assert time.monotonic() < end, "no work came"
                 time.sleep(0.2)
         assert [row["command_type"] for row in claimed] == ["lock"]
-        assert [row["action_type"] for row in town.schedules()] == ["lock"]
+        assert [row["action_type"] for row in area.schedules()] == ["lock"]

@@ -10,6 +10,8 @@ from tests.conftest import Database
 from tests.helpers.fleet import Fleet, Row
 
 NOW = datetime(2031, 1, 1, tzinfo=UTC)
+BASE = datetime(2031, 5, 5, 6, 30, tzinfo=UTC)
+PRIORITIES = (-5, 0, 7, 100)
 
 
 def rings(fleet: Fleet) -> list[Row]:
@@ -23,6 +25,12 @@ def rung(fleet: Fleet) -> list[str]:
 
 def setting(fleet: Fleet, name: str, value: int) -> None:
     fleet.run("select fleet.set_setting(%s, to_jsonb(%s))", name, value)
+
+
+def due(fleet: Fleet, priority: int, devices: list[int]) -> int:
+    made = fleet.create(device_ids=devices, start_time=BASE.isoformat(), priority=priority)
+    schedule_id: int = made["id"]
+    return schedule_id
 
 
 def test_a_command_rings_in_its_own_transaction(fleet: Fleet) -> None:
@@ -166,3 +174,24 @@ def test_without_realtime_everything_works_but_the_ring(
     assert len(fleet.commands(made["id"])) == 3
     with fleet.conn.transaction():
         assert len(fleet.claim(devices[0])) == 2
+
+
+def test_the_most_urgent_device_is_rung_first(fleet: Fleet) -> None:
+    fleet.run("select fleet.set_setting('doorbell_inline_limit', '0')")
+    fleet.run("select fleet.set_setting('doorbell_rate', '1')")
+    fleet.run("delete from fleet.doorbells")
+    devices = {priority: fleet.device() for priority in PRIORITIES}
+    for priority, device in devices.items():
+        due(fleet, priority, [device])
+    fleet.run("select fleet.start_due_runs(%s)", BASE)
+    fleet.run("select fleet.expand_next(%s)", BASE)
+
+    order: list[int] = []
+    waiting = set(devices.values())
+    for _ in devices:
+        fleet.run("update fleet.heartbeat set last_rang_at = null")
+        assert fleet.value("select fleet.ring_doorbells(%s)", BASE) == 1
+        left = {row["device_id"] for row in fleet.rows("select device_id from fleet.doorbells")}
+        order += waiting - left
+        waiting = left
+    assert order == [devices[priority] for priority in sorted(PRIORITIES, reverse=True)]

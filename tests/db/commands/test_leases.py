@@ -10,6 +10,8 @@ from tests.helpers.fleet import Fleet, Row
 
 NOW = datetime(2031, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
+BASE = datetime(2031, 5, 5, 6, 30, tzinfo=UTC)
+PRIORITIES = (-5, 0, 7, 100)
 
 
 @pytest.fixture
@@ -39,6 +41,12 @@ def release(fleet: Fleet, device: int, claimed: Row) -> Row:
             "select release_command(%s, %s)", claimed["command_id"], claimed["attempt"]
         )
     return answer
+
+
+def due(fleet: Fleet, priority: int, devices: list[int]) -> int:
+    made = fleet.create(device_ids=devices, start_time=BASE.isoformat(), priority=priority)
+    schedule_id: int = made["id"]
+    return schedule_id
 
 
 def test_a_claim_tells_all_that_the_agent_needs(fleet: Fleet, device: int) -> None:
@@ -318,3 +326,14 @@ def test_a_command_whose_type_is_gone_is_still_handed_out(fleet: Fleet, device: 
     fleet.run("delete from command_types where name = 'short_lived'")
     (claimed,) = fleet.claim(device, now=NOW)
     assert (claimed["command_id"], claimed["rerun_safe"]) == (sent["id"], False)
+
+
+def test_the_most_urgent_is_claimed_first_and_then_the_oldest(fleet: Fleet) -> None:
+    device = fleet.device()
+    for priority in (*PRIORITIES, *PRIORITIES):
+        due(fleet, priority, [device])
+    fleet.tick_until_idle(BASE)
+    claimed = [fleet.claim(device, 1, now=BASE)[0] for _ in range(8)]
+    assert [c["priority"] for c in claimed] == [100, 100, 7, 7, 0, 0, -5, -5]
+    ids = [c["command_id"] for c in claimed]
+    assert all(first < second for first, second in zip(ids[::2], ids[1::2], strict=True))

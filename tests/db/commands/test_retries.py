@@ -11,6 +11,7 @@ from tests.helpers.fleet import Fleet, Row
 BASE = datetime(2031, 5, 5, 6, 30, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 JOURNAL = UUID(int=7)
+MINUTE = timedelta(minutes=1)
 
 
 def started(fleet: Fleet, at: datetime = BASE, **policies: object) -> tuple[int, Row]:
@@ -80,14 +81,6 @@ def test_the_schedule_says_which_classes_are_tried_again(fleet: Fleet) -> None:
     assert fleet.finish(device, command, "failed", now=BASE)["status"] == "failed"
 
 
-def test_a_run_is_final_when_its_failure_is(fleet: Fleet) -> None:
-    device, command = started(fleet)
-    fleet.finish(device, command, "failed", reason="forbidden", now=BASE)
-    fleet.tick(BASE)
-    (run,) = fleet.rows("select * from schedule_runs where id = %s", command["run_id"])
-    assert (run["status"], run["failed"]) == ("failed", 1)
-
-
 def test_a_device_that_does_not_answer_is_asked_again(fleet: Fleet) -> None:
     device, command = started(fleet, retry={"attempts": 2})
     late = BASE + timedelta(minutes=5)
@@ -112,31 +105,6 @@ def test_nothing_is_tried_again_that_would_expire_first(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("retry", "words"),
-    [
-        ({"attempts": 0}, "policies.retry.attempts"),
-        ({"backoff": "soon"}, "policies.retry.backoff"),
-        ({"max_backoff": "-1 minute"}, "policies.retry.max_backoff"),
-        ({"max_backoff": "11 years"}, "policies.retry.max_backoff"),
-        ({"on": "error"}, "policies.retry.on"),
-        ({"on": ["erorr"]}, 'policies.retry.on: "erorr" is not a class of failure'),
-        # It may have happened: nothing that is not safe to repeat is repeated.
-        ({"on": ["interrupted"]}, 'policies.retry.on: "interrupted" is not a class of failure'),
-        ({"on": [["error"]]}, "policies.retry.on"),
-        ({"times": 3}, "policies.retry.times: is not part of retry"),
-        (3, "policies.retry: must be an object"),
-        (None, "policies.retry: must be an object"),
-    ],
-)
-def test_a_policy_about_retries_that_is_none_is_refused(
-    fleet: Fleet, retry: object, words: str
-) -> None:
-    device = fleet.device()
-    with fleet.refused("PT422", "schedule_invalid", words):
-        fleet.create(device_ids=[device], policies={"retry": retry})
-
-
-@pytest.mark.parametrize(
     ("spec", "lives"),
     [
         ({}, timedelta(hours=24)),
@@ -158,3 +126,19 @@ def test_a_command_expires_when_the_next_is_due_or_after_a_day(
     assert fleet.claim(command["device_id"], now=BASE + lives) == []
     fleet.run("select fleet.sweep_commands(%s)", BASE + lives)
     assert fleet.command(command["id"])["status"] == "expired"
+
+
+def test_retries_follow_the_policy_of_the_schedule(fleet: Fleet) -> None:
+    device = fleet.device()
+    fleet.create(
+        device_ids=[device],
+        start_time=BASE.isoformat(),
+        policies={"retry": {"attempts": 2, "backoff": "10 seconds", "on": ["timeout"]}},
+    )
+    fleet.tick(BASE)
+    (claimed,) = fleet.claim(device, now=BASE)
+    answer = fleet.finish(device, claimed, "failed", reason="timeout", now=BASE)
+    pause = datetime.fromisoformat(answer["retry_at"]) - BASE
+    assert timedelta(seconds=10) <= pause <= timedelta(seconds=12)
+    (again,) = fleet.claim(device, now=BASE + MINUTE)
+    assert fleet.finish(device, again, "failed", reason="timeout")["status"] == "failed"

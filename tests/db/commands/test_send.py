@@ -8,7 +8,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
-from tests.helpers.fleet import HELLO, Fleet, Row
+from tests.helpers.fleet import HELLO, Fleet
 
 
 def test_a_command_expires_after_a_day_unless_it_says_otherwise(fleet: Fleet) -> None:
@@ -35,29 +35,6 @@ def test_the_same_key_gives_the_same_command(fleet: Fleet) -> None:
     assert fleet.send(device)["id"] != fleet.send(device)["id"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "named", "words"),
-    [
-        ("no_such_type", {}, ["command_type", "no_such_type"]),
-        ("broadcast_message", {"p_payload": {}}, ["payload.message"]),
-        ("broadcast_message", {"p_payload": {"message": 5}}, ["payload.message"]),
-        ("run_command", {"p_payload": {"command": "x", "shell": "fish"}}, ["payload.shell"]),
-        ("lock", {"p_payload": []}, ["payload"]),
-        ("lock", {"p_priority": 101}, ["priority"]),
-        ("lock", {"p_priority": None}, ["priority"]),
-        ("lock", {"p_priority": 10**9}, ["priority"]),
-        ("lock", {"p_expires_after": "-1 hour"}, ["expires_at"]),
-        ("lock", {"p_max_attempts": 0}, ["max_attempts"]),
-        ("no_such_type", {"p_priority": 999, "p_expires_after": "0"}, ["command_type", "priority"]),
-    ],
-)
-def test_every_wrong_field_is_named(fleet: Fleet, kind: str, named: Row, words: list[str]) -> None:
-    device = fleet.device()
-    with fleet.refused("PT422", "command_invalid", *words):
-        fleet.send(device, kind, **named)
-    assert fleet.value("select count(*) from device_commands") == 0
-
-
 def test_strangers_and_viewers_send_nothing(fleet: Fleet) -> None:
     device = fleet.device()
     viewer = uuid4()
@@ -68,18 +45,6 @@ def test_strangers_and_viewers_send_nothing(fleet: Fleet) -> None:
         fleet.send(device)
     with fleet.refused("PT404", "device_not_found"), fleet.as_device(device):
         fleet.send(device)
-
-
-def test_destructive_types_need_their_permission(fleet: Fleet) -> None:
-    fleet.run("insert into command_types (name, destructive) values ('wipe_all', true)")
-    device, operator = fleet.device(), uuid4()
-    fleet.insert(
-        "owner_members", owner_id=fleet.owner_id, user_id=operator, permissions=["view", "operate"]
-    )
-    with fleet.refused("PT403", "permission_missing", "wipe_all"), fleet.acting(operator):
-        fleet.send(device, "wipe_all")
-    with fleet.acting(fleet.owner_id):
-        assert fleet.send(device, "wipe_all")["status"] == "pending"
 
 
 def test_an_insert_that_names_only_the_host_finds_its_device(fleet: Fleet) -> None:
@@ -111,16 +76,6 @@ def test_a_new_command_cannot_begin_as_anything_but_pending(fleet: Fleet) -> Non
     device = fleet.device()
     with fleet.refused("PT422", "command_invalid", "status"):
         fleet.insert("device_commands", device_id=device, command_type="lock", status="completed")
-
-
-def test_a_command_for_another_channel_takes_it_from_its_type(fleet: Fleet) -> None:
-    fleet.run(
-        "insert into command_types (name, channel) values ('some_profile', 'mdm')"
-        " on conflict do nothing"
-    )
-    device = fleet.device()
-    assert fleet.send(device, "some_profile")["channel"] == "mdm"
-    assert fleet.claim(device) == []
 
 
 def test_cancelling_is_final_and_may_be_repeated(fleet: Fleet) -> None:

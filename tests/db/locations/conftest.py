@@ -1,13 +1,13 @@
-"""A fleet of its own for each test, and a town for it to move in."""
+"""A fleet of its own for each test, and an area with two locations."""
 
 from __future__ import annotations
 
 import pytest
 from tests.helpers.fleet import Fleet
-from tests.helpers.locations import Town
+from tests.helpers.locations import Area
 
 
 @pytest.fixture
-def town(fleet: Fleet) -> Town:
-    """Give a town that is gone after the test."""
-    return Town(fleet)
+def area(fleet: Fleet) -> Area:
+    """Give an area that is gone after the test."""
+    return Area(fleet)

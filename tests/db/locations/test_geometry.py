@@ -23,7 +23,7 @@ def degrees(least: float, most: float) -> st.SearchStrategy[float]:
 latitudes = degrees(-89.9, 89.9)
 longitudes = degrees(-180, 180)
 # One connection serves all examples: each of them only asks.
-asking = settings(
+examples = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
@@ -89,7 +89,7 @@ def to_border(polygon: list[Point], point: Point) -> float:
 
 
 @given(latitudes, longitudes, latitudes, longitudes)
-@asking
+@examples
 def test_distances_are_those_of_another_formula(
     fleet: Fleet, lat: float, lon: float, to_lat: float, to_lon: float
 ) -> None:
@@ -118,7 +118,7 @@ def test_known_distances(fleet: Fleet, a: Point, b: Point, km: float) -> None:
     st.floats(-8000, 8000),
     st.floats(-8000, 8000),
 )
-@asking
+@examples
 def test_borders_of_polygons_are_those_of_another_computation(
     fleet: Fleet, lat: float, lon: float, spokes: list[float], north: float, east: float
 ) -> None:
@@ -140,7 +140,7 @@ def test_borders_of_polygons_are_those_of_another_computation(
 
 
 @given(degrees(-80, 80), degrees(-180, 180), st.floats(1, 100_000), st.floats(0, 360))
-@asking
+@examples
 def test_a_far_polygon_is_never_further_than_it_is_said_to_be(
     fleet: Fleet, lat: float, lon: float, away: float, bearing: float
 ) -> None:

@@ -8,63 +8,63 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 from tests.helpers.fleet import Fleet
-from tests.helpers.locations import Town, point
+from tests.helpers.locations import Area, point
 
 AWAY, IN = (-500, 0), (0, 0)
 
 
-def visit(town: Town, device: int, second: float = 0) -> None:
+def visit(area: Area, device: int, second: float = 0) -> None:
     """Go into the school and out again."""
     for after, place in ((0, IN), (60, IN), (120, AWAY), (180, AWAY)):
-        town.report(device, second + after, place)
+        area.report(device, second + after, place)
 
 
-def test_an_event_makes_a_schedule_for_the_device_due_at_once(town: Town) -> None:
-    device = town.fleet.device("lab-01")
-    policy = town.policy("enter", town.school, name="Welcome", priority=7)
-    visit(town, device)
-    town.act()
+def test_an_event_makes_a_schedule_for_the_device_due_at_once(area: Area) -> None:
+    device = area.fleet.device("lab-01")
+    policy = area.policy("enter", area.school, name="Welcome", priority=7)
+    visit(area, device)
+    area.act()
 
-    (schedule,) = town.schedules()
+    (schedule,) = area.schedules()
     assert schedule["name"] == "Welcome: lab-01 entered School"
     assert f"Location policy {policy}" in schedule["description"]
     assert (schedule["device_id"], schedule["recurrence_type"]) == (device, "once")
     assert (schedule["ui_initiated"], schedule["priority"]) == (False, 7)
-    (command,) = town.fleet.commands(schedule["id"])
+    (command,) = area.fleet.commands(schedule["id"])
     assert (command["device_id"], command["payload"]) == (device, {"message": "enter"})
-    action = town.fleet.row("select * from location_actions")
+    action = area.fleet.row("select * from location_actions")
     assert (action["policy_id"], action["schedule_id"]) == (policy, schedule["id"])
     # The device hears of it as of anything else.
-    assert [c["command_id"] for c in town.fleet.claim(device)] == [command["id"]]
+    assert [c["command_id"] for c in area.fleet.claim(device)] == [command["id"]]
 
 
-def test_a_default_outside_of_all_locations_comes_and_goes(town: Town) -> None:
-    device = town.fleet.device()
-    town.policy("outside_all", name="Default")
-    town.policy("inside_any", name="No default")
+def test_a_default_outside_of_all_locations_comes_and_goes(area: Area) -> None:
+    device = area.fleet.device()
+    area.policy("outside_all", name="Default")
+    area.policy("inside_any", name="No default")
     for second in (0, 60, 120):
-        town.report(device, second, AWAY)
-    visit(town, device, 200)
-    town.act()
-    assert [s["name"].split(":")[0] for s in town.schedules()] == [
+        area.report(device, second, AWAY)
+    visit(area, device, 200)
+    area.act()
+    assert [s["name"].split(":")[0] for s in area.schedules()] == [
         "Default",
         "No default",
         "Default",
     ]
 
 
-def test_policies_act_once_however_often_they_are_asked(town: Town) -> None:
-    device = town.fleet.device()
-    town.policy("enter", town.school)
-    visit(town, device)
+def test_policies_act_once_however_often_they_are_asked(area: Area) -> None:
+    device = area.fleet.device()
+    area.policy("enter", area.school)
+    visit(area, device)
     for _ in range(3):
-        town.act()
-        town.report(device, 180, AWAY)
-    assert len(town.schedules()) == 1
+        area.act()
+        area.report(device, 180, AWAY)
+    assert len(area.schedules()) == 1
 
 
-def test_only_the_devices_that_are_meant_are_reached(town: Town) -> None:
-    fleet = town.fleet
+def test_only_the_devices_that_are_meant_are_reached(area: Area) -> None:
+    fleet = area.fleet
     tagged = fleet.device("tagged", tags=["phone"])
     member = fleet.device("member")
     neither = fleet.device("neither")
@@ -75,16 +75,16 @@ def test_only_the_devices_that_are_meant_are_reached(town: Town) -> None:
     dynamic = fleet.insert(
         "device_groups", owner_id=fleet.owner_id, name="Phones", selector={"tags": ["phone"]}
     )["id"]
-    town.policy("enter", town.school, name="S", selector={"tags": ["phone"]})
-    town.policy("enter", town.school, name="G", group_id=group)
-    town.policy("enter", town.school, name="D", group_id=dynamic)
-    town.policy("enter", town.school, name="B", group_id=group, selector={"tags": ["phone"]})
-    town.policy("enter", town.school, name="off", is_enabled=False)
-    town.policy("enter", town.library, name="elsewhere")
+    area.policy("enter", area.school, name="S", selector={"tags": ["phone"]})
+    area.policy("enter", area.school, name="G", group_id=group)
+    area.policy("enter", area.school, name="D", group_id=dynamic)
+    area.policy("enter", area.school, name="B", group_id=group, selector={"tags": ["phone"]})
+    area.policy("enter", area.school, name="off", is_enabled=False)
+    area.policy("enter", area.library, name="elsewhere")
     for device in (tagged, member, neither):
-        visit(town, device)
-    town.act()
-    made = sorted(s["name"] for s in town.schedules())
+        visit(area, device)
+    area.act()
+    made = sorted(s["name"] for s in area.schedules())
     assert made == [
         "D: tagged entered School",
         "G: member entered School",
@@ -92,66 +92,66 @@ def test_only_the_devices_that_are_meant_are_reached(town: Town) -> None:
     ]
 
 
-def test_a_profile_comes_with_a_place_and_goes_with_it(town: Town) -> None:
-    device = town.fleet.device("ipad")
+def test_a_profile_comes_with_a_place_and_goes_with_it(area: Area) -> None:
+    device = area.fleet.device("ipad")
     profile = {"profile_id": "12345"}
-    town.policy("enter", town.school, action_type="push_profile", payload=profile)
-    town.policy("leave", town.school, action_type="remove_profile", payload=profile)
-    visit(town, device)
-    town.act()
-    assert [(s["name"], s["profile_id"], s["device_id"]) for s in town.schedules()] == [
+    area.policy("enter", area.school, action_type="push_profile", payload=profile)
+    area.policy("leave", area.school, action_type="remove_profile", payload=profile)
+    visit(area, device)
+    area.act()
+    assert [(s["name"], s["profile_id"], s["device_id"]) for s in area.schedules()] == [
         ("push_profile 12345: ipad entered School", "12345", device),
         ("remove_profile 12345: ipad left School", "12345", device),
     ]
 
 
-def test_a_policy_that_fails_stops_no_other_and_says_why(town: Town) -> None:
-    fleet = town.fleet
+def test_a_policy_that_fails_stops_no_other_and_says_why(area: Area) -> None:
+    fleet = area.fleet
     fleet.run("insert into command_types (name) values ('old_type')")
     device = fleet.device()
-    bad = town.policy("enter", town.school, action_type="old_type", payload={})
-    good = town.policy("enter", town.school)
+    bad = area.policy("enter", area.school, action_type="old_type", payload={})
+    good = area.policy("enter", area.school)
     fleet.run("delete from command_types where name = 'old_type'")
-    visit(town, device)
-    town.act()
+    visit(area, device)
+    area.act()
     rows = fleet.rows("select * from location_actions order by policy_id")
     assert [row["policy_id"] for row in rows] == [bad, good]
     assert "old_type" in rows[0]["error_message"]
     assert [row["schedule_id"] is None for row in rows] == [True, False]
 
 
-def test_a_sync_acts_at_once(town: Town) -> None:
-    device = town.fleet.device()
-    town.policy("enter", town.school)
+def test_a_sync_acts_at_once(area: Area) -> None:
+    device = area.fleet.device()
+    area.policy("enter", area.school)
     fixes = [
         {
             "device_id": device,
             "latitude": point(*IN)[0],
             "longitude": point(*IN)[1],
-            "located_at": town.at(second).isoformat(),
+            "located_at": area.at(second).isoformat(),
         }
         for second in (0, 60)
     ]
-    town.fleet.run("select fleet.take_fixes(%s, now())", Jsonb(fixes))
-    assert len(town.schedules()) == 1
+    area.fleet.run("select fleet.take_fixes(%s, now())", Jsonb(fixes))
+    assert len(area.schedules()) == 1
 
 
 def test_sessions_that_act_at_once_do_not_act_twice(connect: Any) -> None:
-    town = Town(connect())
-    devices = town.fleet.devices(20)
-    town.policy("enter", town.school)
+    area = Area(connect())
+    devices = area.fleet.devices(20)
+    area.policy("enter", area.school)
     fixes = [
         {
             "device_id": device,
             "latitude": point(*IN)[0],
             "longitude": point(*IN)[1],
             "accuracy_m": 5,
-            "located_at": town.at(second).isoformat(),
+            "located_at": area.at(second).isoformat(),
         }
         for device in devices
         for second in (0, 60)
     ]
-    sessions = [connect(owner=town.fleet) for _ in range(4)]
+    sessions = [connect(owner=area.fleet) for _ in range(4)]
 
     def take(session: Fleet) -> None:
         session.run("select fleet.take_fixes(%s, now())", Jsonb(fixes))
@@ -159,24 +159,24 @@ def test_sessions_that_act_at_once_do_not_act_twice(connect: Any) -> None:
 
     with ThreadPoolExecutor(len(sessions)) as pool:
         list(pool.map(take, sessions))
-    town.fleet.tick()
+    area.fleet.tick()
     reached = [
-        command["device_id"] for s in town.schedules() for command in town.fleet.commands(s["id"])
+        command["device_id"] for s in area.schedules() for command in area.fleet.commands(s["id"])
     ]
     assert sorted(reached) == devices
-    assert town.fleet.value("select count(*) from location_actions") == len(devices)
+    assert area.fleet.value("select count(*) from location_actions") == len(devices)
 
 
 def test_a_sync_and_a_report_of_the_same_device_do_not_block_each_other(connect: Any) -> None:
-    town = Town(connect())
-    device = town.fleet.device()
-    sync, reporter = connect(owner=town.fleet), connect(owner=town.fleet)
+    area = Area(connect())
+    device = area.fleet.device()
+    sync, reporter = connect(owner=area.fleet), connect(owner=area.fleet)
     fix = {"device_id": device, "latitude": 52.52, "longitude": 13.405}
 
     def report() -> None:
         reporter.run(
             "select fleet.take_fixes(%s, now())",
-            Jsonb([{**fix, "located_at": town.at(60).isoformat()}]),
+            Jsonb([{**fix, "located_at": area.at(60).isoformat()}]),
         )
 
     with ThreadPoolExecutor(1) as pool:
@@ -184,17 +184,17 @@ def test_a_sync_and_a_report_of_the_same_device_do_not_block_each_other(connect:
             # As a sync does, which writes what it knows of the device before its position.
             sync.run("update devices set platform = 'ios' where id = %s", device)
             reported = pool.submit(report)
-            while not town.fleet.value(
+            while not area.fleet.value(
                 "select exists (select 1 from pg_locks where not granted and pid = %s)",
                 reporter.conn.info.backend_pid,
             ):
                 assert not reported.done()
             sync.run(
                 "select fleet.take_fixes(%s, now())",
-                Jsonb([{**fix, "located_at": town.at(0).isoformat()}]),
+                Jsonb([{**fix, "located_at": area.at(0).isoformat()}]),
             )
         reported.result(10)
-    assert town.crossings(device) == [("entered", "School")]
+    assert area.crossings(device) == [("entered", "School")]
 
 
 @pytest.mark.parametrize(
@@ -264,35 +264,35 @@ def test_a_ring_may_be_closed_by_its_first_corner(fleet: Fleet) -> None:
     ],
 )
 def test_a_policy_that_cannot_be_is_refused(
-    town: Town, columns: dict[str, Any], words: list[str]
+    area: Area, columns: dict[str, Any], words: list[str]
 ) -> None:
-    with town.fleet.refused("PT422", "location_policy_invalid", *words):
-        town.policy(**{"event": "outside_all", **columns})
+    with area.fleet.refused("PT422", "location_policy_invalid", *words):
+        area.policy(**{"event": "outside_all", **columns})
 
 
-def test_a_policy_about_all_locations_names_none(town: Town) -> None:
-    with town.fleet.refused("PT422", "location_policy_invalid", "location_id: is not for"):
-        town.policy("outside_all", town.school)
+def test_a_policy_about_all_locations_names_none(area: Area) -> None:
+    with area.fleet.refused("PT422", "location_policy_invalid", "location_id: is not for"):
+        area.policy("outside_all", area.school)
 
 
-def test_what_another_owner_has_is_not_found(town: Town) -> None:
-    other = Fleet(town.fleet.conn)
+def test_what_another_owner_has_is_not_found(area: Area) -> None:
+    other = Fleet(area.fleet.conn)
     group = other.insert("device_groups", owner_id=other.owner_id, name="x")["id"]
-    with town.fleet.refused("PT404", "location_policy_invalid", f"group {group} was not found"):
-        town.policy("outside_all", group_id=group)
-    with town.fleet.refused("PT404", "location_policy_invalid", "was not found"):
-        town.policy("enter", town.school, owner_id=other.owner_id)
+    with area.fleet.refused("PT404", "location_policy_invalid", f"group {group} was not found"):
+        area.policy("outside_all", group_id=group)
+    with area.fleet.refused("PT404", "location_policy_invalid", "was not found"):
+        area.policy("enter", area.school, owner_id=other.owner_id)
 
 
-def test_who_made_a_location_and_changed_it_is_logged(town: Town) -> None:
-    policy = town.policy("enter", town.school)
-    town.fleet.run("update locations set radius_m = 200 where id = %s", town.school)
-    town.fleet.run("delete from location_policies where id = %s", policy)
-    rows = town.fleet.rows(
+def test_who_made_a_location_and_changed_it_is_logged(area: Area) -> None:
+    policy = area.policy("enter", area.school)
+    area.fleet.run("update locations set radius_m = 200 where id = %s", area.school)
+    area.fleet.run("delete from location_policies where id = %s", policy)
+    rows = area.fleet.rows(
         "select table_name, action, new from audit_log where owner_id = %s"
         " and (table_name, row_id) in (('locations', %s), ('location_policies', %s)) order by id",
-        town.fleet.owner_id,
-        str(town.school),
+        area.fleet.owner_id,
+        str(area.school),
         str(policy),
     )
     assert [(row["table_name"], row["action"]) for row in rows] == [
@@ -304,10 +304,10 @@ def test_who_made_a_location_and_changed_it_is_logged(town: Town) -> None:
     assert rows[2]["new"]["radius_m"] == 200
 
 
-def test_old_events_go_with_the_rest_of_the_history(town: Town) -> None:
-    device = town.fleet.device()
-    visit(town, device)
-    town.act()
-    assert town.crossings(device) != []
-    town.fleet.run("select fleet.tend_places(now() + interval '31 days')")
-    assert town.crossings(device) == []
+def test_old_events_go_with_the_rest_of_the_history(area: Area) -> None:
+    device = area.fleet.device()
+    visit(area, device)
+    area.act()
+    assert area.crossings(device) != []
+    area.fleet.run("select fleet.tend_places(now() + interval '31 days')")
+    assert area.crossings(device) == []

@@ -7,20 +7,20 @@ from uuid import uuid4
 
 import pytest
 from tests.helpers.fleet import Fleet
-from tests.helpers.locations import Town
+from tests.helpers.locations import Area
 
 
-def test_a_device_tells_where_it_is(town: Town) -> None:
-    device, other = town.fleet.device(), town.fleet.device()
-    with town.fleet.as_device(device):
-        answer = town.fleet.value("select report_location(52.52, 13.405)")
+def test_a_device_tells_where_it_is(area: Area) -> None:
+    device, other = area.fleet.device(), area.fleet.device()
+    with area.fleet.as_device(device):
+        answer = area.fleet.value("select report_location(52.52, 13.405)")
     assert answer == {"accepted": True, "places": []}
-    row = town.fleet.row("select * from devices where id = %s", device)
+    row = area.fleet.row("select * from devices where id = %s", device)
     assert (row["latitude"], row["longitude"], row["accuracy_m"]) == (52.52, 13.405, None)
     assert row["located_at"] is not None
     assert row["last_seen"] is not None
     # There is no way to name another device.
-    assert town.fleet.value("select latitude from devices where id = %s", other) is None
+    assert area.fleet.value("select latitude from devices where id = %s", other) is None
 
 
 def test_only_devices_have_a_place(fleet: Fleet) -> None:
@@ -53,22 +53,22 @@ def test_a_position_that_cannot_be_is_refused(
         fleet.run(f"select report_location({arguments})")
 
 
-def test_positions_are_seen_by_the_people_of_the_owner_alone(town: Town) -> None:
-    device = town.fleet.device()
+def test_positions_are_seen_by_the_people_of_the_owner_alone(area: Area) -> None:
+    device = area.fleet.device()
     person, stranger = uuid4(), uuid4()
-    town.fleet.run(
+    area.fleet.run(
         "insert into owner_members (owner_id, user_id, permissions) values (%s, %s, '{view}')",
-        town.fleet.owner_id,
+        area.fleet.owner_id,
         person,
     )
     for second in (0, 60):
-        town.report(device, second, (0, 0))
+        area.report(device, second, (0, 0))
 
     def seen(sub: Any) -> list[int]:
         tables = ("locations", "device_positions", "device_places", "location_events")
-        with town.fleet.acting(sub):
-            return [town.fleet.value(f"select count(*) from {table}") for table in tables]
+        with area.fleet.acting(sub):
+            return [area.fleet.value(f"select count(*) from {table}") for table in tables]
 
     assert seen(person) == [2, 1, 1, 2]
     assert seen(stranger) == [0, 0, 0, 0]
-    assert seen(town.fleet.auth_id(device)) == [0, 0, 0, 0]
+    assert seen(area.fleet.auth_id(device)) == [0, 0, 0, 0]

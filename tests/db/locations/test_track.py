@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 from psycopg.types.json import Jsonb
-from tests.helpers.locations import Town, point
+from tests.helpers.locations import Area, point
 
 # Each way leads through the school and the library, from outside to outside.
 WAY = [(-700, -30), (-150, 10), (0, 0), (0, 0), (150, -10), (540, 0), (600, 0), (600, 0), (900, 20)]
@@ -46,62 +46,62 @@ EXPECTED = [("entered", "School"), ("left", "School"), ("entered", "Library"), (
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_walk_fires_each_entry_and_each_exit_once(town: Town, seed: int) -> None:
-    for location in (town.school, town.library):
-        town.policy("enter", location)
-        town.policy("leave", location)
-    device = town.fleet.device()
+def test_a_walk_fires_each_entry_and_each_exit_once(area: Area, seed: int) -> None:
+    for location in (area.school, area.library):
+        area.policy("enter", location)
+        area.policy("leave", location)
+    device = area.fleet.device()
     for second, place, accuracy in walk(seed):
-        town.report(device, second, place, accuracy)
-    town.act()
+        area.report(device, second, place, accuracy)
+    area.act()
 
-    assert town.crossings(device) == EXPECTED
-    made = Counter((s["payload"]["message"], s["name"].split()[-1]) for s in town.schedules())
+    assert area.crossings(device) == EXPECTED
+    made = Counter((s["payload"]["message"], s["name"].split()[-1]) for s in area.schedules())
     assert made == Counter({(e, n): 1 for e in ("enter", "leave") for n in ("School", "Library")})
-    commands = town.fleet.rows("select status from device_commands where device_id = %s", device)
+    commands = area.fleet.rows("select status from device_commands where device_id = %s", device)
     assert len(commands) == 4
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_nothing_is_settled_by_a_fix_whose_error_crosses_the_border(town: Town, seed: int) -> None:
-    device = town.fleet.device()
+def test_nothing_is_settled_by_a_fix_whose_error_crosses_the_border(area: Area, seed: int) -> None:
+    device = area.fleet.device()
     for second, place, accuracy in walk(seed):
-        before = len(town.crossings(device))
-        unclear = town.fleet.value(
+        before = len(area.crossings(device))
+        unclear = area.fleet.value(
             "select coalesce(bool_or("
             " fleet.side_of_fix(fleet.border_distance_m(l, %s, %s), %s, l.hysteresis_m, false)"
             " = 'unclear'), false) from locations as l"
             " where l.owner_id = %s",
             *point(*place),
             accuracy,
-            town.fleet.owner_id,
+            area.fleet.owner_id,
         )
-        town.report(device, second, place, accuracy)
-        assert not (unclear and len(town.crossings(device)) > before)
-    assert len(town.crossings(device)) == 4
+        area.report(device, second, place, accuracy)
+        assert not (unclear and len(area.crossings(device)) > before)
+    assert len(area.crossings(device)) == 4
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_sync_in_large_pieces_finds_what_single_reports_find(town: Town, seed: int) -> None:
-    one, other = town.fleet.device(), town.fleet.device()
+def test_a_sync_in_large_pieces_finds_what_single_reports_find(area: Area, seed: int) -> None:
+    one, other = area.fleet.device(), area.fleet.device()
     fixes = []
     for second, place, accuracy in walk(seed):
-        town.report(one, second, place, accuracy)
+        area.report(one, second, place, accuracy)
         latitude, longitude = point(*place)
         fix = {
             "device_id": other,
             "latitude": latitude,
             "longitude": longitude,
             "accuracy_m": accuracy,
-            "located_at": town.at(second).isoformat(),
+            "located_at": area.at(second).isoformat(),
         }
         fixes.append(fix)
     random.Random(seed).shuffle(fixes)
     # All at once, in no order, and half of them twice.
-    town.fleet.run("select fleet.take_fixes(%s, now())", Jsonb([*fixes, *fixes[: len(fixes) // 2]]))
+    area.fleet.run("select fleet.take_fixes(%s, now())", Jsonb([*fixes, *fixes[: len(fixes) // 2]]))
     query = (
         "select event, location_name, at, fix_at from location_events where device_id = %s"
         " order by fix_at, event, location_name"
     )
-    assert town.fleet.rows(query, other) == town.fleet.rows(query, one)
-    assert town.crossings(other) == EXPECTED
+    assert area.fleet.rows(query, other) == area.fleet.rows(query, one)
+    assert area.crossings(other) == EXPECTED

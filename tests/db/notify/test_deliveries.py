@@ -153,7 +153,9 @@ def test_a_message_that_ends_its_function_each_time_does_not_go_on_for_ever(
     )
 
 
-def test_one_receiver_never_holds_more_than_four_hands(db: Any, endpoint: dict[str, Any]) -> None:
+def test_one_receiver_is_never_sent_more_than_four_at_once(
+    db: Any, endpoint: dict[str, Any]
+) -> None:
     other = make_endpoint(db)
     emit(db, endpoint, 9)
     emit(db, other, 1)

@@ -107,7 +107,7 @@ def test_what_is_rolled_back_was_not_told(db: Any, owner: UUID) -> None:
     assert heard(db, endpoint) == []
 
 
-def test_an_endpoint_in_somebodys_hands_holds_nothing_up(own_database: Any) -> None:
+def test_an_endpoint_that_somebody_changes_holds_nothing_up(own_database: Any) -> None:
     with own_database.connect() as engine, own_database.connect() as person:
         engine.execute("set lock_timeout = '2s'")
         owner = make_owner(engine)

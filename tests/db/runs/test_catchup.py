@@ -10,6 +10,7 @@ from tests.helpers.fleet import Fleet, Row
 BASE = datetime(2031, 5, 5, 6, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
+LASTING = {"expires_after": "1 day"}
 
 
 def every_ten_minutes(fleet: Fleet, **policies: object) -> int:
@@ -162,3 +163,17 @@ def test_a_pace_does_not_lead_out_of_the_window(fleet: Fleet) -> None:
         ("pending", None),
         ("skipped", "outside the execution window"),
     ]
+
+
+def test_catching_up_may_be_paced(fleet: Fleet) -> None:
+    made = fleet.minutely(
+        [fleet.device()],
+        BASE,
+        policies={"catchup": "all", "catchup_rate": 2, "overlap": "allow", **LASTING},
+    )
+    now = BASE + timedelta(minutes=10)
+    fleet.tick_until_idle(now)
+    starts = [run["not_before"] for run in fleet.runs(made["id"]) if run["trigger"] == "catchup"]
+    assert len(starts) > 3
+    waits = [(start or now) - now for start in starts]
+    assert waits == [timedelta(seconds=30 * n) for n in range(len(waits))]

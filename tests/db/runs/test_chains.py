@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import psycopg
 import pytest
-from psycopg.types.json import Jsonb
 from tests.helpers.fleet import Fleet, Row
 
 BASE = datetime(2031, 5, 5, 6, 30, tzinfo=UTC)
@@ -43,14 +39,6 @@ def work(fleet: Fleet, device: int, now: datetime, status: str = "completed") ->
     for command in fleet.claim(device, now=now):
         fleet.finish(device, command, status, reason="unsupported", now=now)
     fleet.tick(now)
-
-
-def test_a_follower_has_no_times_of_its_own(fleet: Fleet) -> None:
-    device = fleet.device()
-    chained = follower(fleet, device, first(fleet, device))
-    row = fleet.schedule(chained)
-    assert (row["status"], row["next_run_at"], row["after_on"]) == ("active", None, "completed")
-    assert fleet.runs(chained) == []
 
 
 @pytest.mark.parametrize(
@@ -269,112 +257,30 @@ def test_a_follower_that_is_not_active_does_not_follow(fleet: Fleet, status: str
     assert fleet.runs(chained) == []
 
 
-def update(fleet: Fleet, schedule_id: int, **changes: Any) -> Row:
-    answer: Row = fleet.value("select update_schedule(%s, %s)", schedule_id, Jsonb(changes))
-    return answer
-
-
-def test_a_circle_is_refused_however_it_is_made(fleet: Fleet) -> None:
-    device = fleet.device()
-    top = first(fleet, device)
-    middle = follower(fleet, device, top)
-    last = follower(fleet, device, middle)
-    for parent in (middle, last):
-        with fleet.refused("PT422", "schedule_invalid", "after.schedule_id", "for ever"):
-            update(fleet, top, after={"schedule_id": parent})
-        with fleet.refused("PT422", "schedule_invalid", "after.schedule_id", "for ever"):
-            fleet.run("update schedules set after_schedule_id = %s where id = %s", parent, top)
-    with fleet.refused("PT422", "schedule_invalid", "after.schedule_id", "for ever"):
-        update(fleet, middle, after={"schedule_id": middle})
-    update(fleet, last, after={"schedule_id": top})
-
-
-def test_two_sessions_cannot_close_a_circle_together(connect: Callable[..., Fleet]) -> None:
-    one = connect()
-    two = connect(owner=one)
-    device = one.device()
-    left, right = first(one, device), first(one, device)
-    refused: list[str | None] = []
-
-    def close() -> None:
-        try:
-            update(two, left, after={"schedule_id": right})
-        except psycopg.Error as error:
-            refused.append(error.diag.message_detail)
-
-    with one.conn.transaction():
-        update(one, right, after={"schedule_id": left})
-        other = threading.Thread(target=close)
-        other.start()
-        while not connect().value("select count(*) from pg_locks where not granted"):
-            assert other.is_alive()
-    other.join(20)
-    assert refused == ["schedule_invalid"]
-
-
 @pytest.mark.parametrize(
-    ("after", "words"),
+    ("wanted", "outcome", "follows"),
     [
-        ({"on": "failed"}, "after.schedule_id: is missing"),
-        ({"schedule_id": "7"}, "after.schedule_id: "),
-        ({"schedule_id": 1, "on": "success"}, 'after.on: "success" is not one of'),
-        ("7", "after: must be an object"),
+        ("completed", "completed", True),
+        ("completed", "failed", False),
+        ("failed", "failed", True),
+        ("failed", "completed", False),
+        ("either", "failed", True),
     ],
 )
-def test_a_chain_that_makes_no_sense_is_refused(fleet: Fleet, after: object, words: str) -> None:
+def test_a_schedule_may_follow_another(
+    fleet: Fleet, wanted: str, outcome: str, follows: bool
+) -> None:
     device = fleet.device()
-    with fleet.refused("PT422", "schedule_invalid", words):
-        fleet.create(device_ids=[device], after=after)
-
-
-def test_the_columns_are_checked_like_the_key(fleet: Fleet) -> None:
-    device = fleet.device()
-    parent = first(fleet, device)
-    with fleet.refused("PT422", "schedule_invalid", "after.on"):
-        fleet.create(device_ids=[device], after_schedule_id=parent, after_on="success")
-    made = fleet.create(device_ids=[device], after_schedule_id=None, after_on=None, after=None)
-    assert made["after_schedule_id"] is None
-
-
-def test_another_owners_schedule_cannot_be_followed(fleet: Fleet) -> None:
-    stranger = Fleet(fleet.conn)
-    foreign = first(stranger, stranger.device())
-    device = fleet.device()
-    with fleet.refused("PT404", "schedule_invalid", "after.schedule_id", "was not found"):
-        follower(fleet, device, foreign)
-    mine = first(fleet, device)
-    with fleet.refused("PT404", "schedule_invalid", "after.schedule_id", "was not found"):
-        update(fleet, mine, after={"schedule_id": foreign})
-
-
-def test_deleting_a_schedule_pauses_what_followed_it(fleet: Fleet) -> None:
-    device = fleet.device()
-    parent = first(fleet, device)
-    chained = follower(fleet, device, parent)
-    fleet.run("delete from schedules where id = %s", parent)
-    row = fleet.schedule(chained)
-    assert row["status"] == "paused"
-    assert row["status_reason"] == f"schedule {parent}, which it followed, was deleted"
-    assert (row["after_schedule_id"], row["next_run_at"]) == (None, None)
-
-    update(fleet, chained, recurrence_type="daily", recurrence_config={"time": "07:00"})
-    fleet.run("select resume_schedule(%s)", chained)
-    assert fleet.schedule(chained)["status"] == "active"
-
-
-def test_a_deleted_parent_leaves_even_a_follower_that_would_be_refused_today(fleet: Fleet) -> None:
-    device, gone = fleet.device(), fleet.device()
-    parent = first(fleet, device)
-    chained = follower(fleet, gone, parent)
-    fleet.run("delete from devices where id = %s", gone)
-    fleet.run("select delete_schedule(%s)", parent)
-    assert fleet.schedule(chained)["status"] == "paused"
-
-
-def test_a_whole_chain_may_be_deleted_at_once(fleet: Fleet) -> None:
-    device = fleet.device()
-    chain = [first(fleet, device)]
-    for _ in range(2):
-        chain.append(follower(fleet, device, chain[-1]))
-    fleet.run("delete from schedules where id = any (%s)", chain)
-    assert fleet.value("select count(*) from schedules where id = any (%s)", chain) == 0
+    first = fleet.create(device_ids=[device], start_time=BASE.isoformat())
+    second = fleet.create(
+        device_ids=[device], after={"schedule_id": first["id"], "on": wanted}, start_time=None
+    )
+    assert second["next_run_at"] is None and second["status"] == "active"
+    fleet.tick(BASE)
+    (claimed,) = fleet.claim(device, now=BASE)
+    fleet.finish(device, claimed, outcome, reason="unsupported", now=BASE)
+    fleet.tick_until_idle(BASE + timedelta(seconds=1))
+    fleet.tick_until_idle(BASE + timedelta(seconds=2))
+    runs = fleet.runs(second["id"])
+    assert [run["trigger"] for run in runs] == (["chain"] if follows else [])
+    assert len(fleet.commands(second["id"])) == int(follows)

@@ -23,6 +23,12 @@ def reached(fleet: Fleet, made: Row) -> list[int]:
     return sorted(command["device_id"] for command in fleet.commands(made["id"]))
 
 
+def due(fleet: Fleet, priority: int, devices: list[int]) -> int:
+    made = fleet.create(device_ids=devices, start_time=BASE.isoformat(), priority=priority)
+    schedule_id: int = made["id"]
+    return schedule_id
+
+
 def test_a_large_run_reaches_every_device_once_in_chunks(fleet: Fleet) -> None:
     small_chunks(fleet, 7)
     devices = fleet.devices(60)
@@ -209,3 +215,15 @@ def test_the_payload_of_a_run_is_that_of_its_start(fleet: Fleet) -> None:
     fleet.tick_until_idle()
     payloads: list[Any] = [command["payload"] for command in fleet.commands(made["id"])]
     assert payloads == [{"message": "before"}] * 2
+
+
+def test_the_most_urgent_run_is_expanded_first(fleet: Fleet) -> None:
+    fleet.run("select fleet.set_setting('expand_chunk_size_published', '20')")
+    low, high, middle = (due(fleet, p, fleet.devices(30)) for p in (-1, 50, 0))
+    fleet.tick(BASE)
+    made = {s: len(fleet.commands(s)) for s in (low, high, middle)}
+    assert made[high] == 30
+    assert made[low] == made[middle] == 0
+    fleet.tick(BASE)
+    assert len(fleet.commands(middle)) == 30
+    assert fleet.commands(low) == []

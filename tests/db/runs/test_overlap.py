@@ -9,6 +9,7 @@ from tests.helpers.fleet import Fleet, Row
 
 BASE = datetime(2031, 5, 5, 6, 30, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
+LASTING = {"expires_after": "1 day"}
 
 
 def minutely(fleet: Fleet, devices: list[int], **policies: object) -> int:
@@ -29,6 +30,10 @@ def statuses(fleet: Fleet, schedule_id: int, device: int) -> list[str]:
 
 def claim(fleet: Fleet, device: int, minute: int, limit: int = 10) -> list[Row]:
     return fleet.claim(device, limit, now=BASE + minute * MINUTE)
+
+
+def reasons(fleet: Fleet, made: Row) -> list[str | None]:
+    return [run["reason"] for run in fleet.runs(made["id"])]
 
 
 def test_skip_leaves_out_only_the_device_that_is_busy(fleet: Fleet) -> None:
@@ -177,3 +182,43 @@ def test_what_expires_when_the_next_run_is_due_does_not_overlap_it(fleet: Fleet)
     tick(fleet, 0, 1, 2)
     assert statuses(fleet, schedule, device) == ["expired", "expired", "pending"]
     assert {run["skipped"] for run in fleet.runs(schedule)} == {0}
+
+
+def test_one_run_may_wait_behind_another(fleet: Fleet) -> None:
+    device = fleet.device()
+    made = fleet.minutely([device], BASE, policies={"overlap": "buffer_one", **LASTING})
+    for minute in range(3):
+        fleet.tick(BASE + minute * MINUTE)
+    assert reasons(fleet, made) == [None, None, "overlap"]
+
+    now = BASE + 3 * MINUTE - timedelta(seconds=1)
+    (first,) = fleet.claim(device, now=now)
+    assert fleet.claim(device, now=now) == []
+    fleet.finish(device, first, now=now)
+    (second,) = fleet.claim(device, now=now)
+    assert second["run_id"] == fleet.runs(made["id"])[1]["id"]
+
+
+def test_a_run_that_waits_begins_even_when_the_one_before_failed(fleet: Fleet) -> None:
+    device = fleet.device()
+    made = fleet.minutely([device], BASE, policies={"overlap": "buffer_one", **LASTING})
+    for minute in range(2):
+        fleet.tick(BASE + minute * MINUTE)
+    first, second = fleet.commands(made["id"])
+    fleet.run("select cancel_command(%s)", first["id"])
+    (claimed,) = fleet.claim(device, now=BASE + 2 * MINUTE)
+    assert claimed["command_id"] == second["id"]
+
+
+def test_a_new_run_may_replace_the_old_one(fleet: Fleet) -> None:
+    device = fleet.device()
+    made = fleet.minutely([device], BASE, policies={"overlap": "replace", **LASTING})
+    fleet.tick(BASE)
+    (claimed,) = fleet.claim(device, now=BASE)
+    fleet.tick(BASE + MINUTE)
+    assert statuses(fleet, made["id"], device) == ["cancelled", "pending"]
+    assert fleet.commands(made["id"])[0]["reason"] == "replaced"
+    assert fleet.finish(device, claimed)["reason"] == "cancelled"
+    fleet.tick(BASE + MINUTE)
+    runs = fleet.runs(made["id"])
+    assert [run["status"] for run in runs] == ["failed", "running"]

@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
-from tests.helpers.fleet import Fleet
+from tests.helpers.fleet import Fleet, Row
+
+BASE = datetime(2031, 5, 5, 6, 30, tzinfo=UTC)
+JOURNAL = UUID(int=7)
+
+
+def started(fleet: Fleet, at: datetime = BASE, **policies: object) -> tuple[int, Row]:
+    """Run a schedule on one device and let it claim the command."""
+    device = fleet.device()
+    made = fleet.create(
+        device_ids=[device],
+        start_time=at.isoformat(),
+        policies={"expires_after": "10 days", **policies},
+    )
+    fleet.tick(at)
+    (command,) = fleet.claim(device, journal=JOURNAL, now=at)
+    assert command["run_id"] == fleet.runs(made["id"])[0]["id"]
+    return device, command
 
 
 def test_a_run_is_complete_when_every_command_is(fleet: Fleet) -> None:
@@ -75,3 +93,11 @@ def test_a_run_without_anybody_is_skipped(fleet: Fleet) -> None:
     (run,) = fleet.runs(made["id"])
     assert (run["status"], run["reason"], run["targeted"]) == ("skipped", "no targets", 0)
     assert run["finished_at"] is not None
+
+
+def test_a_run_is_final_when_its_failure_is(fleet: Fleet) -> None:
+    device, command = started(fleet)
+    fleet.finish(device, command, "failed", reason="forbidden", now=BASE)
+    fleet.tick(BASE)
+    (run,) = fleet.rows("select * from schedule_runs where id = %s", command["run_id"])
+    assert (run["status"], run["failed"]) == ("failed", 1)

@@ -11,6 +11,7 @@ from tests.helpers.fleet import Fleet, Row
 
 AUCKLAND = ZoneInfo("Pacific/Auckland")
 HOLIDAY = date(2031, 6, 3)
+BASE = datetime(2031, 1, 7, 9, tzinfo=UTC)
 
 
 def calendar(fleet: Fleet, name: str = "School holidays", **period: Any) -> int:
@@ -49,6 +50,10 @@ def outcome(fleet: Fleet, schedule_id: int) -> dict[int, str | None]:
         for run in fleet.runs(schedule_id)
         if run["status"] == "skipped"
     }
+
+
+def reasons(fleet: Fleet, made: Row) -> list[str | None]:
+    return [run["reason"] for run in fleet.runs(made["id"])]
 
 
 def test_a_whole_day_is_a_day_where_the_schedule_is(fleet: Fleet) -> None:
@@ -181,3 +186,24 @@ def test_an_instant_of_several_zones_runs_where_it_is_no_holiday(fleet: Fleet) -
     (run,) = fleet.runs(made["id"])
     assert (run["status"], run["zones"]) == ("running", ["Etc/GMT+12"])
     assert [command["device_id"] for command in fleet.commands(made["id"])] == [away]
+
+
+def test_nothing_runs_in_a_blackout(fleet: Fleet) -> None:
+    calendar = fleet.insert("blackout_calendars", owner_id=fleet.owner_id, name="Holidays")["id"]
+    fleet.run(
+        "insert into blackout_periods (calendar_id, owner_id, starts_on, ends_on)"
+        " values (%s, %s, '2031-01-07', '2031-01-08')",
+        calendar,
+        fleet.owner_id,
+    )
+    made = fleet.create(
+        device_ids=[fleet.device()],
+        recurrence_type="daily",
+        recurrence_config={"time": "09:00"},
+        start_time=BASE.isoformat(),
+        policies={"blackouts": ["holidays"]},
+    )
+    fleet.tick(BASE)
+    fleet.tick(BASE + timedelta(days=1))
+    assert reasons(fleet, made) == ["blackout", None]
+    assert fleet.schedule(made["id"])["execution_count"] == 1

@@ -9,6 +9,7 @@ from tests.helpers.fleet import Fleet, Row
 
 BASE = datetime(2031, 5, 5, 6, 30, tzinfo=UTC)
 DAY = timedelta(days=1)
+MINUTE = timedelta(minutes=1)
 
 
 def daily(fleet: Fleet, device: int, **spec: object) -> int:
@@ -183,3 +184,60 @@ def test_a_schedule_goes_on_after_it_was_resumed(fleet: Fleet) -> None:
     assert state(fleet, schedule) == ("active", None)
     run_day(fleet, device, 2, "failed")
     assert state(fleet, schedule)[0] == "paused"
+
+
+def test_a_schedule_ends_after_its_number_of_runs(fleet: Fleet) -> None:
+    device = fleet.device()
+    made = fleet.minutely([device], BASE, policies={"max_runs": 2, "overlap": "allow"})
+    for minute in range(4):
+        fleet.tick(BASE + minute * MINUTE)
+    row = fleet.schedule(made["id"])
+    assert (row["status"], row["execution_count"], row["next_run_at"]) == ("completed", 2, None)
+    assert len(fleet.runs(made["id"])) == 2
+
+
+def test_a_schedule_that_keeps_failing_is_paused(fleet: Fleet) -> None:
+    device = fleet.device()
+    made = fleet.minutely([device], BASE, policies={"pause_on_failure": 2})
+    for minute, status in enumerate(("failed", "completed", "failed", "failed")):
+        now = BASE + minute * MINUTE
+        fleet.tick(now)
+        assert fleet.schedule(made["id"])["status"] == "active"
+        (claimed,) = fleet.claim(device, now=now)
+        fleet.finish(device, claimed, status, reason="unsupported", now=now)
+    fleet.tick(BASE + 3 * MINUTE + timedelta(seconds=1))
+    row = fleet.schedule(made["id"])
+    assert row["status"] == "paused"
+    assert "2 runs in a row failed" in row["status_reason"]
+
+
+@pytest.mark.parametrize("priority", [-101, 101, "high", 1.5])
+def test_a_priority_out_of_bounds_is_refused(fleet: Fleet, priority: object) -> None:
+    device = fleet.device()
+    with fleet.refused("PT422", "schedule_invalid", "priority: "):
+        fleet.create(device_ids=[device], priority=priority)
+
+
+@pytest.mark.parametrize(
+    ("retry", "words"),
+    [
+        ({"attempts": 0}, "policies.retry.attempts"),
+        ({"backoff": "soon"}, "policies.retry.backoff"),
+        ({"max_backoff": "-1 minute"}, "policies.retry.max_backoff"),
+        ({"max_backoff": "11 years"}, "policies.retry.max_backoff"),
+        ({"on": "error"}, "policies.retry.on"),
+        ({"on": ["erorr"]}, 'policies.retry.on: "erorr" is not a class of failure'),
+        # It may have happened: nothing that is not safe to repeat is repeated.
+        ({"on": ["interrupted"]}, 'policies.retry.on: "interrupted" is not a class of failure'),
+        ({"on": [["error"]]}, "policies.retry.on"),
+        ({"times": 3}, "policies.retry.times: is not part of retry"),
+        (3, "policies.retry: must be an object"),
+        (None, "policies.retry: must be an object"),
+    ],
+)
+def test_a_policy_about_retries_that_is_none_is_refused(
+    fleet: Fleet, retry: object, words: str
+) -> None:
+    device = fleet.device()
+    with fleet.refused("PT422", "schedule_invalid", words):
+        fleet.create(device_ids=[device], policies={"retry": retry})

@@ -10,9 +10,11 @@ from tests.helpers.fleet import Fleet, Row
 
 BERLIN = ZoneInfo("Europe/Berlin")
 # A Monday.
+TUESDAY = datetime(2031, 1, 7, 9, tzinfo=UTC)
 BASE = datetime(2031, 5, 5, tzinfo=BERLIN)
 NIGHT = {"from": "22:00", "to": "05:00"}
 WORKDAYS = [0, 1, 2, 3, 4]
+LASTING = {"expires_after": "1 day"}
 
 
 def hourly(fleet: Fleet, start: datetime, window: Row | list[Row], **spec: object) -> int:
@@ -35,6 +37,26 @@ def hours_that_ran(fleet: Fleet, schedule_id: int) -> list[int]:
         for run in fleet.runs(schedule_id)
         if run["status"] != "skipped"
     ]
+
+
+def once(fleet: Fleet, at: datetime, window: Row | list[Row], **spec: object) -> int:
+    """Create a schedule in Berlin that is due once."""
+    made = fleet.create(
+        start_time=at.isoformat(),
+        timezone="Europe/Berlin",
+        policies={"execution_window": window, "expires_after": "2 hours"},
+        **{"device_ids": [fleet.device()], **spec},
+    )
+    schedule_id: int = made["id"]
+    return schedule_id
+
+
+def reasons(fleet: Fleet, made: Row) -> list[str | None]:
+    return [run["reason"] for run in fleet.runs(made["id"])]
+
+
+def statuses(fleet: Fleet, made: Row) -> list[str]:
+    return [command["status"] for command in fleet.commands(made["id"])]
 
 
 def test_a_window_across_midnight_belongs_to_both_days(fleet: Fleet) -> None:
@@ -81,18 +103,6 @@ def test_a_list_of_windows_is_open_when_one_of_them_is(fleet: Fleet) -> None:
     for hour in range(24):
         fleet.tick(BASE + timedelta(hours=hour))
     assert hours_that_ran(fleet, schedule) == [6, 12]
-
-
-def once(fleet: Fleet, at: datetime, window: Row | list[Row], **spec: object) -> int:
-    """Create a schedule in Berlin that is due once."""
-    made = fleet.create(
-        start_time=at.isoformat(),
-        timezone="Europe/Berlin",
-        policies={"execution_window": window, "expires_after": "2 hours"},
-        **{"device_ids": [fleet.device()], **spec},
-    )
-    schedule_id: int = made["id"]
-    return schedule_id
 
 
 @pytest.mark.parametrize(
@@ -334,3 +344,36 @@ def test_what_waits_does_not_begin_when_its_schedule_rests(
     assert fleet.commands(made["id"]) == []
     if verb == "pause":
         assert fleet.schedule(made["id"])["execution_count"] == 0
+
+
+@pytest.mark.parametrize("place", ["schedule", "device"])
+@pytest.mark.parametrize("outside", ["skip", "wait"])
+def test_an_execution_window_skips_or_waits(fleet: Fleet, place: str, outside: str) -> None:
+    device = fleet.device(timezone="UTC")
+    window = {"from": "22:00", "to": "05:00", "in": place, "outside": outside}
+    made = fleet.create(
+        device_ids=[device],
+        start_time=TUESDAY.isoformat(),
+        policies={"execution_window": window, **LASTING},
+    )
+    fleet.tick(TUESDAY)
+    if outside == "skip":
+        assert reasons(fleet, made) == ["outside the execution window"]
+        assert fleet.commands(made["id"]) == []
+        return
+    fleet.tick_until_idle(TUESDAY + timedelta(hours=13))
+    (command,) = fleet.commands(made["id"])
+    assert command["not_before"] == TUESDAY + timedelta(hours=13)
+    assert command["expires_at"] == TUESDAY + timedelta(hours=13 + 24)
+    assert fleet.claim(device, now=TUESDAY) == []
+    assert len(fleet.claim(device, now=TUESDAY + timedelta(hours=13))) == 1
+
+
+def test_within_its_window_a_schedule_runs_at_once(fleet: Fleet) -> None:
+    made = fleet.create(
+        device_ids=[fleet.device()],
+        start_time=TUESDAY.isoformat(),
+        policies={"execution_window": {"from": "08:00", "to": "17:00", "days_of_week": [1]}},
+    )
+    fleet.tick(TUESDAY)
+    assert statuses(fleet, made) == ["pending"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
+import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 from tests.helpers.fleet import Fleet, Row
@@ -52,6 +54,17 @@ FILES = r"""{
     }
   }"""
 LATER = "2999-01-01T06:30:00"
+ONE_TIME_BODY = """{
+    "task_name": "System Info Check",
+    "task_type": "command",
+    "scheduled_time": "2025-10-26T15:00:00",
+    "recurrence_type": "once",
+    "device_ids": [1, 2],
+    "command_payload": {
+      "command": "systeminfo",
+      "shell": "cmd"
+    }
+  }"""
 
 
 @pytest.fixture
@@ -135,3 +148,71 @@ def test_the_rule_of_a_calendar_may_take_the_place_of_a_recurrence(guide: Fleet)
             made["id"],
             Jsonb({"rrule": "FREQ=OFTEN", "priority": 1000, "start_time": LATER}),
         )
+
+
+def test_the_one_time_body_of_the_guide_works_byte_for_byte(fleet: Fleet) -> None:
+    for device_id in (1, 2):
+        fleet.device(id=device_id)
+    made = as_given(fleet, ONE_TIME_BODY)
+
+    assert made["name"] == "System Info Check"
+    assert made["action_type"] == "run_command"
+    assert made["payload"] == {"command": "systeminfo", "shell": "cmd"}
+    assert made["device_ids"] == [1, 2]
+    assert any("past" in warning for warning in made["warnings"])
+    assert made["status"] == "completed"
+    (run,) = fleet.runs(made["id"])
+    assert (run["status"], run["reason"]) == ("skipped", "outside the catch-up window")
+    assert run["scheduled_for"] == datetime(2025, 10, 26, 15, tzinfo=UTC)
+    assert fleet.commands(made["id"]) == []
+
+
+def test_the_weekly_body_of_the_guide_means_mondays_at_two(fleet: Fleet) -> None:
+    fleet.run("insert into command_types (name) values ('deploy_software') on conflict do nothing")
+    fleet.insert("device_groups", id=1, owner_id=fleet.owner_id, name="all", selector={})
+    body = """{
+    "task_name": "Weekly Security Updates",
+    "task_type": "software_deployment",
+    "scheduled_time": "2025-10-28T02:00:00",
+    "recurrence_type": "weekly",
+    "recurrence_config": {
+      "type": "weekly",
+      "days_of_week": [0],
+      "time": "02:00"
+    },
+    "group_ids": [1],
+    "software_payload": {
+      "software_ids": [5, 8],
+      "deployment_name": "Weekly Updates"
+    }
+  }"""
+    try:
+        made = as_given(fleet, body)
+    except psycopg.Error as error:
+        # Where deployments check their software, that is all that may be wrong with it.
+        assert "software" in str(error) and "recurrence" not in str(error)
+        return
+    due = datetime.fromisoformat(made["next_run_at"])
+    assert (due.weekday(), due.hour, due.minute) == (0, 2, 0)
+
+
+def test_a_client_that_sends_every_key_of_its_model_is_understood(fleet: Fleet) -> None:
+    device = fleet.device()
+    made = as_given(
+        fleet,
+        json.dumps(
+            {
+                "task_name": "Check",
+                "task_type": "command",
+                "scheduled_time": "2999-01-01T00:00:00",
+                "recurrence_type": "once",
+                "recurrence_config": None,
+                "device_ids": [device],
+                "group_ids": None,
+                "command_payload": {"command": "systeminfo"},
+                "software_payload": None,
+                "file_payload": None,
+            }
+        ),
+    )
+    assert made["payload"] == {"command": "systeminfo"}

@@ -7,7 +7,7 @@ import plistlib
 from collections.abc import Callable
 from typing import Any
 
-from tests.helpers.mdm_provider import Desk, order
+from tests.helpers.mdm_provider import Recorder, order
 from tests.helpers.sandbox import serving
 
 MD5_OF_11 = "bc6ace39-67e0-e5ea-ec88-a25c06b1c48b"
@@ -29,15 +29,17 @@ def test_nanomdm_gets_commands_under_an_id_that_retries_share(
 
     profiles = {"7": {"identifier": "com.example", "payload": base64.b64encode(b"<p/>").decode()}}
     with serving(server, free_port()) as url:
-        desk = Desk(url, "nano-key")
+        recorder = Recorder(url, "nano-key")
         pushed = [
-            desk.send(order("UDID/1", "push_profile", profile_id="7"), "nanomdm", profiles=profiles)
+            recorder.send(
+                order("UDID/1", "push_profile", profile_id="7"), "nanomdm", profiles=profiles
+            )
             for _ in range(2)
         ]
-        desk.send(order("U", "remove_profile", profile_id="7"), "nanomdm", profiles=profiles)
-        desk.send(order("U", "mdm_lock", pin="123456"), "nanomdm")
-        unknown = desk.send(order("U", "push_profile", profile_id="8"), "nanomdm")
-        never = desk.send(order("U", "mdm_push_apps"), "nanomdm")
+        recorder.send(order("U", "remove_profile", profile_id="7"), "nanomdm", profiles=profiles)
+        recorder.send(order("U", "mdm_lock", pin="123456"), "nanomdm")
+        unknown = recorder.send(order("U", "push_profile", profile_id="8"), "nanomdm")
+        never = recorder.send(order("U", "mdm_push_apps"), "nanomdm")
 
     commands = [body["Command"] for _, _, body, _ in heard]
     assert heard[0][:2] == ("PUT", "/v1/enqueue/UDID/1")
@@ -50,4 +52,4 @@ def test_nanomdm_gets_commands_under_an_id_that_retries_share(
     assert pushed[0].result["command_uuid"] == heard[0][2]["CommandUUID"]
     assert heard[0][2]["CommandUUID"] == MD5_OF_11
     assert (unknown.reason, never.reason) == ("invalid_payload", "unsupported")
-    assert "123456" not in repr(desk.calls)
+    assert "123456" not in repr(recorder.calls)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from tests.helpers.mdm_provider import Desk, order, sent
+from tests.helpers.mdm_provider import Recorder, order, sent
 from tests.helpers.sandbox import FULL, READ_ONLY, Sandbox, serving, wait_until
 
 from pgfleet_functions.integrations.calls import CallFailed, FailureKind, pause_of
@@ -31,48 +31,48 @@ def sandbox(served: Sandbox) -> Sandbox:
 
 
 @pytest.fixture
-def desk(sandbox: Sandbox) -> Desk:
-    return Desk(sandbox.api)
+def recorder(sandbox: Sandbox) -> Recorder:
+    return Recorder(sandbox.api)
 
 
 @pytest.mark.parametrize("kind", ["custom_configuration_profile", "wifi"])
 def test_a_profile_of_any_kind_is_pushed_settled_and_removed(
-    sandbox: Sandbox, desk: Desk, kind: str
+    sandbox: Sandbox, recorder: Recorder, kind: str
 ) -> None:
     [device], [profile] = sandbox.devices(online=False), sandbox.profiles("Wi-Fi", kind=kind)
     push = order(device, "push_profile", profile_id=str(profile))
     # The device was last seen when it was made, which is before.
     sandbox.device(device, last_seen_at="2026-01-01T00:00:00.000-08:00")
-    report = desk.send(push)
+    report = recorder.send(push)
     assert (report.state, report.result["status"]) == (State.SENT, 204)
-    assert desk.settle(sent(push, report)).state is State.DEFERRED
+    assert recorder.settle(sent(push, report)).state is State.DEFERRED
 
     sandbox.device(device, online=True)
     wait_until(lambda: sandbox.has(device, profile))
-    assert desk.settle(sent(push, report)).state is State.ACKNOWLEDGED
+    assert recorder.settle(sent(push, report)).state is State.ACKNOWLEDGED
 
     removal = order(device, "remove_profile", profile_id=str(profile))
-    assert desk.send(removal).state is State.SENT
+    assert recorder.send(removal).state is State.SENT
     wait_until(lambda: not sandbox.has(device, profile))
-    again = desk.send(removal)
+    again = recorder.send(removal)
     assert (again.state, again.result["already"]) == (State.SENT, True)
 
 
 def test_what_is_there_already_is_a_success_and_the_device_is_asked_for_news(
-    sandbox: Sandbox, desk: Desk
+    sandbox: Sandbox, recorder: Recorder
 ) -> None:
     [device], [profile] = sandbox.devices(), sandbox.profiles("Wi-Fi")
     push = order(device, "push_profile", profile_id=str(profile))
     sandbox.faults(reset_share=1)
-    lost = desk.failure(push)
+    lost = recorder.failure(push)
     sandbox.faults(reset_share=0)
     assert (lost.kind, lost.reached) == (FailureKind.NETWORK, True)
 
     wait_until(lambda: sandbox.has(device, profile))
-    report = desk.send(push)
+    report = recorder.send(push)
     assert report.result["status"] == 409
-    assert desk.settle(sent(push, report)).state is State.DEFERRED
-    wait_until(lambda: desk.settle(sent(push, report)).state is State.ACKNOWLEDGED)
+    assert recorder.settle(sent(push, report)).state is State.DEFERRED
+    wait_until(lambda: recorder.settle(sent(push, report)).state is State.ACKNOWLEDGED)
     assert [one["event"] for one in sandbox.history()] == ["assigned", "installed"]
 
 
@@ -92,27 +92,31 @@ def test_what_is_there_already_is_a_success_and_the_device_is_asked_for_news(
     ],
 )
 def test_actions_reach_the_device_and_are_settled_by_what_it_shows(
-    sandbox: Sandbox, desk: Desk, command_type: str, payload: dict[str, Any], name: str
+    sandbox: Sandbox,
+    recorder: Recorder,
+    command_type: str,
+    payload: dict[str, Any],
+    name: str,
 ) -> None:
     [device] = sandbox.devices()
     action = order(device, command_type, **payload)
-    report = desk.send(action)
+    report = recorder.send(action)
     assert (report.state, report.result["status"]) == (State.SENT, 202)
-    wait_until(lambda: desk.settle(sent(action, report)).state is State.ACKNOWLEDGED)
+    wait_until(lambda: recorder.settle(sent(action, report)).state is State.ACKNOWLEDGED)
     assert [one["name"] for one in sandbox.device(device)["commands"]] == [name]
 
 
-def test_many_devices_are_looked_at_by_few_calls(sandbox: Sandbox, desk: Desk) -> None:
+def test_many_devices_are_looked_at_by_few_calls(sandbox: Sandbox, recorder: Recorder) -> None:
     devices = sandbox.devices(250)
     [profile] = sandbox.profiles("Wi-Fi")
     some = [*devices[:90], *devices[200:240]]
     pushes = {device: order(device, "push_profile", profile_id=str(profile)) for device in some}
-    orders = [sent(push, desk.send(push)) for push in pushes.values()]
+    orders = [sent(push, recorder.send(push)) for push in pushes.values()]
     wait_until(lambda: all(sandbox.has(device, profile) for device in some))
     sandbox.control("DELETE", f"devices/{devices[5]}")
-    desk.calls.clear()
+    recorder.calls.clear()
 
-    found = desk.look([*orders, order("no-number", "mdm_refresh")])
+    found = recorder.look([*orders, order("no-number", "mdm_refresh")])
 
     states = {what.external_id: report.state for what, report in found}
     assert len(found) == len(states) == len(some) + 1
@@ -120,38 +124,38 @@ def test_many_devices_are_looked_at_by_few_calls(sandbox: Sandbox, desk: Desk) -
     assert states.pop(str(devices[5])) is State.FAILED
     assert set(states.values()) == {State.ACKNOWLEDGED}
     # Two pages, and one closer look at the device that is not on them.
-    assert len(desk.calls) == 3
+    assert len(recorder.calls) == 3
 
 
 def test_an_answer_that_got_lost_needs_no_second_visit_of_the_device(
-    sandbox: Sandbox, desk: Desk
+    sandbox: Sandbox, recorder: Recorder
 ) -> None:
     [device], [profile] = sandbox.devices(), sandbox.profiles("Wi-Fi")
     push = order(device, "push_profile", profile_id=str(profile))
     sandbox.faults(reset_share=1, command_seconds=0.5)
-    desk.failure(push)
+    recorder.failure(push)
     lost_at = datetime.now(UTC)
     sandbox.faults(reset_share=0)
     wait_until(lambda: sandbox.has(device, profile))
 
-    report = desk.send(replace(push, unanswered_at=lost_at))
+    report = recorder.send(replace(push, unanswered_at=lost_at))
 
     assert report.result["already"] is True
-    assert desk.settle(sent(push, report)).state is State.ACKNOWLEDGED
+    assert recorder.settle(sent(push, report)).state is State.ACKNOWLEDGED
     assert [one["name"] for one in sandbox.device(device)["commands"]] == ["install_profile"]
 
 
 def test_a_place_counts_only_when_it_is_newer_than_the_question(
-    sandbox: Sandbox, desk: Desk
+    sandbox: Sandbox, recorder: Recorder
 ) -> None:
     [device] = sandbox.devices()
     locate = order(device, "mdm_locate")
-    report = desk.send(locate)
+    report = recorder.send(locate)
     wait_until(lambda: sandbox.device(device)["commands"])
-    assert desk.settle(sent(locate, report)).state is State.DEFERRED
-    desk.send(order(device, "mdm_lost_mode_on", message="Call us"))
-    report = desk.send(locate)
-    wait_until(lambda: desk.settle(sent(locate, report)).state is State.ACKNOWLEDGED)
+    assert recorder.settle(sent(locate, report)).state is State.DEFERRED
+    recorder.send(order(device, "mdm_lost_mode_on", message="Call us"))
+    report = recorder.send(locate)
+    wait_until(lambda: recorder.settle(sent(locate, report)).state is State.ACKNOWLEDGED)
 
 
 @pytest.mark.parametrize(
@@ -168,37 +172,37 @@ def test_a_place_counts_only_when_it_is_newer_than_the_question(
 )
 def test_what_cannot_succeed_fails_before_any_call(
     sandbox: Sandbox,
-    desk: Desk,
+    recorder: Recorder,
     device: dict[str, Any],
     command_type: str,
     payload: dict[str, Any],
     reason: str,
 ) -> None:
-    report = desk.send(replace(order(1, command_type, **payload), attributes=device))
-    assert (report.state, report.reason, desk.calls) == (State.FAILED, reason, [])
+    report = recorder.send(replace(order(1, command_type, **payload), attributes=device))
+    assert (report.state, report.reason, recorder.calls) == (State.FAILED, reason, [])
 
 
-def test_refusals_are_told_apart_by_what_they_mean(sandbox: Sandbox, desk: Desk) -> None:
+def test_refusals_are_told_apart_by_what_they_mean(sandbox: Sandbox, recorder: Recorder) -> None:
     [device] = sandbox.devices()
     restart = order(device, "mdm_restart")
-    refused = desk.failure(order(999_999, "mdm_restart"))
+    refused = recorder.failure(order(999_999, "mdm_restart"))
     assert (refused.kind, refused.message) == (
         FailureKind.REFUSED,
         "the MDM answered 404: object not found",
     )
     sandbox.faults(error_burst=1)
-    assert desk.failure(restart).kind is FailureKind.SERVER
+    assert recorder.failure(restart).kind is FailureKind.SERVER
     sandbox.faults(limit_share=1, limit_headers="reset")
-    limited = desk.failure(restart)
+    limited = recorder.failure(restart)
     assert limited.kind is FailureKind.RATE
-    assert limited.retry_after and 0 < limited.retry_after <= 3 and len(desk.pauses) == 1
+    assert limited.retry_after and 0 < limited.retry_after <= 3 and len(recorder.pauses) == 1
     sandbox.faults(limit_share=0)
-    assert Desk(sandbox.api, "wrong").failure(restart).kind is FailureKind.KEY
-    assert Desk(sandbox.api, READ_ONLY).failure(restart).status == 403
+    assert Recorder(sandbox.api, "wrong").failure(restart).kind is FailureKind.KEY
+    assert Recorder(sandbox.api, READ_ONLY).failure(restart).status == 403
 
 
 def test_a_place_without_a_server_was_not_reached(free_port: Callable[[], int]) -> None:
-    failure = Desk(f"http://127.0.0.1:{free_port()}").failure(order(1, "mdm_restart"))
+    failure = Recorder(f"http://127.0.0.1:{free_port()}").failure(order(1, "mdm_restart"))
     assert (failure.kind, failure.reached) == (FailureKind.NETWORK, False)
 
 
@@ -211,14 +215,14 @@ def test_a_place_without_a_server_was_not_reached(free_port: Callable[[], int]) 
     ],
 )
 def test_an_integration_opens_no_inner_network(url: str, message: str) -> None:
-    failure = Desk(url, allow_private=False).failure(order(1, "mdm_restart"))
+    failure = Recorder(url, allow_private=False).failure(order(1, "mdm_restart"))
     assert (failure.kind, failure.reached) == (FailureKind.REFUSED, False)
     assert failure.message.startswith(message)
 
 
 def test_every_call_is_recorded_without_key_and_pin(sandbox: Sandbox) -> None:
     [mac] = sandbox.devices(model_name="MacBook Air")
-    inside = Desk(sandbox.api.replace("http://", "http://user:word@"))
+    inside = Recorder(sandbox.api.replace("http://", "http://user:word@"))
     inside.send(order(mac, "mdm_lock", pin="123456", message=f"key {FULL}"))
     [call], [begun] = inside.calls, inside.begun
     assert (call.id, call.url, begun.url) == (1, begun.url, call.url)
@@ -229,7 +233,7 @@ def test_every_call_is_recorded_without_key_and_pin(sandbox: Sandbox) -> None:
     assert not any(secret in repr([call, begun]) for secret in (FULL, "123456", "word"))
 
 
-def test_the_inventory_follows_the_cursor(sandbox: Sandbox, desk: Desk) -> None:
+def test_the_inventory_follows_the_cursor(sandbox: Sandbox, recorder: Recorder) -> None:
     devices = sandbox.devices(230)
     sandbox.device(
         devices[0],
@@ -242,7 +246,7 @@ def test_the_inventory_follows_the_cursor(sandbox: Sandbox, desk: Desk) -> None:
     async def read(provider: Provider) -> list[list[Sighting]]:
         return [page async for page in provider.inventory()]
 
-    pages = desk("simplemdm", read)
+    pages = recorder("simplemdm", read)
     first = pages[0][0]
     assert [len(page) for page in pages] == [100, 100, 30]
     assert [one.external_id for page in pages for one in page] == [str(one) for one in devices]
@@ -250,7 +254,9 @@ def test_the_inventory_follows_the_cursor(sandbox: Sandbox, desk: Desk) -> None:
     assert (first.serial_number, first.platform) == (f"F0SANDBOX{devices[0]}", "ios")
 
 
-def test_a_look_shows_one_device_as_the_inventory_does(sandbox: Sandbox, desk: Desk) -> None:
+def test_a_look_shows_one_device_as_the_inventory_does(
+    sandbox: Sandbox, recorder: Recorder
+) -> None:
     [device, waiting, other] = sandbox.devices(3)
     sandbox.device(waiting, status="awaiting_enrollment")
     sandbox.device(other, status="unenrolled", location_latitude="nan", serial_number=None)
@@ -261,7 +267,7 @@ def test_a_look_shows_one_device_as_the_inventory_does(sandbox: Sandbox, desk: D
         ids = (device, waiting, other, 999_999)
         return pages, [await provider.look(str(one)) for one in ids]
 
-    [page], looks = desk("simplemdm", read)
+    [page], looks = recorder("simplemdm", read)
     assert looks == [*page, None]
     assert [one.is_enrolled for one in page] == [True, False, False]
     assert (page[0].last_seen, page[2].latitude) == ("2026-02-11T05:55:00.000-08:00", None)
@@ -282,7 +288,7 @@ def test_what_is_no_list_of_devices_is_no_empty_account(
         return [page async for page in provider.inventory()]
 
     with serving(server, free_port()) as url, pytest.raises(CallFailed) as raised:
-        Desk(url)("simplemdm", read)
+        Recorder(url)("simplemdm", read)
     assert raised.value.message == "the MDM answered something else than devices"
 
 
@@ -297,7 +303,7 @@ def test_a_list_that_has_no_end_is_none(free_port: Callable[[], int]) -> None:
         return [page async for page in provider.inventory()]
 
     with serving(server, free_port()) as url, pytest.raises(CallFailed):
-        Desk(url)("simplemdm", read)
+        Recorder(url)("simplemdm", read)
 
 
 @pytest.mark.parametrize(

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from psycopg.types.json import Jsonb
-from tests.helpers.fleet import HELLO, Fleet, Row
+from tests.helpers.fleet import Fleet, Row
 
 LATER = "2999-01-01T00:00:00Z"
-NOW = datetime(2999, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
 def other(fleet: Fleet) -> Fleet:
     """Give another owner in the same database."""
     return Fleet(fleet.conn)
-
-
-@pytest.fixture
-def person(fleet: Fleet) -> Iterator[Fleet]:
-    """Give the fleet with its owner signed in."""
-    with fleet.acting(fleet.owner_id):
-        yield fleet
 
 
 def update(fleet: Fleet, made: Row, **changes: Any) -> Row:
@@ -251,106 +242,3 @@ def test_who_may_only_look_changes_nothing(fleet: Fleet) -> None:
             fleet.rows(call, made["id"])
     with fleet.acting(viewer):
         assert fleet.rows("select * from schedule_history(%s)", made["id"]) == []
-
-
-def test_history_tells_each_run_in_local_time_page_by_page(fleet: Fleet) -> None:
-    start = datetime(2999, 1, 1, 6, 0, tzinfo=UTC)
-    made = fleet.minutely([fleet.device()], start, timezone="Europe/Berlin")
-    for minute in range(3):
-        fleet.tick(start + timedelta(minutes=minute))
-    with fleet.acting(fleet.owner_id):
-        page = fleet.rows("select * from schedule_history(%s, 2)", made["id"])
-        rest = fleet.rows(
-            "select * from schedule_history(%s, 50, %s)", made["id"], page[-1]["scheduled_for"]
-        )
-    assert [row["scheduled_for"] for row in [*page, *rest]] == [
-        start + timedelta(minutes=minute) for minute in (2, 1, 0)
-    ]
-    assert page[0]["local_time"] == datetime(2999, 1, 1, 7, 2)
-
-
-def test_history_tells_a_range_of_missed_instants_as_one_row(fleet: Fleet) -> None:
-    made = fleet.minutely([fleet.device()], NOW, policies={"catchup": "none"})
-    fleet.tick(NOW + timedelta(hours=3))
-    rows = fleet.rows("select * from schedule_history(%s)", made["id"])
-    (missed,) = [row for row in rows if row["missed_count"]]
-    assert (missed["status"], missed["reason"]) == ("skipped", "catch-up is off")
-    assert missed["missed_count"] > 100
-
-
-def test_stats_count_only_ones_own(fleet: Fleet, other: Fleet) -> None:
-    daily(fleet)
-    ran = fleet.create(name="ran", device_ids=[fleet.device()])
-    paused = daily(fleet)
-    fleet.run("select pause_schedule(%s)", paused["id"])
-    daily(other)
-    (command,) = fleet.commands(ran["id"])
-    device = command["device_id"]
-    (claimed,) = fleet.claim(device)
-    fleet.finish(device, claimed)
-    fleet.tick()
-
-    with fleet.acting(fleet.owner_id):
-        stats = fleet.value("select schedule_stats()")
-    assert stats["total"] == 3
-    assert stats["by_status"] == {"active": 1, "paused": 1, "completed": 1, "cancelled": 0}
-    assert stats["by_type"] == {"broadcast_message": 3}
-    assert stats["by_recurrence"] == {"daily": 2, "once": 1}
-    assert stats["executions"]["by_status"]["completed"] == 1
-    assert stats["executions"]["success_rate"] == 100
-    assert stats["executions"]["last_24_hours"]["total"] == 1
-    assert [row["name"] for row in stats["next_due"]] == ["a schedule"]
-    assert [row["name"] for row in stats["slowest"]] == ["ran"]
-    assert sum(row["runs"] for row in stats["busiest_hours"]) == 1
-
-    with fleet.refused("PT403", "not_a_person"), fleet.as_device(device):
-        fleet.value("select schedule_stats()")
-
-
-def test_stats_of_nothing_are_zeros(person: Fleet) -> None:
-    stats = person.value("select schedule_stats()")
-    assert stats["total"] == stats["executions"]["total"] == 0
-    assert stats["executions"]["success_rate"] is None
-    assert stats["next_due"] == stats["failing"] == []
-
-
-def test_tasks_and_executions_are_shown_in_the_words_of_the_guide(
-    fleet: Fleet, other: Fleet
-) -> None:
-    device = fleet.device()
-    cron = fleet.create(
-        task_type="command",
-        action_type=None,
-        payload=None,
-        command_payload={"command": "systeminfo"},
-        recurrence_type="custom",
-        recurrence_config={"cron_expression": "0 6 * * *"},
-        start_time=LATER,
-        device_ids=[device],
-    )
-    past = fleet.create(start_time="2025-10-26T15:00:00", device_ids=[device])
-    paused = daily(fleet)
-    fleet.run("select pause_schedule(%s, 'holidays')", paused["id"])
-    ran = fleet.create(device_ids=[device], payload=HELLO)
-    daily(other)
-
-    with fleet.acting(fleet.owner_id):
-        tasks = {row["id"]: row for row in fleet.rows("select * from scheduled_tasks")}
-        executions = fleet.rows("select * from scheduled_task_executions order by id")
-    assert set(tasks) == {cron["id"], past["id"], paused["id"], ran["id"]}
-    assert (tasks[cron["id"]]["task_type"], tasks[cron["id"]]["recurrence_type"]) == (
-        "command",
-        "custom",
-    )
-    assert tasks[cron["id"]]["device_ids"] == [device]
-    states = {made["id"]: tasks[made["id"]]["status"] for made in (cron, past, paused, ran)}
-    assert list(states.values()) == ["pending", "completed", "paused", "running"]
-    assert tasks[paused["id"]]["error_message"] == "holidays"
-    assert tasks[past["id"]]["error_message"] == "outside the catch-up window"
-    by_task = {row["task_id"]: row for row in executions}
-    assert by_task[past["id"]]["status"] == "skipped"
-    assert by_task[ran["id"]]["status"] == "running"
-    assert {row["deployment_id"] for row in executions} == {None}
-
-    with fleet.as_device(device):
-        assert fleet.rows("select * from scheduled_tasks") == []

@@ -8,6 +8,8 @@ from tests.helpers.fleet import Fleet
 
 BASE = datetime(2031, 5, 5, 6, 0, tzinfo=UTC)
 JITTER = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+LASTING = {"expires_after": "1 day"}
 
 
 def daily(fleet: Fleet, devices: list[int], **policies: object) -> int:
@@ -73,3 +75,25 @@ def test_nothing_is_handed_out_before_its_slot(fleet: Fleet) -> None:
     slot = slots(fleet, schedule, 0)[device]
     assert fleet.claim(device, now=BASE + slot - timedelta(seconds=1)) == []
     assert len(fleet.claim(device, now=BASE + slot)) == 1
+
+
+def test_jitter_gives_each_device_a_slot_that_stays(fleet: Fleet) -> None:
+    devices = fleet.devices(20)
+    made = fleet.minutely(
+        devices, BASE, policies={"overlap": "allow", "jitter": "30 seconds", **LASTING}
+    )
+    slots: list[dict[int, timedelta]] = []
+    for minute in range(2):
+        now = BASE + minute * MINUTE
+        fleet.tick_until_idle(now)
+        run = fleet.runs(made["id"])[minute]
+        slots.append(
+            {
+                command["device_id"]: command["not_before"] - now
+                for command in fleet.commands(made["id"])
+                if command["run_id"] == run["id"]
+            }
+        )
+    assert slots[0] == slots[1]
+    assert all(timedelta(0) <= slot <= timedelta(seconds=30) for slot in slots[0].values())
+    assert len(set(slots[0].values())) > 15

@@ -13,7 +13,7 @@ from tests.helpers.sandbox import Sandbox
 
 
 @dataclass
-class Office:
+class Account:
     """The owner, the account, and the database behind them."""
 
     stack: Any
@@ -35,8 +35,8 @@ class Office:
 
 
 @contextmanager
-def account(stack: Any, **settings: Any) -> Iterator[tuple[Any, Sandbox, UUID, int, str]]:
-    """Make the owner and the account, and give what an office needs; both rest at the end."""
+def simplemdm_account(stack: Any, **settings: Any) -> Iterator[tuple[Any, Sandbox, UUID, int, str]]:
+    """Make the owner and the account, and give what is known of both; both rest at the end."""
     sandbox = Sandbox(stack.settings.simplemdm_url)
     sandbox.control("POST", "reset")
     owner, key = uuid4(), stack.settings.simplemdm_keys["full"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from tests.helpers.fleet import Fleet
 
 STATUS = """
 SELECT
@@ -153,3 +155,38 @@ def test_the_demo_school_has_profiles_in_every_state(db: Any) -> None:
 
     assert told == {"Executed": 3, "Due for execution": 1, "Pending": 5}
     assert pairs == {30.0, 120.0, 45.0, 60.0}
+
+
+def test_both_monitoring_queries_show_a_temporary_profile(fleet: Fleet) -> None:
+    device = fleet.device()
+    install = fleet.create(
+        action_type="push_profile",
+        payload={},
+        profile_id="42",
+        device_id=device,
+        start_time=(datetime.now(UTC) - timedelta(seconds=20)).isoformat(),
+    )
+    remove = fleet.create(
+        action_type="remove_profile",
+        payload={"profile_id": "42"},
+        device_ids=[device],
+        start_time=(datetime.now(UTC) + timedelta(minutes=30)).isoformat(),
+        ui_initiated=True,
+    )
+
+    listed = {row["id"]: row for row in fleet.rows(STATUS)}
+    assert listed[install["id"]]["status"] == "Due for execution"
+    # The provider accepts it.
+    fleet.run(
+        "update schedules set last_executed_at = clock_timestamp() where id = %s", install["id"]
+    )
+    listed = {row["id"]: row for row in fleet.rows(STATUS)}
+    assert listed[install["id"]]["status"] == "Executed"
+    assert listed[remove["id"]]["status"] == "Pending"
+    assert {row["profile_id"] for row in listed.values()} == {"42"}
+    assert listed[remove["id"]]["ui_initiated"] is True
+    (pair,) = fleet.rows(PAIRS)
+    assert (pair["install_id"], pair["remove_id"]) == (install["id"], remove["id"])
+    assert (pair["profile_id"], pair["device_id"]) == ("42", device)
+    assert pair["installed_at"] is not None and pair["removed_at"] is None
+    assert round(pair["duration_minutes"]) == 30

@@ -164,46 +164,6 @@ def test_status_may_be_set_by_update_too(fleet: Fleet, made: Row) -> None:
     assert past["next_run_at"] == NOON
 
 
-def test_running_by_hand_makes_commands_at_once(fleet: Fleet, made: Row) -> None:
-    run = manage(fleet, "run", made)
-    assert (run["trigger"], run["status"], run["targeted"]) == ("manual", "running", 1)
-    row = fleet.schedule(made["id"])
-    assert (row["execution_count"], row["next_run_at"]) == (1, NOON)
-    assert row["last_executed_at"] is not None
-
-
-def test_the_same_key_gives_the_same_run(fleet: Fleet, made: Row) -> None:
-    first = manage(fleet, "run", made, "key-1")
-    again = manage(fleet, "run", made, "key-1")
-    other = manage(fleet, "run", made, "key-2")
-    assert first["id"] == again["id"] != other["id"]
-    assert fleet.schedule(made["id"])["execution_count"] == 2
-    assert len(fleet.runs(made["id"])) == 2
-
-
-def test_running_twice_without_a_key_runs_twice_and_overlap_is_judged(
-    fleet: Fleet, made: Row
-) -> None:
-    first, second = manage(fleet, "run", made), manage(fleet, "run", made)
-    assert first["status"] == "running"
-    assert (second["status"], second["reason"], second["skipped"]) == ("skipped", "overlap", 1)
-
-
-def test_a_run_by_hand_does_not_take_a_due_instant(fleet: Fleet, made: Row) -> None:
-    fleet.run("select fleet.run_schedule(%s, null, %s)", made["id"], NOON)
-    fleet.tick(NOON)
-    runs = {run["trigger"]: run for run in fleet.runs(made["id"])}
-    assert set(runs) == {"manual", "schedule"}
-    assert runs["schedule"]["scheduled_for"] == NOON
-
-
-def test_a_completed_schedule_may_be_run_again_by_hand(fleet: Fleet) -> None:
-    device = fleet.device()
-    made = fleet.create(device_ids=[device])
-    fleet.finish(device, fleet.claim(device)[0])
-    assert manage(fleet, "run", made)["targeted"] == 1
-
-
 def test_strangers_and_viewers_manage_nothing(fleet: Fleet, made: Row) -> None:
     viewer = uuid4()
     fleet.insert("owner_members", owner_id=fleet.owner_id, user_id=viewer, permissions=["view"])
