@@ -15,7 +15,7 @@ from pathlib import Path
 from pgfleet.errors import FleetError
 
 # What comes last in a room: views need functions, triggers and access need both.
-_LAST = ("views.sql", "triggers.sql", "policies.sql", "access.sql")
+_LAST = ("views.sql", "triggers.sql", "access.sql")
 _VERSION = re.compile(r"^\d{14}_[a-z0-9_]+$")
 
 

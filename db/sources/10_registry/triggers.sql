@@ -1,34 +1,15 @@
 -- What holds for the registry however a row is written.
 
-create or replace function fleet.tg_owner_from_caller()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  new.owner_id := fleet.owner_or_own(new.owner_id);
-  return new;
-end;
-$$;
-
-comment on function fleet.tg_owner_from_caller() is
-  'Fill owner_id where the writer named none or the personal owner, which may have to be made. Definer: nobody writes owners.';
-revoke all on function fleet.tg_owner_from_caller() from public, anon, authenticated, service_role;
-
-create or replace function fleet.tg_set_updated_at()
-returns trigger
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  new.updated_at := now();
-  return new;
-end;
-$$;
-
-comment on function fleet.tg_set_updated_at() is 'Stamp updated_at.';
-revoke all on function fleet.tg_set_updated_at() from public, anon, authenticated, service_role;
+create or replace trigger devices_01_owner before insert on public.devices
+  for each row when (new.owner_id is null or current_setting('request.jwt.claims', true) <> '')
+  execute function fleet.tg_owner_from_caller();
+create or replace trigger devices_03_set_updated_at before update on public.devices
+  for each row execute function fleet.tg_set_updated_at();
+create or replace trigger device_groups_01_owner before insert on public.device_groups
+  for each row when (new.owner_id is null or current_setting('request.jwt.claims', true) <> '')
+  execute function fleet.tg_owner_from_caller();
+create or replace trigger device_groups_03_set_updated_at before update on public.device_groups
+  for each row execute function fleet.tg_set_updated_at();
 
 create or replace function fleet.tg_check_device()
 returns trigger
@@ -61,6 +42,9 @@ comment on function fleet.tg_check_device() is
   'Check the time zone; make retiring complete. Definer: whoever may retire a device need not have rights on what hangs on it.';
 revoke all on function fleet.tg_check_device() from public, anon, authenticated, service_role;
 
+create or replace trigger devices_02_check before insert or update of timezone, status on public.devices
+  for each row execute function fleet.tg_check_device();
+
 create or replace function fleet.tg_check_group()
 returns trigger
 language plpgsql
@@ -81,6 +65,9 @@ $$;
 
 comment on function fleet.tg_check_group() is 'Check the selector. Definer: the check is not callable by itself.';
 revoke all on function fleet.tg_check_group() from public, anon, authenticated, service_role;
+
+create or replace trigger device_groups_02_check before insert or update of selector on public.device_groups
+  for each row execute function fleet.tg_check_group();
 
 create or replace function fleet.tg_owner_from_group()
 returns trigger
@@ -103,21 +90,39 @@ comment on function fleet.tg_owner_from_group() is
   'A member has the owner of its group. Definer: it checks the caller, and answers alike for foreign and for missing rows.';
 revoke all on function fleet.tg_owner_from_group() from public, anon, authenticated, service_role;
 
-create or replace trigger devices_01_owner before insert on public.devices
-  for each row when (new.owner_id is null or current_setting('request.jwt.claims', true) <> '')
-  execute function fleet.tg_owner_from_caller();
-create or replace trigger devices_02_check before insert or update of timezone, status on public.devices
-  for each row execute function fleet.tg_check_device();
-create or replace trigger devices_03_set_updated_at before update on public.devices
-  for each row execute function fleet.tg_set_updated_at();
-
-create or replace trigger device_groups_01_owner before insert on public.device_groups
-  for each row when (new.owner_id is null or current_setting('request.jwt.claims', true) <> '')
-  execute function fleet.tg_owner_from_caller();
-create or replace trigger device_groups_02_check before insert or update of selector on public.device_groups
-  for each row execute function fleet.tg_check_group();
-create or replace trigger device_groups_03_set_updated_at before update on public.device_groups
-  for each row execute function fleet.tg_set_updated_at();
-
 create or replace trigger device_group_members_01_owner before insert or update on public.device_group_members
   for each row execute function fleet.tg_owner_from_group();
+
+create or replace trigger device_groups_90_note_inserted
+  after insert on public.device_groups
+  referencing new table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+create or replace trigger device_groups_91_note_change
+  after update of name, description, selector on public.device_groups
+  for each row execute function fleet.tg_note_change();
+create or replace trigger device_groups_92_note_deleted
+  after delete on public.device_groups
+  referencing old table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+
+create or replace trigger devices_91_note_change
+  after update of hostname, tags, status on public.devices
+  for each row
+  when ((new.hostname, new.tags, new.status) is distinct from (old.hostname, old.tags, old.status))
+  execute function fleet.tg_note_change();
+create or replace trigger devices_92_note_deleted
+  after delete on public.devices
+  referencing old table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+
+create or replace trigger owner_members_90_note_inserted
+  after insert on public.owner_members
+  referencing new table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+create or replace trigger owner_members_91_note_change
+  after update of permissions on public.owner_members
+  for each row execute function fleet.tg_note_change();
+create or replace trigger owner_members_92_note_deleted
+  after delete on public.owner_members
+  referencing old table as changed_rows
+  for each statement execute function fleet.tg_note_rows();

@@ -102,25 +102,6 @@ comment on function fleet.week_of_month(jsonb) is '1 to 5, or -1 for the last; n
 revoke all on function fleet.week_of_month(jsonb) from public, anon, authenticated, service_role;
 grant execute on function fleet.week_of_month(jsonb) to authenticated, service_role;
 
-create or replace function fleet.as_list(p_value jsonb)
-returns setof jsonb
-language sql
-immutable
-parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-  select e.value
-  from jsonb_array_elements(
-    case when jsonb_typeof(p_value) = 'array' then p_value else jsonb_build_array(p_value) end
-  ) as e (value)
-  where p_value is not null
-$$;
-
-comment on function fleet.as_list(jsonb) is
-  'The elements of an array, or the one value that stands for an array of itself.';
-revoke all on function fleet.as_list(jsonb) from public, anon, authenticated, service_role;
-grant execute on function fleet.as_list(jsonb) to authenticated, service_role;
-
 create or replace function fleet.config_time_problems(p_config jsonb)
 returns setof fleet.problem
 language sql

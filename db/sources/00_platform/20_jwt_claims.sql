@@ -1,0 +1,116 @@
+-- Who is calling: the claims of the request, and the person or device that they stand for. None of these functions ever raises:
+-- policies call them, and one raising policy can stop Realtime for all.
+
+create or replace function fleet.jwt_claim(p_name text)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.jwt_claims() ->> p_name
+$$;
+
+comment on function fleet.jwt_claim(text) is 'One claim of the caller''s token as text, or null where there is none.';
+revoke all on function fleet.jwt_claim(text) from public, anon, authenticated, service_role;
+grant execute on function fleet.jwt_claim(text) to authenticated, service_role;
+
+create or replace function fleet.current_subject()
+returns uuid
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when t.sub ~* '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then t.sub::uuid end
+  from (select fleet.jwt_claim('sub') as sub) as t
+$$;
+
+comment on function fleet.current_subject() is
+  'The sub claim as a uuid; null when there is none or it is no uuid (auth.uid() would raise).';
+revoke all on function fleet.current_subject() from public, anon, authenticated, service_role;
+grant execute on function fleet.current_subject() to authenticated, service_role;
+
+create or replace function fleet.current_user_id()
+returns uuid
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select u.id
+  from (
+    select fleet.try_uuid(t.sub) as id
+    from json_to_record(fleet.jwt_claims()) as t(sub text, device_id text)
+    where t.device_id is null
+  ) as u
+  where u.id is not null
+    -- A device is nobody: neither one that is active nor one whose token outlived its re-keying.
+    and not exists (select 1 from public.devices as d where d.auth_id = u.id)
+$$;
+
+comment on function fleet.current_user_id() is
+  'The signed-in person; null for devices and in the SQL editor. Definer: it must see every device to tell one from a person.';
+revoke all on function fleet.current_user_id() from public, anon, authenticated, service_role;
+grant execute on function fleet.current_user_id() to authenticated, service_role;
+
+create or replace function fleet.current_device_id()
+returns bigint
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select d.id
+  from (
+    select fleet.try_uuid(t.sub) as id
+    from json_to_record(fleet.jwt_claims()) as t(sub text, role text)
+    where t.role = 'authenticated'
+  ) as u
+  join public.devices as d on d.auth_id = u.id
+  where d.status = 'active'
+$$;
+
+comment on function fleet.current_device_id() is
+  'The active device whose token this is, or null. Definer: a device has no right to search the devices.';
+revoke all on function fleet.current_device_id() from public, anon, authenticated, service_role;
+grant execute on function fleet.current_device_id() to authenticated, service_role;
+
+create or replace function fleet.is_trusted_caller()
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- Outside of a request there are no claims: the SQL editor, pg_cron, a migration. Through the API only the service role.
+  -- Whoever comes as a role of the API is never trusted for claims that are missing or say another role. The setting role
+  -- is the role that the session took on, also inside of definer functions.
+  select coalesce(fleet.jwt_claim('role'), 'service_role') = 'service_role'
+    and current_setting('role') not in ('anon', 'authenticated')
+    and session_user not in ('anon', 'authenticated')
+$$;
+
+comment on function fleet.is_trusted_caller() is 'Whether the caller is the service role or comes from inside the database.';
+revoke all on function fleet.is_trusted_caller() from public, anon, authenticated, service_role;
+grant execute on function fleet.is_trusted_caller() to authenticated, service_role;
+
+create or replace function fleet.require_device()
+returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_device_id bigint := fleet.current_device_id();
+begin
+  if v_device_id is null then
+    raise exception 'only an active device may call this'
+      using errcode = 'PT403',
+            detail = 'not_a_device',
+            hint = 'Get a token from the function device-token; a retired device must be enrolled again.';
+  end if;
+  return v_device_id;
+end;
+$$;
+
+comment on function fleet.require_device() is 'The calling device. Raises not_a_device (PT403).';
+revoke all on function fleet.require_device() from public, anon, authenticated, service_role;
+grant execute on function fleet.require_device() to authenticated, service_role;

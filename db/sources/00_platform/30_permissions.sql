@@ -1,0 +1,197 @@
+-- What the caller may do: the owners in which a person has a permission, and the owner of what somebody makes.
+
+create or replace function fleet.careful_claims(p_claims text)
+returns json
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_claims !~ '^\s*\{' then
+    return null;
+  end if;
+  -- json, not jsonb: what stands in other claims need not be fit for jsonb. Reading a claim is part of the trial: some
+  -- escapes are refused only then.
+  perform p_claims::json ->> 'sub';
+  return p_claims;
+exception
+  when data_exception or program_limit_exceeded then
+    return null;
+end;
+$$;
+
+comment on function fleet.careful_claims(text) is 'Claims of unknown origin; null where they are no JSON object.';
+revoke all on function fleet.careful_claims(text) from public, anon, authenticated, service_role;
+grant execute on function fleet.careful_claims(text) to authenticated, service_role;
+
+create or replace function fleet.jwt_claims()
+returns json
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_claims text := current_setting('request.jwt.claims', true);
+begin
+  if v_claims is null or v_claims = '' then
+    return null;
+  -- The login of the API writes down the object of a token that it has read: no trial is needed, which would be a
+  -- subtransaction at every call. Escapes are the exception, since not all of them can be told as text.
+  elsif session_user = 'authenticator' and left(v_claims, 1) = '{' and strpos(v_claims, '\u') = 0 then
+    return v_claims;
+  end if;
+  return fleet.careful_claims(v_claims);
+end;
+$$;
+
+comment on function fleet.jwt_claims() is
+  'The claims of the caller''s token, or null where there is none or they are no JSON object. Read once, and taken apart with '
+  'json_to_record.';
+revoke all on function fleet.jwt_claims() from public, anon, authenticated, service_role;
+grant execute on function fleet.jwt_claims() to authenticated, service_role;
+
+create or replace function fleet.my_owners(p_permission text default 'view')
+returns setof uuid
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  -- Everybody's personal owner has the id of the user and needs no membership: policies must already let the very
+  -- statement in that makes it.
+  select u.id
+  from (select fleet.current_user_id() as id) as u
+  where u.id is not null
+  union
+  select m.owner_id
+  from public.owner_members as m
+  where m.user_id = fleet.current_user_id()
+    and (p_permission = 'view' or m.permissions && array[p_permission, 'admin'])
+$$;
+
+comment on function fleet.my_owners(text) is
+  'Owners in which the signed-in person has a permission; none for devices. Definer: policies of owner_members use it themselves.';
+revoke all on function fleet.my_owners(text) from public, anon, authenticated, service_role;
+grant execute on function fleet.my_owners(text) to authenticated, service_role;
+
+create or replace function fleet.resolve_owner()
+returns uuid
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_user uuid := fleet.current_user_id();
+  v_owner uuid;
+begin
+  if v_user is not null then
+    -- Everybody has a personal owner; it is made the first time that it is needed.
+    insert into public.owners (id, name) values (v_user, 'personal') on conflict (id) do nothing;
+    return v_user;
+  end if;
+
+  if fleet.is_trusted_caller() then
+    v_owner := (fleet.setting('default_owner') #>> '{}')::uuid;
+    if v_owner is not null then
+      return v_owner;
+    end if;
+    raise exception 'owner_id is missing: nobody is signed in and the setting default_owner is empty'
+      using errcode = 'PT422',
+            detail = 'owner_missing',
+            hint = 'Name owner_id, or set a default: select fleet.set_setting(''default_owner'', to_jsonb(''<owner uuid>''::text))';
+  end if;
+
+  raise exception 'a device may not do this'
+    using errcode = 'PT403',
+          detail = 'not_a_person',
+          hint = 'Sign in as a member of the fleet.';
+end;
+$$;
+
+comment on function fleet.resolve_owner() is
+  'The owner of a row whose maker named none: the person''s own, or the setting default_owner. Raises owner_missing (PT422) or '
+  'not_a_person (PT403). Definer: it makes the personal owner.';
+revoke all on function fleet.resolve_owner() from public, anon, authenticated, service_role;
+
+create or replace function fleet.raise_not_found(p_what text)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_kind text := replace(regexp_replace(p_what, ' [^ ]*$', ''), ' ', '_');
+begin
+  raise exception '% was not found', p_what
+    using errcode = 'PT404',
+          detail = v_kind || '_not_found',
+          hint = case
+            when v_kind in ('device', 'group', 'schedule', 'command', 'owner')
+              then format('List your %ss with: pgfleet %s list', v_kind, v_kind)
+            else 'Check the name.'
+          end;
+end;
+$$;
+
+comment on function fleet.raise_not_found(text) is
+  'Raise <kind>_not_found (PT404) for something like "device 7". The one answer for what is missing and for what is another''s: ids '
+  'are guessable.';
+revoke all on function fleet.raise_not_found(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.owner_or_own(p_owner_id uuid)
+returns uuid
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(nullif(p_owner_id, fleet.current_user_id()), fleet.resolve_owner())
+$$;
+
+comment on function fleet.owner_or_own(uuid) is
+  'The owner that was named; where none was, or the person''s own, that one, made if need be. Raises as resolve_owner does.';
+revoke all on function fleet.owner_or_own(uuid) from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_visible_owner(p_owner_id uuid)
+returns boolean
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.is_trusted_caller() or exists (select 1 from fleet.my_owners() as o(id) where o.id = p_owner_id)
+$$;
+
+comment on function fleet.is_visible_owner(uuid) is
+  'Whether the caller is a member of the owner, or trusted. Asked before a row is locked: nobody may hold up the rows of others. '
+  'Definer: it reads memberships.';
+revoke all on function fleet.is_visible_owner(uuid) from public, anon, authenticated, service_role;
+
+create or replace function fleet.require_permission(p_owner_id uuid, p_permission text, p_what text)
+returns void
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if fleet.is_trusted_caller() then
+    return;
+  end if;
+
+  if p_owner_id is null or not exists (select 1 from fleet.my_owners() as o(id) where o.id = p_owner_id) then
+    perform fleet.raise_not_found(p_what);
+  end if;
+
+  if not exists (select 1 from fleet.my_owners(p_permission) as o(id) where o.id = p_owner_id) then
+    raise exception 'the permission "%" is missing for %', p_permission, p_what
+      using errcode = 'PT403',
+            detail = 'permission_missing',
+            hint = 'An admin of the owner can grant it in owner_members.permissions.';
+  end if;
+end;
+$$;
+
+comment on function fleet.require_permission(uuid, text, text) is
+  'Raise <kind>_not_found (PT404) when the caller is no member of the owner, permission_missing (PT403) when one without the permission. '
+  'The service role and callers inside the database pass. Definer: it reads memberships.';
+revoke all on function fleet.require_permission(uuid, text, text) from public, anon, authenticated, service_role;

@@ -1,0 +1,74 @@
+-- What writes the log, and what keeps it as it is. Each room names its own tables; the conditions keep ticks, counters and
+-- check-ins out of it.
+
+create or replace function fleet.tg_note_rows()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- One statement, one look at the caller, however many rows.
+  insert into public.audit_log (owner_id, actor, actor_role, actor_label, table_name, row_id, action, old, new)
+  select (r.item ->> 'owner_id')::uuid, a.actor, a.actor_role, a.actor_label, tg_table_name,
+    fleet.audit_row_id(tg_table_name, r.item), lower(tg_op),
+    case when tg_op = 'DELETE' then fleet.audited(tg_table_name, r.item) end,
+    case when tg_op = 'INSERT' then fleet.audited(tg_table_name, r.item) end
+  from (select to_jsonb(c) as item from changed_rows as c) as r
+  cross join fleet.audit_actor() as a;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_note_rows() is 'Log the rows that were inserted or deleted. Definer: nobody may write the log.';
+revoke all on function fleet.tg_note_rows() from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_note_change()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_old jsonb := fleet.audited(tg_table_name, to_jsonb(old));
+  v_new jsonb := fleet.audited(tg_table_name, to_jsonb(new));
+  v_keys text[];
+begin
+  select array_agg(e.key) into v_keys
+  from jsonb_each(v_new) as e
+  where e.value is distinct from v_old -> e.key;
+  -- That a schedule has run for the last time is told by its runs.
+  if v_keys is null or (v_keys <@ '{status,status_reason}' and v_new ->> 'status' = 'completed') then
+    return null;
+  end if;
+
+  insert into public.audit_log (owner_id, actor, actor_role, actor_label, table_name, row_id, action, old, new)
+  select new.owner_id, a.actor, a.actor_role, a.actor_label, tg_table_name,
+    fleet.audit_row_id(tg_table_name, to_jsonb(new)), 'update',
+    (select jsonb_object_agg(k, v_old -> k) from unnest(v_keys) as k),
+    (select jsonb_object_agg(k, v_new -> k) from unnest(v_keys) as k)
+  from fleet.audit_actor() as a;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_note_change() is 'Log what was changed in a row, the changed columns only. Definer: nobody may write the log.';
+revoke all on function fleet.tg_note_change() from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_refuse_change()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception 'the audit log is append-only'
+    using errcode = 'PT403', detail = 'audit_append_only', hint = 'Nothing in it can be changed or deleted.';
+end;
+$$;
+
+comment on function fleet.tg_refuse_change() is 'Refuse to change or delete what the log holds. Raises audit_append_only (PT403).';
+revoke all on function fleet.tg_refuse_change() from public, anon, authenticated, service_role;
+
+create or replace trigger audit_log_01_refuse_change
+  before update or delete or truncate on public.audit_log
+  for each statement execute function fleet.tg_refuse_change();

@@ -1,0 +1,286 @@
+-- A schedule as JSON of a person, a script or an older system: its keys, their other names, and the row that it describes.
+
+create or replace function fleet.schedule_aliases()
+returns table (alias text, name text)
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  values
+    ('task_name', 'name'),
+    ('task_type', 'action_type'),
+    ('scheduled_time', 'start_time'),
+    ('command_payload', 'payload'),
+    ('software_payload', 'payload'),
+    ('file_payload', 'payload')
+$$;
+
+comment on function fleet.schedule_aliases() is 'Keys that mean one of ours, as request bodies of task schedulers have them.';
+revoke all on function fleet.schedule_aliases() from public, anon, authenticated, service_role;
+
+create or replace function fleet.normal_schedule_spec(p_spec jsonb)
+returns jsonb
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  with named as (
+    -- Clients that send every key of their model send null for what is not meant: of several names for one thing, the
+    -- one that says something counts.
+    select coalesce(jsonb_object_agg(k.name, k.value), '{}') as spec
+    from (
+      select distinct on (coalesce(a.name, e.key)) coalesce(a.name, e.key) as name, e.value
+      from jsonb_each(p_spec) as e
+      left join fleet.schedule_aliases() as a on a.alias = e.key
+      order by coalesce(a.name, e.key), e.value = 'null', a.alias is not null, e.key
+    ) as k
+  )
+  select n.spec
+    || case n.spec ->> 'action_type'
+      when 'command' then '{"action_type": "run_command"}'
+      when 'software_deployment' then '{"action_type": "deploy_software"}'
+      when 'file_deployment' then '{"action_type": "deploy_files"}'
+      else '{}'
+    end::jsonb
+    || case n.spec ->> 'recurrence_type'
+      when 'custom' then '{"recurrence_type": "cron"}'
+      else '{}'
+    end::jsonb
+  from named as n
+$$;
+
+comment on function fleet.normal_schedule_spec(jsonb) is 'The same schedule in our own keys and words.';
+revoke all on function fleet.normal_schedule_spec(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.schedule_columns()
+returns table (name text, kind text, default_value jsonb, is_clearable boolean)
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  values
+    ('name', 'string', null::jsonb, false),
+    ('description', 'string', '""', false),
+    ('action_type', 'string', null, false),
+    ('payload', 'object', '{}', false),
+    ('recurrence_type', 'string', '"once"', false),
+    ('recurrence_config', 'object', '{}', false),
+    ('start_time', 'time', null, false),
+    ('end_time', 'time', null, true),
+    ('timezone', 'string', '"UTC"', false),
+    ('device_ids', 'ids', '[]', false),
+    ('group_ids', 'ids', '[]', false),
+    ('selector', 'object', null, true),
+    ('profile_id', 'string', null, true),
+    ('device_id', 'id', null, true),
+    ('policies', 'object', '{}', false),
+    ('priority', 'priority', '0', false),
+    ('ui_initiated', 'boolean', 'false', false),
+    ('after_schedule_id', 'id', null, true),
+    ('after_on', 'string', null, true)
+$$;
+
+comment on function fleet.schedule_columns() is
+  'The columns of a schedule that people write: the one list of them. kind is how JSON has it; null empties what is clearable and says '
+  'nothing elsewhere. Whatever reads, stores, checks, exports or grants goes by it.';
+revoke all on function fleet.schedule_columns() from public, anon, authenticated, service_role;
+
+create or replace function fleet.spec_in_columns(p_old public.schedules, p_spec jsonb)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_spec jsonb := p_spec;
+begin
+  if coalesce(v_spec -> 'rrule', 'null') <> 'null' then
+    -- A rule is counted from the start, in the zone, and gives way to policies that are said.
+    v_spec := fleet.spec_without_rrule(
+      jsonb_build_object(
+        'start_time', fleet.instant_text(p_old.start_time), 'timezone', p_old.timezone, 'policies', p_old.policies
+      )
+      || fleet.without_nulls(v_spec)
+    );
+  elsif v_spec ->> 'recurrence_type' <> p_old.recurrence_type and coalesce(v_spec -> 'recurrence_config', 'null') = 'null' then
+    -- Settings of another kind of recurrence would only be in the way.
+    v_spec := v_spec || '{"recurrence_config": {}}';
+  end if;
+  if v_spec ? 'after' then
+    v_spec := v_spec || jsonb_build_object(
+      'after_schedule_id', coalesce(v_spec #> '{after,schedule_id}', v_spec -> 'after_schedule_id'),
+      'after_on', coalesce(v_spec #> '{after,on}', v_spec -> 'after_on')
+    );
+  end if;
+  return v_spec;
+end;
+$$;
+
+comment on function fleet.spec_in_columns(public.schedules, jsonb) is
+  'The specification with rrule and after turned into the columns that they stand for.';
+revoke all on function fleet.spec_in_columns(public.schedules, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.schedule_from_spec(p_old public.schedules, p_spec jsonb)
+returns public.schedules
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_spec jsonb := fleet.spec_in_columns(p_old, p_spec);
+  -- Local times are read in the schedule's zone; where that is unknown the error about it comes first anyway.
+  v_zone text := coalesce(v_spec ->> 'timezone', p_old.timezone);
+  v_row public.schedules;
+begin
+  if not fleet.is_time_zone(v_zone) then
+    v_zone := 'UTC';
+  end if;
+  v_row := jsonb_populate_record(p_old, (
+    select coalesce(
+      jsonb_object_agg(c.name, case c.kind
+        when 'time' then to_jsonb(fleet.try_instant(e.value #>> '{}', v_zone))
+        when 'ids' then to_jsonb(fleet.bigint_array(e.value))
+        when 'id' then to_jsonb((e.value #>> '{}')::numeric::bigint)
+        when 'priority' then to_jsonb((e.value #>> '{}')::numeric::bigint)
+        else e.value
+      end),
+      '{}'
+    )
+    from jsonb_each(v_spec) as e
+    join fleet.schedule_columns() as c on c.name = e.key
+    where e.value <> 'null' or c.is_clearable
+  ));
+  v_row.start_time := coalesce(v_row.start_time, clock_timestamp());
+  return v_row;
+end;
+$$;
+
+comment on function fleet.schedule_from_spec(public.schedules, jsonb) is
+  'The row with what a specification of the right types says; what follows from it is not filled in yet. Raises schedule_invalid (PT422) '
+  'naming rrule.';
+revoke all on function fleet.schedule_from_spec(public.schedules, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.require_object(p_value jsonb, p_what text, p_hint text)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if jsonb_typeof(p_value) is distinct from 'object' then
+    raise exception '% must be a JSON object', p_what using errcode = 'PT422', detail = 'schedule_invalid', hint = p_hint;
+  end if;
+end;
+$$;
+
+comment on function fleet.require_object(jsonb, text, text) is 'Raise schedule_invalid (PT422) where a value is no JSON object.';
+revoke all on function fleet.require_object(jsonb, text, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.status_of_spec(p_spec jsonb)
+returns text
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if jsonb_typeof(p_spec) = 'object' and p_spec ? 'status' then
+    perform fleet.raise_problems(
+      'the schedule', 'schedule_invalid',
+      array(select q from fleet.choice_problem('status', nullif(p_spec -> 'status', 'null'), '{active,paused}') as q)
+    );
+    return p_spec ->> 'status';
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.status_of_spec(jsonb) is
+  'The status in which a copy or a schedule of a document is to be, active or paused; null where it does not say. Raises schedule_invalid '
+  '(PT422).';
+revoke all on function fleet.status_of_spec(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.after_problems(p_after jsonb)
+returns setof fleet.problem
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select 'after.' || k.key, 'is not a key of after', 'The keys are schedule (a name), schedule_id and on.'
+  from jsonb_object_keys(fleet.object_or_empty(p_after)) as k(key)
+  where k.key not in ('schedule', 'schedule_id', 'on')
+  union all
+  select 'after.schedule_id', 'is missing', 'Example: {"after": {"schedule_id": 7, "on": "completed"}}'
+  where jsonb_typeof(p_after) = 'object' and not p_after ?| '{schedule,schedule_id}'
+  union all
+  select q.field, q.problem, q.hint
+  from fleet.whole_number_problem(
+    'after.schedule_id', case jsonb_typeof(p_after) when 'object' then p_after -> 'schedule_id' end, 1, 9007199254740991
+  ) as q
+  union all
+  select q.field, q.problem, q.hint
+  from fleet.choice_problem(
+    'after.on', case jsonb_typeof(p_after) when 'object' then p_after -> 'on' end, '{completed,failed,either}'
+  ) as q
+$$;
+
+comment on function fleet.after_problems(jsonb) is 'What is wrong with the key "after" of a schedule in JSON.';
+revoke all on function fleet.after_problems(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.spec_type_problems(p_spec jsonb)
+returns setof fleet.problem
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  with expected as materialized (
+    select c.name as key, c.kind from fleet.schedule_columns() as c
+    union all
+    values ('owner_id', 'uuid'), ('devices', 'names'), ('groups', 'names'), ('after', 'object'), ('rrule', 'string')
+  ),
+  given as materialized (
+    select e.key, e.value, x.kind from jsonb_each(p_spec) as e left join expected as x on x.key = e.key
+  )
+  select g.key, 'is not a key of a schedule', 'The keys are ' || (select string_agg(x.key, ', ') from expected as x) || '.'
+  from given as g
+  where g.kind is null
+  union all
+  select g.key, format('must be %s, not %s', case g.kind when 'object' then 'an object' else 'a ' || g.kind end, g.value),
+    'Check the type of the value.'
+  from given as g
+  where g.kind in ('string', 'object', 'boolean') and jsonb_typeof(g.value) not in (g.kind, 'null')
+  union all
+  select g.key, format('%s is not a time', g.value), 'Write it like "2026-03-01T06:30:00" (local) or "2026-03-01T05:30:00Z".'
+  from given as g
+  where g.kind = 'time' and g.value <> 'null' and fleet.try_instant(g.value #>> '{}', 'UTC') is null
+  union all
+  select g.key, format('%s is not a uuid', g.value), 'Copy the id of the owner.'
+  from given as g
+  where g.kind = 'uuid' and g.value <> 'null' and fleet.try_uuid(g.value #>> '{}') is null
+  union all
+  select g.key, format('%s is not a list of ids', g.value), 'Write whole numbers without quotes, like [1, 2].'
+  from given as g
+  where g.kind = 'ids' and g.value <> 'null' and not fleet.is_id_list(g.value)
+  union all
+  select n.field, n.problem, n.hint
+  from given as g
+  cross join lateral fleet.whole_number_problem(
+    g.key, g.value,
+    case g.kind when 'id' then 1 else -100 end,
+    case g.kind when 'id' then 9007199254740991 else 100 end
+  ) as n
+  where g.kind in ('id', 'priority') and g.value <> 'null';
+
+  if p_spec ? 'after' then
+    return query select q.field, q.problem, q.hint from fleet.after_problems(p_spec -> 'after') as q;
+  end if;
+  if p_spec ? 'rrule' then
+    return query select q.field, q.problem, q.hint from fleet.rrule_problems(p_spec) as q;
+  end if;
+end;
+$$;
+
+comment on function fleet.spec_type_problems(jsonb) is
+  'Keys of a schedule in JSON that are unknown or hold something of another type. Names are looked at by fleet.name_problems.';
+revoke all on function fleet.spec_type_problems(jsonb) from public, anon, authenticated, service_role;

@@ -1,0 +1,176 @@
+-- What is wrong with a schedule: everything at once, each with its field and what to do.
+
+create or replace function fleet.schedule_problems(p_old public.schedules, p_new public.schedules)
+returns setof fleet.problem
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- Of another owner, everything that it names is another's.
+  v_is_new boolean := p_old.id is null or p_old.owner_id <> p_new.owner_id;
+begin
+  if btrim(coalesce(p_new.name, '')) = '' then
+    return next ('name', 'must not be blank', 'Give the schedule a name.')::fleet.problem;
+  end if;
+  if v_is_new
+    or (p_old.timezone, p_old.recurrence_type, p_old.recurrence_config, p_old.start_time, p_old.end_time)
+      is distinct from (p_new.timezone, p_new.recurrence_type, p_new.recurrence_config, p_new.start_time, p_new.end_time)
+  then
+    return query select q.* from fleet.time_problems(p_new) as q;
+  end if;
+  if p_new.priority not between -100 and 100 then
+    return next (
+      'priority', format('%s is not within -100 to 100', p_new.priority), 'The default is 0; higher goes first.'
+    )::fleet.problem;
+  end if;
+  if v_is_new or (p_old.action_type, p_old.payload) is distinct from (p_new.action_type, p_new.payload) then
+    if jsonb_typeof(p_new.payload) = 'object' then
+      return query select q.* from fleet.payload_problems(p_new.action_type, p_new.payload) as q;
+    else
+      return next ('payload', 'must be an object', 'Example: {"message": "Hello"}')::fleet.problem;
+    end if;
+  end if;
+  if v_is_new or fleet.targets_changed(p_old, p_new) then
+    return query
+    select q.* from fleet.target_problems(p_new.owner_id, p_new.device_ids, p_new.group_ids, p_new.selector) as q;
+  end if;
+  if v_is_new or (p_old.after_schedule_id, p_old.after_on) is distinct from (p_new.after_schedule_id, p_new.after_on) then
+    return query select q.* from fleet.follow_problems(p_new) as q;
+  end if;
+  if v_is_new or p_old.policies is distinct from p_new.policies then
+    if jsonb_typeof(p_new.policies) = 'object' then
+      return query select q.* from fleet.blackout_problems(p_new.owner_id, p_new.policies) as q;
+      return query select q.* from fleet.policy_problems(p_new.policies) as q;
+    else
+      return next ('policies', 'must be an object', 'Example: {"overlap": "allow"}')::fleet.problem;
+    end if;
+  end if;
+end;
+$$;
+
+comment on function fleet.schedule_problems(public.schedules, public.schedules) is
+  'Everything that is wrong with the new row of a schedule in what differs from the old one; an old row without an id is none. No row '
+  'where nothing is.';
+revoke all on function fleet.schedule_problems(public.schedules, public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.time_problems(p_schedule public.schedules)
+returns setof fleet.problem
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_is_zone boolean := fleet.is_time_zone(p_schedule.timezone);
+begin
+  if p_schedule.timezone <> 'device' and not v_is_zone then
+    return next (
+      'timezone', format('"%s" is not a known time zone', p_schedule.timezone), 'Use an IANA name such as Europe/Berlin.'
+    )::fleet.problem;
+  end if;
+  return query
+  select r.*
+  from fleet.recurrence_problems(
+    p_schedule.recurrence_type, p_schedule.recurrence_config, fleet.reference_zone(p_schedule)
+  ) as r
+  where r.field <> 'timezone';
+  if p_schedule.start_time > p_schedule.end_time then
+    return next ('start_time', 'is after end_time', 'Let the schedule start before it ends.')::fleet.problem;
+  end if;
+  return query
+  select b.*
+  from fleet.bounds_problems(
+    fleet.recurrence_type(p_schedule.recurrence_type), fleet.recurrence_settings(p_schedule.recurrence_config),
+    case when v_is_zone then p_schedule.timezone else 'UTC' end,
+    p_schedule.start_time, p_schedule.end_time
+  ) as b
+  where b.field <> 'end_time' or p_schedule.end_time = '-infinity';
+end;
+$$;
+
+comment on function fleet.time_problems(public.schedules) is
+  'What is wrong with when a schedule is due: its zone, its recurrence and its bounds.';
+revoke all on function fleet.time_problems(public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.retry_problems(p_retry jsonb)
+returns setof fleet.problem
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select 'policies.retry.' || k, 'is not part of retry', 'Example: {"retry": {"attempts": 5}}'
+  from jsonb_object_keys(p_retry) as k
+  where not (fleet.default_policies() -> 'retry') ? k
+  union all
+  select * from fleet.whole_number_problem('policies.retry.attempts', p_retry -> 'attempts', 1, 1000)
+  union all
+  select * from fleet.duration_problem('policies.retry.backoff', p_retry -> 'backoff')
+  union all
+  select * from fleet.duration_problem('policies.retry.max_backoff', p_retry -> 'max_backoff')
+  union all
+  select 'policies.retry.on', 'must be a list of classes of failure', 'Example: {"retry": {"on": ["timeout", "network"]}}'
+  where p_retry ? 'on' and jsonb_typeof(p_retry -> 'on') <> 'array'
+  union all
+  -- What was interrupted may have happened: nothing that is not safe to repeat is ever repeated.
+  select 'policies.retry.on', format('%s is not a class of failure that can be tried again', e.item),
+    'Use some of: error, timeout, network, rate_limited, unavailable, lease_expired, unsupported, forbidden, invalid_payload.'
+  from jsonb_array_elements(case jsonb_typeof(p_retry -> 'on') when 'array' then p_retry -> 'on' else '[]' end) as e(item)
+  where jsonb_typeof(e.item) <> 'string'
+    or (e.item #>> '{}') <> all (
+      '{error,timeout,network,rate_limited,unavailable,lease_expired,unsupported,forbidden,invalid_payload}'::text[]
+    )
+$$;
+
+comment on function fleet.retry_problems(jsonb) is 'Everything that is wrong with the policy about retries.';
+revoke all on function fleet.retry_problems(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.policy_problems(p_policies jsonb)
+returns setof fleet.problem
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select 'policies.' || e.key, 'is not a policy',
+    'The policies are ' || (select string_agg(d.key, ', ' order by d.key) from jsonb_each(fleet.default_policies()) as d) || '.'
+  from jsonb_each(p_policies) as e
+  where not fleet.default_policies() ? e.key
+  union all
+  select * from fleet.choice_problem('policies.overlap', p_policies -> 'overlap', '{skip,buffer_one,allow,replace}')
+  union all
+  select * from fleet.choice_problem('policies.catchup', p_policies -> 'catchup', '{none,latest,all}')
+  union all
+  select * from fleet.choice_problem('policies.gap', p_policies -> 'gap', '{first_instant,shift,skip}')
+  union all
+  select * from fleet.choice_problem('policies.fold', p_policies -> 'fold', '{first,second,both}')
+  union all
+  select * from fleet.whole_number_problem('policies.max_concurrent', p_policies -> 'max_concurrent', 1, 1000)
+  union all
+  select * from fleet.whole_number_problem('policies.catchup_limit', p_policies -> 'catchup_limit', 1, 1000)
+  union all
+  select q.*
+  from unnest('{catchup_rate,max_runs,pause_on_failure}'::text[]) as k(key)
+  cross join lateral fleet.whole_number_problem(
+    'policies.' || k.key, nullif(p_policies -> k.key, 'null'), 1, case k.key when 'max_runs' then 1000000000 else 1000 end
+  ) as q
+  union all
+  select * from fleet.duration_problem(
+    'policies.catchup_window', case p_policies -> 'catchup_window' when 'null' then '""'::jsonb else p_policies -> 'catchup_window' end
+  )
+  union all
+  select q.*
+  from unnest('{expires_after,jitter}'::text[]) as k(key)
+  cross join lateral fleet.duration_problem('policies.' || k.key, p_policies -> k.key) as q
+  union all
+  select * from fleet.window_problems(p_policies -> 'execution_window')
+  union all
+  select 'policies.retry', 'must be an object', 'Example: {"retry": {"attempts": 5}}'
+  where p_policies ? 'retry' and jsonb_typeof(p_policies -> 'retry') <> 'object'
+  union all
+  select q.*
+  from fleet.retry_problems(
+    case when jsonb_typeof(p_policies -> 'retry') = 'object' then p_policies -> 'retry' else '{}' end
+  ) as q
+$$;
+
+comment on function fleet.policy_problems(jsonb) is 'Everything that is wrong with the policies of a schedule.';
+revoke all on function fleet.policy_problems(jsonb) from public, anon, authenticated, service_role;

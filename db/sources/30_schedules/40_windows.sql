@@ -1,0 +1,256 @@
+-- Execution windows: at which local times a schedule may act.
+
+create or replace function fleet.window_list(p_policies jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+return (
+  case jsonb_typeof(p_policies -> 'execution_window')
+    when 'array' then p_policies -> 'execution_window'
+    when 'object' then jsonb_build_array(p_policies -> 'execution_window')
+    else '[]'::jsonb
+  end
+);
+
+comment on function fleet.window_list(jsonb) is 'The execution windows of effective policies; none means always.';
+revoke all on function fleet.window_list(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.time_of_day(p_text text)
+returns time
+language sql
+immutable
+parallel safe
+return (
+  case when p_text ~ '^([01]?\d|2[0-4]):[0-5]\d(:[0-5]\d)?$' and p_text !~ '^24:.*[1-9]' then p_text::time end
+);
+
+comment on function fleet.time_of_day(text) is 'HH:MM or HH:MM:SS as a time, 24:00 for midnight; null where it is none.';
+revoke all on function fleet.time_of_day(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.end_of_window(p_window jsonb, p_local timestamp)
+returns timestamp
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select max(s.closes_at)
+  -- A window across midnight belongs to the day on which it begins.
+  from (values (p_local::date), (p_local::date - 1)) as d(day)
+  cross join lateral (
+    select fleet.time_of_day(p_window ->> 'from') as opens, fleet.time_of_day(p_window ->> 'to') as closes
+  ) as w
+  cross join lateral (
+    select d.day + w.opens as opens_at,
+      d.day + w.closes + case when w.closes <= w.opens then interval '1 day' else interval '0' end as closes_at
+  ) as s
+  where (
+      not p_window ? 'days_of_week'
+      or (p_window -> 'days_of_week') @> to_jsonb(extract(isodow from d.day)::integer - 1)
+    )
+    and p_local >= s.opens_at
+    and p_local < s.closes_at
+$$;
+
+comment on function fleet.end_of_window(jsonb, timestamp) is
+  'When a window closes in which a local time lies, in local time; null where it lies in none.';
+revoke all on function fleet.end_of_window(jsonb, timestamp) from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_in_window(p_window jsonb, p_local timestamp)
+returns boolean
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.end_of_window(p_window, p_local) is not null
+$$;
+
+comment on function fleet.is_in_window(jsonb, timestamp) is
+  'Whether a local time lies in a window {from, to, days_of_week (0 = Monday)}; to is exclusive and may be on the next day.';
+revoke all on function fleet.is_in_window(jsonb, timestamp) from public, anon, authenticated, service_role;
+
+create or replace function fleet.window_opening(p_windows jsonb, p_place text, p_timezone text, p_from timestamptz)
+returns timestamptz
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_windows jsonb := (
+    select jsonb_agg(w) from jsonb_array_elements(p_windows) as w where coalesce(w ->> 'in', 'schedule') = p_place
+  );
+  v_local timestamp := p_from at time zone fleet.zone_clock(p_timezone);
+begin
+  if v_windows is null
+    or exists (select 1 from jsonb_array_elements(v_windows) as w where fleet.is_in_window(w, v_local))
+  then
+    return p_from;
+  end if;
+
+  -- Windows repeat weekly; two weeks, because the clocks may skip the whole of one.
+  return (
+    select min(o.instant)
+    from jsonb_array_elements(v_windows) as w
+    cross join generate_series(0, 15) as g(days)
+    cross join lateral (
+      select fleet.local_to_instant(
+        v_local::date + g.days + fleet.time_of_day(w ->> 'from'), p_timezone
+      ) as instant
+    ) as o
+    where o.instant > p_from
+      and fleet.is_in_window(w, o.instant at time zone p_timezone)
+  );
+end;
+$$;
+
+comment on function fleet.window_opening(jsonb, text, text, timestamptz) is
+  'p_from itself where it lies in one of the windows of this place (schedule or device), else when the next of them opens.';
+revoke all on function fleet.window_opening(jsonb, text, text, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.window_closing(p_windows jsonb, p_place text, p_timezone text, p_at timestamptz)
+returns timestamptz
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select max(fleet.local_to_instant(fleet.end_of_window(w, p_at at time zone p_timezone), p_timezone))
+  from jsonb_array_elements(p_windows) as w
+  where coalesce(w ->> 'in', 'schedule') = p_place
+$$;
+
+comment on function fleet.window_closing(jsonb, text, text, timestamptz) is
+  'When the window closes that is open at p_at; null where none is.';
+revoke all on function fleet.window_closing(jsonb, text, text, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.waits_for_window(p_windows jsonb, p_place text)
+returns boolean
+language sql
+immutable
+parallel safe
+return (
+  exists (
+    select 1
+    from jsonb_array_elements(p_windows) as w
+    where coalesce(w ->> 'in', 'schedule') = p_place and w ->> 'outside' = 'wait'
+  )
+);
+
+comment on function fleet.waits_for_window(jsonb, text) is
+  'Whether what is due outside of the windows of this place waits for the next opening instead of being skipped.';
+revoke all on function fleet.waits_for_window(jsonb, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.window_in_device_time(p_window jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+return (
+  case
+    when jsonb_typeof(p_window) = 'object' and coalesce(p_window ->> 'in', 'schedule') = 'schedule'
+      then p_window || '{"in": "device"}'
+    else p_window
+  end
+);
+
+comment on function fleet.window_in_device_time(jsonb) is
+  'A window of a schedule in device time, which has no other zone in which it could be meant.';
+revoke all on function fleet.window_in_device_time(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.policies_in_device_time(p_policies jsonb)
+returns jsonb
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case jsonb_typeof(p_policies -> 'execution_window')
+    when 'object' then p_policies || jsonb_build_object(
+      'execution_window', fleet.window_in_device_time(p_policies -> 'execution_window')
+    )
+    when 'array' then p_policies || jsonb_build_object('execution_window', (
+      select coalesce(jsonb_agg(fleet.window_in_device_time(e.item) order by e.n), '[]')
+      from jsonb_array_elements(p_policies -> 'execution_window') with ordinality as e(item, n)
+    ))
+    else p_policies
+  end
+$$;
+
+comment on function fleet.policies_in_device_time(jsonb) is
+  'The policies of a schedule in device time, with its windows in the time of the devices too.';
+revoke all on function fleet.policies_in_device_time(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.window_problems(p_windows jsonb)
+returns setof fleet.problem
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  with given as (
+    select e.item as w, 'policies.execution_window' as field
+    from jsonb_array_elements(
+      case jsonb_typeof(p_windows) when 'array' then p_windows else jsonb_build_array(p_windows) end
+    ) as e(item)
+    where p_windows is not null and jsonb_typeof(p_windows) <> 'null'
+  )
+  select g.field, 'must be an object or a list of them', 'Example: {"from": "22:00", "to": "05:00"}'
+  from given as g
+  where jsonb_typeof(g.w) <> 'object'
+  union all
+  select g.field || '.' || k.key, 'is not a time of day', 'Write it like "22:00".'
+  from given as g
+  cross join (values ('from'), ('to')) as k(key)
+  where jsonb_typeof(g.w) = 'object' and fleet.time_of_day(g.w ->> k.key) is null
+  union all
+  select q.field, q.problem, q.hint
+  from given as g
+  cross join lateral fleet.choice_problem(g.field || '.in', g.w -> 'in', '{schedule,device}') as q
+  where jsonb_typeof(g.w) = 'object'
+  union all
+  select q.field, q.problem, q.hint
+  from given as g
+  cross join lateral fleet.choice_problem(g.field || '.outside', g.w -> 'outside', '{skip,wait}') as q
+  where jsonb_typeof(g.w) = 'object'
+  union all
+  select g.field || '.days_of_week', 'must be a list of days from 0 (Monday) to 6', 'Example: [0, 1, 2, 3, 4]'
+  from given as g
+  where jsonb_typeof(g.w) = 'object'
+    and g.w ? 'days_of_week'
+    and (
+      jsonb_typeof(g.w -> 'days_of_week') <> 'array'
+      or g.w -> 'days_of_week' = '[]'
+      or not '[0, 1, 2, 3, 4, 5, 6]'::jsonb @> (g.w -> 'days_of_week')
+    )
+  union all
+  select g.field || '.' || k.key, 'is not a key of a window', 'The keys are from, to, days_of_week, in and outside.'
+  from given as g
+  cross join lateral jsonb_object_keys(case when jsonb_typeof(g.w) = 'object' then g.w else '{}' end) as k(key)
+  where k.key not in ('from', 'to', 'days_of_week', 'in', 'outside')
+$$;
+
+comment on function fleet.window_problems(jsonb) is 'Everything that is wrong with execution windows.';
+revoke all on function fleet.window_problems(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.opening_of(p_schedule public.schedules, p_instant timestamptz)
+returns timestamptz
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    -- What does not wait is judged where it stands.
+    when not p_schedule.policies ? 'execution_window'
+      or not fleet.waits_for_window(fleet.window_list(p_schedule.policies), 'schedule')
+      then p_instant
+    else coalesce(
+      fleet.window_opening(
+        fleet.window_list(p_schedule.policies), 'schedule', fleet.reference_zone(p_schedule), p_instant
+      ),
+      p_instant
+    )
+  end
+$$;
+
+comment on function fleet.opening_of(public.schedules, timestamptz) is
+  'When a run of this instant may begin: at once, or when the execution window opens.';
+revoke all on function fleet.opening_of(public.schedules, timestamptz) from public, anon, authenticated, service_role;

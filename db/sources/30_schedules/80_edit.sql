@@ -1,0 +1,284 @@
+-- Making, changing and deleting a schedule.
+
+create or replace function fleet.blank_schedule(p_owner_id uuid)
+returns public.schedules
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.schedules;
+begin
+  v_row := jsonb_populate_record(v_row, (
+    select jsonb_object_agg(c.name, c.default_value) from fleet.schedule_columns() as c where c.default_value is not null
+  ));
+  v_row.owner_id := p_owner_id;
+  v_row.status := 'active';
+  v_row.execution_count := 0;
+  v_row.idle_count := 0;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.blank_schedule(uuid) is 'The row of a schedule of which nothing is said yet: every default, and no id.';
+revoke all on function fleet.blank_schedule(uuid) from public, anon, authenticated, service_role;
+
+create or replace function fleet.create_schedule(p_spec jsonb)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_owner uuid;
+  v_id bigint;
+begin
+  perform fleet.require_object(p_spec, 'a schedule', 'See the README, "Schedules by example".');
+  v_owner := fleet.owner_or_own(fleet.try_uuid(p_spec ->> 'owner_id'));
+  perform fleet.require_permission(v_owner, 'manage', format('owner %s', v_owner));
+  v_id := fleet.store_schedule(fleet.changed_schedule(fleet.blank_schedule(v_owner), p_spec));
+  -- Read again, in a statement of its own: what is due at once has run by now.
+  return fleet.schedule_answer(v_id);
+end;
+$$;
+
+comment on function fleet.create_schedule(jsonb) is
+  'See public.create_schedule. Definer: it checks the caller first, then sees what the checks need to see.';
+revoke all on function fleet.create_schedule(jsonb) from public, anon, authenticated, service_role;
+grant execute on function fleet.create_schedule(jsonb) to authenticated, service_role;
+
+create or replace function fleet.schedule_warnings(p_schedule public.schedules)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_warnings text[] := '{}';
+begin
+  if p_schedule.recurrence_type = 'once' and exists (
+    select 1
+    from public.schedule_runs as r
+    where r.schedule_id = p_schedule.id and r.status = 'skipped' and r.reason = 'outside the catch-up window'
+  ) then
+    v_warnings := v_warnings
+      || 'start_time is in the past: the run is in the ledger as skipped, outside the catch-up window'::text;
+  end if;
+  if not fleet.has_targets(p_schedule.owner_id, p_schedule.device_ids, p_schedule.group_ids, p_schedule.selector) then
+    v_warnings := v_warnings || 'no device matches at this moment'::text;
+  end if;
+  if p_schedule.next_run_at is null and p_schedule.after_schedule_id is null
+    and not exists (select 1 from public.schedule_runs as r where r.schedule_id = p_schedule.id)
+  then
+    v_warnings := v_warnings || 'the schedule has no due instant: nothing will run'::text;
+  end if;
+  return to_jsonb(v_warnings);
+end;
+$$;
+
+comment on function fleet.schedule_warnings(public.schedules) is
+  'What is allowed but probably not meant: a start in the past, nobody to reach, nothing due.';
+revoke all on function fleet.schedule_warnings(public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function public.create_schedule(p_spec jsonb)
+returns jsonb
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.create_schedule(p_spec)
+$$;
+
+comment on function public.create_schedule(jsonb) is
+  'Create a schedule from JSON: name, action_type, payload, recurrence_type, recurrence_config, start_time, end_time, timezone, '
+  'device_ids, group_ids, selector, policies, priority, after, rrule; devices, groups and after.schedule by name (task_name, task_type, scheduled_time, …_payload are understood too). A time '
+  'without an offset is local to the zone. Answers the row with "warnings". Raises schedule_invalid (PT422, or PT404) naming every '
+  'wrong field.';
+revoke all on function public.create_schedule(jsonb) from public, anon, authenticated, service_role;
+grant execute on function public.create_schedule(jsonb) to authenticated, service_role;
+
+create or replace function fleet.changed_schedule(p_old public.schedules, p_changes jsonb)
+returns public.schedules
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_spec jsonb;
+  v_row public.schedules;
+  v_problems fleet.problem[];
+  v_fields text[];
+begin
+  perform fleet.require_object(p_changes, 'changes of a schedule', 'Example: {"name": "Nightly", "priority": 5}');
+  v_spec := fleet.normal_schedule_spec(p_changes);
+  v_problems := array(select t from fleet.name_problems(p_old.owner_id, v_spec) as t);
+  v_spec := fleet.with_ids(p_old.owner_id, v_spec);
+  v_problems := v_problems || array(
+    select t from fleet.spec_type_problems(v_spec) as t
+    union all
+    select ('owner_id', 'cannot be changed', 'Create the schedule anew for the other owner.')::fleet.problem
+    where fleet.try_uuid(v_spec ->> 'owner_id') <> p_old.owner_id
+  );
+  v_fields := array(select p.field from unnest(v_problems) as p);
+
+  -- What has the wrong type stays as it was, so that everything else is still checked in the same answer.
+  v_row := fleet.schedule_from_spec(
+    p_old, v_spec - 'owner_id' - coalesce((select array_agg(split_part(f, '.', 1)) from unnest(v_fields) as f), '{}')
+  );
+  if p_old.id is null then
+    -- An insert has no old row to tell by which of two twin columns is meant.
+    v_row := fleet.without_stale_twins(p_old, v_row);
+  end if;
+
+  if v_problems <> '{}' then
+    perform fleet.raise_problems('the schedule', 'schedule_invalid', v_problems || array(
+      select q
+      from fleet.schedule_problems(p_old, fleet.completed_schedule(p_old, fleet.without_stale_twins(p_old, v_row))) as q
+      where q.field <> all (v_fields)
+        -- Whoever is named but unknown is not nobody.
+        and not (q.field = 'device_ids' and v_fields && '{devices,groups}')
+    ));
+  end if;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.changed_schedule(public.schedules, jsonb) is
+  'The row with changes in the keys of create_schedule, as it is to be written; of a row without an id, the one to be inserted. Raises '
+  'schedule_invalid naming every wrong field where one cannot even be read; the rest is left to the trigger, which checks whatever is '
+  'written.';
+revoke all on function fleet.changed_schedule(public.schedules, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.store_schedule(p_row public.schedules)
+returns bigint
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_columns text;
+  v_id bigint := p_row.id;
+begin
+  if v_id is null then
+    select string_agg(quote_ident(c.name), ', ') into v_columns from fleet.schedule_columns() as c;
+    execute format(
+      'insert into public.schedules (owner_id, status, %1$s) select r.owner_id, r.status, %1$s from (select ($1).*) as r returning id',
+      v_columns
+    )
+    into v_id
+    using p_row;
+    return v_id;
+  end if;
+
+  -- Only what differs: the triggers, and what they check, go by the columns that are named.
+  select string_agg(quote_ident(c.name), ', ') into v_columns
+  from fleet.schedule_columns() as c
+  cross join (
+    select to_jsonb(s) as was, to_jsonb(p_row) as is_to_be from public.schedules as s where s.id = v_id
+  ) as d
+  where d.was -> c.name is distinct from d.is_to_be -> c.name;
+  if v_columns is not null then
+    execute format(
+      'update public.schedules as s set (%1$s) = (select %1$s from (select ($1).*) as r) where s.id = ($1).id', v_columns
+    )
+    using p_row;
+  end if;
+  return v_id;
+end;
+$$;
+
+comment on function fleet.store_schedule(public.schedules) is
+  'Insert the row, with its status, where it has no id; else bring the row of that id to it, without its status. Nothing is done where '
+  'nothing differs. The trigger checks it, as it checks every other write.';
+revoke all on function fleet.store_schedule(public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.schedule_answer(p_schedule_id bigint)
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select to_jsonb(s) || jsonb_build_object('warnings', fleet.schedule_warnings(s))
+  from public.schedules as s
+  where s.id = p_schedule_id
+$$;
+
+comment on function fleet.schedule_answer(bigint) is 'The row of a schedule with its warnings.';
+revoke all on function fleet.schedule_answer(bigint) from public, anon, authenticated, service_role;
+
+create or replace function fleet.update_schedule(p_schedule_id bigint, p_changes jsonb)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_old public.schedules := fleet.schedule_of_caller(p_schedule_id, 'manage');
+begin
+  if v_old.status = 'cancelled' then
+    raise exception 'schedule % is cancelled', p_schedule_id
+      using errcode = 'PT409',
+            detail = 'schedule_cancelled',
+            hint = format('Make a new one of it: pgfleet schedule duplicate %s', p_schedule_id);
+  end if;
+  perform fleet.store_schedule(fleet.changed_schedule(v_old, p_changes));
+  return fleet.schedule_answer(p_schedule_id);
+end;
+$$;
+
+comment on function fleet.update_schedule(bigint, jsonb) is
+  'See public.update_schedule. Definer: it checks the caller first, then sees what the checks need to see.';
+revoke all on function fleet.update_schedule(bigint, jsonb) from public, anon, authenticated, service_role;
+grant execute on function fleet.update_schedule(bigint, jsonb) to authenticated, service_role;
+
+create or replace function public.update_schedule(p_schedule_id bigint, p_changes jsonb)
+returns jsonb
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.update_schedule(p_schedule_id, p_changes)
+$$;
+
+comment on function public.update_schedule(bigint, jsonb) is
+  'Change a schedule by the keys of create_schedule; what is not named stays, and objects such as policies are replaced as a whole. The '
+  'next run is computed anew where times changed; history stays. Answers the row with "warnings". Raises schedule_not_found (PT404), permission_missing (PT403), schedule_invalid '
+  '(PT422) naming every wrong field, or schedule_cancelled (PT409).';
+revoke all on function public.update_schedule(bigint, jsonb) from public, anon, authenticated, service_role;
+grant execute on function public.update_schedule(bigint, jsonb) to authenticated, service_role;
+
+create or replace function fleet.delete_schedule(p_schedule_id bigint)
+returns public.schedules
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.schedules := fleet.schedule_of_caller(p_schedule_id, 'manage');
+begin
+  delete from public.schedules as s where s.id = p_schedule_id;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.delete_schedule(bigint) is 'See public.delete_schedule. Definer: it checks the caller.';
+revoke all on function fleet.delete_schedule(bigint) from public, anon, authenticated, service_role;
+grant execute on function fleet.delete_schedule(bigint) to authenticated, service_role;
+
+create or replace function public.delete_schedule(p_schedule_id bigint)
+returns public.schedules
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.delete_schedule(p_schedule_id)
+$$;
+
+comment on function public.delete_schedule(bigint) is
+  'Delete a schedule with its runs and commands; to keep the history, cancel it instead. Answers the row as it was. Raises '
+  'schedule_not_found (PT404) or permission_missing (PT403).';
+revoke all on function public.delete_schedule(bigint) from public, anon, authenticated, service_role;
+grant execute on function public.delete_schedule(bigint) to authenticated, service_role;

@@ -1,0 +1,101 @@
+-- What holds for locations and their policies however a row is written.
+
+create or replace function fleet.tg_prepare_location()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  new.owner_id := fleet.owner_or_own(new.owner_id);
+  perform fleet.require_permission(new.owner_id, 'manage', format('owner %s', new.owner_id));
+  if tg_op = 'INSERT' then
+    new.created_by := fleet.current_user_id();
+  end if;
+
+  perform fleet.raise_problems('the location', 'location_invalid', array_agg(q))
+  from fleet.location_problems(new) as q;
+
+  if new.kind = 'circle' then
+    new.latitude := round(new.latitude::numeric, 9);
+    new.longitude := round(new.longitude::numeric, 9);
+    new.reach_m := new.radius_m;
+  else
+    new.polygon := fleet.rounded_polygon(new.polygon);
+    -- A ring that is closed by its first corner is a ring.
+    if new.polygon -> 0 = new.polygon -> -1 and jsonb_array_length(new.polygon) > 3 then
+      new.polygon := new.polygon - -1;
+    end if;
+    perform fleet.raise_problems('the location', 'location_invalid', array_agg(q))
+    from fleet.extent_problems(new.polygon) as q;
+    select c.latitude, c.longitude, c.reach_m into new.latitude, new.longitude, new.reach_m
+    from fleet.polygon_centre(new.polygon) as c;
+  end if;
+  new.updated_at := now();
+  return new;
+end;
+$$;
+
+comment on function fleet.tg_prepare_location() is
+  'Check a location however it is written, and find the middle and the reach of a polygon. Raises location_invalid (PT422). Definer: it '
+  'checks the caller.';
+revoke all on function fleet.tg_prepare_location() from public, anon, authenticated, service_role;
+
+create or replace trigger locations_01_prepare before insert or update on public.locations
+  for each row execute function fleet.tg_prepare_location();
+
+create or replace function fleet.tg_prepare_location_policy()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if new.owner_id is null and fleet.is_trusted_caller() then
+    select l.owner_id into new.owner_id from public.locations as l where l.id = new.location_id;
+  end if;
+  new.owner_id := fleet.owner_or_own(new.owner_id);
+  perform fleet.require_permission(new.owner_id, 'manage', format('owner %s', new.owner_id));
+  perform fleet.require_destructive(new.owner_id, new.action_type);
+  if tg_op = 'INSERT' then
+    new.created_by := fleet.current_user_id();
+  end if;
+
+  perform fleet.raise_problems('the location policy', 'location_policy_invalid', array_agg(q))
+  from fleet.location_policy_problems(new) as q;
+  new.updated_at := now();
+  return new;
+end;
+$$;
+
+comment on function fleet.tg_prepare_location_policy() is
+  'Check a policy however it is written; one that wipes needs the permission to. Raises location_policy_invalid (PT422, PT404). Definer: '
+  'it checks the caller, then sees what the checks need to see.';
+revoke all on function fleet.tg_prepare_location_policy() from public, anon, authenticated, service_role;
+
+create or replace trigger location_policies_01_prepare before insert or update on public.location_policies
+  for each row execute function fleet.tg_prepare_location_policy();
+
+create or replace trigger locations_90_note_inserted
+  after insert on public.locations
+  referencing new table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+create or replace trigger locations_91_note_change
+  after update on public.locations
+  for each row when (new.* is distinct from old.*) execute function fleet.tg_note_change();
+create or replace trigger locations_92_note_deleted
+  after delete on public.locations
+  referencing old table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+
+create or replace trigger location_policies_90_note_inserted
+  after insert on public.location_policies
+  referencing new table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+create or replace trigger location_policies_91_note_change
+  after update on public.location_policies
+  for each row when (new.* is distinct from old.*) execute function fleet.tg_note_change();
+create or replace trigger location_policies_92_note_deleted
+  after delete on public.location_policies
+  referencing old table as changed_rows
+  for each statement execute function fleet.tg_note_rows();

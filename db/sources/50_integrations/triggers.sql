@@ -1,0 +1,112 @@
+-- What holds for integrations and their secrets however a row is written.
+
+create or replace trigger device_integrations_01_fill_owner
+  before insert on public.device_integrations
+  for each row execute function fleet.tg_owner_from_caller();
+
+create or replace function fleet.tg_check_integration()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform fleet.raise_problems('the integration', 'integration_invalid', array_agg(q))
+  from fleet.integration_problems(new) as q;
+  new.updated_at := now();
+  if new.status = 'active' then
+    new.status_reason := null;
+    new.needs_secret := false;
+  end if;
+  return new;
+end;
+$$;
+
+comment on function fleet.tg_check_integration() is
+  'Refuse integrations that are not valid, and secrets among their settings. Definer: whoever may write the table may not call what it '
+  'checks with.';
+revoke all on function fleet.tg_check_integration() from public, anon, authenticated, service_role;
+
+create or replace trigger device_integrations_02_check
+  before insert or update of name, integration_type, settings, status on public.device_integrations
+  for each row execute function fleet.tg_check_integration();
+
+create or replace function fleet.tg_forget_integration()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from public.pg_cron_secrets as s where s.name = 'integration:' || old.id;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_forget_integration() is
+  'The secret goes with its integration. Definer: whoever may delete the one may not read the other.';
+revoke all on function fleet.tg_forget_integration() from public, anon, authenticated, service_role;
+
+create or replace trigger device_integrations_03_forget
+  after delete on public.device_integrations
+  for each row execute function fleet.tg_forget_integration();
+
+create or replace function fleet.tg_resume_integration()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update public.device_integrations as i
+  set status = 'active'
+  where 'integration:' || i.id = new.name and i.status = 'paused' and i.needs_secret;
+  -- Outside of the turnstile, as for new commands.
+  perform fleet.poke('mdm-dispatch', jsonb_build_object('at', clock_timestamp()), clock_timestamp());
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_resume_integration() is
+  'An integration whose secret was refused goes on when it gets another. Definer: whoever writes secrets may not write integrations.';
+revoke all on function fleet.tg_resume_integration() from public, anon, authenticated, service_role;
+
+create or replace trigger pg_cron_secrets_01_resume_insert
+  after insert on public.pg_cron_secrets
+  for each row when (new.name like 'integration:%') execute function fleet.tg_resume_integration();
+create or replace trigger pg_cron_secrets_01_resume_update
+  after update of secret on public.pg_cron_secrets
+  for each row
+  when (new.name like 'integration:%' and new.secret is distinct from old.secret)
+  execute function fleet.tg_resume_integration();
+
+create or replace trigger device_integrations_90_note_inserted
+  after insert on public.device_integrations
+  referencing new table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+create or replace trigger device_integrations_91_note_change
+  after update on public.device_integrations
+  for each row
+  when (
+    (new.name, new.integration_type, new.status, new.status_reason, new.settings)
+    is distinct from (old.name, old.integration_type, old.status, old.status_reason, old.settings)
+  )
+  execute function fleet.tg_note_change();
+create or replace trigger device_integrations_92_note_deleted
+  after delete on public.device_integrations
+  referencing old table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+
+create or replace trigger integration_webhooks_90_note_inserted
+  after insert on public.integration_webhooks
+  referencing new table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+create or replace trigger integration_webhooks_91_note_change
+  after update of revoked_at on public.integration_webhooks
+  for each row
+  when (new.revoked_at is distinct from old.revoked_at)
+  execute function fleet.tg_note_change();
+create or replace trigger integration_webhooks_92_note_deleted
+  after delete on public.integration_webhooks
+  referencing old table as changed_rows
+  for each statement execute function fleet.tg_note_rows();

@@ -1,0 +1,104 @@
+-- What becomes of the removal of a profile when its push comes to nothing, and what is logged of profiles:
+-- what people upload and delete, not what a sync finds.
+
+create or replace function fleet.tg_note_failed_runs()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform fleet.note_failed_pushes(f.ids)
+  from (
+    select array_agg(n.schedule_id) as ids
+    from new_rows as n
+    where n.status in ('skipped', 'failed', 'cancelled') and n.targeted = 0
+  ) as f
+  where f.ids is not null
+    and exists (select 1 from public.profile_installs as p where p.install_schedule_id = any (f.ids));
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_note_failed_runs() is
+  'A push whose run reached no device has failed too. Definer: nobody else writes profile_installs.';
+revoke all on function fleet.tg_note_failed_runs() from public, anon, authenticated, service_role;
+
+create or replace trigger schedule_runs_80_note_failed_insert
+  after insert on public.schedule_runs
+  referencing new table as new_rows
+  for each statement execute function fleet.tg_note_failed_runs();
+create or replace trigger schedule_runs_80_note_failed_update
+  after update on public.schedule_runs
+  referencing new table as new_rows
+  for each statement execute function fleet.tg_note_failed_runs();
+
+create or replace function fleet.tg_note_cancelled_pushes()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform fleet.note_failed_pushes(array[new.id]);
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_note_cancelled_pushes() is
+  'A push that is cancelled takes its removal along. Definer: nobody else writes profile_installs.';
+revoke all on function fleet.tg_note_cancelled_pushes() from public, anon, authenticated, service_role;
+
+create or replace trigger schedules_80_note_cancelled
+  after update of status on public.schedules
+  for each row
+  when (new.status = 'cancelled' and old.status <> 'cancelled' and new.action_type = 'push_profile')
+  execute function fleet.tg_note_cancelled_pushes();
+
+create or replace function fleet.tg_note_profile()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.profiles := case tg_op when 'INSERT' then new else old end;
+begin
+  insert into public.audit_log (owner_id, actor, actor_role, actor_label, table_name, row_id, action, old, new)
+  select v_row.owner_id, a.actor, a.actor_role, a.actor_label, tg_table_name, v_row.id::text, lower(tg_op),
+    case when tg_op = 'DELETE' then fleet.audited(tg_table_name, to_jsonb(v_row)) end,
+    case when tg_op = 'INSERT' then fleet.audited(tg_table_name, to_jsonb(v_row)) end
+  from fleet.audit_actor() as a;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_note_profile() is
+  'Log a profile that was uploaded or deleted; its file is in another table. Definer: nobody may write the log.';
+revoke all on function fleet.tg_note_profile() from public, anon, authenticated, service_role;
+
+create or replace trigger profile_assignments_90_note_inserted
+  after insert on public.profile_assignments
+  referencing new table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+create or replace trigger profile_assignments_92_note_deleted
+  after delete on public.profile_assignments
+  referencing old table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+
+create or replace trigger profiles_90_note_inserted
+  after insert on public.profiles
+  for each row when (new.is_managed) execute function fleet.tg_note_profile();
+create or replace trigger profiles_91_note_change
+  after update on public.profiles
+  for each row
+  when (
+    new.is_managed
+    and new.status in ('pending', 'deleting')
+    and (new.name, new.status, new.options, new.content_sha256)
+    is distinct from (old.name, old.status, old.options, old.content_sha256)
+  )
+  execute function fleet.tg_note_change();
+create or replace trigger profiles_92_note_deleted
+  after delete on public.profiles
+  for each row when (old.is_managed) execute function fleet.tg_note_profile();

@@ -1,0 +1,174 @@
+-- The queue of each MDM: the commands that are to be sent, and the accepted ones whose devices are to be looked at.
+
+create or replace function fleet.take_mdm_sends(p_integration_id bigint, p_limit integer, p_now timestamptz)
+returns bigint[]
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ids bigint[];
+begin
+  if p_limit <= 0 then
+    return '{}';
+  end if;
+
+  select coalesce(array_agg(k.id), '{}') into v_ids
+  from (
+    -- The lock keeps any number of functions from claiming the same one.
+    select c.id
+    from fleet.mdm_work as w
+    join public.device_commands as c on c.id = w.command_id
+    where w.integration_id = p_integration_id
+      and w.phase = 'send'
+      and w.held_until is null
+      and w.due_at <= p_now
+      and c.status = 'pending'
+      and c.expires_at > p_now
+      and not exists (
+        select 1 from public.device_commands as o where o.id = c.waits_for and o.status in ('pending', 'running')
+      )
+      and not fleet.is_behind_another(w, c.payload)
+    order by w.priority desc, w.command_id
+    limit p_limit
+    for update of c, w skip locked
+  ) as k;
+
+  update public.device_commands as c
+  set status = 'running', attempt = c.attempt + 1, claimed_at = p_now, journal_id = null,
+      -- The lease of the function is in mdm_work; this one is the MDM's as a whole, and outlives every settling.
+      lease_expires_at = greatest(c.expires_at, p_now) + interval '2 hours'
+  where c.id = any (v_ids);
+  perform fleet.hold_mdm(v_ids, p_now);
+  return v_ids;
+end;
+$$;
+
+comment on function fleet.take_mdm_sends(bigint, integer, timestamptz) is
+  'Lease the next commands of an integration that are to be sent, the most urgent first. Answers which.';
+revoke all on function fleet.take_mdm_sends(bigint, integer, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.take_mdm_looks(p_integration_id bigint, p_limit integer, p_now timestamptz)
+returns bigint[]
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ids bigint[];
+begin
+  select coalesce(array_agg(k.command_id), '{}') into v_ids
+  from (
+    select w.command_id
+    from fleet.mdm_work as w
+    where w.integration_id = p_integration_id
+      and w.phase = 'settle'
+      and w.held_until is null
+      and w.due_at <= p_now
+    order by w.due_at
+    limit p_limit
+    for update skip locked
+  ) as k;
+  perform fleet.hold_mdm(v_ids, p_now);
+  return v_ids;
+end;
+$$;
+
+comment on function fleet.take_mdm_looks(bigint, integer, timestamptz) is
+  'Lease accepted commands whose devices are to be looked at again. Answers which.';
+revoke all on function fleet.take_mdm_looks(bigint, integer, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.hold_mdm(p_command_ids bigint[], p_now timestamptz)
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  update fleet.mdm_work as w
+  set held_until = p_now + make_interval(secs => fleet.setting_number('lease_seconds')::double precision)
+  where w.command_id = any (p_command_ids)
+$$;
+
+comment on function fleet.hold_mdm(bigint[], timestamptz) is 'Lease work to the function that claims it.';
+revoke all on function fleet.hold_mdm(bigint[], timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_behind_another(p_work fleet.mdm_work, p_payload jsonb)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- A push that is still on its way must not be overtaken by the removal that follows it.
+  select p_payload ? 'profile_id' and exists (
+    select 1
+    from fleet.mdm_work as o
+    join public.device_commands as c on c.id = o.command_id
+    where o.device_id = p_work.device_id
+      and o.command_id < p_work.command_id
+      and o.accepted_at is null
+      and c.payload -> 'profile_id' = p_payload -> 'profile_id'
+  )
+$$;
+
+comment on function fleet.is_behind_another(fleet.mdm_work, jsonb) is
+  'Whether an earlier command about the same profile and device has not reached the provider yet.';
+revoke all on function fleet.is_behind_another(fleet.mdm_work, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.has_due_mdm(p_integration_id bigint, p_phase text, p_now timestamptz)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- The first by time is one look into the index, also where nothing is due among very many.
+  select coalesce(
+    (
+      select w.due_at <= p_now
+      from fleet.mdm_work as w
+      where w.integration_id = p_integration_id and w.phase = p_phase and w.held_until is null
+      order by w.due_at
+      limit 1
+    ),
+    false
+  )
+$$;
+
+comment on function fleet.has_due_mdm(bigint, text, timestamptz) is 'Whether anything waits to be sent, or to be looked at, by now.';
+revoke all on function fleet.has_due_mdm(bigint, text, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.next_mdm_schedule_at(p_before timestamptz)
+returns timestamptz
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select min(s.next_run_at)
+  from public.schedules as s
+  where s.status = 'active'
+    and s.next_run_at <= p_before
+    and s.action_type in (select t.name from public.command_types as t where t.channel = 'mdm')
+$$;
+
+comment on function fleet.next_mdm_schedule_at(timestamptz) is
+  'When the next schedule is due that an MDM carries out; null where none is until then.';
+revoke all on function fleet.next_mdm_schedule_at(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.reroute_mdm(p_device_ids bigint[])
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  update fleet.mdm_work as w
+  set integration_id = m.integration_id
+  from unnest(p_device_ids) as u(device_id)
+  left join fleet.mdms_of(p_device_ids) as m on m.device_id = u.device_id
+  where w.device_id = u.device_id
+    and w.phase = 'send'
+    and w.held_until is null
+    and w.integration_id is distinct from m.integration_id
+$$;
+
+comment on function fleet.reroute_mdm(bigint[]) is
+  'What waits for these devices goes to the MDM that they are in by now. What a function has begun stays where it is.';
+revoke all on function fleet.reroute_mdm(bigint[]) from public, anon, authenticated, service_role;

@@ -1,0 +1,204 @@
+-- What keeps the queue of each MDM true to the commands, the links and the integrations.
+
+create or replace function fleet.tg_queue_mdm_commands()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_is_due boolean;
+begin
+  if not exists (select 1 from new_rows as n where n.channel = 'mdm' and n.status = 'pending') then
+    return null;
+  end if;
+
+  insert into fleet.mdm_work (command_id, device_id, integration_id, priority, due_at)
+  select n.id, n.device_id, m.integration_id, n.priority, n.not_before
+  from new_rows as n
+  left join fleet.mdms_of(
+    array(select x.device_id from new_rows as x where x.channel = 'mdm' and x.status = 'pending')
+  ) as m on m.device_id = n.device_id
+  where n.channel = 'mdm' and n.status = 'pending';
+
+  select exists (
+    select 1 from new_rows as n where n.channel = 'mdm' and n.status = 'pending' and n.not_before <= v_now
+  ) into v_is_due;
+  if v_is_due and current_setting('pgfleet.is_ticking', true) = 'yes' then
+    perform fleet.poke_once_a_second('mdm-dispatch', v_now);
+  elsif v_is_due then
+    -- Without the turnstile: its row would be held until a person ends the transaction, and the ticks would wait for it.
+    perform fleet.poke('mdm-dispatch', jsonb_build_object('at', v_now), v_now);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_queue_mdm_commands() is
+  'Put new commands on the queue of the MDM that their device is in; what is due now does not wait for the tick. Definer: whoever may '
+  'insert a command may neither write the queue nor sign pokes.';
+revoke all on function fleet.tg_queue_mdm_commands() from public, anon, authenticated, service_role;
+
+create or replace trigger device_commands_07_queue_mdm
+  after insert on public.device_commands
+  referencing new table as new_rows
+  for each statement execute function fleet.tg_queue_mdm_commands();
+
+create or replace function fleet.tg_follow_mdm_commands()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ended bigint[];
+  v_schedules bigint[];
+begin
+  if not exists (select 1 from new_rows as n where n.channel = 'mdm') then
+    return null;
+  end if;
+
+  -- A time that was moved, a lease that ran out: it waits to be sent, until then.
+  update fleet.mdm_work as w
+  set phase = 'send', due_at = n.not_before, held_until = null, accepted_at = null, give_up_at = null
+  from new_rows as n
+  join old_rows as o on o.id = n.id
+  where w.command_id = n.id
+    and n.channel = 'mdm'
+    and n.status = 'pending'
+    and (o.status <> 'pending' or o.not_before <> n.not_before);
+
+  select array_agg(n.id), array_agg(n.schedule_id) filter (where n.command_type = 'push_profile' and n.status <> 'completed')
+  into v_ended, v_schedules
+  from new_rows as n
+  join old_rows as o on o.id = n.id
+  where n.channel = 'mdm' and n.status not in ('pending', 'running') and o.status in ('pending', 'running');
+  if v_ended is null then
+    return null;
+  end if;
+
+  -- Taken, but never seen to be done: the device is as it was before, as far as anybody knows.
+  update public.device_profiles as p
+  set is_installed = c.command_type = 'remove_profile', changed_at = clock_timestamp()
+  from public.device_commands as c
+  join fleet.mdm_work as w on w.command_id = c.id and w.accepted_at is not null
+  where c.id = any (v_ended)
+    and c.status <> 'completed'
+    and c.command_type in ('push_profile', 'remove_profile')
+    and p.device_id = c.device_id
+    and p.profile_id = c.payload ->> 'profile_id';
+  delete from fleet.mdm_work as w where w.command_id = any (v_ended);
+  if v_schedules is not null then
+    perform fleet.note_failed_pushes(v_schedules);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_follow_mdm_commands() is
+  'Keep the queue true to commands that change, forget those that are final, and note the pushes that failed. Definer: nobody else writes '
+  'these tables.';
+revoke all on function fleet.tg_follow_mdm_commands() from public, anon, authenticated, service_role;
+
+create or replace trigger device_commands_08_follow_mdm
+  after update on public.device_commands
+  referencing old table as old_rows new table as new_rows
+  for each statement execute function fleet.tg_follow_mdm_commands();
+
+create or replace function fleet.tg_forget_mdm_commands()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (select 1 from old_rows as o where o.channel = 'mdm') then
+    delete from fleet.mdm_work as w using old_rows as o where w.command_id = o.id and o.channel = 'mdm';
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_forget_mdm_commands() is
+  'Take commands that are deleted off the queue. Definer: whoever may delete a command may not write the queue.';
+revoke all on function fleet.tg_forget_mdm_commands() from public, anon, authenticated, service_role;
+
+create or replace trigger device_commands_09_forget_mdm
+  after delete on public.device_commands
+  referencing old table as old_rows
+  for each statement execute function fleet.tg_forget_mdm_commands();
+
+create or replace function fleet.tg_reroute_linked()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_devices bigint[];
+begin
+  case tg_op
+    when 'INSERT' then
+      v_devices := array(select n.device_id from new_rows as n);
+    when 'DELETE' then
+      v_devices := array(select o.device_id from old_rows as o);
+    else
+      v_devices := array(
+        select n.device_id
+        from new_rows as n
+        join old_rows as o on o.device_id = n.device_id and o.integration_id = n.integration_id
+        where (o.left_at is null) <> (n.left_at is null)
+      );
+  end case;
+  if v_devices <> '{}' then
+    perform fleet.reroute_mdm(v_devices);
+    perform fleet.forget_profiles(v_devices) where tg_op <> 'INSERT';
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_reroute_linked() is
+  'A device came into an MDM or left it: what waits for it follows, and what it had from there is gone. Definer: whoever may write a link '
+  'may not write the queue.';
+revoke all on function fleet.tg_reroute_linked() from public, anon, authenticated, service_role;
+
+create or replace trigger device_links_01_reroute_insert
+  after insert on public.device_links
+  referencing new table as new_rows
+  for each statement execute function fleet.tg_reroute_linked();
+create or replace trigger device_links_01_reroute_update
+  after update on public.device_links
+  referencing old table as old_rows new table as new_rows
+  for each statement execute function fleet.tg_reroute_linked();
+create or replace trigger device_links_01_reroute_delete
+  after delete on public.device_links
+  referencing old table as old_rows
+  for each statement execute function fleet.tg_reroute_linked();
+
+create or replace function fleet.tg_reroute_integration()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform fleet.reroute_mdm(array(
+    select w.device_id
+    from fleet.mdm_work as w
+    join public.device_links as l on l.device_id = w.device_id and l.integration_id = new.id
+  ));
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_reroute_integration() is
+  'An MDM was disabled, or works again: what waits for its devices follows. Definer: whoever may write an integration may not write the '
+  'queue.';
+revoke all on function fleet.tg_reroute_integration() from public, anon, authenticated, service_role;
+
+create or replace trigger device_integrations_04_reroute
+  after update of status on public.device_integrations
+  for each row when (new.status is distinct from old.status)
+  execute function fleet.tg_reroute_integration();

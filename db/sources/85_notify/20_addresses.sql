@@ -1,0 +1,109 @@
+-- Where messages may go: addresses that are well formed, and no way into the networks around the functions. What a name
+-- stands for is known only when it is used, so the function that delivers looks at it again.
+
+create or replace function fleet.is_public_address(p_address inet)
+returns boolean
+language sql
+immutable
+parallel safe
+return p_address is not null and not (
+  p_address <<= any (
+    '{0.0.0.0/8,10.0.0.0/8,100.64.0.0/10,127.0.0.0/8,169.254.0.0/16,172.16.0.0/12,192.0.0.0/24,192.0.2.0/24,192.88.99.0/24,
+      192.168.0.0/16,198.18.0.0/15,198.51.100.0/24,203.0.113.0/24,224.0.0.0/3}'::inet[]
+  )
+  -- Of IPv6 only what is given out to the public, without the forms that carry an IPv4 address inside.
+  or (family(p_address) = 6 and not p_address <<= '2000::/3'::inet)
+  or p_address <<= any ('{2001::/23,2001:db8::/32,2002::/16,3fff::/20}'::inet[])
+);
+
+comment on function fleet.is_public_address(inet) is
+  'Whether an address is open to everybody: not private, loopback, link-local, multicast or reserved.';
+revoke all on function fleet.is_public_address(inet) from public, anon, authenticated, service_role;
+
+create or replace function fleet.webhook_url_problem(p_url text, p_allow_private boolean)
+returns text
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- Scheme, host (a name, IPv4, or IPv6 in brackets), port, and the rest.
+  v_parts text[] := regexp_match(
+    p_url, '^(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?(?:[/?][^\s#[:cntrl:]]*)?$', 'i'
+  );
+  v_host text := lower(rtrim(v_parts[2], '.'));
+  v_address inet := fleet.try_inet(btrim(v_host, '[]'));
+begin
+  if v_parts is null or length(p_url) > 2000 or v_host = '' or coalesce(v_parts[3], '443')::integer not between 1 and 65535 then
+    return 'is not an address like https://example.com/hooks, without user, password and #';
+  elsif p_allow_private then
+    return null;
+  elsif lower(v_parts[1]) <> 'https' then
+    return 'must begin with https://';
+  elsif v_address is not null then
+    -- A leading zero means octal to some and decimal to others.
+    return case
+      when not fleet.is_public_address(v_address) then 'is a private address'
+      when family(v_address) = 4 and v_host ~ '(^|\.)0[0-9]' then 'is an address with leading zeros'
+    end;
+  -- Resolvers take 127.1, 0x7f000001 and 2130706433 for addresses too: the last part of a name has a letter, and no 0x.
+  elsif v_host !~ '\.[a-z][a-z0-9-]*$' or v_host ~ '\.0x[0-9a-f]*$' then
+    return 'must name a host on the internet';
+  elsif v_host ~ '(^|\.)(localhost|localdomain|local|internal|intranet|lan|home|corp|arpa|test|invalid|onion)$' then
+    return 'is a name of a private network';
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.webhook_url_problem(text, boolean) is
+  'What is wrong with the address of a webhook, as far as its text can tell; null where nothing is.';
+revoke all on function fleet.webhook_url_problem(text, boolean) from public, anon, authenticated, service_role;
+
+create or replace function fleet.endpoint_problems(p_endpoint public.webhook_endpoints)
+returns setof fleet.problem
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select * from fleet.choice_problem('channel', to_jsonb(p_endpoint.channel), '{webhook,email}')
+  union all
+  select 'url', 'is missing', 'Example: {"url": "https://example.com/hooks"}'
+  where p_endpoint.channel = 'webhook' and p_endpoint.url is null
+  union all
+  select 'url', u.problem,
+    'An administrator may allow other addresses: select fleet.set_setting(''webhook_allow_private'', ''true'')'
+  from fleet.webhook_url_problem(p_endpoint.url, fleet.setting('webhook_allow_private') = 'true'::jsonb) as u(problem)
+  where p_endpoint.url is not null and u.problem is not null
+  union all
+  select 'url', 'is of no use to the channel email', 'Leave it out.'
+  where p_endpoint.channel = 'email' and p_endpoint.url is not null
+  union all
+  select 'email', 'is missing', 'Example: {"email": "ops@example.com"}'
+  where p_endpoint.channel = 'email' and p_endpoint.email is null
+  union all
+  select 'email', 'is not an e-mail address', 'Example: {"email": "ops@example.com"}'
+  where p_endpoint.email !~ '^[A-Za-z0-9.!#$%&''*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?$'
+  union all
+  select 'email', 'is of no use to the channel webhook', 'Leave it out, or say {"channel": "email"}.'
+  where p_endpoint.channel = 'webhook' and p_endpoint.email is not null
+  union all
+  select 'name', 'is longer than 200 characters', 'Choose a shorter one.'
+  where length(p_endpoint.name) > 200
+  union all
+  select 'events', 'names no event', 'Example: {"events": ["run.failed", "schedule.*"]}; ["*"] is everything.'
+  where coalesce(cardinality(p_endpoint.events), 0) = 0
+  union all
+  select 'events', format('"%s" is not an event', e.pattern),
+    format('Events are %s; run.* is all of a kind, * is everything.', (
+      select string_agg(k.name, ', ' order by k.name) from fleet.event_types() as k
+    ))
+  from unnest(p_endpoint.events) as e(pattern)
+  where e.pattern is null
+    or not exists (
+      select 1 from fleet.event_types() as k where fleet.event_matches(array[e.pattern], k.name)
+    )
+$$;
+
+comment on function fleet.endpoint_problems(public.webhook_endpoints) is 'Everything that is wrong with an endpoint.';
+revoke all on function fleet.endpoint_problems(public.webhook_endpoints) from public, anon, authenticated, service_role;

@@ -1,0 +1,108 @@
+-- The pg_cron jobs, and what every migrate does last.
+
+create or replace function fleet.jobs()
+returns table (name text, schedule text, command text)
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  values
+    ('pgfleet-tick', '* * * * *', 'call fleet.tick_minute()'),
+    -- After a restart of the server the ticks go on at once, not with the next minute.
+    ('pgfleet-tick-boot', '@reboot', 'call fleet.tick_minute()'),
+    -- By itself, since it looks at every device that a profile is assigned to: no tick waits for it.
+    ('pgfleet-tend-mdm', '* * * * *', 'select fleet.tend_mdm()'),
+    ('pgfleet-prune-history', '17 3 * * *', 'call fleet.prune_history()')
+$$;
+
+comment on function fleet.jobs() is 'The pg_cron jobs: a fixed set, however many schedules there are.';
+revoke all on function fleet.jobs() from public, anon, authenticated, service_role;
+
+create or replace function fleet.sync_jobs()
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_job record;
+begin
+  if not exists (select 1 from pg_catalog.pg_extension where extname = 'pg_cron') then
+    return;
+  end if;
+
+  for v_job in
+    execute $query$
+      select w.name, w.schedule, w.command
+      from fleet.jobs() as w
+      where not exists (
+        select 1 from cron.job as j
+        where j.jobname = w.name and j.schedule = w.schedule and j.command = w.command and j.username = current_user
+      )
+    $query$
+  loop
+    execute 'select cron.schedule($1, $2, $3)' using v_job.name, v_job.schedule, v_job.command;
+  end loop;
+
+  execute $query$
+    select cron.unschedule(j.jobid)
+    from cron.job as j
+    where j.jobname like 'pgfleet-%'
+      and j.jobname not in (select w.name from fleet.jobs() as w)
+      and j.username = current_user
+  $query$;
+end;
+$$;
+
+comment on function fleet.sync_jobs() is 'Bring pg_cron''s jobs to what fleet.jobs() says, where pg_cron is installed.';
+revoke all on function fleet.sync_jobs() from public, anon, authenticated, service_role;
+
+create or replace function fleet.grant_worker()
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_function regprocedure;
+begin
+  if not exists (select 1 from pg_catalog.pg_roles where rolname = 'fleet_worker') then
+    return;
+  end if;
+  grant usage on schema fleet to fleet_worker;
+  for v_function in
+    select p.oid
+    from pg_catalog.pg_proc as p
+    where p.pronamespace = 'fleet'::regnamespace and p.proname like 'worker\_%'
+  loop
+    execute format('grant execute on function %s to fleet_worker', v_function);
+  end loop;
+end;
+$$;
+
+comment on function fleet.grant_worker() is
+  'Let the login of the HTTP functions execute fleet.worker_* and nothing else. The role is made by pgfleet functions setup.';
+revoke all on function fleet.grant_worker() from public, anon, authenticated, service_role;
+
+create or replace function fleet.after_migrate()
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform fleet.refresh_time_zones();
+  perform fleet.sync_command_types();
+  perform fleet.sync_publication();
+  perform fleet.poke_key();
+  -- There before two ticks can want to make them at once.
+  insert into fleet.pokes (function, poked_at)
+  select n, '-infinity' from unnest('{notify-dispatch,mdm-dispatch,reconcile-profiles}'::text[]) as n
+  on conflict do nothing;
+  perform fleet.grant_worker();
+  perform fleet.sync_jobs();
+end;
+$$;
+
+comment on function fleet.after_migrate() is 'What every migrate does last: data that follows from the sources.';
+revoke all on function fleet.after_migrate() from public, anon, authenticated, service_role;
