@@ -58,7 +58,7 @@ RECURRENCE = frozenset(
     for name in re.findall(r"^create or replace function (fleet\.\w+)", file.read_text(), re.M)
 )
 # The rest of what is pure and open.
-PURE = "fleet.default_policies fleet.effective_policies"
+PURE = "fleet.as_list fleet.default_policies fleet.effective_policies"
 
 SERVICE_ROLE = "fleet.set_setting fleet.setting"
 
