@@ -3,7 +3,53 @@
 set check_function_bodies = off;
 set search_path = '';
 
--- db/sources/10_registry/devices.sql
+-- db/sources/10_registry/10_owners.sql
+-- Owners: fleets that one person or several people run.
+
+create or replace function public.create_owner(p_name text)
+returns public.owners
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.create_owner(p_name)
+$$;
+
+comment on function public.create_owner(text) is
+  'Make a fleet that several people may run; who makes it is its admin. Others join through owner_members.';
+revoke all on function public.create_owner(text) from public, anon, authenticated, service_role;
+grant execute on function public.create_owner(text) to authenticated, service_role;
+
+create or replace function fleet.create_owner(p_name text)
+returns public.owners
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_user uuid := fleet.current_user_id();
+  v_owner public.owners;
+begin
+  if v_user is null and not fleet.is_trusted_caller() then
+    raise exception 'a device may not do this'
+      using errcode = 'PT403', detail = 'not_a_person', hint = 'Sign in as a person.';
+  end if;
+
+  insert into public.owners (name) values (p_name) returning * into v_owner;
+  if v_user is not null then
+    insert into public.owner_members (owner_id, user_id, permissions)
+    values (v_owner.id, v_user, '{view,operate,manage,destructive,admin}');
+  end if;
+  return v_owner;
+end;
+$$;
+
+comment on function fleet.create_owner(text) is
+  'See public.create_owner. Definer: nobody may write owners directly, because an owner''s id can mean a person.';
+revoke all on function fleet.create_owner(text) from public, anon, authenticated, service_role;
+grant execute on function fleet.create_owner(text) to authenticated, service_role;
+
+-- db/sources/10_registry/20_devices.sql
 -- The life of a device after its enrolment: check-ins, facts, re-keying and retiring.
 
 create or replace function fleet.raise_device_not_found(p_device_id bigint)
@@ -181,8 +227,88 @@ comment on function public.rekey_device(bigint) is
 revoke all on function public.rekey_device(bigint) from public, anon, authenticated, service_role;
 grant execute on function public.rekey_device(bigint) to authenticated, service_role;
 
--- db/sources/10_registry/enrollment.sql
--- Enrolment: an operator's code becomes a device with a secret, and the secret becomes tokens.
+create or replace function fleet.device_of_caller(p_device_id bigint)
+returns public.devices
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.devices;
+begin
+  select d.* into v_row from public.devices as d where d.id = p_device_id and fleet.is_visible_owner(d.owner_id);
+  if not found then
+    perform fleet.raise_device_not_found(p_device_id);
+  end if;
+  perform fleet.require_permission(v_row.owner_id, 'manage', format('device %s', p_device_id));
+  if v_row.status = 'retired' then
+    raise exception 'device "%" is retired', v_row.hostname
+      using errcode = 'PT409', detail = 'device_retired', hint = 'Re-key it to bring it back: pgfleet device rekey <hostname>';
+  end if;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.device_of_caller(bigint) is
+  'The active device, if the caller manages it. Raises device_not_found (PT404), permission_missing (PT403) or device_retired (PT409).';
+revoke all on function fleet.device_of_caller(bigint) from public, anon, authenticated, service_role;
+
+create or replace function fleet.device_by_hostname(p_hostname text, p_owner_id uuid)
+returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_found bigint[];
+begin
+  select array_agg(d.id) into v_found
+  from public.devices as d
+  where lower(d.hostname) = lower(p_hostname)
+    and d.status = 'active'
+    and (p_owner_id is null or d.owner_id = p_owner_id)
+    and (fleet.is_trusted_caller() or d.owner_id in (select fleet.my_owners()));
+
+  if v_found is null then
+    raise exception 'device_hostname: device "%" was not found', p_hostname
+      using errcode = 'PT404', detail = 'device_not_found', hint = 'List your devices with: pgfleet device list';
+  elsif cardinality(v_found) > 1 then
+    raise exception 'device_hostname: "%" is the name of devices of several owners', p_hostname
+      using errcode = 'PT409', detail = 'device_ambiguous', hint = 'Name device_id or owner_id as well.';
+  end if;
+  return v_found[1];
+end;
+$$;
+
+comment on function fleet.device_by_hostname(text, uuid) is
+  'The active device of that name that the caller may see. Raises device_not_found (PT404) or device_ambiguous (PT409).';
+revoke all on function fleet.device_by_hostname(text, uuid) from public, anon, authenticated, service_role;
+
+-- db/sources/10_registry/30_enrollment_codes.sql
+-- Enrolment codes: an operator makes a code, which devices trade for a secret of their own.
+
+create or replace function public.create_enrollment_code(
+  p_device_id bigint default null,
+  p_max_uses integer default 1,
+  p_expires_in interval default '1 day',
+  p_tags text[] default '{}',
+  p_group_ids bigint[] default '{}'
+)
+returns jsonb
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.create_enrollment_code(p_device_id, p_max_uses, p_expires_in, p_tags, p_group_ids)
+$$;
+
+comment on function public.create_enrollment_code(bigint, integer, interval, text[], bigint[]) is
+  'Make a code that devices trade for their secret; shown this once. {id, code, expires_at, max_uses}. With p_device_id it re-keys '
+  'that device. Devices get the tags and join the groups. Raises PT404, PT403 or enrollment_code_invalid (PT422).';
+revoke all on function public.create_enrollment_code(bigint, integer, interval, text[], bigint[])
+  from public, anon, authenticated, service_role;
+grant execute on function public.create_enrollment_code(bigint, integer, interval, text[], bigint[])
+  to authenticated, service_role;
 
 create or replace function fleet.create_enrollment_code(
   p_device_id bigint,
@@ -257,29 +383,6 @@ revoke all on function fleet.create_enrollment_code(bigint, integer, interval, t
 grant execute on function fleet.create_enrollment_code(bigint, integer, interval, text[], bigint[])
   to authenticated, service_role;
 
-create or replace function public.create_enrollment_code(
-  p_device_id bigint default null,
-  p_max_uses integer default 1,
-  p_expires_in interval default '1 day',
-  p_tags text[] default '{}',
-  p_group_ids bigint[] default '{}'
-)
-returns jsonb
-language sql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-  select fleet.create_enrollment_code(p_device_id, p_max_uses, p_expires_in, p_tags, p_group_ids)
-$$;
-
-comment on function public.create_enrollment_code(bigint, integer, interval, text[], bigint[]) is
-  'Make a code that devices trade for their secret; shown this once. {id, code, expires_at, max_uses}. With p_device_id it re-keys '
-  'that device. Devices get the tags and join the groups. Raises PT404, PT403 or enrollment_code_invalid (PT422).';
-revoke all on function public.create_enrollment_code(bigint, integer, interval, text[], bigint[])
-  from public, anon, authenticated, service_role;
-grant execute on function public.create_enrollment_code(bigint, integer, interval, text[], bigint[])
-  to authenticated, service_role;
-
 create or replace function public.revoke_enrollment_code(p_id bigint)
 returns void
 language plpgsql
@@ -335,6 +438,9 @@ $$;
 comment on function fleet.take_enrollment_code(text, timestamptz) is
   'Use a code once. Raises enrollment_code_refused (PT401).';
 revoke all on function fleet.take_enrollment_code(text, timestamptz) from public, anon, authenticated, service_role;
+
+-- db/sources/10_registry/35_enrollment.sql
+-- Enrolment: a device trades a code for a secret of its own, and the secret for tokens.
 
 create or replace function fleet.repeated_enrollment(p_key text)
 returns public.devices
@@ -505,7 +611,7 @@ comment on function fleet.worker_device_token(text, timestamptz) is
   'Whose secret this is. Raises device_secret_unknown (PT401) or device_retired (PT403). Definer: the secret is the right to ask.';
 revoke all on function fleet.worker_device_token(text, timestamptz) from public, anon, authenticated, service_role;
 
--- db/sources/10_registry/selectors.sql
+-- db/sources/10_registry/40_selectors.sql
 -- Selectors: choosing devices by tags, platform and attributes.
 
 -- Without a subquery, so that Postgres inlines it: it is asked for each device of a fleet.
@@ -563,6 +669,9 @@ $$;
 
 comment on function fleet.selector_problems(jsonb) is 'Everything that is wrong with a selector; no row where nothing is.';
 revoke all on function fleet.selector_problems(jsonb) from public, anon, authenticated, service_role;
+
+-- db/sources/10_registry/45_targets.sql
+-- Targets: the devices that lists, groups and a selector name together.
 
 create or replace function fleet.targets(
   p_owner_id uuid,
@@ -793,38 +902,50 @@ comment on function public.group_devices(bigint) is
 revoke all on function public.group_devices(bigint) from public, anon, authenticated, service_role;
 grant execute on function public.group_devices(bigint) to authenticated, service_role;
 
+create or replace function fleet.target_problems(
+  p_owner_id uuid,
+  p_device_ids bigint[],
+  p_group_ids bigint[],
+  p_selector jsonb
+)
+returns setof fleet.problem
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select 'device_ids', format('device %s was not found', u.id), 'List your devices with: pgfleet device list'
+  from unnest(p_device_ids) as u(id)
+  where not exists (select 1 from public.devices as d where d.id = u.id and d.owner_id = p_owner_id)
+  union all
+  select 'group_ids', format('group %s was not found', u.id), 'List your groups with: pgfleet group list'
+  from unnest(p_group_ids) as u(id)
+  where not exists (select 1 from public.device_groups as g where g.id = u.id and g.owner_id = p_owner_id)
+  union all
+  select s.field, s.problem, s.hint from fleet.selector_problems(p_selector) as s
+  union all
+  select 'device_ids', 'names nobody: there is no device, group or selector',
+    'Give device_ids, group_ids or a selector; an empty selector {} means every device.'
+  where p_device_ids = '{}' and p_group_ids = '{}' and p_selector is null
+$$;
+
+comment on function fleet.target_problems(uuid, bigint[], bigint[], jsonb) is
+  'Targets that do not exist for this owner. What belongs to another owner is as good as not there.';
+revoke all on function fleet.target_problems(uuid, bigint[], bigint[], jsonb)
+  from public, anon, authenticated, service_role;
+
 -- db/sources/10_registry/triggers.sql
 -- What holds for the registry however a row is written.
 
-create or replace function fleet.tg_owner_from_caller()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  new.owner_id := fleet.owner_or_own(new.owner_id);
-  return new;
-end;
-$$;
-
-comment on function fleet.tg_owner_from_caller() is
-  'Fill owner_id where the writer named none or the personal owner, which may have to be made. Definer: nobody writes owners.';
-revoke all on function fleet.tg_owner_from_caller() from public, anon, authenticated, service_role;
-
-create or replace function fleet.tg_set_updated_at()
-returns trigger
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  new.updated_at := now();
-  return new;
-end;
-$$;
-
-comment on function fleet.tg_set_updated_at() is 'Stamp updated_at.';
-revoke all on function fleet.tg_set_updated_at() from public, anon, authenticated, service_role;
+create or replace trigger devices_01_owner before insert on public.devices
+  for each row when (new.owner_id is null or current_setting('request.jwt.claims', true) <> '')
+  execute function fleet.tg_owner_from_caller();
+create or replace trigger devices_03_set_updated_at before update on public.devices
+  for each row execute function fleet.tg_set_updated_at();
+create or replace trigger device_groups_01_owner before insert on public.device_groups
+  for each row when (new.owner_id is null or current_setting('request.jwt.claims', true) <> '')
+  execute function fleet.tg_owner_from_caller();
+create or replace trigger device_groups_03_set_updated_at before update on public.device_groups
+  for each row execute function fleet.tg_set_updated_at();
 
 create or replace function fleet.tg_check_device()
 returns trigger
@@ -857,6 +978,9 @@ comment on function fleet.tg_check_device() is
   'Check the time zone; make retiring complete. Definer: whoever may retire a device need not have rights on what hangs on it.';
 revoke all on function fleet.tg_check_device() from public, anon, authenticated, service_role;
 
+create or replace trigger devices_02_check before insert or update of timezone, status on public.devices
+  for each row execute function fleet.tg_check_device();
+
 create or replace function fleet.tg_check_group()
 returns trigger
 language plpgsql
@@ -877,6 +1001,9 @@ $$;
 
 comment on function fleet.tg_check_group() is 'Check the selector. Definer: the check is not callable by itself.';
 revoke all on function fleet.tg_check_group() from public, anon, authenticated, service_role;
+
+create or replace trigger device_groups_02_check before insert or update of selector on public.device_groups
+  for each row execute function fleet.tg_check_group();
 
 create or replace function fleet.tg_owner_from_group()
 returns trigger
@@ -899,29 +1026,45 @@ comment on function fleet.tg_owner_from_group() is
   'A member has the owner of its group. Definer: it checks the caller, and answers alike for foreign and for missing rows.';
 revoke all on function fleet.tg_owner_from_group() from public, anon, authenticated, service_role;
 
-create or replace trigger devices_01_owner before insert on public.devices
-  for each row when (new.owner_id is null or current_setting('request.jwt.claims', true) <> '')
-  execute function fleet.tg_owner_from_caller();
-create or replace trigger devices_02_check before insert or update of timezone, status on public.devices
-  for each row execute function fleet.tg_check_device();
-create or replace trigger devices_03_set_updated_at before update on public.devices
-  for each row execute function fleet.tg_set_updated_at();
-
-create or replace trigger device_groups_01_owner before insert on public.device_groups
-  for each row when (new.owner_id is null or current_setting('request.jwt.claims', true) <> '')
-  execute function fleet.tg_owner_from_caller();
-create or replace trigger device_groups_02_check before insert or update of selector on public.device_groups
-  for each row execute function fleet.tg_check_group();
-create or replace trigger device_groups_03_set_updated_at before update on public.device_groups
-  for each row execute function fleet.tg_set_updated_at();
-
 create or replace trigger device_group_members_01_owner before insert or update on public.device_group_members
   for each row execute function fleet.tg_owner_from_group();
 
--- db/sources/10_registry/policies.sql
--- Who sees and changes the registry: members of the owner. A device reads its own row and nothing else.
+create or replace trigger device_groups_90_note_inserted
+  after insert on public.device_groups
+  referencing new table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+create or replace trigger device_groups_91_note_change
+  after update of name, description, selector on public.device_groups
+  for each row execute function fleet.tg_note_change();
+create or replace trigger device_groups_92_note_deleted
+  after delete on public.device_groups
+  referencing old table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
 
-grant usage on schema fleet to authenticated, service_role;
+create or replace trigger devices_91_note_change
+  after update of hostname, tags, status on public.devices
+  for each row
+  when ((new.hostname, new.tags, new.status) is distinct from (old.hostname, old.tags, old.status))
+  execute function fleet.tg_note_change();
+create or replace trigger devices_92_note_deleted
+  after delete on public.devices
+  referencing old table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+
+create or replace trigger owner_members_90_note_inserted
+  after insert on public.owner_members
+  referencing new table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+create or replace trigger owner_members_91_note_change
+  after update of permissions on public.owner_members
+  for each row execute function fleet.tg_note_change();
+create or replace trigger owner_members_92_note_deleted
+  after delete on public.owner_members
+  referencing old table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+
+-- db/sources/10_registry/access.sql
+-- Who sees and changes the registry: members of the owner. A device reads its own row and nothing else.
 
 revoke all on table public.owners, public.owner_members, public.devices, public.device_groups,
   public.device_group_members, public.enrollment_codes

@@ -156,6 +156,57 @@ comment on function fleet.local_to_instant(timestamp, text) is
 revoke all on function fleet.local_to_instant(timestamp, text) from public, anon, authenticated, service_role;
 grant execute on function fleet.local_to_instant(timestamp, text) to authenticated, service_role;
 
+-- db/sources/20_recurrence/15_instants.sql
+-- Dates and times as people write them, read without raising.
+
+create or replace function fleet.try_instant(p_text text, p_timezone text)
+returns timestamptz
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- 'now', 'tomorrow' and their kin are words of Postgres, not times; and the name of a zone behind a time would be ignored.
+  if p_text !~ '^\s*\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?\s*(Z|z|[+-]\d{2}(:?\d{2})?)?\s*$' then
+    return null;
+  elsif p_text ~ '(Z|z|[+-]\d{2}(:?\d{2})?)\s*$' and p_text ~ '\d:\d' then
+    return p_text::timestamptz;
+  end if;
+  return fleet.local_to_instant(p_text::timestamp, p_timezone);
+exception
+  when invalid_datetime_format or datetime_field_overflow or invalid_parameter_value then
+    return null;
+end;
+$$;
+
+comment on function fleet.try_instant(text, text) is
+  'A time as JSON has it: with an offset as it stands, without one local to the zone. Null where it is no time.';
+revoke all on function fleet.try_instant(text, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.try_exact_instant(p_text text)
+returns timestamptz
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when p_text ~ '\d:\d.*(Z|z|[+-]\d{2}(:?\d{2})?)$' then fleet.try_instant(p_text, 'UTC') end
+$$;
+
+comment on function fleet.try_exact_instant(text) is 'The text as an instant; null where it is none, or says no offset.';
+revoke all on function fleet.try_exact_instant(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.try_date(p_text text)
+returns date
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when p_text ~ '^\d{4}-\d{2}-\d{2}$' then (fleet.try_instant(p_text, 'UTC') at time zone 'UTC')::date end
+$$;
+
+comment on function fleet.try_date(text) is 'The text as a date; null where it is none.';
+revoke all on function fleet.try_date(text) from public, anon, authenticated, service_role;
+
 -- db/sources/20_recurrence/20_cron_fields.sql
 -- One field of a cron expression. Numbers stand for themselves; what cannot be a plain number is coded above them.
 -- Day of month: 100 = L, 100 + n = L-n, 200 = LW, 200 + n = nW. Day of week: 10 * n + k = n#k (n from 1 to 7),
@@ -866,25 +917,6 @@ $$;
 comment on function fleet.week_of_month(jsonb) is '1 to 5, or -1 for the last; null where it is neither.';
 revoke all on function fleet.week_of_month(jsonb) from public, anon, authenticated, service_role;
 grant execute on function fleet.week_of_month(jsonb) to authenticated, service_role;
-
-create or replace function fleet.as_list(p_value jsonb)
-returns setof jsonb
-language sql
-immutable
-parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-  select e.value
-  from jsonb_array_elements(
-    case when jsonb_typeof(p_value) = 'array' then p_value else jsonb_build_array(p_value) end
-  ) as e (value)
-  where p_value is not null
-$$;
-
-comment on function fleet.as_list(jsonb) is
-  'The elements of an array, or the one value that stands for an array of itself.';
-revoke all on function fleet.as_list(jsonb) from public, anon, authenticated, service_role;
-grant execute on function fleet.as_list(jsonb) to authenticated, service_role;
 
 create or replace function fleet.config_time_problems(p_config jsonb)
 returns setof fleet.problem

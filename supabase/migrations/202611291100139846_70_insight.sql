@@ -1,9 +1,9 @@
--- Generated from db/sources/35_insight by pgfleet db bundle; edit the files there instead.
+-- Generated from db/sources/70_insight by pgfleet db bundle; edit the files there instead.
 
 set check_function_bodies = off;
 set search_path = '';
 
--- db/sources/35_insight/10_view.sql
+-- db/sources/70_insight/10_view.sql
 -- Who may look, and at what: the schedules that a question is about.
 
 create or replace function fleet.schedule_in_view(p_schedule_id bigint)
@@ -89,28 +89,6 @@ comment on function fleet.owner_in_mind(uuid) is
   '(PT422) or not_a_person (PT403).';
 revoke all on function fleet.owner_in_mind(uuid) from public, anon, authenticated, service_role;
 
-create or replace function fleet.whole_number_between(p_name text, p_value bigint, p_least bigint, p_most bigint)
-returns integer
-language plpgsql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if p_value is null or p_value not between p_least and p_most then
-    raise exception '%: % is not a whole number from % to %', p_name, coalesce(p_value::text, 'null'), p_least, p_most
-      using errcode = 'PT422',
-            detail = 'argument_invalid',
-            hint = format('Give %s from %s to %s.', p_name, p_least, p_most);
-  end if;
-  return p_value;
-end;
-$$;
-
-comment on function fleet.whole_number_between(text, bigint, bigint, bigint) is
-  'The value, if it is within its bounds. Raises argument_invalid (PT422).';
-revoke all on function fleet.whole_number_between(text, bigint, bigint, bigint)
-  from public, anon, authenticated, service_role;
-
 create or replace function fleet.require_span(p_from timestamptz, p_to timestamptz, p_most interval)
 returns void
 language plpgsql
@@ -134,7 +112,7 @@ comment on function fleet.require_span(timestamptz, timestamptz, interval) is
 revoke all on function fleet.require_span(timestamptz, timestamptz, interval)
   from public, anon, authenticated, service_role;
 
--- db/sources/35_insight/20_coming.sql
+-- db/sources/70_insight/20_coming.sql
 -- What a schedule will do: each due instant with the decision that the engine would make about it.
 
 create or replace function fleet.coming_runs(
@@ -389,7 +367,7 @@ comment on function fleet.skip_detail(public.schedules, text, text[], timestampt
 revoke all on function fleet.skip_detail(public.schedules, text, text[], timestamptz, timestamptz)
   from public, anon, authenticated, service_role;
 
--- db/sources/35_insight/30_preview.sql
+-- db/sources/70_insight/30_preview.sql
 -- Before saving: what a new schedule would do, and what an edit would change.
 
 create or replace function fleet.preview_of(p_schedule public.schedules, p_count integer, p_from timestamptz)
@@ -632,7 +610,7 @@ revoke all on function public.diff_schedule(bigint, jsonb, integer, timestamptz)
   from public, anon, authenticated, service_role;
 grant execute on function public.diff_schedule(bigint, jsonb, integer, timestamptz) to authenticated, service_role;
 
--- db/sources/35_insight/40_explain.sql
+-- db/sources/70_insight/40_explain.sql
 -- Why a schedule ran at an instant, or did not.
 
 create or replace function fleet.answer(p_verdict text, p_reason text, p_detail text)
@@ -828,7 +806,7 @@ comment on function fleet.explain_delay(public.schedules, public.schedule_runs) 
 revoke all on function fleet.explain_delay(public.schedules, public.schedule_runs)
   from public, anon, authenticated, service_role;
 
--- db/sources/35_insight/41_explain_skips.sql
+-- db/sources/70_insight/41_explain_skips.sql
 -- Why an instant was skipped: what the ledger says, and what can be said beyond it.
 
 create or replace function fleet.verdict_of_reason(p_reason text)
@@ -970,7 +948,7 @@ $$;
 comment on function fleet.window_text(jsonb) is 'The execution windows of effective policies in words; null where there is none.';
 revoke all on function fleet.window_text(jsonb) from public, anon, authenticated, service_role;
 
--- db/sources/35_insight/42_explain_absence.sql
+-- db/sources/70_insight/42_explain_absence.sql
 -- Why the ledger says nothing of an instant.
 
 create or replace function fleet.status_at(p_schedule public.schedules, p_at timestamptz)
@@ -1218,7 +1196,7 @@ comment on function fleet.explain_overdue(public.schedules, timestamptz, timesta
 revoke all on function fleet.explain_overdue(public.schedules, timestamptz, timestamptz)
   from public, anon, authenticated, service_role;
 
--- db/sources/35_insight/43_explain_device.sql
+-- db/sources/70_insight/43_explain_device.sql
 -- Why one device ran, or did not.
 
 create or replace function fleet.is_target(p_schedule public.schedules, p_device_id bigint)
@@ -1429,7 +1407,7 @@ comment on function fleet.explain_coming_device(public.schedules, public.devices
 revoke all on function fleet.explain_coming_device(public.schedules, public.devices, timestamptz, jsonb)
   from public, anon, authenticated, service_role;
 
--- db/sources/35_insight/44_explain_command.sql
+-- db/sources/70_insight/44_explain_command.sql
 -- What became of the command of one device.
 
 create or replace function fleet.command_facts(p_command public.device_commands)
@@ -1547,7 +1525,7 @@ revoke all on function fleet.explain_waiting(
   public.schedules, public.schedule_runs, public.device_commands, text, timestamptz
 ) from public, anon, authenticated, service_role;
 
--- db/sources/35_insight/45_explain_chain.sql
+-- db/sources/70_insight/45_explain_follower.sql
 -- Why a schedule did not follow another one.
 
 create or replace function fleet.explain_unfollowed(p_schedule public.schedules, p_at timestamptz)
@@ -1605,7 +1583,7 @@ $$;
 comment on function fleet.ending_text(text) is 'How a run must end for another to follow, in words.';
 revoke all on function fleet.ending_text(text) from public, anon, authenticated, service_role;
 
--- db/sources/35_insight/50_describe.sql
+-- db/sources/70_insight/50_describe.sql
 -- A schedule in plain English.
 
 create or replace function fleet.describe_schedule(p_schedule_id bigint, p_now timestamptz)
@@ -1764,7 +1742,7 @@ $$;
 comment on function fleet.describe_state(public.schedules) is 'How a schedule stands: why it rests, or when it runs next.';
 revoke all on function fleet.describe_state(public.schedules) from public, anon, authenticated, service_role;
 
--- db/sources/35_insight/51_describe_policies.sql
+-- db/sources/70_insight/51_describe_policies.sql
 -- Policies in plain English: only those that are not the usual ones.
 
 create or replace function fleet.describe_policies(p_schedule public.schedules)
@@ -1837,7 +1815,7 @@ $$;
 comment on function fleet.describe_policy(public.schedules, text, jsonb) is 'One of the effective policies as a sentence.';
 revoke all on function fleet.describe_policy(public.schedules, text, jsonb) from public, anon, authenticated, service_role;
 
--- db/sources/35_insight/60_conflicts.sql
+-- db/sources/70_insight/60_conflicts.sql
 -- Conflicts: other schedules that touch the same devices at the same time.
 
 create or replace function fleet.conflicts_among(
@@ -2025,7 +2003,7 @@ revoke all on function public.schedule_conflicts(bigint, timestamptz, timestampt
 grant execute on function public.schedule_conflicts(bigint, timestamptz, timestamptz, interval)
   to authenticated, service_role;
 
--- db/sources/35_insight/70_simulate.sql
+-- db/sources/70_insight/70_simulate.sql
 -- Simulation: what the whole fleet would do between two instants. Nothing is written.
 
 create or replace function fleet.span_of_rows(p_schedules public.schedules[], p_from timestamptz, p_to timestamptz, p_limit integer)
@@ -2192,7 +2170,7 @@ revoke all on function public.simulate_fleet(timestamptz, timestamptz, integer, 
 grant execute on function public.simulate_fleet(timestamptz, timestamptz, integer, timestamptz)
   to authenticated, service_role;
 
--- db/sources/35_insight/80_calendar.sql
+-- db/sources/70_insight/80_calendar.sql
 -- Days: how many runs of which schedule fall on which day.
 
 create or replace function fleet.counted_days(
@@ -2384,7 +2362,7 @@ revoke all on function public.schedule_calendar(date, date, text, timestamptz)
   from public, anon, authenticated, service_role;
 grant execute on function public.schedule_calendar(date, date, text, timestamptz) to authenticated, service_role;
 
--- db/sources/35_insight/90_ics_text.sql
+-- db/sources/70_insight/90_ics_text.sql
 -- iCalendar (RFC 5545) as text: escaping, folding, properties.
 
 create or replace function fleet.ics_escaped(p_text text)
@@ -2485,7 +2463,7 @@ $$;
 comment on function fleet.ics_head(text, text) is 'The beginning of a calendar, with its name and, where there is one, a note.';
 revoke all on function fleet.ics_head(text, text) from public, anon, authenticated, service_role;
 
--- db/sources/35_insight/91_ics.sql
+-- db/sources/70_insight/91_ics.sql
 -- The coming runs as a calendar that Google Calendar, Apple Calendar and Outlook import.
 
 create or replace function fleet.require_calendar_filter(p_filter jsonb)
@@ -2714,6 +2692,147 @@ comment on function public.calendar_ics(jsonb, timestamptz, timestamptz) is
   'would come, the description of the calendar says until when it goes. Raises filter_invalid or span_invalid (PT422).';
 revoke all on function public.calendar_ics(jsonb, timestamptz, timestamptz) from public, anon, authenticated, service_role;
 grant execute on function public.calendar_ics(jsonb, timestamptz, timestamptz) to authenticated, service_role;
+
+-- db/sources/70_insight/95_calendar_feeds.sql
+-- Calendar feeds: coming runs as iCalendar under a secret address that a calendar program subscribes to.
+
+create or replace function fleet.create_calendar_feed(p_filter jsonb, p_name text, p_owner_id uuid)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_token text := fleet.random_secret();
+  v_owner uuid := fleet.owner_or_own(p_owner_id);
+  v_row public.calendar_feeds;
+  v_path text;
+begin
+  perform fleet.require_permission(v_owner, 'manage', format('owner %s', v_owner));
+  -- What is wrong with the filter is told now, not to the program that reads the feed.
+  perform fleet.require_calendar_filter(p_filter);
+
+  insert into public.calendar_feeds (owner_id, name, filter, token_hash, created_by)
+  values (v_owner, coalesce(p_name, ''), p_filter, fleet.hash_secret(v_token), fleet.current_user_id())
+  returning * into v_row;
+
+  v_path := '/calendar-feed/' || v_token || '.ics';
+  return to_jsonb(v_row) - 'token_hash'
+    || jsonb_build_object('token', v_token, 'path', v_path, 'url', (fleet.setting('functions_url') #>> '{}') || v_path);
+end;
+$$;
+
+comment on function fleet.create_calendar_feed(jsonb, text, uuid) is 'See public.create_calendar_feed. Definer: it checks the caller.';
+revoke all on function fleet.create_calendar_feed(jsonb, text, uuid) from public, anon, authenticated, service_role;
+grant execute on function fleet.create_calendar_feed(jsonb, text, uuid) to authenticated, service_role;
+
+create or replace function public.create_calendar_feed(
+  p_filter jsonb default '{}',
+  p_name text default '',
+  p_owner_id uuid default null
+)
+returns jsonb
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.create_calendar_feed(p_filter, p_name, p_owner_id)
+$$;
+
+comment on function public.create_calendar_feed(jsonb, text, uuid) is
+  'Make a secret address under which calendar programs read the coming runs; shown this once. {id, token, path, url}; url is null '
+  'while the setting functions_url is. The filter is that of calendar_ics. Raises permission_missing (PT403) or filter_invalid (PT422).';
+revoke all on function public.create_calendar_feed(jsonb, text, uuid) from public, anon, authenticated, service_role;
+grant execute on function public.create_calendar_feed(jsonb, text, uuid) to authenticated, service_role;
+
+create or replace function fleet.revoke_calendar_feed(p_id bigint)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_owner uuid;
+begin
+  select f.owner_id into v_owner
+  from public.calendar_feeds as f
+  where f.id = p_id and fleet.is_visible_owner(f.owner_id);
+  if not found then
+    perform fleet.raise_not_found(format('calendar feed %s', p_id));
+  end if;
+  perform fleet.require_permission(v_owner, 'manage', format('calendar feed %s', p_id));
+  update public.calendar_feeds as f set revoked_at = now() where f.id = p_id and f.revoked_at is null;
+end;
+$$;
+
+comment on function fleet.revoke_calendar_feed(bigint) is 'See public.revoke_calendar_feed. Definer: it checks the caller.';
+revoke all on function fleet.revoke_calendar_feed(bigint) from public, anon, authenticated, service_role;
+grant execute on function fleet.revoke_calendar_feed(bigint) to authenticated, service_role;
+
+create or replace function public.revoke_calendar_feed(p_id bigint)
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.revoke_calendar_feed(p_id)
+$$;
+
+comment on function public.revoke_calendar_feed(bigint) is
+  'Make the address of a feed useless. Raises calendar_feed_not_found (PT404) or permission_missing (PT403).';
+revoke all on function public.revoke_calendar_feed(bigint) from public, anon, authenticated, service_role;
+grant execute on function public.revoke_calendar_feed(bigint) to authenticated, service_role;
+
+create or replace function fleet.worker_calendar_feed(p_token text, p_now timestamptz default now())
+returns text
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_feed public.calendar_feeds;
+begin
+  select f.* into v_feed
+  from public.calendar_feeds as f
+  where f.token_hash = fleet.hash_secret(p_token) and f.revoked_at is null;
+  if not found then
+    raise exception 'there is no such calendar, or its address was revoked'
+      using errcode = 'PT404', detail = 'calendar_feed_not_found', hint = 'Make a new address: select create_calendar_feed()';
+  end if;
+
+  -- Programs read often; a write each time would be waste.
+  update public.calendar_feeds as f
+  set last_read_at = p_now
+  where f.id = v_feed.id and (f.last_read_at is null or f.last_read_at < p_now - interval '1 minute');
+  return fleet.calendar_ics(v_feed.owner_id, v_feed.filter, p_now, p_now + interval '90 days');
+end;
+$$;
+
+comment on function fleet.worker_calendar_feed(text, timestamptz) is
+  'The calendar under a secret address: what is coming within three months. Raises calendar_feed_not_found (PT404). Definer: the '
+  'address alone says what may be read.';
+revoke all on function fleet.worker_calendar_feed(text, timestamptz) from public, anon, authenticated, service_role;
+
+-- db/sources/70_insight/access.sql
+-- Who sees calendar feeds: the owner's people; who manages, changes them through functions.
+
+revoke all on table public.calendar_feeds from public, anon, authenticated, service_role;
+revoke all on sequence public.calendar_feeds_id_seq from public, anon, authenticated, service_role;
+grant select, insert, update, delete on table public.calendar_feeds to service_role;
+grant usage, select on sequence public.calendar_feeds_id_seq to service_role;
+drop policy if exists calendar_feeds_all_service_role on public.calendar_feeds;
+create policy calendar_feeds_all_service_role on public.calendar_feeds
+  for all to service_role using (true) with check (true);
+
+-- Everything but the hash of the secret.
+grant select (id, owner_id, name, filter, last_read_at, revoked_at, created_by, created_at)
+  on table public.calendar_feeds to authenticated;
+drop policy if exists calendar_feeds_select_member on public.calendar_feeds;
+create policy calendar_feeds_select_member on public.calendar_feeds
+  for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
 
 set check_function_bodies = on;
 reset search_path;

@@ -1,9 +1,9 @@
--- Generated from db/sources/65_places by pgfleet db bundle; edit the files there instead.
+-- Generated from db/sources/45_locations by pgfleet db bundle; edit the files there instead.
 
 set check_function_bodies = off;
 set search_path = '';
 
--- db/sources/65_places/10_geometry.sql
+-- db/sources/45_locations/10_geometry.sql
 -- Distances on the earth, without an extension: circles by the haversine formula, polygons on a flat map around the fix.
 
 create or replace function fleet.longitude_difference(p_from double precision, p_to double precision)
@@ -172,7 +172,7 @@ $$;
 comment on function fleet.polygon_area_m2(jsonb) is 'The area that a polygon encloses, in square metres, on a flat map around its first corner.';
 revoke all on function fleet.polygon_area_m2(jsonb) from public, anon, authenticated, service_role;
 
--- db/sources/65_places/20_sides.sql
+-- db/sources/45_locations/20_sides.sql
 -- Which side of a border a fix is on, and when that counts. All of it is arithmetic: no table is read.
 
 create or replace function fleet.side_of_fix(
@@ -239,7 +239,7 @@ $$;
 comment on function fleet.stale_position_after() is 'After how long without a fix a position is unknown.';
 revoke all on function fleet.stale_position_after() from public, anon, authenticated, service_role;
 
--- db/sources/65_places/30_judge.sql
+-- db/sources/45_locations/30_judge.sql
 -- What fixes say about the locations of their owner: at most one fix of each device at a time.
 
 create or replace function fleet.judged_fixes(p_fixes jsonb, p_stale_after interval)
@@ -334,7 +334,7 @@ comment on function fleet.judged_positions(jsonb, jsonb, interval) is
   'fixes were clear of all for the shortest min_dwell; null where the owner has no location.';
 revoke all on function fleet.judged_positions(jsonb, jsonb, interval) from public, anon, authenticated, service_role;
 
--- db/sources/65_places/40_fixes.sql
+-- db/sources/45_locations/40_fixes.sql
 -- Taking fixes: in the order of their own times, each at most once, whatever the order in which they come.
 
 create or replace function fleet.fix_outcome(
@@ -632,7 +632,7 @@ comment on function fleet.take_fixes(jsonb, timestamptz) is
   'the next tick.';
 revoke all on function fleet.take_fixes(jsonb, timestamptz) from public, anon, authenticated, service_role;
 
--- db/sources/65_places/45_sync.sql
+-- db/sources/45_locations/45_linked_fixes.sql
 -- Where devices are by what another system says of them.
 
 create or replace function fleet.take_linked_fixes(p_integration_id bigint, p_devices jsonb, p_now timestamptz)
@@ -675,7 +675,7 @@ comment on function fleet.take_linked_fixes(bigint, jsonb, timestamptz) is
   'located_at, …}; devices without a position are passed over. Answers how many were new.';
 revoke all on function fleet.take_linked_fixes(bigint, jsonb, timestamptz) from public, anon, authenticated, service_role;
 
--- db/sources/65_places/50_report.sql
+-- db/sources/45_locations/50_report.sql
 -- What devices tell of themselves: where they are.
 
 create or replace function fleet.position_problems(
@@ -778,7 +778,7 @@ revoke all on function public.report_location(double precision, double precision
 grant execute on function public.report_location(double precision, double precision, double precision, timestamptz)
   to authenticated, service_role;
 
--- db/sources/65_places/55_waiting.sql
+-- db/sources/45_locations/55_waiting.sql
 -- Events that wait for policies: which of them are acted on together, and in which order. Devices of one policy go together.
 
 create or replace function fleet.owners_waiting(p_limit integer)
@@ -949,7 +949,7 @@ comment on function fleet.location_turns(public.location_events[], integer, inte
 revoke all on function fleet.location_turns(public.location_events[], integer, integer)
   from public, anon, authenticated, service_role;
 
--- db/sources/65_places/60_act.sql
+-- db/sources/45_locations/60_act.sql
 -- Acting on places: events make schedules, which go the way of all others.
 
 create or replace function fleet.schedule_name_for_events(p_policy public.location_policies, p_events public.location_events[])
@@ -1117,7 +1117,7 @@ comment on function fleet.act_on_places(timestamptz, integer) is
   'policy and wave, never one for each device. Answers how many events are done. Any number of sessions may do it at once.';
 revoke all on function fleet.act_on_places(timestamptz, integer) from public, anon, authenticated, service_role;
 
--- db/sources/65_places/65_tend.sql
+-- db/sources/45_locations/65_tend.sql
 -- What each tick does about places.
 
 create or replace function fleet.note_lost_positions(p_now timestamptz, p_limit integer default 1000)
@@ -1198,8 +1198,8 @@ comment on function fleet.tend_places(timestamptz) is
   'What each tick does about places: note positions that are lost, act on events that wait, prune old ones. Answers how many were acted on.';
 revoke all on function fleet.tend_places(timestamptz) from public, anon, authenticated, service_role;
 
--- db/sources/65_places/70_rows.sql
--- What holds for locations and their policies however a row is written.
+-- db/sources/45_locations/70_problems.sql
+-- What may be wrong with locations and their policies.
 
 create or replace function fleet.polygon_problems(p_polygon jsonb)
 returns setof fleet.problem
@@ -1315,47 +1315,6 @@ $$;
 comment on function fleet.rounded_polygon(jsonb) is 'The corners of a polygon, to nine digits.';
 revoke all on function fleet.rounded_polygon(jsonb) from public, anon, authenticated, service_role;
 
-create or replace function fleet.tg_prepare_location()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  new.owner_id := fleet.owner_or_own(new.owner_id);
-  perform fleet.require_permission(new.owner_id, 'manage', format('owner %s', new.owner_id));
-  if tg_op = 'INSERT' then
-    new.created_by := fleet.current_user_id();
-  end if;
-
-  perform fleet.raise_problems('the location', 'location_invalid', array_agg(q))
-  from fleet.location_problems(new) as q;
-
-  if new.kind = 'circle' then
-    new.latitude := round(new.latitude::numeric, 9);
-    new.longitude := round(new.longitude::numeric, 9);
-    new.reach_m := new.radius_m;
-  else
-    new.polygon := fleet.rounded_polygon(new.polygon);
-    -- A ring that is closed by its first corner is a ring.
-    if new.polygon -> 0 = new.polygon -> -1 and jsonb_array_length(new.polygon) > 3 then
-      new.polygon := new.polygon - -1;
-    end if;
-    perform fleet.raise_problems('the location', 'location_invalid', array_agg(q))
-    from fleet.extent_problems(new.polygon) as q;
-    select c.latitude, c.longitude, c.reach_m into new.latitude, new.longitude, new.reach_m
-    from fleet.polygon_centre(new.polygon) as c;
-  end if;
-  new.updated_at := now();
-  return new;
-end;
-$$;
-
-comment on function fleet.tg_prepare_location() is
-  'Check a location however it is written, and find the middle and the reach of a polygon. Raises location_invalid (PT422). Definer: it '
-  'checks the caller.';
-revoke all on function fleet.tg_prepare_location() from public, anon, authenticated, service_role;
-
 create or replace function fleet.location_policy_problems(p_policy public.location_policies)
 returns setof fleet.problem
 language sql
@@ -1400,6 +1359,53 @@ comment on function fleet.location_policy_problems(public.location_policies) is
   'Everything that is wrong with a policy. What belongs to another owner is as good as not there.';
 revoke all on function fleet.location_policy_problems(public.location_policies) from public, anon, authenticated, service_role;
 
+-- db/sources/45_locations/triggers.sql
+-- What holds for locations and their policies however a row is written.
+
+create or replace function fleet.tg_prepare_location()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  new.owner_id := fleet.owner_or_own(new.owner_id);
+  perform fleet.require_permission(new.owner_id, 'manage', format('owner %s', new.owner_id));
+  if tg_op = 'INSERT' then
+    new.created_by := fleet.current_user_id();
+  end if;
+
+  perform fleet.raise_problems('the location', 'location_invalid', array_agg(q))
+  from fleet.location_problems(new) as q;
+
+  if new.kind = 'circle' then
+    new.latitude := round(new.latitude::numeric, 9);
+    new.longitude := round(new.longitude::numeric, 9);
+    new.reach_m := new.radius_m;
+  else
+    new.polygon := fleet.rounded_polygon(new.polygon);
+    -- A ring that is closed by its first corner is a ring.
+    if new.polygon -> 0 = new.polygon -> -1 and jsonb_array_length(new.polygon) > 3 then
+      new.polygon := new.polygon - -1;
+    end if;
+    perform fleet.raise_problems('the location', 'location_invalid', array_agg(q))
+    from fleet.extent_problems(new.polygon) as q;
+    select c.latitude, c.longitude, c.reach_m into new.latitude, new.longitude, new.reach_m
+    from fleet.polygon_centre(new.polygon) as c;
+  end if;
+  new.updated_at := now();
+  return new;
+end;
+$$;
+
+comment on function fleet.tg_prepare_location() is
+  'Check a location however it is written, and find the middle and the reach of a polygon. Raises location_invalid (PT422). Definer: it '
+  'checks the caller.';
+revoke all on function fleet.tg_prepare_location() from public, anon, authenticated, service_role;
+
+create or replace trigger locations_01_prepare before insert or update on public.locations
+  for each row execute function fleet.tg_prepare_location();
+
 create or replace function fleet.tg_prepare_location_policy()
 returns trigger
 language plpgsql
@@ -1429,16 +1435,34 @@ comment on function fleet.tg_prepare_location_policy() is
   'it checks the caller, then sees what the checks need to see.';
 revoke all on function fleet.tg_prepare_location_policy() from public, anon, authenticated, service_role;
 
--- db/sources/65_places/triggers.sql
--- Checks of locations and their policies.
-
-create or replace trigger locations_01_prepare before insert or update on public.locations
-  for each row execute function fleet.tg_prepare_location();
-
 create or replace trigger location_policies_01_prepare before insert or update on public.location_policies
   for each row execute function fleet.tg_prepare_location_policy();
 
--- db/sources/65_places/policies.sql
+create or replace trigger locations_90_note_inserted
+  after insert on public.locations
+  referencing new table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+create or replace trigger locations_91_note_change
+  after update on public.locations
+  for each row when (new.* is distinct from old.*) execute function fleet.tg_note_change();
+create or replace trigger locations_92_note_deleted
+  after delete on public.locations
+  referencing old table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+
+create or replace trigger location_policies_90_note_inserted
+  after insert on public.location_policies
+  referencing new table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+create or replace trigger location_policies_91_note_change
+  after update on public.location_policies
+  for each row when (new.* is distinct from old.*) execute function fleet.tg_note_change();
+create or replace trigger location_policies_92_note_deleted
+  after delete on public.location_policies
+  referencing old table as changed_rows
+  for each statement execute function fleet.tg_note_rows();
+
+-- db/sources/45_locations/access.sql
 -- Who sees and changes places: the people of the owner. Devices see none; what they are told is the answer of report_location.
 
 revoke all on table public.locations, public.location_policies, public.device_positions, public.device_places,

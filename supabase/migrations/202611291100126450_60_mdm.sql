@@ -1,0 +1,1622 @@
+-- Generated from db/sources/60_mdm by pgfleet db bundle; edit the files there instead.
+
+set check_function_bodies = off;
+set search_path = '';
+
+-- db/sources/60_mdm/10_rate.sql
+-- How fast each provider may be called: one token bucket in the database, shared by every function process.
+
+create or replace function fleet.rate_ceiling(p_settings jsonb)
+returns numeric
+language sql
+immutable
+parallel safe
+return coalesce(
+  case when jsonb_typeof(p_settings -> 'rate_per_second') = 'number' then (p_settings ->> 'rate_per_second')::numeric end, 1
+);
+
+comment on function fleet.rate_ceiling(jsonb) is 'Calls a second that the settings of an integration allow; 1 where they say nothing.';
+revoke all on function fleet.rate_ceiling(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.rate_burst(p_settings jsonb)
+returns numeric
+language sql
+immutable
+parallel safe
+return coalesce(
+  case when jsonb_typeof(p_settings -> 'burst') = 'number' then (p_settings ->> 'burst')::numeric end,
+  -- A quarter of a second's worth more than the rate over ten seconds is within what providers notice.
+  greatest(5, fleet.rate_ceiling(p_settings) / 4)
+);
+
+comment on function fleet.rate_burst(jsonb) is 'How many calls may come at once after a pause.';
+revoke all on function fleet.rate_burst(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.filled_rate(p_integration_id bigint, p_now timestamptz)
+returns fleet.rate_limits
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_settings jsonb;
+  v_row fleet.rate_limits;
+  v_elapsed numeric;
+begin
+  select i.settings into v_settings from public.device_integrations as i where i.id = p_integration_id;
+  insert into fleet.rate_limits (integration_id, rate, tokens, filled_at)
+  values (p_integration_id, fleet.rate_ceiling(v_settings), fleet.rate_burst(v_settings), p_now)
+  on conflict (integration_id) do nothing;
+  select r.* into v_row from fleet.rate_limits as r where r.integration_id = p_integration_id for update;
+
+  -- The clocks of several callers differ a little: time never goes back here.
+  v_elapsed := greatest(extract(epoch from p_now - v_row.filled_at), 0);
+  -- What was learned from a refusal is forgotten little by little.
+  v_row.rate := least(
+    fleet.rate_ceiling(v_settings), v_row.rate + fleet.rate_ceiling(v_settings) * 0.05 * v_elapsed
+  );
+  v_row.tokens := least(fleet.rate_burst(v_settings), v_row.tokens + v_row.rate * v_elapsed);
+  v_row.filled_at := greatest(v_row.filled_at, p_now);
+  return v_row;
+end;
+$$;
+
+comment on function fleet.filled_rate(bigint, timestamptz) is
+  'The bucket of an integration as of this instant, locked; the caller writes it back.';
+revoke all on function fleet.filled_rate(bigint, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.next_call_at(p_bucket fleet.rate_limits, p_now timestamptz)
+returns timestamptz
+language sql
+immutable
+parallel safe
+return greatest(
+  p_bucket.blocked_until,
+  p_now + make_interval(secs => (greatest(1 - p_bucket.tokens, 0) / p_bucket.rate)::double precision)
+);
+
+comment on function fleet.next_call_at(fleet.rate_limits, timestamptz) is
+  'When there is leave for one more call, by a bucket that is filled as of p_now.';
+revoke all on function fleet.next_call_at(fleet.rate_limits, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.look_gap(p_rate numeric)
+returns interval
+language sql
+immutable
+parallel safe
+-- One call in five looks, however much is to be sent.
+return make_interval(secs => (5 / p_rate)::double precision);
+
+comment on function fleet.look_gap(numeric) is 'How long each call that looks at devices keeps the next look away while commands are to be sent.';
+revoke all on function fleet.look_gap(numeric) from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_reserve_call(
+  p_integration_id bigint,
+  p_within interval default interval '0',
+  p_is_look boolean default false,
+  p_now timestamptz default clock_timestamp()
+)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_bucket fleet.rate_limits;
+  v_at timestamptz;
+  v_is_granted boolean;
+begin
+  if not exists (select 1 from public.device_integrations as i where i.id = p_integration_id and i.status = 'active') then
+    return jsonb_build_object('granted', false, 'reason', 'integration_not_active');
+  end if;
+
+  v_bucket := fleet.filled_rate(p_integration_id, p_now);
+  v_at := fleet.next_call_at(v_bucket, p_now);
+  v_is_granted := v_at <= p_now + p_within;
+  update fleet.rate_limits as r
+  set rate = v_bucket.rate, filled_at = v_bucket.filled_at, tokens = v_bucket.tokens - v_is_granted::integer,
+      looked_at = case when v_is_granted and p_is_look then r.looked_at + fleet.look_gap(v_bucket.rate) else r.looked_at end
+  where r.integration_id = p_integration_id;
+  return jsonb_build_object('granted', v_is_granted, 'wait', extract(epoch from v_at - p_now));
+end;
+$$;
+
+comment on function fleet.worker_reserve_call(bigint, interval, boolean, timestamptz) is
+  'Take leave for one call that may begin within p_within: {granted, wait}; the call is made after so many seconds. Where nothing is '
+  'granted, wait says when it would be worth asking again; p_is_look says that it looks at a device, which has its share; an integration that is not active grants nothing (reason '
+  'integration_not_active). Definer: the worker writes no table.';
+revoke all on function fleet.worker_reserve_call(bigint, interval, boolean, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_learn_rate(
+  p_integration_id bigint,
+  p_limit numeric default null,
+  p_reset_at timestamptz default null,
+  p_now timestamptz default clock_timestamp()
+)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row fleet.rate_limits;
+  v_ceiling numeric;
+begin
+  select fleet.rate_ceiling(i.settings) into v_ceiling from public.device_integrations as i where i.id = p_integration_id;
+  if not found then
+    return jsonb_build_object('accepted', false, 'reason', 'not_found');
+  end if;
+
+  v_row := fleet.filled_rate(p_integration_id, p_now);
+  update fleet.rate_limits as r
+  set rate = least(v_ceiling, greatest(coalesce(p_limit, v_row.rate * 0.95), v_ceiling / 10)),
+      tokens = least(v_row.tokens, 0),
+      filled_at = v_row.filled_at,
+      -- Nobody is kept waiting for ever by a header that is wrong.
+      blocked_until = greatest(r.blocked_until, least(coalesce(p_reset_at, p_now + interval '2 seconds'), p_now + interval '1 hour'))
+  where r.integration_id = p_integration_id
+  returning r.* into v_row;
+  return jsonb_build_object('accepted', true, 'rate', round(v_row.rate, 3), 'blocked_until', v_row.blocked_until);
+end;
+$$;
+
+comment on function fleet.worker_learn_rate(bigint, numeric, timestamptz, timestamptz) is
+  'A provider said that it was too much: no call before p_reset_at (two seconds), and a slower pace for a while; p_limit is the calls a '
+  'second that it names. {accepted, rate, blocked_until}. Definer: the worker writes no table.';
+revoke all on function fleet.worker_learn_rate(bigint, numeric, timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;
+
+-- db/sources/60_mdm/20_queue.sql
+-- The queue of each MDM: the commands that are to be sent, and the accepted ones whose devices are to be looked at.
+
+create or replace function fleet.take_mdm_sends(p_integration_id bigint, p_limit integer, p_now timestamptz)
+returns bigint[]
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ids bigint[];
+begin
+  if p_limit <= 0 then
+    return '{}';
+  end if;
+
+  select coalesce(array_agg(k.id), '{}') into v_ids
+  from (
+    -- The lock keeps any number of functions from claiming the same one.
+    select c.id
+    from fleet.mdm_work as w
+    join public.device_commands as c on c.id = w.command_id
+    where w.integration_id = p_integration_id
+      and w.phase = 'send'
+      and w.held_until is null
+      and w.due_at <= p_now
+      and c.status = 'pending'
+      and c.expires_at > p_now
+      and not exists (
+        select 1 from public.device_commands as o where o.id = c.waits_for and o.status in ('pending', 'running')
+      )
+      and not fleet.is_behind_another(w, c.payload)
+    order by w.priority desc, w.command_id
+    limit p_limit
+    for update of c, w skip locked
+  ) as k;
+
+  update public.device_commands as c
+  set status = 'running', attempt = c.attempt + 1, claimed_at = p_now, journal_id = null,
+      -- The lease of the function is in mdm_work; this one is the MDM's as a whole, and outlives every settling.
+      lease_expires_at = greatest(c.expires_at, p_now) + interval '2 hours'
+  where c.id = any (v_ids);
+  perform fleet.hold_mdm(v_ids, p_now);
+  return v_ids;
+end;
+$$;
+
+comment on function fleet.take_mdm_sends(bigint, integer, timestamptz) is
+  'Lease the next commands of an integration that are to be sent, the most urgent first. Answers which.';
+revoke all on function fleet.take_mdm_sends(bigint, integer, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.take_mdm_looks(p_integration_id bigint, p_limit integer, p_now timestamptz)
+returns bigint[]
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ids bigint[];
+begin
+  select coalesce(array_agg(k.command_id), '{}') into v_ids
+  from (
+    select w.command_id
+    from fleet.mdm_work as w
+    where w.integration_id = p_integration_id
+      and w.phase = 'settle'
+      and w.held_until is null
+      and w.due_at <= p_now
+    order by w.due_at
+    limit p_limit
+    for update skip locked
+  ) as k;
+  perform fleet.hold_mdm(v_ids, p_now);
+  return v_ids;
+end;
+$$;
+
+comment on function fleet.take_mdm_looks(bigint, integer, timestamptz) is
+  'Lease accepted commands whose devices are to be looked at again. Answers which.';
+revoke all on function fleet.take_mdm_looks(bigint, integer, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.hold_mdm(p_command_ids bigint[], p_now timestamptz)
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  update fleet.mdm_work as w
+  set held_until = p_now + make_interval(secs => fleet.setting_number('lease_seconds')::double precision)
+  where w.command_id = any (p_command_ids)
+$$;
+
+comment on function fleet.hold_mdm(bigint[], timestamptz) is 'Lease work to the function that claims it.';
+revoke all on function fleet.hold_mdm(bigint[], timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_behind_another(p_work fleet.mdm_work, p_payload jsonb)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- A push that is still on its way must not be overtaken by the removal that follows it.
+  select p_payload ? 'profile_id' and exists (
+    select 1
+    from fleet.mdm_work as o
+    join public.device_commands as c on c.id = o.command_id
+    where o.device_id = p_work.device_id
+      and o.command_id < p_work.command_id
+      and o.accepted_at is null
+      and c.payload -> 'profile_id' = p_payload -> 'profile_id'
+  )
+$$;
+
+comment on function fleet.is_behind_another(fleet.mdm_work, jsonb) is
+  'Whether an earlier command about the same profile and device has not reached the provider yet.';
+revoke all on function fleet.is_behind_another(fleet.mdm_work, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.has_due_mdm(p_integration_id bigint, p_phase text, p_now timestamptz)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- The first by time is one look into the index, also where nothing is due among very many.
+  select coalesce(
+    (
+      select w.due_at <= p_now
+      from fleet.mdm_work as w
+      where w.integration_id = p_integration_id and w.phase = p_phase and w.held_until is null
+      order by w.due_at
+      limit 1
+    ),
+    false
+  )
+$$;
+
+comment on function fleet.has_due_mdm(bigint, text, timestamptz) is 'Whether anything waits to be sent, or to be looked at, by now.';
+revoke all on function fleet.has_due_mdm(bigint, text, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.next_mdm_schedule_at(p_before timestamptz)
+returns timestamptz
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select min(s.next_run_at)
+  from public.schedules as s
+  where s.status = 'active'
+    and s.next_run_at <= p_before
+    and s.action_type in (select t.name from public.command_types as t where t.channel = 'mdm')
+$$;
+
+comment on function fleet.next_mdm_schedule_at(timestamptz) is
+  'When the next schedule is due that an MDM carries out; null where none is until then.';
+revoke all on function fleet.next_mdm_schedule_at(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.reroute_mdm(p_device_ids bigint[])
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  update fleet.mdm_work as w
+  set integration_id = m.integration_id
+  from unnest(p_device_ids) as u(device_id)
+  left join fleet.mdms_of(p_device_ids) as m on m.device_id = u.device_id
+  where w.device_id = u.device_id
+    and w.phase = 'send'
+    and w.held_until is null
+    and w.integration_id is distinct from m.integration_id
+$$;
+
+comment on function fleet.reroute_mdm(bigint[]) is
+  'What waits for these devices goes to the MDM that they are in by now. What a function has begun stays where it is.';
+revoke all on function fleet.reroute_mdm(bigint[]) from public, anon, authenticated, service_role;
+
+-- db/sources/60_mdm/30_claim.sql
+-- Commands of channel mdm, claimed by the function mdm-dispatch: sent, then watched until their effect shows.
+
+create or replace function fleet.run_due_mdm(p_now timestamptz)
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.run_due(array_agg(d.id), p_now)
+  from (
+    select s.id
+    from public.schedules as s
+    where s.status = 'active'
+      and s.next_run_at <= p_now
+      and s.action_type in (select t.name from public.command_types as t where t.channel = 'mdm')
+    order by s.next_run_at
+    limit 100
+  ) as d
+  having count(*) > 0
+$$;
+
+comment on function fleet.run_due_mdm(timestamptz) is
+  'Run schedules that an MDM carries out at their very instant, where a function is awake for it; else the next tick does.';
+revoke all on function fleet.run_due_mdm(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.claim_of_mdm(p_integration_id bigint, p_limit integer, p_now timestamptz)
+returns table (sends bigint[], looks bigint[], next_at timestamptz)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_bucket fleet.rate_limits;
+  v_look_at timestamptz;
+  v_room integer;
+begin
+  sends := '{}';
+  looks := '{}';
+  perform 1 from fleet.rate_limits as r where r.integration_id = p_integration_id for update skip locked;
+  if not found and exists (select 1 from fleet.rate_limits as r where r.integration_id = p_integration_id) then
+    -- Another function is at it: waiting for its lock could end in a circle.
+    next_at := p_now + interval '50 milliseconds';
+    return next;
+    return;
+  end if;
+
+  v_bucket := fleet.filled_rate(p_integration_id, p_now);
+  next_at := fleet.next_call_at(v_bucket, p_now);
+  if next_at > p_now then
+    if not (fleet.has_due_mdm(p_integration_id, 'send', p_now) or fleet.has_due_mdm(p_integration_id, 'settle', p_now)) then
+      next_at := null;
+    end if;
+    return next;
+    return;
+  end if;
+
+  -- However much is to be sent, what was sent is settled as well, many devices by one call.
+  v_look_at := case
+    when fleet.has_due_mdm(p_integration_id, 'send', p_now) then v_bucket.looked_at + fleet.look_gap(v_bucket.rate)
+    -- With nothing to send all of the rate is for looks; but a little later more of them go together.
+    when v_bucket.looked_at > p_now then p_now
+    else v_bucket.looked_at + least(fleet.look_gap(v_bucket.rate), interval '1 second')
+  end;
+  if coalesce(v_look_at <= p_now, true) then
+    looks := fleet.take_mdm_looks(p_integration_id, 100, p_now);
+  end if;
+  v_room := least(floor(v_bucket.tokens)::integer - (looks <> '{}')::integer, p_limit);
+  sends := fleet.take_mdm_sends(p_integration_id, v_room, p_now);
+
+  v_bucket.tokens := v_bucket.tokens - (looks <> '{}')::integer - cardinality(sends);
+  update fleet.rate_limits as r
+  set rate = v_bucket.rate, tokens = v_bucket.tokens, filled_at = v_bucket.filled_at,
+      looked_at = case when looks <> '{}' then p_now else r.looked_at end
+  where r.integration_id = p_integration_id;
+  next_at := least(
+    -- At a pace at which each claim brings some leave.
+    case
+      when cardinality(sends) = v_room then greatest(fleet.next_call_at(v_bucket, p_now), p_now + interval '100 milliseconds')
+    end,
+    case when looks = '{}' and fleet.has_due_mdm(p_integration_id, 'settle', p_now) then v_look_at end
+  );
+  return next;
+end;
+$$;
+
+comment on function fleet.claim_of_mdm(bigint, integer, timestamptz) is
+  'Lease work of one integration, and take the leave for it: one call for each send, one for all looks together. next_at says when more '
+  'could be claimed; null where nothing else waits.';
+revoke all on function fleet.claim_of_mdm(bigint, integer, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.mdm_jobs(p_command_ids bigint[])
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(jsonb_agg(jsonb_build_object(
+    'command_id', c.id, 'attempt', c.attempt, 'command_type', c.command_type, 'payload', c.payload, 'device_id', c.device_id,
+    'hostname', c.device_hostname, 'integration_id', w.integration_id, 'external_id', l.external_id, 'attributes', l.attributes,
+    'lease_expires_at', w.held_until, 'accepted_at', w.accepted_at, 'unanswered_at', w.unanswered_at, 'result', c.result
+  ) order by c.priority desc, c.id), '[]')
+  from public.device_commands as c
+  join fleet.mdm_work as w on w.command_id = c.id
+  -- By now it may have left: then the provider says so.
+  join public.device_links as l on l.device_id = c.device_id and l.integration_id = w.integration_id
+  where c.id = any (p_command_ids)
+$$;
+
+comment on function fleet.mdm_jobs(bigint[]) is 'What a function has to know about the commands that it has leased.';
+revoke all on function fleet.mdm_jobs(bigint[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_claim_mdm(
+  p_limit integer default 20,
+  p_except bigint[] default '{}',
+  p_now timestamptz default clock_timestamp()
+)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_integration_id bigint;
+  v_left integer := least(greatest(p_limit, 1), 200);
+  v_claim record;
+  v_sends bigint[] := '{}';
+  v_looks bigint[] := '{}';
+  v_next_at timestamptz;
+begin
+  perform fleet.sweep_mdm(p_now);
+  perform fleet.run_due_mdm(p_now);
+  for v_integration_id in
+    select i.id
+    from public.device_integrations as i
+    where i.status = 'active' and i.integration_type = any (fleet.mdm_integration_types()) and i.id <> all (p_except)
+    -- Nobody is always last.
+    order by random()
+  loop
+    exit when v_left <= 0;
+    select k.* into v_claim from fleet.claim_of_mdm(v_integration_id, v_left, p_now) as k;
+    v_sends := v_sends || v_claim.sends;
+    v_looks := v_looks || v_claim.looks;
+    v_next_at := least(v_next_at, v_claim.next_at);
+    v_left := v_left - cardinality(v_claim.sends) - (v_claim.looks <> '{}')::integer;
+  end loop;
+
+  return jsonb_build_object(
+    'sends', fleet.mdm_jobs(v_sends),
+    'looks', fleet.mdm_jobs(v_looks),
+    'wait', case
+      when v_left <= 0 then 0
+      else extract(epoch from least(v_next_at, fleet.next_mdm_schedule_at(p_now + interval '2 seconds')) - p_now)
+    end,
+    'integrations', (
+      select coalesce(jsonb_object_agg(i.id, jsonb_build_object(
+        'integration_type', i.integration_type, 'settings', i.settings, 'secret', s.secret
+      )), '{}')
+      from public.device_integrations as i
+      left join public.pg_cron_secrets as s on s.name = 'integration:' || i.id
+      where i.id in (select w.integration_id from fleet.mdm_work as w where w.command_id = any (v_sends || v_looks))
+    )
+  );
+end;
+$$;
+
+comment on function fleet.worker_claim_mdm(integer, bigint[], timestamptz) is
+  'Lease commands for MDMs, as many as their rates let through now, but none of the integrations p_except: {sends, looks, wait, '
+  'integrations}. sends are to be handed over; looks were accepted, and their devices are to be looked at, those of one integration '
+  'together. Each is {command_id, attempt, command_type, payload, device_id, hostname, integration_id, external_id, attributes, '
+  'lease_expires_at, accepted_at, unanswered_at, result}. wait says after how many seconds more could be claimed, and is null where nothing '
+  'else waits. integrations: id to {integration_type, settings, secret}. Definer: the worker reads no table.';
+revoke all on function fleet.worker_claim_mdm(integer, bigint[], timestamptz) from public, anon, authenticated, service_role;
+
+-- db/sources/60_mdm/40_finish.sql
+-- How an attempt at an MDM ended: accepted, seen to be done, or failed and tried again by class of failure.
+
+create or replace function fleet.note_mdm_accepted(p_command public.device_commands, p_now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update fleet.mdm_work as w
+  set accepted_at = p_now
+  where w.command_id = p_command.id and w.accepted_at is null;
+
+  -- Of a thousand devices of one schedule, not each has to stand in line for its row.
+  update public.schedules as s
+  set last_executed_at = p_now
+  where s.id = p_command.schedule_id
+    and (s.last_executed_at is null or s.last_executed_at < p_now - interval '1 second');
+  perform fleet.note_profile_accepted(p_command.schedule_id, p_now);
+  if p_command.command_type in ('push_profile', 'remove_profile') then
+    perform fleet.note_profile_state(
+      p_command.device_id, p_command.payload ->> 'profile_id', p_command.command_type = 'push_profile', null, p_now
+    );
+  end if;
+end;
+$$;
+
+comment on function fleet.note_mdm_accepted(public.device_commands, timestamptz) is
+  'A provider took a command: that is when its schedule was executed.';
+revoke all on function fleet.note_mdm_accepted(public.device_commands, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.mdm_retry_at(p_work fleet.mdm_work, p_reason text, p_retry_after interval, p_now timestamptz)
+returns timestamptz
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select p_now + case
+    -- It is the rate that holds these up, for all commands alike: none of them has to step back more than the others.
+    when p_reason = 'not_called' then interval '0'
+    when p_reason = 'rate_limited' then coalesce(p_retry_after, interval '2 seconds') * (1 + 0.2 * random())
+    else fleet.mdm_pause(p_work.tries + 1, p_retry_after)
+  end
+$$;
+
+comment on function fleet.mdm_retry_at(fleet.mdm_work, text, interval, timestamptz) is
+  'When a command is sent again after a failure that passes.';
+revoke all on function fleet.mdm_retry_at(fleet.mdm_work, text, interval, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.put_back_mdm(p_command public.device_commands, p_reason text, p_error text, p_at timestamptz, p_now timestamptz)
+returns public.device_commands
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.device_commands;
+begin
+  update fleet.mdm_work as w
+  set tries = w.tries + (p_reason not in ('rate_limited', 'not_called', 'integration_paused'))::integer,
+      unanswered_at = case when fleet.is_answerless(p_reason) then p_now else w.unanswered_at end
+  where w.command_id = p_command.id;
+  -- The trigger puts it back on the queue.
+  update public.device_commands as c
+  set status = 'pending', reason = p_reason, error_message = p_error, not_before = p_at, lease_expires_at = null
+  where c.id = p_command.id
+  returning * into v_row;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.put_back_mdm(public.device_commands, text, text, timestamptz, timestamptz) is
+  'Let a command wait for another attempt that does not count as a failure of the device.';
+revoke all on function fleet.put_back_mdm(public.device_commands, text, text, timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.fail_mdm(
+  p_command public.device_commands,
+  p_work fleet.mdm_work,
+  p_result jsonb,
+  p_error text,
+  p_reason text,
+  p_retry_after interval,
+  p_now timestamptz
+)
+returns public.device_commands
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_rerun_safe boolean := exists (select 1 from public.command_types as t where t.name = p_command.command_type and t.rerun_safe);
+  v_retry_at timestamptz := fleet.mdm_retry_at(p_work, p_reason, p_retry_after, p_now);
+  v_row public.device_commands;
+begin
+  if p_reason in ('unauthorized', 'forbidden', 'integration_paused')
+    and exists (select 1 from public.device_integrations as i where i.id = p_work.integration_id and i.status <> 'active')
+  then
+    -- It waits with all the others until the integration goes on.
+    return fleet.put_back_mdm(p_command, 'integration_paused', p_error, p_now, p_now);
+  elsif fleet.is_passing_failure(p_reason, v_rerun_safe) and v_retry_at < p_command.expires_at then
+    return fleet.put_back_mdm(p_command, p_reason, p_error, v_retry_at, p_now);
+  end if;
+
+  v_row := fleet.settle_attempt(
+    p_command, 'failed', p_result, p_error,
+    -- A class that the policy would try again, but that must not be.
+    case when fleet.is_answerless(p_reason) and not v_rerun_safe then 'interrupted' else p_reason end,
+    p_now
+  );
+  if v_row.status = 'pending' then
+    v_row := fleet.put_back_mdm(v_row, v_row.reason, p_error, greatest(v_row.not_before, p_now + p_retry_after), p_now);
+  end if;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.fail_mdm(public.device_commands, fleet.mdm_work, jsonb, text, text, interval, timestamptz) is
+  'An attempt failed: wait, try again, or end, by the class of the failure.';
+revoke all on function fleet.fail_mdm(public.device_commands, fleet.mdm_work, jsonb, text, text, interval, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.look_pause(p_since_accepted interval)
+returns interval
+language sql
+immutable
+parallel safe
+-- Often at first, then less and less: a device may be off for days.
+return least(greatest(p_since_accepted / 2, interval '2 seconds'), interval '15 minutes');
+
+comment on function fleet.look_pause(interval) is 'After how long a device is looked at again, by the time since its command was accepted.';
+revoke all on function fleet.look_pause(interval) from public, anon, authenticated, service_role;
+
+create or replace function fleet.watch_mdm(
+  p_command public.device_commands,
+  p_result jsonb,
+  p_look_after interval,
+  p_now timestamptz
+)
+returns public.device_commands
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.device_commands;
+begin
+  update public.device_commands as c
+  -- Where its lease ran out while the answer was on its way, nobody has taken it since.
+  set status = 'running', lease_expires_at = greatest(c.expires_at, p_now) + interval '2 hours',
+      result = coalesce(p_result, c.result), reason = null, error_message = null
+  where c.id = p_command.id
+  returning * into v_row;
+  update fleet.mdm_work as w
+  set phase = 'settle', held_until = null, accepted_at = coalesce(w.accepted_at, p_now),
+      due_at = p_now + coalesce(p_look_after, fleet.look_pause(interval '0')),
+      give_up_at = greatest(v_row.expires_at, p_now + interval '1 hour')
+  where w.command_id = p_command.id;
+  return v_row;
+end;
+$$;
+
+comment on function fleet.watch_mdm(public.device_commands, jsonb, interval, timestamptz) is
+  'A provider has taken a command; its device is looked at until the effect shows.';
+revoke all on function fleet.watch_mdm(public.device_commands, jsonb, interval, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_finish_mdm(
+  p_command_id bigint,
+  p_attempt integer,
+  p_outcome text,
+  p_result jsonb default null,
+  p_error text default null,
+  p_reason text default null,
+  p_retry_after interval default null,
+  p_now timestamptz default clock_timestamp()
+)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_command public.device_commands;
+  v_work fleet.mdm_work;
+  v_secret text;
+  v_result jsonb;
+  v_error text;
+begin
+  if p_outcome is null or p_outcome not in ('accepted', 'completed', 'failed') then
+    raise exception 'p_outcome must be accepted, completed or failed, not %', coalesce(quote_literal(p_outcome), 'null')
+      using errcode = 'PT422', detail = 'outcome_invalid', hint = 'accepted: the provider took it; completed: its effect was seen.';
+  end if;
+
+  select c.* into v_command from public.device_commands as c where c.id = p_command_id and c.channel = 'mdm' for update;
+  if not found then
+    return jsonb_build_object('accepted', false, 'reason', 'not_found');
+  elsif v_command.attempt is distinct from p_attempt then
+    return jsonb_build_object('accepted', false, 'reason', 'stale_attempt');
+  end if;
+  select w.* into v_work from fleet.mdm_work as w where w.command_id = p_command_id for update;
+  perform fleet.log_callless(v_command, v_work.integration_id, coalesce(p_error, p_reason, p_outcome), p_now);
+  select s.secret into v_secret from public.pg_cron_secrets as s where s.name = 'integration:' || v_work.integration_id;
+  v_result := fleet.without_secret(p_result::text, v_secret)::jsonb;
+  v_error := fleet.without_secret(p_error, v_secret);
+  if p_outcome <> 'failed' and (v_work.command_id is not null and v_work.accepted_at is null or v_command.status = 'cancelled') then
+    -- Even if it was cancelled meanwhile: the provider has it.
+    perform fleet.note_mdm_accepted(v_command, p_now);
+  end if;
+
+  if v_command.status = 'cancelled' then
+    return jsonb_build_object('accepted', false, 'reason', 'cancelled');
+  elsif v_command.status not in ('pending', 'running') then
+    -- The answer to a finish may get lost on its way: the same finish again is the same success.
+    return case
+      when v_command.status = p_outcome then jsonb_build_object('accepted', true, 'status', v_command.status)
+      else jsonb_build_object('accepted', false, 'reason', 'already_final')
+    end;
+  elsif v_command.status = 'pending' and p_outcome = 'failed' then
+    return jsonb_build_object('accepted', false, 'reason', 'stale_attempt');
+  end if;
+
+  case p_outcome
+    when 'completed' then
+      update public.device_commands as c
+      set status = 'completed', reason = null, error_message = null, executed_at = p_now, result = coalesce(v_result, c.result)
+      where c.id = p_command_id
+      returning * into v_command;
+    when 'accepted' then
+      v_command := fleet.watch_mdm(v_command, v_result, p_retry_after, p_now);
+    else
+      v_command := fleet.fail_mdm(v_command, v_work, v_result, v_error, p_reason, p_retry_after, p_now);
+  end case;
+  perform fleet.cancel_failed_removals();
+
+  return jsonb_strip_nulls(jsonb_build_object(
+    'accepted', true, 'status', v_command.status,
+    'retry_at', case when v_command.status = 'pending' then v_command.not_before end,
+    'look_at', case
+      when v_command.status = 'running' then (select w.due_at from fleet.mdm_work as w where w.command_id = p_command_id)
+    end
+  ));
+end;
+$$;
+
+comment on function fleet.worker_finish_mdm(bigint, integer, text, jsonb, text, text, interval, timestamptz) is
+  'Say how an attempt to send ended. accepted: the provider took it; it stays running, and p_retry_after says when to look at the device. '
+  'completed: it is done. failed: p_reason rate_limited, not_called, not_sent, network, timeout and unavailable (5xx) are tried again until '
+  'the command expires, unless it may not be repeated; error and its kin as the retry policy says; anything else is final. {accepted, '
+  'status, retry_at, look_at} or {accepted: false, reason}. Definer: the worker writes no table.';
+revoke all on function fleet.worker_finish_mdm(bigint, integer, text, jsonb, text, text, interval, timestamptz)
+  from public, anon, authenticated, service_role;
+
+comment on column public.schedules.last_executed_at is
+  'When its latest run was started; where an MDM carries it out, when the provider last accepted.';
+
+-- db/sources/60_mdm/50_looks.sql
+-- What looks at devices have shown: done, not yet, or never.
+
+create or replace function fleet.seen_looks(p_reports jsonb)
+returns table (
+  command_id bigint, outcome text, result jsonb, error text, reason text, look_after interval
+)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select c.id, r.outcome, r.result, r.error, r.reason, make_interval(secs => r.look_after)
+  from jsonb_to_recordset(p_reports) as r (
+    command_id bigint, attempt integer, outcome text, result jsonb, error text, reason text, look_after double precision
+  )
+  join public.device_commands as c on c.id = r.command_id
+  join fleet.mdm_work as w on w.command_id = c.id and w.phase = 'settle'
+  -- What was put back, or cancelled, or ended meanwhile is not what was looked after.
+  where c.status = 'running' and c.attempt = r.attempt
+  order by c.id
+  for update of c, w;
+end;
+$$;
+
+comment on function fleet.seen_looks(jsonb) is 'The reports that still hold, their commands locked.';
+revoke all on function fleet.seen_looks(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_finish_looks(
+  p_integration_id bigint,
+  p_reports jsonb,
+  p_now timestamptz default clock_timestamp()
+)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_secret text;
+  v_seen jsonb;
+  v_count jsonb;
+begin
+  select s.secret into v_secret from public.pg_cron_secrets as s where s.name = 'integration:' || p_integration_id;
+  select coalesce(jsonb_agg(to_jsonb(s)), '[]') into v_seen
+  from fleet.seen_looks(fleet.without_secret(p_reports::text, v_secret)::jsonb) as s;
+
+  update fleet.mdm_work as w
+  set held_until = null, due_at = p_now + coalesce(r.look_after, fleet.look_pause(p_now - w.accepted_at))
+  from jsonb_to_recordset(v_seen) as r (command_id bigint, outcome text, look_after interval)
+  where w.command_id = r.command_id and r.outcome = 'accepted';
+  update public.device_commands as c
+  set status = case when r.outcome = 'accepted' then c.status else r.outcome end,
+      result = coalesce(r.result, c.result),
+      reason = case when r.outcome = 'failed' then coalesce(r.reason, 'error') end,
+      error_message = case when r.outcome = 'failed' then r.error end,
+      executed_at = case when r.outcome = 'accepted' then c.executed_at else p_now end
+  from jsonb_to_recordset(v_seen) as r (command_id bigint, outcome text, result jsonb, reason text, error text)
+  where c.id = r.command_id
+    and r.outcome in ('accepted', 'completed', 'failed')
+    -- A look that showed nothing new leaves no trace.
+    and (r.outcome <> 'accepted' or r.result is distinct from c.result);
+  perform fleet.cancel_failed_removals();
+
+  select coalesce(jsonb_object_agg(k.outcome, k.n), '{}') into v_count
+  from (
+    select r.outcome, count(*) as n from jsonb_to_recordset(v_seen) as r (outcome text) group by r.outcome
+  ) as k;
+  return v_count;
+end;
+$$;
+
+comment on function fleet.worker_finish_looks(bigint, jsonb, timestamptz) is
+  'Say what looks at the devices of one integration have shown: a list of {command_id, attempt, outcome, result, error, reason, look_after}. '
+  'completed: its effect was seen; accepted: not yet, it is looked at again after look_after seconds, or less and less often; failed: it '
+  'will not happen. What no longer holds is passed over. Answers how many there were of each outcome. Definer: the worker writes no table.';
+revoke all on function fleet.worker_finish_looks(bigint, jsonb, timestamptz) from public, anon, authenticated, service_role;
+
+-- db/sources/60_mdm/60_sweep.sql
+-- Clearing up behind functions that stopped in the middle, and ending what has no future.
+
+create or replace function fleet.sweep_mdm(p_now timestamptz)
+returns integer
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.sweep_held_sends(p_now) + fleet.sweep_held_looks(p_now) + fleet.give_up_mdm(p_now) + fleet.fail_unlinked_mdm(p_now)
+$$;
+
+comment on function fleet.sweep_mdm(timestamptz) is
+  'Offer again what a function did not answer for, give up what was never seen to happen, fail what is for devices in no MDM. Answers '
+  'how many.';
+revoke all on function fleet.sweep_mdm(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.sweep_held_sends(p_now timestamptz, p_limit integer default 1000)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ids bigint[];
+begin
+  select array_agg(k.command_id) into v_ids
+  from (
+    select w.command_id
+    from fleet.mdm_work as w
+    join public.device_commands as c on c.id = w.command_id and c.status = 'running'
+    where w.phase = 'send' and w.held_until <= p_now
+    order by w.held_until
+    limit p_limit
+    for update of c, w skip locked
+  ) as k;
+  if v_ids is null then
+    return 0;
+  end if;
+
+  perform fleet.log_unanswered(v_ids, p_now);
+  update fleet.mdm_work as w
+  set held_until = null, tries = w.tries + 1, unanswered_at = p_now
+  where w.command_id = any (v_ids);
+  -- What may be repeated is, the rest is told and ends.
+  update public.device_commands as c
+  set status = case when t.rerun_safe then 'pending' else 'failed' end,
+      reason = case when t.rerun_safe then 'lease_expired' else 'interrupted' end,
+      error_message = case
+        when t.rerun_safe is not true then 'the function stopped in the middle; the provider may have taken it'
+      end,
+      lease_expires_at = null
+  from public.device_commands as x
+  left join public.command_types as t on t.name = x.command_type
+  where x.id = c.id and c.id = any (v_ids);
+  return cardinality(v_ids);
+end;
+$$;
+
+comment on function fleet.sweep_held_sends(timestamptz, integer) is
+  'A function that was killed while it sent: what may be repeated is offered again, the rest ends as interrupted. Answers how many.';
+revoke all on function fleet.sweep_held_sends(timestamptz, integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.sweep_held_looks(p_now timestamptz, p_limit integer default 1000)
+returns integer
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  with lapsed as (
+    select w.command_id
+    from fleet.mdm_work as w
+    where w.phase = 'settle' and w.held_until <= p_now
+    order by w.held_until
+    limit p_limit
+    for update skip locked
+  ),
+  offered as (
+    update fleet.mdm_work as w
+    set held_until = null, due_at = p_now
+    where w.command_id = any (array(select l.command_id from lapsed as l))
+    returning 1
+  )
+  select count(*)::integer from offered
+$$;
+
+comment on function fleet.sweep_held_looks(timestamptz, integer) is 'A function that was killed while it looked: others look. Answers how many.';
+revoke all on function fleet.sweep_held_looks(timestamptz, integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.end_mdm(p_command_ids bigint[], p_status text, p_reason text, p_error text, p_now timestamptz)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count integer;
+begin
+  if p_command_ids = '{}' then
+    return 0;
+  end if;
+
+  update public.device_commands as c
+  set status = 'failed', reason = p_reason, error_message = p_error, executed_at = p_now
+  where c.id = any (p_command_ids) and c.status = p_status;
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+comment on function fleet.end_mdm(bigint[], text, text, text, timestamptz) is
+  'End those of these commands that have this status as failed. Answers how many.';
+revoke all on function fleet.end_mdm(bigint[], text, text, text, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.give_up_mdm(p_now timestamptz, p_limit integer default 1000)
+returns integer
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.end_mdm(
+    array(
+      select w.command_id
+      from fleet.mdm_work as w
+      where w.phase = 'settle' and w.give_up_at <= p_now
+      order by w.give_up_at
+      limit p_limit
+      for update skip locked
+    ),
+    'running', 'unknown', 'the provider took it, and nothing has shown since whether it was done', p_now
+  )
+$$;
+
+comment on function fleet.give_up_mdm(timestamptz, integer) is 'End what was accepted and never seen to happen. Answers how many.';
+revoke all on function fleet.give_up_mdm(timestamptz, integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.fail_unlinked_mdm(p_now timestamptz, p_limit integer default 1000)
+returns integer
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.end_mdm(
+    array(
+      select w.command_id
+      from fleet.mdm_work as w
+      where w.integration_id is null and w.due_at <= p_now
+      order by w.due_at
+      limit p_limit
+      for update skip locked
+    ),
+    'pending', 'no_mdm_link', 'the device is in no MDM: make an integration and sync its devices', p_now
+  )
+$$;
+
+comment on function fleet.fail_unlinked_mdm(timestamptz, integer) is 'End what is due for devices in no MDM. Answers how many.';
+revoke all on function fleet.fail_unlinked_mdm(timestamptz, integer) from public, anon, authenticated, service_role;
+
+-- db/sources/60_mdm/70_rereads.sql
+-- Devices of an MDM that are to be looked at again, because its webhook spoke of them. What it says is a hint: only what the
+-- MDM answers when it is asked counts.
+
+create or replace function fleet.simplemdm_hint(p_body jsonb)
+returns table (event text, external_id text, is_known boolean, origin_key text, detail jsonb)
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select g.event, g.external_id,
+    g.event in ('device.enrolled', 'device.unenrolled', 'device.changed_group', 'device.lock.enabled', 'abm.device.added'),
+    -- Without a time two that look alike may be two.
+    case
+      when g.at is not null
+        then encode(sha256(convert_to(jsonb_build_array(g.event, g.at, coalesce(g.external_id, g.serial_number))::text, 'UTF8')), 'hex')
+    end,
+    jsonb_strip_nulls(jsonb_build_object(
+      'event', g.event, 'at', g.at, 'external_id', g.external_id, 'serial_number', g.serial_number
+    ))
+  from (
+    select left(b.body ->> 'type', 100) as event, left(b.body ->> 'at', 100) as at,
+      -- It becomes part of an address.
+      substring(b.body #>> '{data,device,id}' from '^\d{1,18}$') as external_id,
+      left(b.body #>> '{data,device,serial_number}', 100) as serial_number
+    from (select case jsonb_typeof(p_body) when 'object' then p_body else '{}' end as body) as b
+  ) as g
+$$;
+
+comment on function fleet.simplemdm_hint(jsonb) is
+  'What the body of a webhook of SimpleMDM speaks of: the event, the device where it has an id, and what the same webhook would have too.';
+revoke all on function fleet.simplemdm_hint(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.take_simplemdm_hint(p_integration public.device_integrations, p_body jsonb, p_now timestamptz)
+returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_hint record;
+  v_status text;
+  v_is_new boolean;
+begin
+  select h.*, coalesce(h.is_known, false) and p_integration.status <> 'disabled' as is_meant into v_hint
+  from fleet.simplemdm_hint(p_body) as h;
+  v_status := case when v_hint.is_meant then 'completed' else 'ignored' end;
+  v_is_new := fleet.note_activity(p_integration, jsonb_build_object(
+    'activity_type', 'webhook_received', 'status', v_status, 'origin_key', v_hint.origin_key, 'detail', v_hint.detail
+  ), p_now) is not null;
+
+  if v_is_new and v_hint.is_meant then
+    if v_hint.external_id is null then
+      update public.device_integrations as i set sync_requested_at = p_now where i.id = p_integration.id;
+    else
+      perform fleet.ask_for_reread(p_integration.id, v_hint.external_id, p_now);
+    end if;
+    if fleet.has_mdm_work(p_now) then
+      -- With the turnstile: nobody holds this transaction open, and many may come at once.
+      perform fleet.poke_once_a_second('mdm-dispatch', p_now);
+    end if;
+  end if;
+  return jsonb_build_object('status', v_status, 'is_new', v_is_new);
+end;
+$$;
+
+comment on function fleet.take_simplemdm_hint(public.device_integrations, jsonb, timestamptz) is
+  'Log a webhook of SimpleMDM, once, and ask for a look at its device; where it names none by id, for a sync. {status, is_new}.';
+revoke all on function fleet.take_simplemdm_hint(public.device_integrations, jsonb, timestamptz)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.ask_for_reread(p_integration_id bigint, p_external_id text, p_now timestamptz)
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into fleet.mdm_rereads as r (integration_id, external_id, asked_at, look_at)
+  select p_integration_id, p_external_id, p_now,
+    -- One look serves all that comes within a few seconds.
+    greatest(p_now, (
+      select greatest(l.seen_at, l.left_at) + interval '5 seconds'
+      from public.device_links as l
+      where l.integration_id = p_integration_id and l.external_id = p_external_id
+    ))
+  on conflict (integration_id, external_id) do update
+    set asked_at = excluded.asked_at
+$$;
+
+comment on function fleet.ask_for_reread(bigint, text, timestamptz) is 'Have a device looked at again; once, however often it is asked for.';
+revoke all on function fleet.ask_for_reread(bigint, text, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.has_mdm_rereads(p_integration_id bigint, p_now timestamptz)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select 1
+    from fleet.mdm_rereads as r
+    where r.integration_id = p_integration_id and r.look_at <= p_now and coalesce(r.held_until <= p_now, true)
+  )
+$$;
+
+comment on function fleet.has_mdm_rereads(bigint, timestamptz) is 'Whether devices of an integration are to be looked at now.';
+revoke all on function fleet.has_mdm_rereads(bigint, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_claim_mdm_rereads(p_limit integer default 20, p_now timestamptz default clock_timestamp())
+returns setof jsonb
+language sql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  with due as (
+    select r.integration_id, r.external_id
+    from fleet.mdm_rereads as r
+    join public.device_integrations as i on i.id = r.integration_id and i.status = 'active'
+    where r.look_at <= p_now and coalesce(r.held_until <= p_now, true)
+    order by r.look_at
+    limit least(greatest(p_limit, 1), 200)
+    for update of r skip locked
+  ),
+  taken as (
+    update fleet.mdm_rereads as r
+    set held_until = p_now + interval '1 minute', tries = r.tries + 1
+    from due
+    where r.integration_id = due.integration_id and r.external_id = due.external_id
+    returning r.*
+  )
+  select jsonb_build_object(
+    'integration_id', i.id, 'integration_type', i.integration_type, 'settings', i.settings, 'secret', s.secret,
+    'external_id', t.external_id, 'asked_at', t.asked_at, 'tries', t.tries
+  )
+  from taken as t
+  join public.device_integrations as i on i.id = t.integration_id
+  left join public.pg_cron_secrets as s on s.name = 'integration:' || i.id
+$$;
+
+comment on function fleet.worker_claim_mdm_rereads(integer, timestamptz) is
+  'Lease devices that are to be looked at again, for a minute: {integration_id, integration_type, settings, secret, external_id, asked_at, '
+  'tries}. worker_finish_mdm_reread ends the lease. Definer: the worker reads no table.';
+revoke all on function fleet.worker_claim_mdm_rereads(integer, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_finish_mdm_reread(
+  p_claim jsonb,
+  p_devices jsonb,
+  p_error text default null,
+  p_retry_after interval default null,
+  p_now timestamptz default clock_timestamp()
+)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_integration public.device_integrations;
+  v_external_id text := p_claim ->> 'external_id';
+  v_tries integer := (p_claim ->> 'tries')::integer;
+  v_answer jsonb := '{}';
+begin
+  select i.* into v_integration from public.device_integrations as i where i.id = (p_claim ->> 'integration_id')::bigint for update;
+  if not found then
+    return jsonb_build_object('accepted', false, 'reason', 'not_found');
+  end if;
+
+  if p_error is null then
+    v_answer := fleet.take_sightings(v_integration, p_devices, p_now);
+    update public.device_links as l
+    set left_at = p_now, updated_at = p_now
+    where p_devices = '[]' and l.integration_id = v_integration.id and l.external_id = v_external_id and l.left_at is null;
+  end if;
+  delete from fleet.mdm_rereads as r
+  where r.integration_id = v_integration.id
+    and r.external_id = v_external_id
+    -- Who asked while it was looked at wants another look.
+    and (p_error is null and r.asked_at = (p_claim ->> 'asked_at')::timestamptz or p_error is not null and v_tries >= 8);
+  update fleet.mdm_rereads as r
+  set held_until = null,
+      tries = case when p_error is null then 0 else r.tries end,
+      look_at = p_now + case
+        when p_error is null then interval '5 seconds'
+        else greatest(p_retry_after, least(interval '10 seconds' * 2 ^ v_tries, interval '1 hour'))
+      end
+  where r.integration_id = v_integration.id and r.external_id = v_external_id and r.tries = v_tries;
+  return jsonb_build_object('accepted', true) || v_answer;
+end;
+$$;
+
+comment on function fleet.worker_finish_mdm_reread(jsonb, jsonb, text, interval, timestamptz) is
+  'Tell what a look brought for what worker_claim_mdm_rereads gave: a list of the one device as for worker_sync_inventory, an empty one '
+  'where the MDM has it no more, or an error; then it is looked at later, eight times at most. {accepted, created, updated, left, errors}. '
+  'Definer: the worker writes no table.';
+revoke all on function fleet.worker_finish_mdm_reread(jsonb, jsonb, text, interval, timestamptz)
+  from public, anon, authenticated, service_role;
+
+-- db/sources/60_mdm/80_nanomdm.sql
+-- What NanoMDM tells on its secret address: the only way in which it says what became of a command.
+
+create or replace function fleet.mdm_command_uuid(p_command_id bigint)
+returns uuid
+language sql
+immutable
+parallel safe
+return md5('pgfleet:command:' || p_command_id)::uuid;
+
+comment on function fleet.mdm_command_uuid(bigint) is
+  'The id under which a command is on the queue of an MDM that takes ids; all attempts share it.';
+revoke all on function fleet.mdm_command_uuid(bigint) from public, anon, authenticated, service_role;
+
+create or replace function fleet.nanomdm_report(p_body jsonb)
+returns table (udid text, command_uuid uuid, status text, error text)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(e.event ->> 'enrollment_id', e.event ->> 'udid'), fleet.try_uuid(e.event ->> 'command_uuid'), e.event ->> 'status',
+    concat_ws(': ', 'the device answered ' || (e.event ->> 'status'), (
+      -- The first error of the device's own words, a property list.
+      select left(substring(
+        convert_from(decode(e.event ->> 'raw_payload', 'base64'), 'UTF8')
+        from '<key>(?:USEnglishDescription|LocalizedDescription)</key>\s*<string>([^<]*)</string>'
+      ), 500)
+      where e.event ->> 'raw_payload' ~ '^[A-Za-z0-9+/]+={0,2}$' and length(e.event ->> 'raw_payload') % 4 = 0
+    ))
+  from (
+    select case jsonb_typeof(p_body -> 'acknowledge_event') when 'object' then p_body -> 'acknowledge_event' end as event
+  ) as e
+  where p_body ->> 'topic' = 'mdm.Connect'
+$$;
+
+comment on function fleet.nanomdm_report(jsonb) is
+  'A device''s answer to a command, out of a webhook of NanoMDM; no row for webhooks of another kind.';
+revoke all on function fleet.nanomdm_report(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.take_nanomdm_report(p_integration public.device_integrations, p_body jsonb, p_now timestamptz)
+returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_report record;
+  v_command record;
+  v_outcome text;
+begin
+  select r.* into v_report from fleet.nanomdm_report(p_body) as r;
+  -- By the device, of whose commands there are few; its answer may be here before the function has noted that it was taken.
+  select c.id, c.attempt into v_command
+  from public.device_links as l
+  join fleet.mdm_work as w on w.device_id = l.device_id and w.integration_id = l.integration_id
+  join public.device_commands as c on c.id = w.command_id and c.status = 'running'
+  where l.integration_id = p_integration.id
+    and l.external_id = v_report.udid
+    and fleet.mdm_command_uuid(c.id) = v_report.command_uuid;
+  v_outcome := case
+    when v_command.id is null then null
+    when v_report.status = 'Acknowledged' then 'completed'
+    when v_report.status in ('Error', 'CommandFormatError') then 'failed'
+  end;
+  if v_outcome is null then
+    -- Devices come by all the time; what is not the end of a command of ours is not worth a row.
+    return jsonb_build_object('status', 'ignored', 'is_new', false);
+  end if;
+
+  perform fleet.note_activity(p_integration, jsonb_build_object(
+    'activity_type', 'webhook_received', 'status', 'completed',
+    'detail', jsonb_build_object('command_id', v_command.id, 'status', v_report.status)
+  ), p_now);
+  perform fleet.worker_finish_mdm(
+    v_command.id, v_command.attempt, v_outcome,
+    p_result => jsonb_build_object('state', case v_outcome when 'completed' then 'acknowledged' else 'failed' end),
+    p_error => case v_outcome when 'failed' then v_report.error end,
+    p_reason => case v_outcome when 'failed' then 'refused' end,
+    p_now => p_now
+  );
+  return jsonb_build_object('status', 'completed', 'is_new', true);
+end;
+$$;
+
+comment on function fleet.take_nanomdm_report(public.device_integrations, jsonb, timestamptz) is
+  'End a command by what its device answered NanoMDM. "Not now" and "idle" end nothing: the device comes again. {status, is_new}.';
+revoke all on function fleet.take_nanomdm_report(public.device_integrations, jsonb, timestamptz)
+  from public, anon, authenticated, service_role;
+
+-- db/sources/60_mdm/90_poke.sql
+-- Waking the function mdm-dispatch where there is something to do, and clearing up behind it.
+
+create or replace function fleet.has_mdm_work(p_now timestamptz)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- Awake before a schedule is due, the function carries it out at its very instant.
+  select fleet.next_mdm_schedule_at(p_now + interval '2 seconds') is not null
+  or exists (
+    select 1
+    from public.device_integrations as i
+    where i.status = 'active'
+      and i.integration_type = any (fleet.mdm_integration_types())
+      and (
+        fleet.is_sync_due(i, p_now)
+        or fleet.has_due_mdm(i.id, 'send', p_now)
+        or fleet.has_due_mdm(i.id, 'settle', p_now)
+        or fleet.is_upload_due(i.id, p_now)
+        or fleet.has_mdm_rereads(i.id, p_now)
+      )
+      and not exists (
+        select 1 from fleet.rate_limits as r where r.integration_id = i.id and r.blocked_until > p_now
+      )
+  )
+$$;
+
+comment on function fleet.has_mdm_work(timestamptz) is
+  'Whether mdm-dispatch would find something to do. What waits for an integration that is paused wakes nobody.';
+revoke all on function fleet.has_mdm_work(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.prune_mdm_logs(p_before timestamptz, p_limit integer default 5000)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count integer;
+begin
+  delete from public.mdm_api_logs as l
+  where l.id in (
+    select x.id from public.mdm_api_logs as x where x.created_at < p_before order by x.created_at limit p_limit
+  );
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+comment on function fleet.prune_mdm_logs(timestamptz, integer) is 'Delete a batch of old calls to MDMs. Answers how many.';
+revoke all on function fleet.prune_mdm_logs(timestamptz, integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.tend_mdm(p_now timestamptz default now(), p_pause interval default interval '30 seconds')
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- A migration holds this lock alone.
+  if not pg_try_advisory_xact_lock_shared(hashtext('pgfleet.migrate'))
+    or not fleet.pass_turnstile('reconcile-profiles', p_pause, p_now)
+  then
+    return false;
+  end if;
+
+  perform fleet.reconcile_all(p_now);
+  perform fleet.prune_mdm_logs(p_now - make_interval(days => fleet.setting_number('history_days')::integer));
+  perform fleet.prune_activity(p_now - make_interval(days => fleet.setting_number('history_days')::integer));
+  return true;
+end;
+$$;
+
+comment on function fleet.tend_mdm(timestamptz, interval) is
+  'What need not be done every second: reconcile profiles, prune the logs. Answers whether it was its time, which it is when it '
+  'was not done for p_pause. A job of its own, since it looks at every device.';
+revoke all on function fleet.tend_mdm(timestamptz, interval) from public, anon, authenticated, service_role;
+
+create or replace function fleet.poke_mdm(p_now timestamptz default now())
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform fleet.sweep_mdm(p_now);
+  perform fleet.cancel_failed_removals();
+  -- Where no job does it: plain Postgres without pg_cron.
+  perform fleet.tend_mdm(p_now, interval '150 seconds');
+  return fleet.has_mdm_work(p_now) and fleet.poke_once_a_second('mdm-dispatch', p_now);
+end;
+$$;
+
+comment on function fleet.poke_mdm(timestamptz) is
+  'Clear up behind functions that stopped, reconcile profiles, and poke mdm-dispatch where it has work, at most once a second. Answers whether it was poked; '
+  'called by the tick.';
+revoke all on function fleet.poke_mdm(timestamptz) from public, anon, authenticated, service_role;
+
+-- db/sources/60_mdm/triggers.sql
+-- What keeps the queue of each MDM true to the commands, the links and the integrations.
+
+create or replace function fleet.tg_queue_mdm_commands()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_is_due boolean;
+begin
+  if not exists (select 1 from new_rows as n where n.channel = 'mdm' and n.status = 'pending') then
+    return null;
+  end if;
+
+  insert into fleet.mdm_work (command_id, device_id, integration_id, priority, due_at)
+  select n.id, n.device_id, m.integration_id, n.priority, n.not_before
+  from new_rows as n
+  left join fleet.mdms_of(
+    array(select x.device_id from new_rows as x where x.channel = 'mdm' and x.status = 'pending')
+  ) as m on m.device_id = n.device_id
+  where n.channel = 'mdm' and n.status = 'pending';
+
+  select exists (
+    select 1 from new_rows as n where n.channel = 'mdm' and n.status = 'pending' and n.not_before <= v_now
+  ) into v_is_due;
+  if v_is_due and current_setting('pgfleet.is_ticking', true) = 'yes' then
+    perform fleet.poke_once_a_second('mdm-dispatch', v_now);
+  elsif v_is_due then
+    -- Without the turnstile: its row would be held until a person ends the transaction, and the ticks would wait for it.
+    perform fleet.poke('mdm-dispatch', jsonb_build_object('at', v_now), v_now);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_queue_mdm_commands() is
+  'Put new commands on the queue of the MDM that their device is in; what is due now does not wait for the tick. Definer: whoever may '
+  'insert a command may neither write the queue nor sign pokes.';
+revoke all on function fleet.tg_queue_mdm_commands() from public, anon, authenticated, service_role;
+
+create or replace trigger device_commands_07_queue_mdm
+  after insert on public.device_commands
+  referencing new table as new_rows
+  for each statement execute function fleet.tg_queue_mdm_commands();
+
+create or replace function fleet.tg_follow_mdm_commands()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ended bigint[];
+  v_schedules bigint[];
+begin
+  if not exists (select 1 from new_rows as n where n.channel = 'mdm') then
+    return null;
+  end if;
+
+  -- A time that was moved, a lease that ran out: it waits to be sent, until then.
+  update fleet.mdm_work as w
+  set phase = 'send', due_at = n.not_before, held_until = null, accepted_at = null, give_up_at = null
+  from new_rows as n
+  join old_rows as o on o.id = n.id
+  where w.command_id = n.id
+    and n.channel = 'mdm'
+    and n.status = 'pending'
+    and (o.status <> 'pending' or o.not_before <> n.not_before);
+
+  select array_agg(n.id), array_agg(n.schedule_id) filter (where n.command_type = 'push_profile' and n.status <> 'completed')
+  into v_ended, v_schedules
+  from new_rows as n
+  join old_rows as o on o.id = n.id
+  where n.channel = 'mdm' and n.status not in ('pending', 'running') and o.status in ('pending', 'running');
+  if v_ended is null then
+    return null;
+  end if;
+
+  -- Taken, but never seen to be done: the device is as it was before, as far as anybody knows.
+  update public.device_profiles as p
+  set is_installed = c.command_type = 'remove_profile', changed_at = clock_timestamp()
+  from public.device_commands as c
+  join fleet.mdm_work as w on w.command_id = c.id and w.accepted_at is not null
+  where c.id = any (v_ended)
+    and c.status <> 'completed'
+    and c.command_type in ('push_profile', 'remove_profile')
+    and p.device_id = c.device_id
+    and p.profile_id = c.payload ->> 'profile_id';
+  delete from fleet.mdm_work as w where w.command_id = any (v_ended);
+  if v_schedules is not null then
+    perform fleet.note_failed_pushes(v_schedules);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_follow_mdm_commands() is
+  'Keep the queue true to commands that change, forget those that are final, and note the pushes that failed. Definer: nobody else writes '
+  'these tables.';
+revoke all on function fleet.tg_follow_mdm_commands() from public, anon, authenticated, service_role;
+
+create or replace trigger device_commands_08_follow_mdm
+  after update on public.device_commands
+  referencing old table as old_rows new table as new_rows
+  for each statement execute function fleet.tg_follow_mdm_commands();
+
+create or replace function fleet.tg_forget_mdm_commands()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (select 1 from old_rows as o where o.channel = 'mdm') then
+    delete from fleet.mdm_work as w using old_rows as o where w.command_id = o.id and o.channel = 'mdm';
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_forget_mdm_commands() is
+  'Take commands that are deleted off the queue. Definer: whoever may delete a command may not write the queue.';
+revoke all on function fleet.tg_forget_mdm_commands() from public, anon, authenticated, service_role;
+
+create or replace trigger device_commands_09_forget_mdm
+  after delete on public.device_commands
+  referencing old table as old_rows
+  for each statement execute function fleet.tg_forget_mdm_commands();
+
+create or replace function fleet.tg_reroute_linked()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_devices bigint[];
+begin
+  case tg_op
+    when 'INSERT' then
+      v_devices := array(select n.device_id from new_rows as n);
+    when 'DELETE' then
+      v_devices := array(select o.device_id from old_rows as o);
+    else
+      v_devices := array(
+        select n.device_id
+        from new_rows as n
+        join old_rows as o on o.device_id = n.device_id and o.integration_id = n.integration_id
+        where (o.left_at is null) <> (n.left_at is null)
+      );
+  end case;
+  if v_devices <> '{}' then
+    perform fleet.reroute_mdm(v_devices);
+    perform fleet.forget_profiles(v_devices) where tg_op <> 'INSERT';
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_reroute_linked() is
+  'A device came into an MDM or left it: what waits for it follows, and what it had from there is gone. Definer: whoever may write a link '
+  'may not write the queue.';
+revoke all on function fleet.tg_reroute_linked() from public, anon, authenticated, service_role;
+
+create or replace trigger device_links_01_reroute_insert
+  after insert on public.device_links
+  referencing new table as new_rows
+  for each statement execute function fleet.tg_reroute_linked();
+create or replace trigger device_links_01_reroute_update
+  after update on public.device_links
+  referencing old table as old_rows new table as new_rows
+  for each statement execute function fleet.tg_reroute_linked();
+create or replace trigger device_links_01_reroute_delete
+  after delete on public.device_links
+  referencing old table as old_rows
+  for each statement execute function fleet.tg_reroute_linked();
+
+create or replace function fleet.tg_reroute_integration()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform fleet.reroute_mdm(array(
+    select w.device_id
+    from fleet.mdm_work as w
+    join public.device_links as l on l.device_id = w.device_id and l.integration_id = new.id
+  ));
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_reroute_integration() is
+  'An MDM was disabled, or works again: what waits for its devices follows. Definer: whoever may write an integration may not write the '
+  'queue.';
+revoke all on function fleet.tg_reroute_integration() from public, anon, authenticated, service_role;
+
+create or replace trigger device_integrations_04_reroute
+  after update of status on public.device_integrations
+  for each row when (new.status is distinct from old.status)
+  execute function fleet.tg_reroute_integration();
+
+-- db/sources/60_mdm/access.sql
+-- The queue of the MDMs and their rates belong to the engine: nobody else reads or writes them.
+
+revoke all on table fleet.mdm_work, fleet.rate_limits from public, anon, authenticated, service_role;
+
+revoke all on table fleet.mdm_rereads from public, anon, authenticated, service_role;
+
+set check_function_bodies = on;
+reset search_path;
