@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from pgfleet import __version__, options, output
 from pgfleet.errors import FleetError, MissingExtra
@@ -18,52 +18,78 @@ from pgfleet.errors import FleetError, MissingExtra
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    panel: str
+    name: str
     module: str
     extra: str
     help: str
 
 
+_WATCH, _PLAN, _FLEET, _MDM, _OPERATE = "Watch", "Plan", "Fleet", "MDM", "Operate"
+_DEVICE = "On a device"
+
 # A device installs the agent and nothing else, so no noun may be imported for another.
-_NOUNS: dict[str, _Entry] = {
-    "status": _Entry("pgfleet.nouns.status", "admin", "Show how the whole fleet is doing."),
-    "device": _Entry("pgfleet.nouns.device", "admin", "Devices: list, enrol, tag, retire."),
-    "group": _Entry("pgfleet.nouns.group", "admin", "Device groups and who is in them."),
-    "schedule": _Entry("pgfleet.nouns.schedule.cli", "admin", "Schedules: when, what and who."),
-    "template": _Entry("pgfleet.nouns.template", "admin", "Templates: schedules with parameters."),
-    "blackout": _Entry(
-        "pgfleet.nouns.blackout.cli", "admin", "Blackout calendars: times in which nothing runs."
+_ENTRIES = (
+    _Entry(_WATCH, "status", "nouns.status", "admin", "How the whole fleet is doing."),
+    _Entry(_WATCH, "run", "nouns.run", "admin", "Runs: what became of each due instant."),
+    _Entry(_WATCH, "command", "nouns.command", "admin", "Commands: one action on one device."),
+    _Entry(_PLAN, "schedule", "nouns.schedule.cli", "admin", "Schedules: when, what and who."),
+    _Entry(_PLAN, "template", "nouns.template", "admin", "Templates: schedules with parameters."),
+    _Entry(
+        _PLAN,
+        "blackout",
+        "nouns.blackout.cli",
+        "admin",
+        "Blackout calendars: times in which nothing runs.",
     ),
-    "location": _Entry(
-        "pgfleet.nouns.location", "admin", "Locations: places on the map, and who is there."
+    _Entry(_FLEET, "device", "nouns.device", "admin", "Devices: list, enrol, tag, retire."),
+    _Entry(_FLEET, "group", "nouns.group", "admin", "Device groups and who is in them."),
+    _Entry(
+        _FLEET,
+        "location",
+        "nouns.location",
+        "admin",
+        "Locations: places, who is there, and what follows.",
     ),
-    "run": _Entry("pgfleet.nouns.run", "admin", "Runs: what became of each due instant."),
-    "command": _Entry("pgfleet.nouns.command", "admin", "Commands: one action on one device."),
-    "profile": _Entry(
-        "pgfleet.nouns.profile.cli", "admin", "Profiles: install, remove, for good or for a time."
+    _Entry(
+        _FLEET, "owner", "nouns.owner", "admin", "Owners: whose devices and schedules these are."
     ),
-    "integration": _Entry(
-        "pgfleet.nouns.integration.cli",
+    _Entry(
+        _MDM,
+        "profile",
+        "nouns.profile.cli",
+        "admin",
+        "Profiles: install, remove, for good or for a time.",
+    ),
+    _Entry(
+        _MDM,
+        "integration",
+        "nouns.integration.cli",
         "admin",
         "Integrations: connections to an MDM and other systems.",
     ),
-    "audit": _Entry("pgfleet.nouns.audit", "admin", "The audit log: who changed what."),
-    "owner": _Entry(
-        "pgfleet.nouns.owner", "admin", "Owners: whose devices and schedules these are."
+    _Entry(_OPERATE, "db", "nouns.db", "admin", "The schema: migrate, check, bundle."),
+    _Entry(_OPERATE, "functions", "nouns.functions", "functions", "The HTTP functions."),
+    _Entry(_OPERATE, "setting", "nouns.setting", "admin", "Settings of the engine."),
+    _Entry(_OPERATE, "stack", "nouns.stack", "local", "The local platform: up, down, status."),
+    _Entry(
+        _OPERATE,
+        "webhook",
+        "nouns.webhook",
+        "admin",
+        "Webhooks and e-mail: be told of runs that fail.",
     ),
-    "webhook": _Entry(
-        "pgfleet.nouns.webhook", "admin", "Webhooks and e-mail: be told of runs that fail."
-    ),
-    "setting": _Entry("pgfleet.nouns.setting", "admin", "Settings of the engine."),
-    "db": _Entry("pgfleet.nouns.db", "admin", "The schema: migrate, check, bundle."),
-    "functions": _Entry("pgfleet.nouns.functions", "functions", "The HTTP functions."),
-    "stack": _Entry("pgfleet.nouns.stack", "local", "The local platform: up, down, status."),
-    "agent": _Entry("pgfleet.agent.cli", "agent", "The device side: enrol, run, inspect."),
-    "demo": _Entry("pgfleet.demo.cli", "local", "See a small fleet at work."),
-}
+    _Entry(_OPERATE, "audit", "nouns.audit", "admin", "The audit log: who changed what."),
+    _Entry(_OPERATE, "demo", "demo.cli", "local", "See a small fleet at work."),
+    _Entry(_DEVICE, "agent", "agent.cli", "agent", "The device side: enrol, run, inspect."),
+)
+_NOUNS = {entry.name: entry for entry in _ENTRIES}
 
 
 class NounGroup(TyperGroup):
     """Finds a noun by importing its module, and prints the errors of all of them."""
+
+    _is_listing = False
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Name the nouns that this installation has."""
@@ -74,8 +100,10 @@ class NounGroup(TyperGroup):
         entry = _NOUNS.get(cmd_name)
         if entry is None or not _is_there(entry):
             return None
+        if self._is_listing:
+            return TyperCommand(entry.name, help=entry.help, rich_help_panel=entry.panel)
         try:
-            module = importlib.import_module(entry.module)
+            module = importlib.import_module(_module(entry))
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("pgfleet"):
                 raise
@@ -83,6 +111,14 @@ class NounGroup(TyperGroup):
         command = typer.main.get_command(module.app)
         command.name = cmd_name
         return command
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print what there is without loading it: it takes what all of them take together."""
+        self._is_listing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self._is_listing = False
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; a FleetError is told to the person and ends with 1."""
@@ -93,9 +129,13 @@ class NounGroup(TyperGroup):
             raise typer.Exit(1) from error
 
 
+def _module(entry: _Entry) -> str:
+    return f"pgfleet.{entry.module}"
+
+
 def _is_there(entry: _Entry) -> bool:
-    package, _, _ = entry.module.rpartition(".")
-    return find_spec(package) is not None and find_spec(entry.module) is not None
+    package, _, _ = _module(entry).rpartition(".")
+    return find_spec(package) is not None and find_spec(_module(entry)) is not None
 
 
 def _not_installed(name: str, entry: _Entry) -> typer.Typer:
@@ -135,7 +175,7 @@ def _running_stack() -> str | None:
 app = typer.Typer(
     cls=NounGroup,
     no_args_is_help=True,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

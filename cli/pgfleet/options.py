@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, get_type_hints
 
 import typer
+from rich.markup import escape
+
+_SHARED_PANEL = "With every command"
 
 RootDatabaseUrl = Annotated[
     str | None,
@@ -30,27 +33,35 @@ DatabaseUrl = Annotated[
         "--database-url",
         "-d",
         help="Where the database is; else PGFLEET_DATABASE_URL, else the local stack.",
+        rich_help_panel=_SHARED_PANEL,
     ),
 ]
 
 _SHARED: dict[str, tuple[Any, Any]] = {
     "as_json": (
-        Annotated[bool, typer.Option("--json", help="Print JSON.")],
+        Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_SHARED_PANEL)],
         False,
     ),
     "as_csv": (
-        Annotated[bool, typer.Option("--csv", help="Print CSV.")],
+        Annotated[bool, typer.Option("--csv", help="Print CSV.", rich_help_panel=_SHARED_PANEL)],
         False,
     ),
     "show_sql": (
         Annotated[
             bool,
-            typer.Option("--show-sql", help="Print, to stderr, the SQL that runs."),
+            typer.Option(
+                "--show-sql",
+                help="Print, to stderr, the SQL that runs.",
+                rich_help_panel=_SHARED_PANEL,
+            ),
         ],
         False,
     ),
     "database_url": (DatabaseUrl, None),
 }
+
+# What fits in a terminal of 80 columns beside the margins of the help.
+_EXAMPLE_WIDTH = 76
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")]
@@ -86,29 +97,66 @@ def using(options: Options) -> Iterator[None]:
         _current.reset(token)
 
 
-class Noun(typer.Typer):
-    """A group of commands about one thing; each command takes the shared options."""
+class Commands(typer.Typer):
+    """A group of commands whose help is their docstring, to be read and copied as it is."""
 
-    def __init__(self, help: str) -> None:
+    def __init__(self, help: str | None = None, *, panel: str | None = None) -> None:
+        """Take what the group is about, and the panel of the help in which its commands stand."""
         super().__init__(
             help=help,
             no_args_is_help=True,
-            rich_markup_mode=None,
+            rich_markup_mode="rich",
             pretty_exceptions_enable=False,
             add_completion=False,
         )
+        self._panel = panel
 
     def command(  # type: ignore[override]
         self, name: str | None = None, **settings: Any
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Register a function as a command, under its own name unless another is given."""
-        register = super().command(name, **settings)
 
         def add(function: Callable[..., Any]) -> Callable[..., Any]:
-            register(_with_shared_options(function))
+            text = _help_text(function)
+            register = super(Commands, self).command(
+                name, help=text, rich_help_panel=self._panel, **settings
+            )
+            register(self._prepared(function))
             return function
 
         return add
+
+    def _prepared(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return function
+
+
+class Noun(Commands):
+    """A group of commands about one thing; each takes the shared options."""
+
+    def _prepared(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return _with_shared_options(function)
+
+
+def _help_text(function: Callable[..., Any]) -> str:
+    """Give a docstring as the help that is printed: prose flows, an example stays a command."""
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    return escape(
+        "\n\n".join(
+            _example(text) if text.startswith("Example:") else " ".join(text.split())
+            for text in paragraphs
+        )
+    )
+
+
+def _example(text: str) -> str:
+    """Break a long command before an option, so that the shell still takes it as one."""
+    broken = []
+    for line in text.splitlines():
+        while len(line) > _EXAMPLE_WIDTH and (cut := line.rfind(" --", 20, _EXAMPLE_WIDTH)) > 0:
+            broken.append(line[:cut] + " \\")
+            line = f"    {line[cut + 1 :]}"
+        broken.append(line)
+    return "\n".join(broken)
 
 
 def _with_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -135,7 +183,5 @@ def _with_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
         for name, (kind, default) in _SHARED.items()
     ]
     run.__signature__ = signature.replace(parameters=[*own, *extra])  # type: ignore[attr-defined]
-    # A mark that keeps the lines of a paragraph as they are: an example is to be copied.
-    run.__doc__ = inspect.cleandoc(function.__doc__ or "").replace("Example:", "\b\nExample:")
     run.__annotations__ = {**hints, **{name: kind for name, (kind, _) in _SHARED.items()}}
     return run

@@ -32,13 +32,7 @@ EXIT_REFUSED = 77
 
 _TIMING = Timing()
 
-app = typer.Typer(
-    help="The device side: enrol, run, inspect.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
+app = options.Commands("The device side: enrol, run, inspect.")
 
 
 class Stoppable(Protocol):
@@ -94,7 +88,6 @@ def run(
 ) -> None:
     """Run this device's agent until it is told to stop; ends with 77 if it was retired.
 
-    \b
     Example: pgfleet agent run --url https://abc.supabase.co --anon-key KEY --code CODE
     """
     _configure_log(log_level, log_file, log_json)
@@ -146,7 +139,6 @@ def enroll(
 ) -> None:
     """Trade an enrolment code for this device's identity, without running the agent.
 
-    \b
     Example: pgfleet agent enroll --url https://abc.supabase.co --anon-key KEY --code CODE
     """
     _configure_log(log_level, None, False)
@@ -173,7 +165,6 @@ def enroll(
 def status(state_dir: opt.StateDir = None, as_json: opt.AsJson = False) -> None:
     """Show this device's identity, journal and position, and if its agent runs; 1 if not enrolled.
 
-    \b
     Example: pgfleet agent status --json
     """
     found = inspect.describe(state_dir or default_state_dir())

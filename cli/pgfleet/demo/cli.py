@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from pgfleet import options
 from pgfleet.demo.platform import running_platform
 from pgfleet.demo.scenario import Plan, Scenario
 from pgfleet.demo.view import View
 
-app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+app = options.Commands()
 
 
 @app.command()

@@ -10,7 +10,7 @@ from pgfleet import inputs, names, options, output
 from pgfleet.database import Database, json_value, open_database
 from pgfleet.errors import Conflict, InvalidInput
 
-app = options.Noun("Locations: places on the map, who is there, what that brings about.")
+app = options.Noun("Locations: places, who is there, and what follows.")
 
 Location = Annotated[str, typer.Argument(help="Name or id of the location.")]
 Owner = Annotated[str | None, typer.Option(help="Name or id of the owner.")]
@@ -132,7 +132,7 @@ def create(
     at: Annotated[str | None, typer.Option(help="LATITUDE,LONGITUDE of a circle's centre.")] = None,
     radius: Annotated[float | None, typer.Option(help="Of a circle, in metres.")] = None,
     polygon: Annotated[
-        str | None, typer.Option(help="JSON list of [latitude, longitude], @FILE, or -.")
+        str | None, typer.Option(help="JSON list of pairs of latitude and longitude, @FILE, or -.")
     ] = None,
     hysteresis: Annotated[
         float | None, typer.Option(help="Metres beyond the border at which a device has left.")

@@ -7,7 +7,7 @@ from typing import Any
 from pgfleet import options, output
 from pgfleet.database import open_database
 
-app = options.Noun("Show how the whole fleet is doing.")
+app = options.Noun("How the whole fleet is doing.")
 
 
 @app.command("status")

@@ -15,7 +15,7 @@ from pgfleet import names, options, output
 from pgfleet.database import Database, json_value, open_database
 from pgfleet.errors import Conflict, InvalidInput
 
-app = options.Noun("What the MDMs have.")
+app = options.Noun("What the MDMs have.", panel="What the MDMs have")
 
 _LOOK_SECONDS = 0.5
 _HINT = "Name a .mobileconfig file, as Apple Configurator or the MDM exports it"

@@ -11,7 +11,7 @@ from pgfleet import options, output
 from pgfleet.database import json_value, open_database
 from pgfleet.nouns.schedule.filter import Where, schedule_filter
 
-app = options.Noun("Many schedules at once.")
+app = options.Noun("Many schedules at once.", panel="Many at once")
 
 _BULK: LiteralString = (
     "select public.bulk_schedules(%(action)s, %(filter)s, %(dry_run)s, %(reason)s) as answer"

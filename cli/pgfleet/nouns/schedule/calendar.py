@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-app = options.Noun("Schedules day by day.")
+app = options.Noun("Schedules day by day.", panel="See")
 
 _STATES = ("coming", "skipping", "running", "completed", "failed", "skipped")
 _SKIPS = ("skipping", "skipped")

@@ -9,7 +9,7 @@ import typer
 from pgfleet import names, options, output
 from pgfleet.database import open_database
 
-app = options.Noun("What schedules have done.")
+app = options.Noun("What schedules have done.", panel="See")
 
 
 @app.command()

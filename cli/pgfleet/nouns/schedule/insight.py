@@ -12,7 +12,7 @@ from pgfleet.database import Database, json_value, open_database
 from pgfleet.errors import InvalidInput
 from pgfleet.nouns.schedule.spec import Given, takes_a_schedule
 
-app = options.Noun("What schedules will do, and why they did what they did.")
+app = options.Noun("What schedules will do, and why they did what they did.", panel="See")
 
 Schedule = Annotated[str, typer.Argument(help="Name or id of the schedule.")]
 Count = Annotated[int, typer.Option(min=1, max=1000, help="How many.")]

@@ -14,7 +14,7 @@ from pgfleet.errors import InvalidInput
 from pgfleet.nouns.schedule.document import read_document, write_document
 from pgfleet.nouns.schedule.filter import Where, schedule_filter
 
-app = options.Noun("Schedules as documents.")
+app = options.Noun("Schedules as documents.", panel="Many at once")
 
 Owner = Annotated[str | None, typer.Option(help="Name or id of the owner.")]
 
