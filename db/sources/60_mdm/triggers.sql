@@ -25,7 +25,7 @@ begin
   select exists (
     select 1 from new_rows as n where n.channel = 'mdm' and n.status = 'pending' and n.not_before <= v_now
   ) into v_is_due;
-  if v_is_due and current_setting('pgfleet.is_ticking', true) = 'yes' then
+  if v_is_due and fleet.is_ticking() then
     perform fleet.poke_once_a_second('mdm-dispatch', v_now);
   elsif v_is_due then
     -- Without the turnstile: its row would be held until a person ends the transaction, and the ticks would wait for it.

@@ -1,5 +1,122 @@
 -- The tick: the only scheduler. Everything that time decides happens here.
 
+create or replace function fleet.tick_steps()
+returns table (name text, function text, figure text, batch integer)
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  values
+    ('places', 'tend_places', null, null),
+    ('start', 'start_due_runs', 'runs', 2000),
+    ('expand', 'expand_next', null, null),
+    ('sweep', 'sweep_commands', 'swept', null),
+    ('settle', 'settle_runs', 'settled', null),
+    ('ring', 'ring_doorbells', 'rung', null),
+    ('notify', 'poke_notify', null, null),
+    ('mdm', 'poke_mdm', null, null),
+    ('prune', 'prune_in_passing', 'pruned', null)
+$$;
+
+comment on function fleet.tick_steps() is
+  'What a tick does, in this order. Each function takes the time. One that answers an object of figures names them itself, and says with '
+  'more that another tick has work at once; the number that another answers, or the length of its list, is told as figure, and as many '
+  'as batch mean more.';
+revoke all on function fleet.tick_steps() from public, anon, authenticated, service_role;
+
+create or replace function fleet.step_outcome(p_answer jsonb, p_figure text, p_batch integer)
+returns jsonb
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when jsonb_typeof(p_answer) = 'object' then p_answer
+    when p_figure is null then '{}'
+    else jsonb_build_object(p_figure, n.count) || case when n.count >= p_batch then '{"more": true}' else '{}' end::jsonb
+  end
+  from (
+    select case jsonb_typeof(p_answer)
+      when 'array' then jsonb_array_length(p_answer)
+      when 'number' then p_answer::integer
+      else 0
+    end as count
+  ) as n
+$$;
+
+comment on function fleet.step_outcome(jsonb, text, integer) is 'What the answer of a step says, as figures: see fleet.tick_steps().';
+revoke all on function fleet.step_outcome(jsonb, text, integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.run_tick_steps(p_now timestamptz)
+returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+declare
+  v_step record;
+  v_begun timestamptz;
+  v_answer jsonb;
+  v_error text;
+  v_figures jsonb := '{}';
+  v_more boolean := false;
+  v_steps jsonb := '[]';
+begin
+  for v_step in select s.* from fleet.tick_steps() as s loop
+    v_begun := clock_timestamp();
+    v_answer := null;
+    v_error := null;
+    -- Each step by itself: a fault in one of them must not stop the others.
+    begin
+      execute format('select to_jsonb(fleet.%I($1))', v_step.function) into v_answer using p_now;
+      v_answer := fleet.step_outcome(v_answer, v_step.figure, v_step.batch);
+    exception when others then
+      v_error := left(sqlerrm, 500);
+      v_answer := fleet.step_outcome(null, v_step.figure, v_step.batch);
+    end;
+    v_more := v_more or coalesce(v_answer -> 'more' = 'true', false);
+    v_figures := v_figures || v_answer;
+    v_steps := v_steps || jsonb_build_object(
+      'name', v_step.name,
+      'ms', round((extract(epoch from clock_timestamp() - v_begun) * 1000)::numeric, 1),
+      'error', v_error
+    );
+  end loop;
+  return jsonb_build_object('figures', v_figures || jsonb_build_object('more', v_more), 'steps', v_steps);
+end;
+$$;
+
+comment on function fleet.run_tick_steps(timestamptz) is
+  'Take each step of a tick: {figures: what they did, and whether there is more, steps: [{name, ms, error}]}.';
+revoke all on function fleet.run_tick_steps(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.remembered_steps(p_before jsonb, p_steps jsonb, p_now timestamptz)
+returns jsonb
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    jsonb_agg(
+      jsonb_build_object('name', s.step -> 'name', 'ms', s.step -> 'ms')
+        || case
+          when s.step ->> 'error' is null
+            then coalesce(jsonb_build_object('error', b.step -> 'error', 'error_at', b.step -> 'error_at'), '{}')
+          else jsonb_build_object('error', s.step -> 'error', 'error_at', p_now)
+        end
+      order by s.n
+    ),
+    '[]'
+  )
+  from jsonb_array_elements(p_steps) with ordinality as s(step, n)
+  left join jsonb_array_elements(p_before) as b(step) on b.step ->> 'name' = s.step ->> 'name'
+$$;
+
+comment on function fleet.remembered_steps(jsonb, jsonb, timestamptz) is
+  'The steps of this tick with the last error of each, which may be of a tick before: [{name, ms, error, error_at}].';
+revoke all on function fleet.remembered_steps(jsonb, jsonb, timestamptz) from public, anon, authenticated, service_role;
+
 create or replace function fleet.tick(p_now timestamptz default now())
 returns jsonb
 language plpgsql
@@ -9,86 +126,42 @@ set jit = off
 as $$
 declare
   v_started timestamptz := clock_timestamp();
-  v_acted integer := 0;
-  v_runs bigint[] := '{}';
-  v_expanded jsonb := '{}';
-  v_swept integer := 0;
-  v_settled integer := 0;
-  v_rung integer := 0;
-  v_errors text[] := '{}';
+  v_done jsonb;
+  v_errors text[];
 begin
   -- A migration holds this lock alone: new tables must not meet old functions.
   if not pg_try_advisory_xact_lock_shared(hashtext('pgfleet.migrate')) then
     return jsonb_build_object('skipped', 'a migration is running');
   end if;
 
-  perform set_config('pgfleet.is_ticking', 'yes', true);
-  -- Each step by itself: a fault in one of them must not stop the others.
-  begin
-    v_acted := fleet.tend_places(p_now);
-  exception when others then
-    v_errors := v_errors || ('places: ' || sqlerrm);
-  end;
-  begin
-    v_runs := fleet.start_due_runs(p_now);
-  exception when others then
-    v_errors := v_errors || ('start: ' || sqlerrm);
-  end;
-  begin
-    v_expanded := fleet.expand_next(p_now);
-  exception when others then
-    v_errors := v_errors || ('expand: ' || sqlerrm);
-  end;
-  begin
-    v_swept := fleet.sweep_commands(p_now);
-  exception when others then
-    v_errors := v_errors || ('sweep: ' || sqlerrm);
-  end;
-  begin
-    v_settled := fleet.settle_runs(p_now);
-  exception when others then
-    v_errors := v_errors || ('settle: ' || sqlerrm);
-  end;
-  begin
-    v_rung := fleet.ring_doorbells(p_now);
-  exception when others then
-    v_errors := v_errors || ('ring: ' || sqlerrm);
-  end;
-  begin
-    perform fleet.poke_notify(p_now);
-    perform fleet.poke_mdm(p_now);
-  exception when others then
-    v_errors := v_errors || ('poke: ' || sqlerrm);
-  end;
+  perform fleet.set_ticking(true);
+  v_done := fleet.run_tick_steps(p_now);
+  perform fleet.set_ticking(false);
 
-  perform set_config('pgfleet.is_ticking', 'no', true);
-
+  v_errors := array(
+    select format('%s: %s', s.step ->> 'name', s.step ->> 'error')
+    from jsonb_array_elements(v_done -> 'steps') with ordinality as s(step, n)
+    where s.step ->> 'error' is not null
+    order by s.n
+  );
   -- Two ticks at once never wait for each other, not even to say that they are there.
   update fleet.heartbeat as h
   set last_tick_at = p_now,
       tick_count = h.tick_count + 1,
       tick_ms = round((extract(epoch from clock_timestamp() - v_started) * 1000)::numeric, 1),
+      steps = fleet.remembered_steps(h.steps, v_done -> 'steps', p_now),
       last_error = case when v_errors = '{}' then h.last_error else array_to_string(v_errors, '; ') end,
       last_error_at = case when v_errors = '{}' then h.last_error_at else p_now end
   where h.id in (select b.id from fleet.heartbeat as b for update skip locked);
 
-  return v_expanded || jsonb_build_object(
-    'runs', cardinality(v_runs),
-    'swept', v_swept,
-    'settled', v_settled,
-    'rung', v_rung,
-    'errors', to_jsonb(v_errors),
-    'more', coalesce((v_expanded ->> 'more')::boolean, false)
-      or cardinality(v_runs) >= 2000
-      -- Only after some progress: what another session holds must not keep this one spinning.
-      or (v_acted > 0 and exists (select 1 from public.location_events as e where e.acted_at is null))
-  );
+  return v_done -> 'figures' || jsonb_build_object('errors', to_jsonb(v_errors));
 end;
 $$;
 
 comment on function fleet.tick(timestamptz) is
-  'One step of the scheduler: start what is due, expand a chunk, end leases, settle runs, ring doorbells, poke functions that have work. {runs, commands, swept, '
-  'settled, rung, errors, more}; more says that another tick has work at once. Any number of sessions may tick.';
+  'Everything that is due, one step of fleet.tick_steps() after the other: {runs, commands, swept, settled, rung, …, errors, more}; more '
+  'says that another tick has work at once. A fault of one step stops no other and is told by fleet_status(). Any number of sessions may '
+  'tick.';
 revoke all on function fleet.tick(timestamptz) from public, anon, authenticated, service_role;
 
 -- A procedure that commits can have no SET clause, so every name in it is qualified.

@@ -97,7 +97,7 @@ begin
   perform fleet.poke_key();
   -- There before two ticks can want to make them at once.
   insert into fleet.pokes (function, poked_at)
-  select n, '-infinity' from unnest('{notify-dispatch,mdm-dispatch,reconcile-profiles}'::text[]) as n
+  select n, '-infinity' from unnest('{notify-dispatch,mdm-dispatch,reconcile-profiles,prune-history}'::text[]) as n
   on conflict do nothing;
   perform fleet.grant_worker();
   perform fleet.sync_jobs();

@@ -1,66 +1,130 @@
--- Pruning: history goes when it is older than the setting history_days, in batches.
+-- History has an end: which rows go when, and how they go.
 
-create or replace procedure fleet.prune_history()
-language plpgsql
+create or replace function fleet.pruned_tables()
+returns table (name text, aged_by text, condition text, days_setting text, batch integer)
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_before timestamptz := pg_catalog.now()
-    - pg_catalog.make_interval(days => fleet.setting_number('history_days')::integer);
-begin
-  while fleet.prune_batch(v_before) > 0 loop
-    commit;
-  end loop;
-  while fleet.prune_deliveries(v_before) > 0 loop
-    commit;
-  end loop;
-  commit;
-  -- Nothing else ever prunes this table. Errors are kept longer than successes.
-  if pg_catalog.to_regclass('cron.job_run_details') is not null then
-    execute $query$
-      delete from cron.job_run_details as d
-      where d.end_time < pg_catalog.now() - interval '2 days' and d.status = 'succeeded'
-        or d.end_time < pg_catalog.now() - interval '14 days'
-    $query$;
-  end if;
-end;
+  values
+    -- Their commands go with them, so a few large runs are a large batch.
+    ('public.schedule_runs', 'finished_at', null, 'history_days', 50),
+    ('public.device_commands', 'executed_at', 'run_id is null', 'history_days', 5000),
+    ('public.webhook_deliveries', 'finished_at', null, 'history_days', 5000),
+    ('fleet.webhook_secrets', 'expires_at', null, 'history_days', 5000),
+    ('public.mdm_api_logs', 'created_at', null, 'history_days', 5000),
+    ('public.integration_activity_log', 'created_at', null, 'history_days', 5000),
+    -- What policies have not acted on yet is no history.
+    ('public.location_events', 'created_at', 'acted_at is not null', 'history_days', 5000)
 $$;
 
-comment on procedure fleet.prune_history() is
-  'Delete history older than the setting history_days, in batches, and old run details of pg_cron.';
-revoke all on procedure fleet.prune_history() from public, anon, authenticated, service_role;
+comment on function fleet.pruned_tables() is
+  'What is deleted when it is old: rows whose column aged_by is longer ago than the setting says in days, and for which the condition holds. '
+  'batch rows go in one transaction.';
+revoke all on function fleet.pruned_tables() from public, anon, authenticated, service_role;
 
-create or replace function fleet.prune_batch(p_before timestamptz, p_limit integer default 5000)
+create or replace function fleet.prune_batch(p_table text, p_now timestamptz, p_limit integer default null)
 returns integer
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_runs integer;
-  v_commands integer;
+  v_rule record;
+  v_count integer;
 begin
-  delete from public.schedule_runs as r
-  where r.id in (
-    select x.id from public.schedule_runs as x
-    where x.finished_at < p_before
-    order by x.finished_at
-    -- Their commands go with them, so a few large runs are a large batch.
-    limit greatest(p_limit / 100, 1)
-  );
-  get diagnostics v_runs = row_count;
-
-  delete from public.device_commands as c
-  where c.id in (
-    select x.id from public.device_commands as x
-    where x.run_id is null and x.executed_at < p_before
-    order by x.executed_at
-    limit p_limit
-  );
-  get diagnostics v_commands = row_count;
-  return v_runs + v_commands;
+  select t.* into strict v_rule from fleet.pruned_tables() as t where t.name = p_table;
+  -- What somebody holds goes next time.
+  execute format(
+    'delete from %1$s as d where d.ctid = any (array('
+      'select x.ctid from %1$s as x where x.%2$I < $1 and (%3$s) order by x.%2$I limit $2 for update skip locked'
+    '))',
+    v_rule.name, v_rule.aged_by, coalesce(v_rule.condition, 'true')
+  )
+  using
+    p_now - make_interval(days => fleet.setting_number(v_rule.days_setting)::integer),
+    least(p_limit, v_rule.batch);
+  get diagnostics v_count = row_count;
+  return v_count;
 end;
 $$;
 
-comment on function fleet.prune_batch(timestamptz, integer) is
-  'Delete a batch of finished runs, with their commands, and of finished ad-hoc commands. Answers how many rows.';
-revoke all on function fleet.prune_batch(timestamptz, integer) from public, anon, authenticated, service_role;
+comment on function fleet.prune_batch(text, timestamptz, integer) is
+  'Delete a batch of what is old in one of fleet.pruned_tables(), at most p_limit rows. Answers how many.';
+revoke all on function fleet.prune_batch(text, timestamptz, integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.prune_in_passing(p_now timestamptz)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not fleet.pass_turnstile('prune-history', interval '5 minutes', p_now) then
+    return 0;
+  end if;
+  return (select sum(fleet.prune_batch(t.name, p_now, 500)) from fleet.pruned_tables() as t);
+end;
+$$;
+
+comment on function fleet.prune_in_passing(timestamptz) is
+  'A little of what fleet.prune_history() does, every few minutes by the tick: history has an end where no job comes by as well.';
+revoke all on function fleet.prune_in_passing(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.prune_job_details()
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- Nothing else ever prunes this table. Errors are kept longer than successes.
+  if to_regclass('cron.job_run_details') is not null then
+    execute $query$
+      delete from cron.job_run_details as d
+      where d.end_time < now() - interval '2 days' and d.status = 'succeeded'
+        or d.end_time < now() - interval '14 days'
+    $query$;
+  end if;
+end;
+$$;
+
+comment on function fleet.prune_job_details() is 'Delete what pg_cron noted of jobs that ended days ago.';
+revoke all on function fleet.prune_job_details() from public, anon, authenticated, service_role;
+
+-- A procedure that commits can have no SET clause, so every name in it is qualified.
+create or replace procedure fleet.prune_history()
+language plpgsql
+as $$
+declare
+  v_now timestamptz := pg_catalog.now();
+  v_tables text[] := array(select t.name from fleet.pruned_tables() as t);
+  v_table text;
+  v_count integer;
+  v_errors text[] := '{}';
+begin
+  foreach v_table in array v_tables loop
+    loop
+      begin
+        v_count := fleet.prune_batch(v_table, v_now);
+      exception when others then
+        -- One table that cannot be pruned keeps no other from it.
+        v_errors := v_errors || pg_catalog.concat(v_table, ': ', sqlerrm);
+        v_count := 0;
+      end;
+      commit;
+      exit when v_count = 0;
+    end loop;
+  end loop;
+  perform fleet.prune_job_details();
+  commit;
+  if v_errors <> '{}' then
+    raise exception 'not everything was pruned: %', pg_catalog.array_to_string(v_errors, '; ');
+  end if;
+end;
+$$;
+
+comment on procedure fleet.prune_history() is
+  'Delete what is old in every one of fleet.pruned_tables(), in batches that are each a transaction, and old run details of pg_cron. Raises '
+  'at its end what went wrong with any of them.';
+revoke all on procedure fleet.prune_history() from public, anon, authenticated, service_role;

@@ -31,6 +31,10 @@ begin
       -- The words of an error may quote anybody's data.
       'last_error', case when fleet.is_trusted_caller() then h.last_error end,
       'last_error_at', h.last_error_at,
+      'steps', (
+        select coalesce(jsonb_agg(case when fleet.is_trusted_caller() then s.step else s.step - 'error' end order by s.n), '[]')
+        from jsonb_array_elements(h.steps) with ordinality as s(step, n)
+      ),
       'pg_cron', v_cron,
       'jobs', coalesce(v_jobs, '{}'),
       'doorbells_waiting', (select count(*) from fleet.doorbells as b where b.ring_at <= p_now)
@@ -41,7 +45,7 @@ end;
 $$;
 
 comment on function fleet.engine_status(timestamptz) is
-  'Heartbeat, jobs and waiting doorbells. Definer: people may not read the engine''s tables; nothing here is anybody''s data.';
+  'Heartbeat, steps of the tick, jobs and waiting doorbells. Definer: people may not read the engine''s tables; nothing here is anybody''s data.';
 revoke all on function fleet.engine_status(timestamptz) from public, anon, authenticated, service_role;
 grant execute on function fleet.engine_status(timestamptz) to authenticated, service_role;
 

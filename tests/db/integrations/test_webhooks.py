@@ -280,9 +280,10 @@ def test_every_sync_is_logged_with_how_it_ended(mdm: Any) -> None:
 
 def test_old_activity_is_forgotten(mdm: Any) -> None:
     tell(mdm, webhook(mdm), hint())
-    mdm.fleet.run("select fleet.tend_mdm(clock_timestamp() + interval '29 days')")
+    prune = "select fleet.prune_batch('public.integration_activity_log', now() + %s::interval)"
+    mdm.fleet.run(prune, "29 days")
     assert len(activity(mdm)) == 1
-    mdm.fleet.run("select fleet.tend_mdm(clock_timestamp() + interval '31 days')")
+    mdm.fleet.run(prune, "31 days")
     assert activity(mdm) == []
 
 

@@ -213,9 +213,10 @@ def test_old_messages_and_secrets_are_pruned(db: Any, endpoint: dict[str, Any]) 
     for claimed in claim(db, START, 2):
         finish(db, claimed, "delivered", START)
     db.execute("select rotate_webhook_secret(%s, '1 hour')", (endpoint["id"],))
-    assert db.execute("select fleet.prune_deliveries(%s)", (START,)).fetchone() == (0,)
-    after = START + timedelta(days=1)
-    assert db.execute("select fleet.prune_deliveries(%s, 1)", (after,)).fetchone() == (1,)
-    assert db.execute("select fleet.prune_deliveries(%s)", (after,)).fetchone() == (1,)
+    prune = "select fleet.prune_batch('public.webhook_deliveries', %s, %s)"
+    assert db.execute(prune, (START + timedelta(days=30), None)).fetchone() == (0,)
+    after = START + timedelta(days=31)
+    assert [db.execute(prune, (after, 1)).fetchone() for _ in range(3)] == [(1,), (1,), (0,)]
     assert row(db)["status"] == "pending"
+    db.execute("select fleet.prune_batch('fleet.webhook_secrets', %s)", (after,))
     assert db.execute("select count(*) from fleet.webhook_secrets").fetchone() == (1,)

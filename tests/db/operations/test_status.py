@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import psycopg
+import pytest
+from tests.conftest import Database
 from tests.helpers.fleet import Fleet
 
 NOW = datetime.now(UTC)
@@ -92,9 +95,43 @@ def test_pruning_goes_by_batches(fleet: Fleet) -> None:
     device = fleet.device()
     for _ in range(5):
         fleet.run("select cancel_command(%s)", fleet.send(device)["id"])
-    later = NOW + timedelta(days=1)
-    removed = [fleet.value("select fleet.prune_batch(%s, 2)", later) for _ in range(4)]
+    later = NOW + timedelta(days=31)
+    prune = "select fleet.prune_batch('public.device_commands', %s, 2)"
+    removed = [fleet.value(prune, later) for _ in range(4)]
     assert removed == [2, 2, 1, 0]
+
+
+def test_every_rule_of_pruning_is_of_a_table_that_is_there(fleet: Fleet) -> None:
+    names = [row["name"] for row in fleet.rows("select name from fleet.pruned_tables()")]
+    assert len(names) >= 7
+    for name in names:
+        assert fleet.value("select fleet.prune_batch(%s, '2000-01-01')", name) == 0
+
+
+def test_a_table_that_cannot_be_pruned_keeps_no_other_from_it(
+    connect: Callable[..., Fleet], own_database: Database
+) -> None:
+    fleet = connect()
+    done = fleet.send(fleet.device())
+    fleet.run("select cancel_command(%s)", done["id"])
+    fleet.conn.execute("alter table device_commands disable trigger user")
+    fleet.run("update device_commands set executed_at = executed_at - interval '31 days'")
+    fleet.conn.execute("alter table device_commands enable trigger user")
+    with own_database.connect("supabase_admin", autocommit=True) as admin:
+        admin.execute("alter table public.schedule_runs rename column finished_at to ended_at")
+        with pytest.raises(psycopg.errors.RaiseException, match=r"public\.schedule_runs: column"):
+            fleet.run("call fleet.prune_history()")
+    assert fleet.value("select count(*) from device_commands") == 0
+
+
+def test_the_tick_prunes_a_little_in_passing_where_no_job_does(fleet: Fleet) -> None:
+    fleet.run("select cancel_command(%s)", fleet.send(fleet.device())["id"])
+    later = NOW + timedelta(days=31)
+    pruned = [
+        fleet.tick(later + timedelta(seconds=seconds))["pruned"] for seconds in (0, 1, 299, 300)
+    ]
+    assert pruned == [1, 0, 0, 0]
+    assert fleet.value("select count(*) from device_commands") == 0
 
 
 def test_a_tick_costs_what_is_due_not_what_exists(connect: Callable[..., Fleet]) -> None:

@@ -125,3 +125,11 @@ def test_a_tick_survives_a_step_that_fails_and_says_so(
     beat = fleet.row("select * from fleet.heartbeat")
     assert (beat["last_error"], beat["last_error_at"]) == ("sweep: the broom is broken", BASE)
     assert beat["last_tick_at"] == BASE
+    status = fleet.value("select fleet_status(%s) -> 'engine' -> 'steps'", BASE)
+    assert [step["name"] for step in status] == [
+        row["name"] for row in fleet.rows("select name from fleet.tick_steps()")
+    ]
+    assert all(step["ms"] >= 0 for step in status)
+    assert {step["name"]: step["error"] for step in status if step["error"]} == {
+        "sweep": "the broom is broken"
+    }
