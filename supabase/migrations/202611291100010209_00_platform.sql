@@ -1,0 +1,1125 @@
+-- Generated from db/sources/00_platform by pgfleet db bundle; edit the files there instead.
+
+set check_function_bodies = off;
+set search_path = '';
+
+-- db/sources/00_platform/10_casts.sql
+-- Reading values out of text without raising.
+
+create or replace function fleet.try_interval(p_text text)
+returns interval
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return p_text::interval;
+exception
+  when invalid_datetime_format or datetime_field_overflow or interval_field_overflow then
+    return null;
+end;
+$$;
+
+comment on function fleet.try_interval(text) is 'The text as an interval; null where it is none.';
+revoke all on function fleet.try_interval(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.try_uuid(p_text text)
+returns uuid
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when p_text ~* '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then p_text::uuid
+  end
+$$;
+
+comment on function fleet.try_uuid(text) is 'The text as a uuid; null where it is none.';
+revoke all on function fleet.try_uuid(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.try_inet(p_text text)
+returns inet
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return p_text::inet;
+exception
+  when invalid_text_representation then
+    return null;
+end;
+$$;
+
+comment on function fleet.try_inet(text) is 'The text as an address; null where it is none.';
+revoke all on function fleet.try_inet(text) from public, anon, authenticated, service_role;
+
+-- db/sources/00_platform/20_jwt_claims.sql
+-- Who is calling: the claims of the request, and the person or device that they stand for. None of these functions ever raises:
+-- policies call them, and one raising policy can stop Realtime for all.
+
+create or replace function fleet.jwt_claim(p_name text)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.jwt_claims() ->> p_name
+$$;
+
+comment on function fleet.jwt_claim(text) is 'One claim of the caller''s token as text, or null where there is none.';
+revoke all on function fleet.jwt_claim(text) from public, anon, authenticated, service_role;
+grant execute on function fleet.jwt_claim(text) to authenticated, service_role;
+
+create or replace function fleet.current_subject()
+returns uuid
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when t.sub ~* '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then t.sub::uuid end
+  from (select fleet.jwt_claim('sub') as sub) as t
+$$;
+
+comment on function fleet.current_subject() is
+  'The sub claim as a uuid; null when there is none or it is no uuid (auth.uid() would raise).';
+revoke all on function fleet.current_subject() from public, anon, authenticated, service_role;
+grant execute on function fleet.current_subject() to authenticated, service_role;
+
+create or replace function fleet.current_user_id()
+returns uuid
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select u.id
+  from (
+    select fleet.try_uuid(t.sub) as id
+    from json_to_record(fleet.jwt_claims()) as t(sub text, device_id text)
+    where t.device_id is null
+  ) as u
+  where u.id is not null
+    -- A device is nobody: neither one that is active nor one whose token outlived its re-keying.
+    and not exists (select 1 from public.devices as d where d.auth_id = u.id)
+$$;
+
+comment on function fleet.current_user_id() is
+  'The signed-in person; null for devices and in the SQL editor. Definer: it must see every device to tell one from a person.';
+revoke all on function fleet.current_user_id() from public, anon, authenticated, service_role;
+grant execute on function fleet.current_user_id() to authenticated, service_role;
+
+create or replace function fleet.current_device_id()
+returns bigint
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select d.id
+  from (
+    select fleet.try_uuid(t.sub) as id
+    from json_to_record(fleet.jwt_claims()) as t(sub text, role text)
+    where t.role = 'authenticated'
+  ) as u
+  join public.devices as d on d.auth_id = u.id
+  where d.status = 'active'
+$$;
+
+comment on function fleet.current_device_id() is
+  'The active device whose token this is, or null. Definer: a device has no right to search the devices.';
+revoke all on function fleet.current_device_id() from public, anon, authenticated, service_role;
+grant execute on function fleet.current_device_id() to authenticated, service_role;
+
+create or replace function fleet.is_trusted_caller()
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- Outside of a request there are no claims: the SQL editor, pg_cron, a migration. Through the API only the service role.
+  -- Whoever comes as a role of the API is never trusted for claims that are missing or say another role. The setting role
+  -- is the role that the session took on, also inside of definer functions.
+  select coalesce(fleet.jwt_claim('role'), 'service_role') = 'service_role'
+    and current_setting('role') not in ('anon', 'authenticated')
+    and session_user not in ('anon', 'authenticated')
+$$;
+
+comment on function fleet.is_trusted_caller() is 'Whether the caller is the service role or comes from inside the database.';
+revoke all on function fleet.is_trusted_caller() from public, anon, authenticated, service_role;
+grant execute on function fleet.is_trusted_caller() to authenticated, service_role;
+
+create or replace function fleet.require_device()
+returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_device_id bigint := fleet.current_device_id();
+begin
+  if v_device_id is null then
+    raise exception 'only an active device may call this'
+      using errcode = 'PT403',
+            detail = 'not_a_device',
+            hint = 'Get a token from the function device-token; a retired device must be enrolled again.';
+  end if;
+  return v_device_id;
+end;
+$$;
+
+comment on function fleet.require_device() is 'The calling device. Raises not_a_device (PT403).';
+revoke all on function fleet.require_device() from public, anon, authenticated, service_role;
+grant execute on function fleet.require_device() to authenticated, service_role;
+
+-- db/sources/00_platform/30_permissions.sql
+-- What the caller may do: the owners in which a person has a permission, and the owner of what somebody makes.
+
+create or replace function fleet.careful_claims(p_claims text)
+returns json
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_claims !~ '^\s*\{' then
+    return null;
+  end if;
+  -- json, not jsonb: what stands in other claims need not be fit for jsonb. Reading a claim is part of the trial: some
+  -- escapes are refused only then.
+  perform p_claims::json ->> 'sub';
+  return p_claims;
+exception
+  when data_exception or program_limit_exceeded then
+    return null;
+end;
+$$;
+
+comment on function fleet.careful_claims(text) is 'Claims of unknown origin; null where they are no JSON object.';
+revoke all on function fleet.careful_claims(text) from public, anon, authenticated, service_role;
+grant execute on function fleet.careful_claims(text) to authenticated, service_role;
+
+create or replace function fleet.jwt_claims()
+returns json
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_claims text := current_setting('request.jwt.claims', true);
+begin
+  if v_claims is null or v_claims = '' then
+    return null;
+  -- The login of the API writes down the object of a token that it has read: no trial is needed, which would be a
+  -- subtransaction at every call. Escapes are the exception, since not all of them can be told as text.
+  elsif session_user = 'authenticator' and left(v_claims, 1) = '{' and strpos(v_claims, '\u') = 0 then
+    return v_claims;
+  end if;
+  return fleet.careful_claims(v_claims);
+end;
+$$;
+
+comment on function fleet.jwt_claims() is
+  'The claims of the caller''s token, or null where there is none or they are no JSON object. Read once, and taken apart with '
+  'json_to_record.';
+revoke all on function fleet.jwt_claims() from public, anon, authenticated, service_role;
+grant execute on function fleet.jwt_claims() to authenticated, service_role;
+
+create or replace function fleet.my_owners(p_permission text default 'view')
+returns setof uuid
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  -- Everybody's personal owner has the id of the user and needs no membership: policies must already let the very
+  -- statement in that makes it.
+  select u.id
+  from (select fleet.current_user_id() as id) as u
+  where u.id is not null
+  union
+  select m.owner_id
+  from public.owner_members as m
+  where m.user_id = fleet.current_user_id()
+    and (p_permission = 'view' or m.permissions && array[p_permission, 'admin'])
+$$;
+
+comment on function fleet.my_owners(text) is
+  'Owners in which the signed-in person has a permission; none for devices. Definer: policies of owner_members use it themselves.';
+revoke all on function fleet.my_owners(text) from public, anon, authenticated, service_role;
+grant execute on function fleet.my_owners(text) to authenticated, service_role;
+
+create or replace function fleet.resolve_owner()
+returns uuid
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_user uuid := fleet.current_user_id();
+  v_owner uuid;
+begin
+  if v_user is not null then
+    -- Everybody has a personal owner; it is made the first time that it is needed.
+    insert into public.owners (id, name) values (v_user, 'personal') on conflict (id) do nothing;
+    return v_user;
+  end if;
+
+  if fleet.is_trusted_caller() then
+    v_owner := (fleet.setting('default_owner') #>> '{}')::uuid;
+    if v_owner is not null then
+      return v_owner;
+    end if;
+    raise exception 'owner_id is missing: nobody is signed in and the setting default_owner is empty'
+      using errcode = 'PT422',
+            detail = 'owner_missing',
+            hint = 'Name owner_id, or set a default: select fleet.set_setting(''default_owner'', to_jsonb(''<owner uuid>''::text))';
+  end if;
+
+  raise exception 'a device may not do this'
+    using errcode = 'PT403',
+          detail = 'not_a_person',
+          hint = 'Sign in as a member of the fleet.';
+end;
+$$;
+
+comment on function fleet.resolve_owner() is
+  'The owner of a row whose maker named none: the person''s own, or the setting default_owner. Raises owner_missing (PT422) or '
+  'not_a_person (PT403). Definer: it makes the personal owner.';
+revoke all on function fleet.resolve_owner() from public, anon, authenticated, service_role;
+
+create or replace function fleet.raise_not_found(p_what text)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_kind text := replace(regexp_replace(p_what, ' [^ ]*$', ''), ' ', '_');
+begin
+  raise exception '% was not found', p_what
+    using errcode = 'PT404',
+          detail = v_kind || '_not_found',
+          hint = case
+            when v_kind in ('device', 'group', 'schedule', 'command', 'owner')
+              then format('List your %ss with: pgfleet %s list', v_kind, v_kind)
+            else 'Check the name.'
+          end;
+end;
+$$;
+
+comment on function fleet.raise_not_found(text) is
+  'Raise <kind>_not_found (PT404) for something like "device 7". The one answer for what is missing and for what is another''s: ids '
+  'are guessable.';
+revoke all on function fleet.raise_not_found(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.owner_or_own(p_owner_id uuid)
+returns uuid
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(nullif(p_owner_id, fleet.current_user_id()), fleet.resolve_owner())
+$$;
+
+comment on function fleet.owner_or_own(uuid) is
+  'The owner that was named; where none was, or the person''s own, that one, made if need be. Raises as resolve_owner does.';
+revoke all on function fleet.owner_or_own(uuid) from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_visible_owner(p_owner_id uuid)
+returns boolean
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.is_trusted_caller() or exists (select 1 from fleet.my_owners() as o(id) where o.id = p_owner_id)
+$$;
+
+comment on function fleet.is_visible_owner(uuid) is
+  'Whether the caller is a member of the owner, or trusted. Asked before a row is locked: nobody may hold up the rows of others. '
+  'Definer: it reads memberships.';
+revoke all on function fleet.is_visible_owner(uuid) from public, anon, authenticated, service_role;
+
+create or replace function fleet.require_permission(p_owner_id uuid, p_permission text, p_what text)
+returns void
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if fleet.is_trusted_caller() then
+    return;
+  end if;
+
+  if p_owner_id is null or not exists (select 1 from fleet.my_owners() as o(id) where o.id = p_owner_id) then
+    perform fleet.raise_not_found(p_what);
+  end if;
+
+  if not exists (select 1 from fleet.my_owners(p_permission) as o(id) where o.id = p_owner_id) then
+    raise exception 'the permission "%" is missing for %', p_permission, p_what
+      using errcode = 'PT403',
+            detail = 'permission_missing',
+            hint = 'An admin of the owner can grant it in owner_members.permissions.';
+  end if;
+end;
+$$;
+
+comment on function fleet.require_permission(uuid, text, text) is
+  'Raise <kind>_not_found (PT404) when the caller is no member of the owner, permission_missing (PT403) when one without the permission. '
+  'The service role and callers inside the database pass. Definer: it reads memberships.';
+revoke all on function fleet.require_permission(uuid, text, text) from public, anon, authenticated, service_role;
+
+-- db/sources/00_platform/40_settings.sql
+-- Settings: their defaults in one place, reading and changing them.
+
+create or replace function fleet.default_settings()
+returns table (name text, value jsonb, description text)
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  values
+    ('default_owner', 'null'::jsonb,
+      'Owner (uuid) of rows that nobody signed in makes, as in the SQL editor.'),
+    ('publish_device_commands', 'true',
+      'Whether device_commands is in the publication supabase_realtime, for clients that listen to postgres_changes.'),
+    ('inline_expand_limit', '300',
+      'How many commands a schedule that is due when it is inserted may make in the same transaction.'),
+    ('expand_chunk_size', '5000',
+      'How many commands a large run makes in one transaction.'),
+    ('expand_chunk_size_published', '500',
+      'The same while device_commands is in the publication, where one transaction is one poll of Realtime.'),
+    ('doorbell_inline_limit', '100',
+      'How many devices are rung in the transaction that makes their commands; more are left to the tick.'),
+    ('doorbell_rate', '100',
+      'How many doorbells the tick rings in a second. Hosted Realtime delivers 100 (Free) to 2500 (Pro and up).'),
+    ('lease_seconds', '60',
+      'How long a claimed command belongs to its device without being extended.'),
+    ('poll_seconds', '300',
+      'How often an agent looks by itself, told to it at each check-in.'),
+    ('retry_backoff_seconds', '30',
+      'Pause before the second attempt; it doubles with each failure, up to an hour.'),
+    ('history_days', '30',
+      'How long finished runs and commands are kept.'),
+    ('stale_position_hours', '24',
+      'After how long without a fix a device''s position is unknown; it keeps the places that it was in.'),
+    ('ticker_enabled', 'true',
+      'False stops the ticker at its next second, for maintenance.'),
+    ('functions_url', 'null',
+      'Address of the HTTP functions, such as https://functions.example.com/functions/v1.'),
+    ('webhook_allow_private', 'false',
+      'Whether webhooks may go to http:// and to private and loopback addresses. Leave it off where others make endpoints.')
+$$;
+
+comment on function fleet.default_settings() is 'Every setting with its default value and what it means.';
+revoke all on function fleet.default_settings() from public, anon, authenticated, service_role;
+
+create or replace function fleet.setting(p_name text)
+returns jsonb
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    (select s.value from fleet.settings as s where s.name = p_name),
+    (select d.value from fleet.default_settings() as d where d.name = p_name)
+  )
+$$;
+
+comment on function fleet.setting(text) is
+  'The value of a setting, or its default. Definer: engine functions read settings on behalf of anybody.';
+revoke all on function fleet.setting(text) from public, anon, authenticated, service_role;
+grant execute on function fleet.setting(text) to service_role;
+
+create or replace function fleet.setting_number(p_name text)
+returns numeric
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select (fleet.setting(p_name) #>> '{}')::numeric
+$$;
+
+comment on function fleet.setting_number(text) is 'A setting that is a number.';
+revoke all on function fleet.setting_number(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.setting_problem(p_name text, p_default jsonb, p_value jsonb)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when p_name = 'default_owner' then
+      case
+        when coalesce(p_value, 'null') <> 'null' and not exists (
+          select 1 from public.owners as o where o.id = fleet.try_uuid(p_value #>> '{}')
+        ) then 'the id of an owner, or null'
+      end
+    when p_name = 'functions_url' then
+      case
+        when coalesce(p_value, 'null') <> 'null'
+          and (jsonb_typeof(p_value) <> 'string' or p_value #>> '{}' !~ '^https?://[^[:space:]]+$')
+          then 'an address that begins with http:// or https://, or null'
+      end
+    when jsonb_typeof(p_default) = 'boolean' then
+      case when jsonb_typeof(p_value) is distinct from 'boolean' then 'true or false' end
+    when jsonb_typeof(p_default) = 'number' then
+      case
+        -- Fractions make sense where something is a pace or a pause.
+        when jsonb_typeof(p_value) is distinct from 'number'
+          or (p_name not in ('doorbell_rate', 'retry_backoff_seconds') and (p_value #>> '{}')::numeric % 1 <> 0)
+          then 'a whole number'
+        when (p_value #>> '{}')::numeric not between b.least and 1000000 then format('between %s and 1000000', b.least)
+      end
+  end
+  from (
+    select case
+      when p_name in ('doorbell_inline_limit', 'doorbell_rate', 'inline_expand_limit', 'retry_backoff_seconds') then 0
+      else 1
+    end as least
+  ) as b
+$$;
+
+comment on function fleet.setting_problem(text, jsonb, jsonb) is
+  'What the value of a setting must be, where it is not; null where it may be set.';
+revoke all on function fleet.setting_problem(text, jsonb, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.set_setting(p_name text, p_value jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_default fleet.settings;
+  v_problem text;
+begin
+  select d.name, d.value, d.description into v_default.name, v_default.value, v_default.description
+  from fleet.default_settings() as d
+  where d.name = p_name;
+
+  if not found then
+    raise exception 'setting "%" is not known', p_name
+      using errcode = 'PT404',
+            detail = 'setting_not_found',
+            hint = 'List the settings with: pgfleet setting list';
+  end if;
+
+  v_problem := fleet.setting_problem(p_name, v_default.value, p_value);
+  if v_problem is not null then
+    raise exception 'setting "%" must be %, not %', p_name, v_problem, coalesce(p_value::text, 'null')
+      using errcode = 'PT422',
+            detail = 'setting_invalid',
+            hint = format('The default is %s.', v_default.value);
+  end if;
+
+  insert into fleet.settings as s (name, value, description, updated_at)
+  values (p_name, coalesce(p_value, 'null'), v_default.description, now())
+  on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
+
+  if p_name = 'publish_device_commands' then
+    perform fleet.sync_publication();
+  end if;
+
+  return p_value;
+end;
+$$;
+
+comment on function fleet.set_setting(text, jsonb) is
+  'Change a setting. Raises setting_not_found (PT404) or setting_invalid (PT422). Definer: service_role has no right to write the table.';
+revoke all on function fleet.set_setting(text, jsonb) from public, anon, authenticated, service_role;
+grant execute on function fleet.set_setting(text, jsonb) to service_role;
+
+create or replace function fleet.sync_publication()
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_wanted boolean := fleet.setting('publish_device_commands') = 'true'::jsonb;
+  v_there boolean;
+begin
+  if not exists (select 1 from pg_catalog.pg_publication where pubname = 'supabase_realtime') then
+    return;
+  end if;
+
+  v_there := exists (
+    select 1 from pg_catalog.pg_publication_tables
+    where pubname = 'supabase_realtime' and schemaname = 'public' and tablename = 'device_commands'
+  );
+
+  if v_wanted and not v_there then
+    alter publication supabase_realtime add table public.device_commands;
+  elsif v_there and not v_wanted then
+    alter publication supabase_realtime drop table public.device_commands;
+  end if;
+end;
+$$;
+
+comment on function fleet.sync_publication() is
+  'Put device_commands in or out of the publication supabase_realtime, as the setting publish_device_commands says.';
+revoke all on function fleet.sync_publication() from public, anon, authenticated, service_role;
+
+-- db/sources/00_platform/50_secrets.sql
+-- Random secrets, their hashes and signatures. Built on what Postgres itself has,
+-- so that no extension is needed.
+
+create or replace function fleet.random_secret()
+returns text
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'hex')
+$$;
+
+comment on function fleet.random_secret() is '64 hexadecimal digits from 244 random bits.';
+revoke all on function fleet.random_secret() from public, anon, authenticated, service_role;
+
+create or replace function fleet.hash_secret(p_secret text)
+returns bytea
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select sha256(convert_to(p_secret, 'UTF8'))
+$$;
+
+comment on function fleet.hash_secret(text) is 'What is stored of a secret. Only for secrets that are random, not for passwords.';
+revoke all on function fleet.hash_secret(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.xor_with_byte(p_bytes bytea, p_byte integer)
+returns bytea
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select string_agg(set_byte('\x00'::bytea, 0, get_byte(p_bytes, i) # p_byte), ''::bytea order by i)
+  from generate_series(0, length(p_bytes) - 1) as g(i)
+$$;
+
+comment on function fleet.xor_with_byte(bytea, integer) is 'Each byte of a string, exclusive-or with one byte.';
+revoke all on function fleet.xor_with_byte(bytea, integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.hmac_sha256(p_message bytea, p_key bytea)
+returns bytea
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select sha256(fleet.xor_with_byte(k.key, 92) || sha256(fleet.xor_with_byte(k.key, 54) || p_message))
+  from (
+    -- Keys are brought to the block size of 64 bytes, as RFC 2104 says.
+    select h.key || decode(repeat('00', 64 - length(h.key)), 'hex') as key
+    from (select case when length(p_key) > 64 then sha256(p_key) else p_key end as key) as h
+  ) as k
+$$;
+
+comment on function fleet.hmac_sha256(bytea, bytea) is 'HMAC with SHA-256 (RFC 2104).';
+revoke all on function fleet.hmac_sha256(bytea, bytea) from public, anon, authenticated, service_role;
+
+create or replace function fleet.base64url(p_bytes bytea)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select translate(rtrim(replace(encode(p_bytes, 'base64'), E'\n', ''), '='), '+/', '-_')
+$$;
+
+comment on function fleet.base64url(bytea) is 'Base64 for addresses, without padding.';
+revoke all on function fleet.base64url(bytea) from public, anon, authenticated, service_role;
+
+-- db/sources/00_platform/60_problems.sql
+-- What is wrong with values that people write, named all at once: each with its field, the problem and the next step.
+
+create or replace function fleet.raise_problems(p_what text, p_reason text, p_problems fleet.problem[])
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if coalesce(cardinality(p_problems), 0) = 0 then
+    return;
+  end if;
+
+  raise exception '% is not valid: %', p_what, (
+    select string_agg(p.field || ': ' || p.problem, '; ') from unnest(p_problems) as p
+  )
+    using errcode = case
+            when (select bool_and(p.problem like '% was not found') from unnest(p_problems) as p) then 'PT404'
+            else 'PT422'
+          end,
+          detail = p_reason,
+          hint = (
+            select string_agg(regexp_replace(h.hint, '[.]?$', '.'), ' ' order by h.n)
+            from (
+              select p.hint, min(p.n) as n
+              from unnest(p_problems) with ordinality as p(field, problem, hint, n)
+              where p.hint <> ''
+              group by p.hint
+            ) as h
+          );
+end;
+$$;
+
+comment on function fleet.raise_problems(text, text, fleet.problem[]) is
+  'One error that names every wrong field; PT404 where all that is wrong is that something was not found, else PT422. No problem, no '
+  'error.';
+revoke all on function fleet.raise_problems(text, text, fleet.problem[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.choice_problem(p_field text, p_value jsonb, p_choices text[])
+returns setof fleet.problem
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select p_field, format('%s is not one of %s', p_value, array_to_string(p_choices, ', ')),
+    format('Use one of: %s.', array_to_string(p_choices, ', '))
+  where p_value is not null
+    and (jsonb_typeof(p_value) <> 'string' or (p_value #>> '{}') <> all (p_choices))
+$$;
+
+comment on function fleet.choice_problem(text, jsonb, text[]) is 'One row where a value is not among the choices.';
+revoke all on function fleet.choice_problem(text, jsonb, text[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.whole_number_problem(p_field text, p_value jsonb, p_least bigint, p_most bigint)
+returns setof fleet.problem
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select p_field, format('%s is not a whole number from %s to %s', p_value, p_least, p_most),
+    format('Write a number without quotes, from %s to %s.', p_least, p_most)
+  where p_value is not null
+    and case
+      when jsonb_typeof(p_value) <> 'number' then true
+      else (p_value #>> '{}')::numeric <> trunc((p_value #>> '{}')::numeric)
+        or (p_value #>> '{}')::numeric not between p_least and p_most
+    end
+$$;
+
+comment on function fleet.whole_number_problem(text, jsonb, bigint, bigint) is
+  'One row where a value is not a whole number within its bounds.';
+revoke all on function fleet.whole_number_problem(text, jsonb, bigint, bigint)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.duration_problem(p_field text, p_value jsonb)
+returns setof fleet.problem
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select p_field, format('%s is not a duration', p_value), 'Examples: "15 minutes", "2 hours", "1 day".'
+  where p_value is not null
+    and jsonb_typeof(p_value) <> 'null'
+    and (
+      jsonb_typeof(p_value) <> 'string'
+      or fleet.try_interval(p_value #>> '{}') is null
+      -- What is longer leads out of the calendar, sooner or later.
+      or fleet.try_interval(p_value #>> '{}') not between interval '1 microsecond' and interval '10 years'
+    )
+$$;
+
+comment on function fleet.duration_problem(text, jsonb) is
+  'One row where a value is not a positive duration, of ten years at most.';
+revoke all on function fleet.duration_problem(text, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.refuse_unknown_keys(p_object jsonb, p_known text[])
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_unknown text;
+begin
+  select string_agg(e.key, ', ' order by e.key) into v_unknown
+  from jsonb_each(p_object) as e
+  where e.key <> all (p_known);
+  if v_unknown is not null then
+    raise exception '%: not known here', v_unknown
+      using errcode = 'PT422', detail = 'document_invalid', hint = format('The keys are %s.', array_to_string(p_known, ', '));
+  end if;
+end;
+$$;
+
+comment on function fleet.refuse_unknown_keys(jsonb, text[]) is 'Raise document_invalid (PT422) where an object has other keys than these.';
+revoke all on function fleet.refuse_unknown_keys(jsonb, text[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.whole_number_between(p_name text, p_value bigint, p_least bigint, p_most bigint)
+returns integer
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_value is null or p_value not between p_least and p_most then
+    raise exception '%: % is not a whole number from % to %', p_name, coalesce(p_value::text, 'null'), p_least, p_most
+      using errcode = 'PT422',
+            detail = 'argument_invalid',
+            hint = format('Give %s from %s to %s.', p_name, p_least, p_most);
+  end if;
+  return p_value;
+end;
+$$;
+
+comment on function fleet.whole_number_between(text, bigint, bigint, bigint) is
+  'The value, if it is within its bounds. Raises argument_invalid (PT422).';
+revoke all on function fleet.whole_number_between(text, bigint, bigint, bigint)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.without_nulls(p_object jsonb)
+returns jsonb
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(jsonb_object_agg(e.key, e.value), '{}')
+  from jsonb_each(p_object) as e
+  where e.value <> 'null'
+$$;
+
+comment on function fleet.without_nulls(jsonb) is 'The object without its keys of value null; inner objects stay as they are.';
+revoke all on function fleet.without_nulls(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.object_or_empty(p_value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+return (case jsonb_typeof(p_value) when 'object' then p_value else '{}'::jsonb end);
+
+comment on function fleet.object_or_empty(jsonb) is 'The value where it is an object, else {}.';
+revoke all on function fleet.object_or_empty(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_id_list(p_list jsonb)
+returns boolean
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case jsonb_typeof(p_list)
+    when 'array' then not exists (
+      select 1
+      from jsonb_array_elements(p_list) as e
+      cross join lateral fleet.whole_number_problem('', e, 1, 9007199254740991)
+    )
+    else false
+  end
+$$;
+
+comment on function fleet.is_id_list(jsonb) is 'Whether this is a JSON list of ids.';
+revoke all on function fleet.is_id_list(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.bigint_array(p_list jsonb)
+returns bigint[]
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(array_agg(distinct (e #>> '{}')::numeric::bigint), '{}')
+  from jsonb_array_elements(case when jsonb_typeof(p_list) = 'array' then p_list else '[]' end) as e
+$$;
+
+comment on function fleet.bigint_array(jsonb) is 'A JSON list of whole numbers as an array, each once.';
+revoke all on function fleet.bigint_array(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.as_list(p_value jsonb)
+returns setof jsonb
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select e.value
+  from jsonb_array_elements(
+    case when jsonb_typeof(p_value) = 'array' then p_value else jsonb_build_array(p_value) end
+  ) as e (value)
+  where p_value is not null
+$$;
+
+comment on function fleet.as_list(jsonb) is
+  'The elements of an array, or the one value that stands for an array of itself.';
+revoke all on function fleet.as_list(jsonb) from public, anon, authenticated, service_role;
+grant execute on function fleet.as_list(jsonb) to authenticated, service_role;
+
+create or replace function fleet.is_within(p_value jsonb, p_from numeric, p_to numeric)
+returns boolean
+language sql
+immutable
+parallel safe
+-- Some systems write numbers as text.
+return case
+  when jsonb_typeof(p_value) in ('number', 'string') and p_value #>> '{}' ~ '^-?\d{1,9}(\.\d{1,18})?$'
+    then (p_value #>> '{}')::numeric between p_from and p_to
+  else false
+end;
+
+comment on function fleet.is_within(jsonb, numeric, numeric) is 'Whether a value in JSON is a number within bounds, also one written as text.';
+revoke all on function fleet.is_within(jsonb, numeric, numeric) from public, anon, authenticated, service_role;
+
+create or replace function fleet.are_ids(p_value jsonb)
+returns boolean
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case jsonb_typeof(p_value)
+    when 'array' then not exists (
+      select 1
+      from jsonb_array_elements(p_value) as e(item)
+      where jsonb_typeof(e.item) not in ('string', 'number') or length(e.item #>> '{}') not between 1 and 255
+    )
+    else false
+  end
+$$;
+
+comment on function fleet.are_ids(jsonb) is 'Whether a value in JSON is a list of ids, as texts or numbers.';
+revoke all on function fleet.are_ids(jsonb) from public, anon, authenticated, service_role;
+
+-- db/sources/00_platform/70_pokes.sql
+-- Pokes: telling an HTTP function that there is work, with a signed token that lives for a minute. Losing one costs delay only.
+
+create or replace function fleet.poke(p_function text, p_body jsonb default '{}', p_now timestamptz default now())
+returns bigint
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_url text := fleet.setting('functions_url') #>> '{}';
+  v_request_id bigint;
+begin
+  if v_url is null or to_regproc('net.http_post') is null then
+    return null;
+  end if;
+
+  select net.http_post(
+    url => v_url || '/' || p_function,
+    body => p_body,
+    headers => jsonb_build_object(
+      'Content-Type', 'application/json',
+      'Authorization', 'Bearer ' || fleet.sign_poke(p_function, p_body::text, p_now)
+    )
+  ) into v_request_id;
+  return v_request_id;
+end;
+$$;
+
+comment on function fleet.poke(text, jsonb, timestamptz) is
+  'Tell an HTTP function that there is work; null where pg_net or the setting functions_url is missing. Losing a poke costs '
+  'one tick. Definer: it signs.';
+revoke all on function fleet.poke(text, jsonb, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.poke_once_a_second(p_function text, p_now timestamptz)
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not fleet.pass_turnstile(p_function, interval '900 milliseconds', p_now) then
+    return false;
+  end if;
+  perform fleet.poke(p_function, jsonb_build_object('at', p_now), clock_timestamp());
+  return true;
+end;
+$$;
+
+comment on function fleet.poke_once_a_second(text, timestamptz) is
+  'Tell a function that there is work, unless it was told within the last second. Answers whether it was.';
+revoke all on function fleet.poke_once_a_second(text, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.pass_turnstile(p_name text, p_every interval, p_now timestamptz)
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not exists (select 1 from fleet.pokes as k where k.function = p_name) then
+    insert into fleet.pokes (function, poked_at) values (p_name, '-infinity') on conflict do nothing;
+  end if;
+
+  -- Of two sessions one gets through, and neither waits for the other. A clock that was set back locks nobody out.
+  update fleet.pokes as k
+  set poked_at = p_now
+  where k.function in (select x.function from fleet.pokes as x where x.function = p_name for update skip locked)
+    and (k.poked_at <= p_now - p_every or k.poked_at > p_now + interval '1 minute');
+  return found;
+end;
+$$;
+
+comment on function fleet.pass_turnstile(text, interval, timestamptz) is
+  'Whether this is the first call under a name for so long: what several tickers may want, and one shall do.';
+revoke all on function fleet.pass_turnstile(text, interval, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.sign_poke(p_function text, p_body text, p_now timestamptz default now())
+returns text
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select 'poke.' || e.expires || '.' || fleet.poke_signature(p_function, p_body, e.expires)
+  from (select floor(extract(epoch from p_now))::bigint + 60 as expires) as e
+$$;
+
+comment on function fleet.sign_poke(text, text, timestamptz) is
+  'A token poke.<expires>.<signature>, valid for a minute, for one function and one body.';
+revoke all on function fleet.sign_poke(text, text, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.poke_signature(p_function text, p_body text, p_expires bigint)
+returns text
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.base64url(fleet.hmac_sha256(
+    convert_to(p_function || '.' || p_expires || '.' || encode(sha256(convert_to(p_body, 'UTF8')), 'hex'), 'UTF8'),
+    convert_to(fleet.poke_key(), 'UTF8')
+  ))
+$$;
+
+comment on function fleet.poke_signature(text, text, bigint) is
+  'Signature over the function''s name, the end of validity (seconds since 1970) and the body.';
+revoke all on function fleet.poke_signature(text, text, bigint) from public, anon, authenticated, service_role;
+
+create or replace function fleet.poke_key()
+returns text
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_key text;
+begin
+  select s.secret into v_key from public.pg_cron_secrets as s where s.name = 'poke_signing_key';
+  if v_key is null then
+    insert into public.pg_cron_secrets (name, secret)
+    values ('poke_signing_key', fleet.random_secret())
+    on conflict (name) do nothing;
+    select s.secret into v_key from public.pg_cron_secrets as s where s.name = 'poke_signing_key';
+  end if;
+  return v_key;
+end;
+$$;
+
+comment on function fleet.poke_key() is
+  'The key that signs pokes, made on first use. Definer: it reads the secrets. Only other definer functions may call it.';
+revoke all on function fleet.poke_key() from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_verify_poke(
+  p_token text,
+  p_function text,
+  p_body text,
+  p_now timestamptz default now()
+)
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_parts text[] := regexp_match(p_token, '^poke\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})$');
+begin
+  return coalesce(
+    v_parts is not null
+    and v_parts[1]::bigint >= floor(extract(epoch from p_now))
+    and v_parts[1]::bigint <= floor(extract(epoch from p_now)) + 120
+    and fleet.poke_signature(p_function, p_body, v_parts[1]::bigint) = v_parts[2],
+    false
+  );
+end;
+$$;
+
+comment on function fleet.worker_verify_poke(text, text, text, timestamptz) is
+  'Whether a poke token was signed for this function and body and is still valid. Definer: the key never leaves the database.';
+revoke all on function fleet.worker_verify_poke(text, text, text, timestamptz) from public, anon, authenticated, service_role;
+
+-- db/sources/00_platform/80_time_zones.sql
+-- Which time zones may be named.
+
+create or replace function fleet.refresh_time_zones()
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  -- Names with a slash are IANA's areas; of the others only UTC and its kin are meant by people. POSIX rules such as
+  -- "Nonsense5", which Postgres accepts everywhere, are in no list and so never pass.
+  insert into fleet.time_zones (name)
+  select z.name
+  from pg_catalog.pg_timezone_names as z
+  where z.name !~ '^(posix|right)/'
+    and z.name not in ('posixrules', 'localtime', 'Factory')
+  on conflict (name) do nothing
+$$;
+
+comment on function fleet.refresh_time_zones() is 'Add the zones that this server knows; called at every migrate.';
+revoke all on function fleet.refresh_time_zones() from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_time_zone(p_name text)
+returns boolean
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (select 1 from fleet.time_zones as z where z.name = p_name)
+$$;
+
+comment on function fleet.is_time_zone(text) is
+  'Whether this is the exact name of a known IANA zone. Definer: triggers ask it on behalf of anybody.';
+revoke all on function fleet.is_time_zone(text) from public, anon, authenticated, service_role;
+
+-- db/sources/00_platform/triggers.sql
+-- Trigger functions that tables of every room use.
+
+create or replace function fleet.tg_owner_from_caller()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  new.owner_id := fleet.owner_or_own(new.owner_id);
+  return new;
+end;
+$$;
+
+comment on function fleet.tg_owner_from_caller() is
+  'Fill owner_id where the writer named none or the personal owner, which may have to be made. Definer: nobody writes owners.';
+revoke all on function fleet.tg_owner_from_caller() from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_set_updated_at()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  new.updated_at := now();
+  return new;
+end;
+$$;
+
+comment on function fleet.tg_set_updated_at() is 'Stamp updated_at.';
+revoke all on function fleet.tg_set_updated_at() from public, anon, authenticated, service_role;
+
+-- db/sources/00_platform/access.sql
+-- Who may name what is in the engine room; on its tables nobody has a right.
+
+grant usage on schema fleet to authenticated, service_role;
+
+revoke all on table fleet.pokes from public, anon, authenticated, service_role;
+
+set check_function_bodies = on;
+reset search_path;
