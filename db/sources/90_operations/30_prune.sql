@@ -119,12 +119,13 @@ begin
   perform fleet.prune_job_details();
   commit;
   if v_errors <> '{}' then
-    raise exception 'not everything was pruned: %', pg_catalog.array_to_string(v_errors, '; ');
+    raise exception 'not everything was pruned: %', pg_catalog.array_to_string(v_errors, '; ')
+      using errcode = 'PT500', detail = 'prune_failed', hint = 'The other tables were; repair it, then: call fleet.prune_history()';
   end if;
 end;
 $$;
 
 comment on procedure fleet.prune_history() is
   'Delete what is old in every one of fleet.pruned_tables(), in batches that are each a transaction, and old run details of pg_cron. Raises '
-  'at its end what went wrong with any of them.';
+  'prune_failed (PT500) at its end, with what went wrong.';
 revoke all on procedure fleet.prune_history() from public, anon, authenticated, service_role;
