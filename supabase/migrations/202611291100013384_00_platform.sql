@@ -951,8 +951,12 @@ begin
   -- Of two sessions one gets through, and neither waits for the other. A clock that was set back locks nobody out.
   update fleet.pokes as k
   set poked_at = p_now
-  where k.function in (select x.function from fleet.pokes as x where x.function = p_name for update skip locked)
-    and (k.poked_at <= p_now - p_every or k.poked_at > p_now + interval '1 minute');
+  where k.function in (
+    select x.function
+    from fleet.pokes as x
+    where x.function = p_name and (x.poked_at <= p_now - p_every or x.poked_at > p_now + interval '1 minute')
+    for update skip locked
+  );
   return found;
 end;
 $$;
@@ -1044,6 +1048,32 @@ $$;
 comment on function fleet.worker_verify_poke(text, text, text, timestamptz) is
   'Whether a poke token was signed for this function and body and is still valid. Definer: the key never leaves the database.';
 revoke all on function fleet.worker_verify_poke(text, text, text, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.set_ticking(p_is_ticking boolean)
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select set_config('pgfleet.is_ticking', p_is_ticking::text, true)
+$$;
+
+comment on function fleet.set_ticking(boolean) is 'Say that a tick begins, or ends, in this transaction. Called by the tick alone.';
+revoke all on function fleet.set_ticking(boolean) from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_ticking()
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- Whoever sets it in a session of their own only leaves their rings to the tick.
+  select coalesce(current_setting('pgfleet.is_ticking', true) = 'true', false)
+$$;
+
+comment on function fleet.is_ticking() is
+  'Whether what happens is done by a tick, and not by somebody who waits for it: triggers leave rings and pokes to its pace.';
+revoke all on function fleet.is_ticking() from public, anon, authenticated, service_role;
 
 -- db/sources/00_platform/80_time_zones.sql
 -- Which time zones may be named.

@@ -1156,46 +1156,28 @@ comment on function fleet.note_lost_positions(timestamptz, integer) is
   'Record devices whose latest fix is older than the setting stale_position_hours: their position is unknown, their places stay as they were.';
 revoke all on function fleet.note_lost_positions(timestamptz, integer) from public, anon, authenticated, service_role;
 
-create or replace function fleet.prune_location_events(p_before timestamptz, p_limit integer default 1000)
-returns integer
+create or replace function fleet.tend_places(p_now timestamptz)
+returns jsonb
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_count integer;
-begin
-  delete from public.location_events as e
-  where e.id in (
-    select x.id
-    from public.location_events as x
-    where x.created_at < p_before and x.acted_at is not null
-    order by x.created_at
-    limit p_limit
-  );
-  get diagnostics v_count = row_count;
-  return v_count;
-end;
-$$;
-
-comment on function fleet.prune_location_events(timestamptz, integer) is 'Delete a batch of old events that policies have acted on. Answers how many.';
-revoke all on function fleet.prune_location_events(timestamptz, integer) from public, anon, authenticated, service_role;
-
-create or replace function fleet.tend_places(p_now timestamptz)
-returns integer
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
+  v_acted integer;
 begin
   perform fleet.note_lost_positions(p_now);
-  perform fleet.prune_location_events(p_now - make_interval(days => fleet.setting_number('history_days')::integer));
-  return fleet.act_on_places(p_now);
+  v_acted := fleet.act_on_places(p_now);
+  return jsonb_build_object(
+    'location_events', v_acted,
+    -- Only after some progress: what another session holds must not keep this one spinning.
+    'more', v_acted > 0 and exists (select 1 from public.location_events as e where e.acted_at is null)
+  );
 end;
 $$;
 
 comment on function fleet.tend_places(timestamptz) is
-  'What each tick does about places: note positions that are lost, act on events that wait, prune old ones. Answers how many were acted on.';
+  'What each tick does about places: note positions that are lost, act on events that wait. {location_events, more}: how many were acted '
+  'on, and whether more wait.';
 revoke all on function fleet.tend_places(timestamptz) from public, anon, authenticated, service_role;
 
 -- db/sources/45_locations/70_problems.sql

@@ -394,27 +394,6 @@ $$;
 comment on function fleet.errors_to_log(jsonb, bigint) is 'The first twenty errors about devices, without the secret of the integration.';
 revoke all on function fleet.errors_to_log(jsonb, bigint) from public, anon, authenticated, service_role;
 
-create or replace function fleet.prune_activity(p_before timestamptz, p_limit integer default 5000)
-returns integer
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_count integer;
-begin
-  delete from public.integration_activity_log as l
-  where l.id in (
-    select x.id from public.integration_activity_log as x where x.created_at < p_before order by x.created_at limit p_limit
-  );
-  get diagnostics v_count = row_count;
-  return v_count;
-end;
-$$;
-
-comment on function fleet.prune_activity(timestamptz, integer) is 'Delete a batch of old activity of integrations. Answers how many.';
-revoke all on function fleet.prune_activity(timestamptz, integer) from public, anon, authenticated, service_role;
-
 -- db/sources/50_integrations/25_calls.sql
 -- The log of calls to other systems, and the secrets that those refuse.
 

@@ -6,6 +6,123 @@ set search_path = '';
 -- db/sources/90_operations/10_tick.sql
 -- The tick: the only scheduler. Everything that time decides happens here.
 
+create or replace function fleet.tick_steps()
+returns table (name text, function text, figure text, batch integer)
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  values
+    ('places', 'tend_places', null, null),
+    ('start', 'start_due_runs', 'runs', 2000),
+    ('expand', 'expand_next', null, null),
+    ('sweep', 'sweep_commands', 'swept', null),
+    ('settle', 'settle_runs', 'settled', null),
+    ('ring', 'ring_doorbells', 'rung', null),
+    ('notify', 'poke_notify', null, null),
+    ('mdm', 'poke_mdm', null, null),
+    ('prune', 'prune_in_passing', 'pruned', null)
+$$;
+
+comment on function fleet.tick_steps() is
+  'What a tick does, in this order. Each function takes the time. One that answers an object of figures names them itself, and says with '
+  'more that another tick has work at once; the number that another answers, or the length of its list, is told as figure, and as many '
+  'as batch mean more.';
+revoke all on function fleet.tick_steps() from public, anon, authenticated, service_role;
+
+create or replace function fleet.step_outcome(p_answer jsonb, p_figure text, p_batch integer)
+returns jsonb
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when jsonb_typeof(p_answer) = 'object' then p_answer
+    when p_figure is null then '{}'
+    else jsonb_build_object(p_figure, n.count) || case when n.count >= p_batch then '{"more": true}' else '{}' end::jsonb
+  end
+  from (
+    select case jsonb_typeof(p_answer)
+      when 'array' then jsonb_array_length(p_answer)
+      when 'number' then p_answer::integer
+      else 0
+    end as count
+  ) as n
+$$;
+
+comment on function fleet.step_outcome(jsonb, text, integer) is 'What the answer of a step says, as figures: see fleet.tick_steps().';
+revoke all on function fleet.step_outcome(jsonb, text, integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.run_tick_steps(p_now timestamptz)
+returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+declare
+  v_step record;
+  v_begun timestamptz;
+  v_answer jsonb;
+  v_error text;
+  v_figures jsonb := '{}';
+  v_more boolean := false;
+  v_steps jsonb := '[]';
+begin
+  for v_step in select s.* from fleet.tick_steps() as s loop
+    v_begun := clock_timestamp();
+    v_answer := null;
+    v_error := null;
+    -- Each step by itself: a fault in one of them must not stop the others.
+    begin
+      execute format('select to_jsonb(fleet.%I($1))', v_step.function) into v_answer using p_now;
+      v_answer := fleet.step_outcome(v_answer, v_step.figure, v_step.batch);
+    exception when others then
+      v_error := left(sqlerrm, 500);
+      v_answer := fleet.step_outcome(null, v_step.figure, v_step.batch);
+    end;
+    v_more := v_more or coalesce(v_answer -> 'more' = 'true', false);
+    v_figures := v_figures || v_answer;
+    v_steps := v_steps || jsonb_build_object(
+      'name', v_step.name,
+      'ms', round((extract(epoch from clock_timestamp() - v_begun) * 1000)::numeric, 1),
+      'error', v_error
+    );
+  end loop;
+  return jsonb_build_object('figures', v_figures || jsonb_build_object('more', v_more), 'steps', v_steps);
+end;
+$$;
+
+comment on function fleet.run_tick_steps(timestamptz) is
+  'Take each step of a tick: {figures: what they did, and whether there is more, steps: [{name, ms, error}]}.';
+revoke all on function fleet.run_tick_steps(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.remembered_steps(p_before jsonb, p_steps jsonb, p_now timestamptz)
+returns jsonb
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    jsonb_agg(
+      jsonb_build_object('name', s.step -> 'name', 'ms', s.step -> 'ms')
+        || case
+          when s.step ->> 'error' is null
+            then coalesce(jsonb_build_object('error', b.step -> 'error', 'error_at', b.step -> 'error_at'), '{}')
+          else jsonb_build_object('error', s.step -> 'error', 'error_at', p_now)
+        end
+      order by s.n
+    ),
+    '[]'
+  )
+  from jsonb_array_elements(p_steps) with ordinality as s(step, n)
+  left join jsonb_array_elements(p_before) as b(step) on b.step ->> 'name' = s.step ->> 'name'
+$$;
+
+comment on function fleet.remembered_steps(jsonb, jsonb, timestamptz) is
+  'The steps of this tick with the last error of each, which may be of a tick before: [{name, ms, error, error_at}].';
+revoke all on function fleet.remembered_steps(jsonb, jsonb, timestamptz) from public, anon, authenticated, service_role;
+
 create or replace function fleet.tick(p_now timestamptz default now())
 returns jsonb
 language plpgsql
@@ -15,86 +132,42 @@ set jit = off
 as $$
 declare
   v_started timestamptz := clock_timestamp();
-  v_acted integer := 0;
-  v_runs bigint[] := '{}';
-  v_expanded jsonb := '{}';
-  v_swept integer := 0;
-  v_settled integer := 0;
-  v_rung integer := 0;
-  v_errors text[] := '{}';
+  v_done jsonb;
+  v_errors text[];
 begin
   -- A migration holds this lock alone: new tables must not meet old functions.
   if not pg_try_advisory_xact_lock_shared(hashtext('pgfleet.migrate')) then
     return jsonb_build_object('skipped', 'a migration is running');
   end if;
 
-  perform set_config('pgfleet.is_ticking', 'yes', true);
-  -- Each step by itself: a fault in one of them must not stop the others.
-  begin
-    v_acted := fleet.tend_places(p_now);
-  exception when others then
-    v_errors := v_errors || ('places: ' || sqlerrm);
-  end;
-  begin
-    v_runs := fleet.start_due_runs(p_now);
-  exception when others then
-    v_errors := v_errors || ('start: ' || sqlerrm);
-  end;
-  begin
-    v_expanded := fleet.expand_next(p_now);
-  exception when others then
-    v_errors := v_errors || ('expand: ' || sqlerrm);
-  end;
-  begin
-    v_swept := fleet.sweep_commands(p_now);
-  exception when others then
-    v_errors := v_errors || ('sweep: ' || sqlerrm);
-  end;
-  begin
-    v_settled := fleet.settle_runs(p_now);
-  exception when others then
-    v_errors := v_errors || ('settle: ' || sqlerrm);
-  end;
-  begin
-    v_rung := fleet.ring_doorbells(p_now);
-  exception when others then
-    v_errors := v_errors || ('ring: ' || sqlerrm);
-  end;
-  begin
-    perform fleet.poke_notify(p_now);
-    perform fleet.poke_mdm(p_now);
-  exception when others then
-    v_errors := v_errors || ('poke: ' || sqlerrm);
-  end;
+  perform fleet.set_ticking(true);
+  v_done := fleet.run_tick_steps(p_now);
+  perform fleet.set_ticking(false);
 
-  perform set_config('pgfleet.is_ticking', 'no', true);
-
+  v_errors := array(
+    select format('%s: %s', s.step ->> 'name', s.step ->> 'error')
+    from jsonb_array_elements(v_done -> 'steps') with ordinality as s(step, n)
+    where s.step ->> 'error' is not null
+    order by s.n
+  );
   -- Two ticks at once never wait for each other, not even to say that they are there.
   update fleet.heartbeat as h
   set last_tick_at = p_now,
       tick_count = h.tick_count + 1,
       tick_ms = round((extract(epoch from clock_timestamp() - v_started) * 1000)::numeric, 1),
+      steps = fleet.remembered_steps(h.steps, v_done -> 'steps', p_now),
       last_error = case when v_errors = '{}' then h.last_error else array_to_string(v_errors, '; ') end,
       last_error_at = case when v_errors = '{}' then h.last_error_at else p_now end
   where h.id in (select b.id from fleet.heartbeat as b for update skip locked);
 
-  return v_expanded || jsonb_build_object(
-    'runs', cardinality(v_runs),
-    'swept', v_swept,
-    'settled', v_settled,
-    'rung', v_rung,
-    'errors', to_jsonb(v_errors),
-    'more', coalesce((v_expanded ->> 'more')::boolean, false)
-      or cardinality(v_runs) >= 2000
-      -- Only after some progress: what another session holds must not keep this one spinning.
-      or (v_acted > 0 and exists (select 1 from public.location_events as e where e.acted_at is null))
-  );
+  return v_done -> 'figures' || jsonb_build_object('errors', to_jsonb(v_errors));
 end;
 $$;
 
 comment on function fleet.tick(timestamptz) is
-  'One step of the scheduler: start what is due, expand a chunk, end leases, settle runs, ring doorbells, poke functions that have work. {runs, commands, swept, '
-  'settled, rung, errors, more}; more says that another tick has work at once. Any number of sessions may tick.';
+  'Everything that is due, one step of fleet.tick_steps() after the other: {runs, commands, swept, settled, rung, …, errors, more}; more '
+  'says that another tick has work at once. A fault of one step stops no other and is told by fleet_status(). Any number of sessions may '
+  'tick.';
 revoke all on function fleet.tick(timestamptz) from public, anon, authenticated, service_role;
 
 -- A procedure that commits can have no SET clause, so every name in it is qualified.
@@ -252,7 +325,7 @@ begin
   perform fleet.poke_key();
   -- There before two ticks can want to make them at once.
   insert into fleet.pokes (function, poked_at)
-  select n, '-infinity' from unnest('{notify-dispatch,mdm-dispatch,reconcile-profiles}'::text[]) as n
+  select n, '-infinity' from unnest('{notify-dispatch,mdm-dispatch,reconcile-profiles,prune-history}'::text[]) as n
   on conflict do nothing;
   perform fleet.grant_worker();
   perform fleet.sync_jobs();
@@ -263,72 +336,137 @@ comment on function fleet.after_migrate() is 'What every migrate does last: data
 revoke all on function fleet.after_migrate() from public, anon, authenticated, service_role;
 
 -- db/sources/90_operations/30_prune.sql
--- Pruning: history goes when it is older than the setting history_days, in batches.
+-- History has an end: which rows go when, and how they go.
 
-create or replace procedure fleet.prune_history()
-language plpgsql
+create or replace function fleet.pruned_tables()
+returns table (name text, aged_by text, condition text, days_setting text, batch integer)
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_before timestamptz := pg_catalog.now()
-    - pg_catalog.make_interval(days => fleet.setting_number('history_days')::integer);
-begin
-  while fleet.prune_batch(v_before) > 0 loop
-    commit;
-  end loop;
-  while fleet.prune_deliveries(v_before) > 0 loop
-    commit;
-  end loop;
-  commit;
-  -- Nothing else ever prunes this table. Errors are kept longer than successes.
-  if pg_catalog.to_regclass('cron.job_run_details') is not null then
-    execute $query$
-      delete from cron.job_run_details as d
-      where d.end_time < pg_catalog.now() - interval '2 days' and d.status = 'succeeded'
-        or d.end_time < pg_catalog.now() - interval '14 days'
-    $query$;
-  end if;
-end;
+  values
+    -- Their commands go with them, so a few large runs are a large batch.
+    ('public.schedule_runs', 'finished_at', null, 'history_days', 50),
+    ('public.device_commands', 'executed_at', 'run_id is null', 'history_days', 5000),
+    ('public.webhook_deliveries', 'finished_at', null, 'history_days', 5000),
+    ('fleet.webhook_secrets', 'expires_at', null, 'history_days', 5000),
+    ('public.mdm_api_logs', 'created_at', null, 'history_days', 5000),
+    ('public.integration_activity_log', 'created_at', null, 'history_days', 5000),
+    -- What policies have not acted on yet is no history.
+    ('public.location_events', 'created_at', 'acted_at is not null', 'history_days', 5000)
 $$;
 
-comment on procedure fleet.prune_history() is
-  'Delete history older than the setting history_days, in batches, and old run details of pg_cron.';
-revoke all on procedure fleet.prune_history() from public, anon, authenticated, service_role;
+comment on function fleet.pruned_tables() is
+  'What is deleted when it is old: rows whose column aged_by is longer ago than the setting says in days, and for which the condition holds. '
+  'batch rows go in one transaction.';
+revoke all on function fleet.pruned_tables() from public, anon, authenticated, service_role;
 
-create or replace function fleet.prune_batch(p_before timestamptz, p_limit integer default 5000)
+create or replace function fleet.prune_batch(p_table text, p_now timestamptz, p_limit integer default null)
 returns integer
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_runs integer;
-  v_commands integer;
+  v_rule record;
+  v_count integer;
 begin
-  delete from public.schedule_runs as r
-  where r.id in (
-    select x.id from public.schedule_runs as x
-    where x.finished_at < p_before
-    order by x.finished_at
-    -- Their commands go with them, so a few large runs are a large batch.
-    limit greatest(p_limit / 100, 1)
-  );
-  get diagnostics v_runs = row_count;
-
-  delete from public.device_commands as c
-  where c.id in (
-    select x.id from public.device_commands as x
-    where x.run_id is null and x.executed_at < p_before
-    order by x.executed_at
-    limit p_limit
-  );
-  get diagnostics v_commands = row_count;
-  return v_runs + v_commands;
+  select t.* into strict v_rule from fleet.pruned_tables() as t where t.name = p_table;
+  -- What somebody holds goes next time.
+  execute format(
+    'delete from %1$s as d where d.ctid = any (array('
+      'select x.ctid from %1$s as x where x.%2$I < $1 and (%3$s) order by x.%2$I limit $2 for update skip locked'
+    '))',
+    v_rule.name, v_rule.aged_by, coalesce(v_rule.condition, 'true')
+  )
+  using
+    p_now - make_interval(days => fleet.setting_number(v_rule.days_setting)::integer),
+    least(p_limit, v_rule.batch);
+  get diagnostics v_count = row_count;
+  return v_count;
 end;
 $$;
 
-comment on function fleet.prune_batch(timestamptz, integer) is
-  'Delete a batch of finished runs, with their commands, and of finished ad-hoc commands. Answers how many rows.';
-revoke all on function fleet.prune_batch(timestamptz, integer) from public, anon, authenticated, service_role;
+comment on function fleet.prune_batch(text, timestamptz, integer) is
+  'Delete a batch of what is old in one of fleet.pruned_tables(), at most p_limit rows. Answers how many.';
+revoke all on function fleet.prune_batch(text, timestamptz, integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.prune_in_passing(p_now timestamptz)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not fleet.pass_turnstile('prune-history', interval '5 minutes', p_now) then
+    return 0;
+  end if;
+  return (select sum(fleet.prune_batch(t.name, p_now, 500)) from fleet.pruned_tables() as t);
+end;
+$$;
+
+comment on function fleet.prune_in_passing(timestamptz) is
+  'A little of what fleet.prune_history() does, every few minutes by the tick: history has an end where no job comes by as well.';
+revoke all on function fleet.prune_in_passing(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.prune_job_details()
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- Nothing else ever prunes this table. Errors are kept longer than successes.
+  if to_regclass('cron.job_run_details') is not null then
+    execute $query$
+      delete from cron.job_run_details as d
+      where d.end_time < now() - interval '2 days' and d.status = 'succeeded'
+        or d.end_time < now() - interval '14 days'
+    $query$;
+  end if;
+end;
+$$;
+
+comment on function fleet.prune_job_details() is 'Delete what pg_cron noted of jobs that ended days ago.';
+revoke all on function fleet.prune_job_details() from public, anon, authenticated, service_role;
+
+-- A procedure that commits can have no SET clause, so every name in it is qualified.
+create or replace procedure fleet.prune_history()
+language plpgsql
+as $$
+declare
+  v_now timestamptz := pg_catalog.now();
+  v_tables text[] := array(select t.name from fleet.pruned_tables() as t);
+  v_table text;
+  v_count integer;
+  v_errors text[] := '{}';
+begin
+  foreach v_table in array v_tables loop
+    loop
+      begin
+        v_count := fleet.prune_batch(v_table, v_now);
+      exception when others then
+        -- One table that cannot be pruned keeps no other from it.
+        v_errors := v_errors || pg_catalog.concat(v_table, ': ', sqlerrm);
+        v_count := 0;
+      end;
+      commit;
+      exit when v_count = 0;
+    end loop;
+  end loop;
+  perform fleet.prune_job_details();
+  commit;
+  if v_errors <> '{}' then
+    raise exception 'not everything was pruned: %', pg_catalog.array_to_string(v_errors, '; ')
+      using errcode = 'PT500', detail = 'prune_failed', hint = 'The other tables were; repair it, then: call fleet.prune_history()';
+  end if;
+end;
+$$;
+
+comment on procedure fleet.prune_history() is
+  'Delete what is old in every one of fleet.pruned_tables(), in batches that are each a transaction, and old run details of pg_cron. Raises '
+  'prune_failed (PT500) at its end, with what went wrong.';
+revoke all on procedure fleet.prune_history() from public, anon, authenticated, service_role;
 
 -- db/sources/90_operations/40_status.sql
 -- How is it going: one look at the whole.
@@ -364,6 +502,10 @@ begin
       -- The words of an error may quote anybody's data.
       'last_error', case when fleet.is_trusted_caller() then h.last_error end,
       'last_error_at', h.last_error_at,
+      'steps', (
+        select coalesce(jsonb_agg(case when fleet.is_trusted_caller() then s.step else s.step - 'error' end order by s.n), '[]')
+        from jsonb_array_elements(h.steps) with ordinality as s(step, n)
+      ),
       'pg_cron', v_cron,
       'jobs', coalesce(v_jobs, '{}'),
       'doorbells_waiting', (select count(*) from fleet.doorbells as b where b.ring_at <= p_now)
@@ -374,7 +516,7 @@ end;
 $$;
 
 comment on function fleet.engine_status(timestamptz) is
-  'Heartbeat, jobs and waiting doorbells. Definer: people may not read the engine''s tables; nothing here is anybody''s data.';
+  'Heartbeat, steps of the tick, jobs and waiting doorbells. Definer: people may not read the engine''s tables; nothing here is anybody''s data.';
 revoke all on function fleet.engine_status(timestamptz) from public, anon, authenticated, service_role;
 grant execute on function fleet.engine_status(timestamptz) to authenticated, service_role;
 

@@ -1338,27 +1338,6 @@ comment on function fleet.has_mdm_work(timestamptz) is
   'Whether mdm-dispatch would find something to do. What waits for an integration that is paused wakes nobody.';
 revoke all on function fleet.has_mdm_work(timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.prune_mdm_logs(p_before timestamptz, p_limit integer default 5000)
-returns integer
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_count integer;
-begin
-  delete from public.mdm_api_logs as l
-  where l.id in (
-    select x.id from public.mdm_api_logs as x where x.created_at < p_before order by x.created_at limit p_limit
-  );
-  get diagnostics v_count = row_count;
-  return v_count;
-end;
-$$;
-
-comment on function fleet.prune_mdm_logs(timestamptz, integer) is 'Delete a batch of old calls to MDMs. Answers how many.';
-revoke all on function fleet.prune_mdm_logs(timestamptz, integer) from public, anon, authenticated, service_role;
-
 create or replace function fleet.tend_mdm(p_now timestamptz default now(), p_pause interval default interval '30 seconds')
 returns boolean
 language plpgsql
@@ -1374,14 +1353,12 @@ begin
   end if;
 
   perform fleet.reconcile_all(p_now);
-  perform fleet.prune_mdm_logs(p_now - make_interval(days => fleet.setting_number('history_days')::integer));
-  perform fleet.prune_activity(p_now - make_interval(days => fleet.setting_number('history_days')::integer));
   return true;
 end;
 $$;
 
 comment on function fleet.tend_mdm(timestamptz, interval) is
-  'What need not be done every second: reconcile profiles, prune the logs. Answers whether it was its time, which it is when it '
+  'What need not be done every second: reconcile profiles. Answers whether it was its time, which it is when it '
   'was not done for p_pause. A job of its own, since it looks at every device.';
 revoke all on function fleet.tend_mdm(timestamptz, interval) from public, anon, authenticated, service_role;
 
@@ -1433,7 +1410,7 @@ begin
   select exists (
     select 1 from new_rows as n where n.channel = 'mdm' and n.status = 'pending' and n.not_before <= v_now
   ) into v_is_due;
-  if v_is_due and current_setting('pgfleet.is_ticking', true) = 'yes' then
+  if v_is_due and fleet.is_ticking() then
     perform fleet.poke_once_a_second('mdm-dispatch', v_now);
   elsif v_is_due then
     -- Without the turnstile: its row would be held until a person ends the transaction, and the ticks would wait for it.

@@ -1061,7 +1061,7 @@ declare
   v_now timestamptz := clock_timestamp();
   -- What a tick makes is rung by the tick, at its pace: a thousand small runs are a large fan-out too.
   v_inline integer := case
-    when current_setting('pgfleet.is_ticking', true) = 'yes' then -1
+    when fleet.is_ticking() then -1
     else fleet.setting_number('doorbell_inline_limit')::integer
   end;
 begin

@@ -781,33 +781,6 @@ comment on function fleet.poke_notify(timestamptz) is
   'Poke notify-dispatch where a message is due, at most once a second. Answers whether it was poked; called by the tick.';
 revoke all on function fleet.poke_notify(timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.prune_deliveries(p_before timestamptz, p_limit integer default 5000)
-returns integer
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_count integer;
-begin
-  delete from public.webhook_deliveries as d
-  where d.id in (
-    select x.id
-    from public.webhook_deliveries as x
-    where x.finished_at < p_before
-    order by x.finished_at
-    limit p_limit
-  );
-  get diagnostics v_count = row_count;
-  delete from fleet.webhook_secrets as s where s.expires_at < p_before;
-  return v_count;
-end;
-$$;
-
-comment on function fleet.prune_deliveries(timestamptz, integer) is
-  'Delete a batch of messages that ended before then, and secrets that expired. Answers how many messages.';
-revoke all on function fleet.prune_deliveries(timestamptz, integer) from public, anon, authenticated, service_role;
-
 -- db/sources/85_notify/70_resend.sql
 -- What people send by hand: a test, and what was sent before.
 
