@@ -1,5 +1,4 @@
--- What writes the log, and what keeps it as it is. Each room names its own tables; the conditions keep ticks, counters and
--- check-ins out of it.
+-- What writes the log, and what keeps it as it is. The argument of the first two names the columns that they leave out.
 
 create or replace function fleet.tg_note_rows()
 returns trigger
@@ -11,9 +10,9 @@ begin
   -- One statement, one look at the caller, however many rows.
   insert into public.audit_log (owner_id, actor, actor_role, actor_label, table_name, row_id, action, old, new)
   select (r.item ->> 'owner_id')::uuid, a.actor, a.actor_role, a.actor_label, tg_table_name,
-    fleet.audit_row_id(tg_table_name, r.item), lower(tg_op),
-    case when tg_op = 'DELETE' then fleet.audited(tg_table_name, r.item) end,
-    case when tg_op = 'INSERT' then fleet.audited(tg_table_name, r.item) end
+    fleet.audit_row_id(r.item), lower(tg_op),
+    case when tg_op = 'DELETE' then fleet.audited(r.item, tg_argv[0]::text[]) end,
+    case when tg_op = 'INSERT' then fleet.audited(r.item, tg_argv[0]::text[]) end
   from (select to_jsonb(c) as item from changed_rows as c) as r
   cross join fleet.audit_actor() as a;
   return null;
@@ -30,8 +29,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_old jsonb := fleet.audited(tg_table_name, to_jsonb(old));
-  v_new jsonb := fleet.audited(tg_table_name, to_jsonb(new));
+  v_old jsonb := fleet.audited(to_jsonb(old), tg_argv[0]::text[]);
+  v_new jsonb := fleet.audited(to_jsonb(new), tg_argv[0]::text[]);
   v_keys text[];
 begin
   select array_agg(e.key) into v_keys
@@ -44,7 +43,7 @@ begin
 
   insert into public.audit_log (owner_id, actor, actor_role, actor_label, table_name, row_id, action, old, new)
   select new.owner_id, a.actor, a.actor_role, a.actor_label, tg_table_name,
-    fleet.audit_row_id(tg_table_name, to_jsonb(new)), 'update',
+    fleet.audit_row_id(to_jsonb(new)), 'update',
     (select jsonb_object_agg(k, v_old -> k) from unnest(v_keys) as k),
     (select jsonb_object_agg(k, v_new -> k) from unnest(v_keys) as k)
   from fleet.audit_actor() as a;

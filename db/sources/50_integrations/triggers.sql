@@ -80,33 +80,8 @@ create or replace trigger pg_cron_secrets_01_resume_update
   when (new.name like 'integration:%' and new.secret is distinct from old.secret)
   execute function fleet.tg_resume_integration();
 
-create or replace trigger device_integrations_90_note_inserted
-  after insert on public.device_integrations
-  referencing new table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
-create or replace trigger device_integrations_91_note_change
-  after update on public.device_integrations
-  for each row
-  when (
-    (new.name, new.integration_type, new.status, new.status_reason, new.settings)
-    is distinct from (old.name, old.integration_type, old.status, old.status_reason, old.settings)
-  )
-  execute function fleet.tg_note_change();
-create or replace trigger device_integrations_92_note_deleted
-  after delete on public.device_integrations
-  referencing old table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
-
-create or replace trigger integration_webhooks_90_note_inserted
-  after insert on public.integration_webhooks
-  referencing new table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
-create or replace trigger integration_webhooks_91_note_change
-  after update of revoked_at on public.integration_webhooks
-  for each row
-  when (new.revoked_at is distinct from old.revoked_at)
-  execute function fleet.tg_note_change();
-create or replace trigger integration_webhooks_92_note_deleted
-  after delete on public.integration_webhooks
-  referencing old table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
+-- What people change, not how each sync went.
+select fleet.keep_audit(
+  'public.device_integrations', p_columns => '{name,integration_type,status,status_reason,settings}'
+);
+select fleet.keep_audit('public.integration_webhooks', p_columns => '{revoked_at}');
