@@ -94,6 +94,8 @@ as $$
 declare
   v_webhook public.integration_webhooks;
   v_integration public.device_integrations;
+  v_handler text;
+  v_answer jsonb;
 begin
   select w.* into v_webhook
   from public.integration_webhooks as w
@@ -110,16 +112,17 @@ begin
   set last_used_at = p_now
   where w.id = v_webhook.id and (w.last_used_at is null or w.last_used_at < p_now - interval '1 minute');
   select i.* into v_integration from public.device_integrations as i where i.id = v_webhook.integration_id;
-  return case v_integration.integration_type
-    when 'simplemdm' then fleet.take_simplemdm_hint(v_integration, p_body, p_now)
-    when 'nanomdm' then fleet.take_nanomdm_report(v_integration, p_body, p_now)
-    else fleet.ignore_webhook(v_integration, p_now)
-  end;
+  select h.function into v_handler from fleet.webhook_handlers as h where h.integration_type = v_integration.integration_type;
+  if not found then
+    return fleet.ignore_webhook(v_integration, p_now);
+  end if;
+  execute format('select %s($1, $2, $3)', v_handler) into v_answer using v_integration, p_body, p_now;
+  return v_answer;
 end;
 $$;
 
 comment on function fleet.worker_take_integration_webhook(text, jsonb, timestamptz) is
-  'Take what another system tells on its secret address, according to the type of the integration. {status, is_new}. Raises '
+  'Take what another system tells on its secret address: by the function in fleet.webhook_handlers. {status, is_new}. Raises '
   'integration_webhook_not_found (PT404). Definer: the address alone says whose it is.';
 revoke all on function fleet.worker_take_integration_webhook(text, jsonb, timestamptz)
   from public, anon, authenticated, service_role;

@@ -54,3 +54,6 @@ grant select (id, owner_id, integration_id, last_used_at, revoked_at, created_by
 drop policy if exists integration_webhooks_select_member on public.integration_webhooks;
 create policy integration_webhooks_select_member on public.integration_webhooks
   for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
+
+-- Who takes webhooks is the sources' own business.
+revoke all on table fleet.webhook_handlers from public, anon, authenticated, service_role;

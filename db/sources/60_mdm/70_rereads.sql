@@ -68,6 +68,9 @@ comment on function fleet.take_simplemdm_hint(public.device_integrations, jsonb,
 revoke all on function fleet.take_simplemdm_hint(public.device_integrations, jsonb, timestamptz)
   from public, anon, authenticated, service_role;
 
+insert into fleet.webhook_handlers as h (integration_type, function) values ('simplemdm', 'fleet.take_simplemdm_hint')
+on conflict (integration_type) do update set function = excluded.function where h.function <> excluded.function;
+
 create or replace function fleet.ask_for_reread(p_integration_id bigint, p_external_id text, p_now timestamptz)
 returns void
 language sql

@@ -85,3 +85,6 @@ comment on function fleet.take_nanomdm_report(public.device_integrations, jsonb,
   'End a command by what its device answered NanoMDM. "Not now" and "idle" end nothing: the device comes again. {status, is_new}.';
 revoke all on function fleet.take_nanomdm_report(public.device_integrations, jsonb, timestamptz)
   from public, anon, authenticated, service_role;
+
+insert into fleet.webhook_handlers as h (integration_type, function) values ('nanomdm', 'fleet.take_nanomdm_report')
+on conflict (integration_type) do update set function = excluded.function where h.function <> excluded.function;
