@@ -1088,6 +1088,9 @@ comment on function fleet.take_simplemdm_hint(public.device_integrations, jsonb,
 revoke all on function fleet.take_simplemdm_hint(public.device_integrations, jsonb, timestamptz)
   from public, anon, authenticated, service_role;
 
+insert into fleet.webhook_handlers as h (integration_type, function) values ('simplemdm', 'fleet.take_simplemdm_hint')
+on conflict (integration_type) do update set function = excluded.function where h.function <> excluded.function;
+
 create or replace function fleet.ask_for_reread(p_integration_id bigint, p_external_id text, p_now timestamptz)
 returns void
 language sql
@@ -1304,6 +1307,9 @@ comment on function fleet.take_nanomdm_report(public.device_integrations, jsonb,
   'End a command by what its device answered NanoMDM. "Not now" and "idle" end nothing: the device comes again. {status, is_new}.';
 revoke all on function fleet.take_nanomdm_report(public.device_integrations, jsonb, timestamptz)
   from public, anon, authenticated, service_role;
+
+insert into fleet.webhook_handlers as h (integration_type, function) values ('nanomdm', 'fleet.take_nanomdm_report')
+on conflict (integration_type) do update set function = excluded.function where h.function <> excluded.function;
 
 -- db/sources/60_mdm/90_poke.sql
 -- Waking the function mdm-dispatch where there is something to do, and clearing up behind it.

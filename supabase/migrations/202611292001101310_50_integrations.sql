@@ -1247,6 +1247,8 @@ as $$
 declare
   v_webhook public.integration_webhooks;
   v_integration public.device_integrations;
+  v_handler text;
+  v_answer jsonb;
 begin
   select w.* into v_webhook
   from public.integration_webhooks as w
@@ -1263,16 +1265,17 @@ begin
   set last_used_at = p_now
   where w.id = v_webhook.id and (w.last_used_at is null or w.last_used_at < p_now - interval '1 minute');
   select i.* into v_integration from public.device_integrations as i where i.id = v_webhook.integration_id;
-  return case v_integration.integration_type
-    when 'simplemdm' then fleet.take_simplemdm_hint(v_integration, p_body, p_now)
-    when 'nanomdm' then fleet.take_nanomdm_report(v_integration, p_body, p_now)
-    else fleet.ignore_webhook(v_integration, p_now)
-  end;
+  select h.function into v_handler from fleet.webhook_handlers as h where h.integration_type = v_integration.integration_type;
+  if not found then
+    return fleet.ignore_webhook(v_integration, p_now);
+  end if;
+  execute format('select %s($1, $2, $3)', v_handler) into v_answer using v_integration, p_body, p_now;
+  return v_answer;
 end;
 $$;
 
 comment on function fleet.worker_take_integration_webhook(text, jsonb, timestamptz) is
-  'Take what another system tells on its secret address, according to the type of the integration. {status, is_new}. Raises '
+  'Take what another system tells on its secret address: by the function in fleet.webhook_handlers. {status, is_new}. Raises '
   'integration_webhook_not_found (PT404). Definer: the address alone says whose it is.';
 revoke all on function fleet.worker_take_integration_webhook(text, jsonb, timestamptz)
   from public, anon, authenticated, service_role;
@@ -1376,36 +1379,11 @@ create or replace trigger pg_cron_secrets_01_resume_update
   when (new.name like 'integration:%' and new.secret is distinct from old.secret)
   execute function fleet.tg_resume_integration();
 
-create or replace trigger device_integrations_90_note_inserted
-  after insert on public.device_integrations
-  referencing new table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
-create or replace trigger device_integrations_91_note_change
-  after update on public.device_integrations
-  for each row
-  when (
-    (new.name, new.integration_type, new.status, new.status_reason, new.settings)
-    is distinct from (old.name, old.integration_type, old.status, old.status_reason, old.settings)
-  )
-  execute function fleet.tg_note_change();
-create or replace trigger device_integrations_92_note_deleted
-  after delete on public.device_integrations
-  referencing old table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
-
-create or replace trigger integration_webhooks_90_note_inserted
-  after insert on public.integration_webhooks
-  referencing new table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
-create or replace trigger integration_webhooks_91_note_change
-  after update of revoked_at on public.integration_webhooks
-  for each row
-  when (new.revoked_at is distinct from old.revoked_at)
-  execute function fleet.tg_note_change();
-create or replace trigger integration_webhooks_92_note_deleted
-  after delete on public.integration_webhooks
-  referencing old table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
+-- What people change, not how each sync went.
+select fleet.keep_audit(
+  'public.device_integrations', p_columns => '{name,integration_type,status,status_reason,settings}'
+);
+select fleet.keep_audit('public.integration_webhooks', p_columns => '{revoked_at}');
 
 -- db/sources/50_integrations/access.sql
 -- Who sees integrations, their links, calls and activity: the owner's people. They change them through functions. Devices see none.
@@ -1464,6 +1442,9 @@ grant select (id, owner_id, integration_id, last_used_at, revoked_at, created_by
 drop policy if exists integration_webhooks_select_member on public.integration_webhooks;
 create policy integration_webhooks_select_member on public.integration_webhooks
   for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
+
+-- Who takes webhooks is the sources' own business.
+revoke all on table fleet.webhook_handlers from public, anon, authenticated, service_role;
 
 set check_function_bodies = on;
 reset search_path;

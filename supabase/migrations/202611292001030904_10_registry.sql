@@ -961,25 +961,41 @@ begin
             hint = 'Use an IANA name such as Europe/Berlin.';
   end if;
 
-  if tg_op = 'UPDATE' and new.status = 'retired' and old.status <> 'retired' then
-    new.auth_id := gen_random_uuid();
-    new.enrolled_at := null;
-    delete from fleet.device_credentials as c where c.device_id = new.id;
-    delete from fleet.doorbells as b where b.device_id = new.id;
-    update public.device_commands as c
-    set status = 'cancelled', reason = 'device_retired'
-    where c.device_id = new.id and c.status in ('pending', 'running');
-  end if;
   return new;
 end;
 $$;
 
-comment on function fleet.tg_check_device() is
-  'Check the time zone; make retiring complete. Definer: whoever may retire a device need not have rights on what hangs on it.';
+comment on function fleet.tg_check_device() is 'Check the time zone. Definer: the check is not callable by itself.';
 revoke all on function fleet.tg_check_device() from public, anon, authenticated, service_role;
 
-create or replace trigger devices_02_check before insert or update of timezone, status on public.devices
+create or replace trigger devices_02_check before insert or update of timezone on public.devices
   for each row execute function fleet.tg_check_device();
+
+create or replace function fleet.tg_retire_device()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  new.auth_id := gen_random_uuid();
+  new.enrolled_at := null;
+  delete from fleet.device_credentials as c where c.device_id = new.id;
+  delete from fleet.doorbells as b where b.device_id = new.id;
+  update public.device_commands as c
+  set status = 'cancelled', reason = 'device_retired'
+  where c.device_id = new.id and c.status in ('pending', 'running');
+  return new;
+end;
+$$;
+
+comment on function fleet.tg_retire_device() is
+  'Make retiring complete: its secret and tokens are void, what waits is cancelled. Definer: whoever may retire a device need not have '
+  'rights on what hangs on it.';
+revoke all on function fleet.tg_retire_device() from public, anon, authenticated, service_role;
+
+create or replace trigger devices_02_retire before update of status on public.devices
+  for each row when (new.status = 'retired' and old.status <> 'retired') execute function fleet.tg_retire_device();
 
 create or replace function fleet.tg_check_group()
 returns trigger
@@ -1029,39 +1045,13 @@ revoke all on function fleet.tg_owner_from_group() from public, anon, authentica
 create or replace trigger device_group_members_01_owner before insert or update on public.device_group_members
   for each row execute function fleet.tg_owner_from_group();
 
-create or replace trigger device_groups_90_note_inserted
-  after insert on public.device_groups
-  referencing new table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
-create or replace trigger device_groups_91_note_change
-  after update of name, description, selector on public.device_groups
-  for each row execute function fleet.tg_note_change();
-create or replace trigger device_groups_92_note_deleted
-  after delete on public.device_groups
-  referencing old table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
-
-create or replace trigger devices_91_note_change
-  after update of hostname, tags, status on public.devices
-  for each row
-  when ((new.hostname, new.tags, new.status) is distinct from (old.hostname, old.tags, old.status))
-  execute function fleet.tg_note_change();
-create or replace trigger devices_92_note_deleted
-  after delete on public.devices
-  referencing old table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
-
-create or replace trigger owner_members_90_note_inserted
-  after insert on public.owner_members
-  referencing new table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
-create or replace trigger owner_members_91_note_change
-  after update of permissions on public.owner_members
-  for each row execute function fleet.tg_note_change();
-create or replace trigger owner_members_92_note_deleted
-  after delete on public.owner_members
-  referencing old table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
+-- What people change; check-ins and what devices report are kept out.
+select fleet.keep_audit(
+  'public.devices', p_verbs => '{update,delete}', p_columns => '{hostname,tags,status}',
+  p_without => '{auth_id,last_seen,latitude,longitude,accuracy_m,located_at,attributes,enrolled_at,created_at,updated_at}'
+);
+select fleet.keep_audit('public.device_groups', p_columns => '{name,description,selector}');
+select fleet.keep_audit('public.owner_members', p_columns => '{permissions}');
 
 -- db/sources/10_registry/access.sql
 -- Who sees and changes the registry: members of the owner. A device reads its own row and nothing else.

@@ -4,7 +4,54 @@ set check_function_bodies = off;
 set search_path = '';
 
 -- db/sources/05_audit/10_log.sql
--- The log of changes: who changed which row, from what to what.
+-- The log of changes: who changed which row, from what to what. Each room names its tables to it with fleet.keep_audit.
+
+create or replace function fleet.keep_audit(
+  p_table regclass,
+  p_verbs text[] default '{insert,update,delete}',
+  p_columns text[] default null,
+  p_without text[] default '{created_at,updated_at}',
+  p_when text default null
+)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_name text := (select c.relname from pg_class as c where c.oid = p_table);
+  v_columns text := (select string_agg(quote_ident(c), ', ') from unnest(p_columns) as c);
+  v_changed text := coalesce(p_when, (
+    select '(' || string_agg('new.' || quote_ident(c), ', ') || ') is distinct from ('
+      || string_agg('old.' || quote_ident(c), ', ') || ')'
+    from unnest(p_columns) as c
+  ), 'new.* is distinct from old.*');
+begin
+  if 'insert' = any (p_verbs) then
+    execute format(
+      'create or replace trigger %I after insert on %s referencing new table as changed_rows'
+      ' for each statement execute function fleet.tg_note_rows(%L)', v_name || '_90_note_inserted', p_table, p_without
+    );
+  end if;
+  if 'update' = any (p_verbs) then
+    execute format(
+      'create or replace trigger %I after update%s on %s for each row when (%s) execute function fleet.tg_note_change(%L)',
+      v_name || '_91_note_change', ' of ' || v_columns, p_table, v_changed, p_without
+    );
+  end if;
+  if 'delete' = any (p_verbs) then
+    execute format(
+      'create or replace trigger %I after delete on %s referencing old table as changed_rows'
+      ' for each statement execute function fleet.tg_note_rows(%L)', v_name || '_92_note_deleted', p_table, p_without
+    );
+  end if;
+end;
+$$;
+
+comment on function fleet.keep_audit(regclass, text[], text[], text[], text) is
+  'Log what people change in a table: the verbs, of updates those that touch p_columns (all, where none are named) or meet the condition '
+  'p_when on new and old, and of each row all columns but p_without, which are those of the engine, and secrets.';
+revoke all on function fleet.keep_audit(regclass, text[], text[], text[], text) from public, anon, authenticated, service_role;
 
 create or replace function fleet.audit_actor()
 returns table (actor uuid, actor_role text, actor_label text)
@@ -22,43 +69,37 @@ comment on function fleet.audit_actor() is
   'Who changes something now: the person, the role, and an e-mail address or the name of the program.';
 revoke all on function fleet.audit_actor() from public, anon, authenticated, service_role;
 
-create or replace function fleet.audited(p_table text, p_row jsonb)
+create or replace function fleet.audited(p_row jsonb, p_without text[])
 returns jsonb
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  -- Columns of the engine say nothing about who changed what, and secrets are nobody's to read.
   select coalesce(jsonb_object_agg(e.key, e.value), '{}')
   from jsonb_each(p_row) as e
-  where e.key <> all (case p_table
-      when 'schedules' then
-        '{recurrence,next_run_at,last_executed_at,execution_count,idle_count,created_at,updated_at}'
-      when 'devices' then
-        '{auth_id,last_seen,latitude,longitude,accuracy_m,located_at,attributes,enrolled_at,created_at,updated_at}'
-      else '{created_at,updated_at}'
-    end::text[])
+  where e.key <> all (p_without)
     and e.key !~ 'secret|password|token|signing'
 $$;
 
-comment on function fleet.audited(text, jsonb) is 'What the log keeps of a row.';
-revoke all on function fleet.audited(text, jsonb) from public, anon, authenticated, service_role;
+comment on function fleet.audited(jsonb, text[]) is
+  'What the log keeps of a row: columns of the engine say nothing about who changed what, and secrets are nobody''s to read.';
+revoke all on function fleet.audited(jsonb, text[]) from public, anon, authenticated, service_role;
 
-create or replace function fleet.audit_row_id(p_table text, p_row jsonb)
+create or replace function fleet.audit_row_id(p_row jsonb)
 returns text
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case p_table when 'owner_members' then p_row ->> 'user_id' else p_row ->> 'id' end
+  -- A membership has no id; within its owner the person is its key.
+  select coalesce(p_row ->> 'id', p_row ->> 'user_id')
 $$;
 
-comment on function fleet.audit_row_id(text, jsonb) is 'The key of a row, as the log names it.';
-revoke all on function fleet.audit_row_id(text, jsonb) from public, anon, authenticated, service_role;
+comment on function fleet.audit_row_id(jsonb) is 'The key of a row, as the log names it.';
+revoke all on function fleet.audit_row_id(jsonb) from public, anon, authenticated, service_role;
 
 -- db/sources/05_audit/triggers.sql
--- What writes the log, and what keeps it as it is. Each room names its own tables; the conditions keep ticks, counters and
--- check-ins out of it.
+-- What writes the log, and what keeps it as it is. The argument of the first two names the columns that they leave out.
 
 create or replace function fleet.tg_note_rows()
 returns trigger
@@ -70,9 +111,9 @@ begin
   -- One statement, one look at the caller, however many rows.
   insert into public.audit_log (owner_id, actor, actor_role, actor_label, table_name, row_id, action, old, new)
   select (r.item ->> 'owner_id')::uuid, a.actor, a.actor_role, a.actor_label, tg_table_name,
-    fleet.audit_row_id(tg_table_name, r.item), lower(tg_op),
-    case when tg_op = 'DELETE' then fleet.audited(tg_table_name, r.item) end,
-    case when tg_op = 'INSERT' then fleet.audited(tg_table_name, r.item) end
+    fleet.audit_row_id(r.item), lower(tg_op),
+    case when tg_op = 'DELETE' then fleet.audited(r.item, tg_argv[0]::text[]) end,
+    case when tg_op = 'INSERT' then fleet.audited(r.item, tg_argv[0]::text[]) end
   from (select to_jsonb(c) as item from changed_rows as c) as r
   cross join fleet.audit_actor() as a;
   return null;
@@ -89,8 +130,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_old jsonb := fleet.audited(tg_table_name, to_jsonb(old));
-  v_new jsonb := fleet.audited(tg_table_name, to_jsonb(new));
+  v_old jsonb := fleet.audited(to_jsonb(old), tg_argv[0]::text[]);
+  v_new jsonb := fleet.audited(to_jsonb(new), tg_argv[0]::text[]);
   v_keys text[];
 begin
   select array_agg(e.key) into v_keys
@@ -103,7 +144,7 @@ begin
 
   insert into public.audit_log (owner_id, actor, actor_role, actor_label, table_name, row_id, action, old, new)
   select new.owner_id, a.actor, a.actor_role, a.actor_label, tg_table_name,
-    fleet.audit_row_id(tg_table_name, to_jsonb(new)), 'update',
+    fleet.audit_row_id(to_jsonb(new)), 'update',
     (select jsonb_object_agg(k, v_old -> k) from unnest(v_keys) as k),
     (select jsonb_object_agg(k, v_new -> k) from unnest(v_keys) as k)
   from fleet.audit_actor() as a;

@@ -1132,17 +1132,7 @@ create or replace trigger device_commands_90_tell
   referencing old table as old_rows new table as new_rows
   for each statement execute function fleet.tg_tell_commands();
 
-create or replace trigger webhook_endpoints_90_note_inserted
-  after insert on public.webhook_endpoints
-  referencing new table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
-create or replace trigger webhook_endpoints_91_note_change
-  after update on public.webhook_endpoints
-  for each row when (new.* is distinct from old.*) execute function fleet.tg_note_change();
-create or replace trigger webhook_endpoints_92_note_deleted
-  after delete on public.webhook_endpoints
-  referencing old table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
+select fleet.keep_audit('public.webhook_endpoints');
 
 -- db/sources/85_notify/access.sql
 -- Who sees endpoints and messages: the owner's people; who manages, changes them through functions. Devices see none.

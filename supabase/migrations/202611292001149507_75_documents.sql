@@ -1381,14 +1381,7 @@ grant execute on function public.bulk_schedules(text, jsonb, boolean, text) to a
 -- db/sources/75_documents/triggers.sql
 -- What is logged of templates.
 
-create or replace trigger schedule_templates_90_note_inserted
-  after insert on public.schedule_templates
-  referencing new table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
-create or replace trigger schedule_templates_92_note_deleted
-  after delete on public.schedule_templates
-  referencing old table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
+select fleet.keep_audit('public.schedule_templates', p_verbs => '{insert,delete}');
 
 -- db/sources/75_documents/access.sql
 -- Who sees templates: members of the owner. They are written by functions.

@@ -3042,41 +3042,13 @@ create or replace trigger device_group_members_05_refresh_device_time
   referencing new table as new_rows
   for each statement execute function fleet.tg_refresh_zones_of_groups();
 
-create or replace trigger schedules_90_note_inserted
-  after insert on public.schedules
-  referencing new table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
-create or replace trigger schedules_91_note_change
-  after update on public.schedules
-  for each row
-  -- Whatever changes a schedule on purpose stamps it; the engine does not.
-  when (new.updated_at is distinct from old.updated_at or new.updated_at = now())
-  execute function fleet.tg_note_change();
-create or replace trigger schedules_92_note_deleted
-  after delete on public.schedules
-  referencing old table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
-
-create or replace trigger blackout_calendars_90_note_inserted
-  after insert on public.blackout_calendars
-  referencing new table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
-create or replace trigger blackout_calendars_91_note_change
-  after update on public.blackout_calendars
-  for each row when (new.* is distinct from old.*) execute function fleet.tg_note_change();
-create or replace trigger blackout_calendars_92_note_deleted
-  after delete on public.blackout_calendars
-  referencing old table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
-
-create or replace trigger blackout_periods_90_note_inserted
-  after insert on public.blackout_periods
-  referencing new table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
-create or replace trigger blackout_periods_92_note_deleted
-  after delete on public.blackout_periods
-  referencing old table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
+-- Whatever changes a schedule on purpose stamps it; the engine, which moves it on, does not.
+select fleet.keep_audit(
+  'public.schedules', p_when => 'new.updated_at is distinct from old.updated_at or new.updated_at = now()',
+  p_without => '{recurrence,next_run_at,last_executed_at,execution_count,idle_count,created_at,updated_at}'
+);
+select fleet.keep_audit('public.blackout_calendars');
+select fleet.keep_audit('public.blackout_periods', p_verbs => '{insert,delete}');
 
 -- db/sources/30_schedules/access.sql
 -- Who sees and changes schedules, their ledger, blackout calendars and templates: members of the owner. Devices see none of it.

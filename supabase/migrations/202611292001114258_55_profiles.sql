@@ -1680,8 +1680,8 @@ declare
 begin
   insert into public.audit_log (owner_id, actor, actor_role, actor_label, table_name, row_id, action, old, new)
   select v_row.owner_id, a.actor, a.actor_role, a.actor_label, tg_table_name, v_row.id::text, lower(tg_op),
-    case when tg_op = 'DELETE' then fleet.audited(tg_table_name, to_jsonb(v_row)) end,
-    case when tg_op = 'INSERT' then fleet.audited(tg_table_name, to_jsonb(v_row)) end
+    case when tg_op = 'DELETE' then fleet.audited(to_jsonb(v_row), tg_argv[0]::text[]) end,
+    case when tg_op = 'INSERT' then fleet.audited(to_jsonb(v_row), tg_argv[0]::text[]) end
   from fleet.audit_actor() as a;
   return null;
 end;
@@ -1691,18 +1691,9 @@ comment on function fleet.tg_note_profile() is
   'Log a profile that was uploaded or deleted; its file is in another table. Definer: nobody may write the log.';
 revoke all on function fleet.tg_note_profile() from public, anon, authenticated, service_role;
 
-create or replace trigger profile_assignments_90_note_inserted
-  after insert on public.profile_assignments
-  referencing new table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
-create or replace trigger profile_assignments_92_note_deleted
-  after delete on public.profile_assignments
-  referencing old table as changed_rows
-  for each statement execute function fleet.tg_note_rows();
-
 create or replace trigger profiles_90_note_inserted
   after insert on public.profiles
-  for each row when (new.is_managed) execute function fleet.tg_note_profile();
+  for each row when (new.is_managed) execute function fleet.tg_note_profile('{created_at,updated_at}');
 create or replace trigger profiles_91_note_change
   after update on public.profiles
   for each row
@@ -1712,10 +1703,12 @@ create or replace trigger profiles_91_note_change
     and (new.name, new.status, new.options, new.content_sha256)
     is distinct from (old.name, old.status, old.options, old.content_sha256)
   )
-  execute function fleet.tg_note_change();
+  execute function fleet.tg_note_change('{created_at,updated_at}');
 create or replace trigger profiles_92_note_deleted
   after delete on public.profiles
-  for each row when (old.is_managed) execute function fleet.tg_note_profile();
+  for each row when (old.is_managed) execute function fleet.tg_note_profile('{created_at,updated_at}');
+
+select fleet.keep_audit('public.profile_assignments', p_verbs => '{insert,delete}');
 
 -- db/sources/55_profiles/access.sql
 -- Who sees profiles, where they are installed and for how long: the owner's people. They change them through functions; the
