@@ -13,6 +13,7 @@ _FUNCTION = re.compile(r"create or replace (?:function|procedure) ((?:fleet|publ
 # A statement about a function is no call of it.
 _ABOUT = re.compile(r"(?:comment on|revoke|grant)\s")
 _CALL = re.compile(r"(?<![\w.])((?:fleet|public)\.\w+)\s*\(")
+_NAMED = re.compile(r"(?:(?<![\w.])(?=[\w.]+\s*\()|^(?=[\w.]+$))((?:fleet|public)\.\w+)")
 _PIECES = re.compile(
     r"(?P<comment>--[^\n]*)"
     # A plain string that is executed is code, as is all that stands between dollars.
@@ -43,6 +44,13 @@ class Statement:
         if _ABOUT.match(self.code):
             return set()
         return set(_CALL.findall(self.code)) - {self.function}
+
+    @property
+    def named(self) -> set[str]:
+        """Name the functions that strings name in full, alone or as a call."""
+        if _ABOUT.match(self.code):
+            return set()
+        return {match[1] for text in self.strings for match in _NAMED.finditer(text)}
 
 
 def statements(room: str, sql: str) -> Iterator[Statement]:
@@ -104,18 +112,17 @@ def unreachable(
 ) -> list[str]:
     """List the functions that no root leads to, and no trigger, view or policy.
 
-    A string that names a function in full is a call; in a table of calls the bare name is one.
+    A string that names a function in full is a call, and in a table of calls the bare name.
     """
     sources = list(sources)
     named = {s.function for s in sources if s.function}
     leads: dict[str, set[str]] = {name: set() for name in named}
     waiting = set(roots)
     for s in sources:
-        calls = s.calls | {name for text in s.strings for name in _CALL.findall(text)}
         if s.function is None:
-            waiting |= s.calls
+            waiting |= s.calls | s.named
         else:
-            leads[s.function] |= calls
+            leads[s.function] |= s.calls | s.named
         if s.function in tables_of_calls:
             leads[s.function] |= {f"fleet.{text}" for text in s.strings}
     reached: set[str] = set()

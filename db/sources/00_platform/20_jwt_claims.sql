@@ -1,6 +1,56 @@
 -- Who is calling: the claims of the request, and the person or device that they stand for. None of these functions ever raises:
 -- policies call them, and one raising policy can stop Realtime for all.
 
+create or replace function fleet.careful_claims(p_claims text)
+returns json
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_claims !~ '^\s*\{' then
+    return null;
+  end if;
+  -- json, not jsonb: what stands in other claims need not be fit for jsonb. Reading a claim is part of the trial: some
+  -- escapes are refused only then.
+  perform p_claims::json ->> 'sub';
+  return p_claims;
+exception
+  when data_exception or program_limit_exceeded then
+    return null;
+end;
+$$;
+
+comment on function fleet.careful_claims(text) is 'Claims of unknown origin; null where they are no JSON object.';
+revoke all on function fleet.careful_claims(text) from public, anon, authenticated, service_role;
+grant execute on function fleet.careful_claims(text) to authenticated, service_role;
+
+create or replace function fleet.jwt_claims()
+returns json
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_claims text := current_setting('request.jwt.claims', true);
+begin
+  if v_claims is null or v_claims = '' then
+    return null;
+  -- The login of the API writes down the object of a token that it has read: no trial is needed, which would be a
+  -- subtransaction at every call. Escapes are tried all the same, since not all of them can be told as text.
+  elsif session_user = 'authenticator' and left(v_claims, 1) = '{' and strpos(v_claims, '\u') = 0 then
+    return v_claims;
+  end if;
+  return fleet.careful_claims(v_claims);
+end;
+$$;
+
+comment on function fleet.jwt_claims() is
+  'The claims of the caller''s token, or null where there is none or they are no JSON object. Read once, and taken apart with '
+  'json_to_record.';
+revoke all on function fleet.jwt_claims() from public, anon, authenticated, service_role;
+grant execute on function fleet.jwt_claims() to authenticated, service_role;
+
 create or replace function fleet.jwt_claim(p_name text)
 returns text
 language sql

@@ -14,11 +14,6 @@ from tests.helpers.rooms import Statement
 ROOT = Path(__file__).parents[3]
 SOURCES = ROOT / "db" / "sources"
 
-# Calls that go up, and are to go: (caller, called).
-KNOWN_UPWARD = [
-    ("fleet.worker_take_integration_webhook", "fleet.take_nanomdm_report"),
-    ("fleet.worker_take_integration_webhook", "fleet.take_simplemdm_hint"),
-]
 # Functions whose strings are names of functions in fleet.
 TABLES_OF_CALLS = ["fleet.tick_steps"]
 
@@ -66,7 +61,7 @@ def test_the_sources_define_what_the_catalogue_has(db: Any, sources: list[Statem
 
 
 def test_no_function_calls_up(sources: list[Statement]) -> None:
-    assert rooms.upward_calls(sources) == KNOWN_UPWARD
+    assert rooms.upward_calls(sources) == []
 
 
 def test_every_function_is_reached(db: Any, sources: list[Statement]) -> None:
@@ -178,6 +173,9 @@ def test_an_upward_call_of_a_view_is_told() -> None:
         (function("a") + "comment on function fleet.a() is 'x';", [], ["fleet.a"]),
         (function("a") + "grant execute on function fleet.a() to x;", [], ["fleet.a"]),
         (function("a") + function("b", "select 'call fleet.a()'"), ["fleet.b"], []),
+        (function("a") + "insert into t values ('fleet.a');", [], []),
+        (function("a") + "insert into t values ('see fleet.a, too');", [], ["fleet.a"]),
+        (function("a") + "comment on table t is 'fleet.a()';", [], ["fleet.a"]),
         (function("a") + function("b", "select 'a'"), ["fleet.b"], ["fleet.a"]),
         (function("a") + function("steps", "values ('x', 'a')"), ["fleet.steps"], []),
     ],
