@@ -58,6 +58,56 @@ revoke all on function fleet.try_inet(text) from public, anon, authenticated, se
 -- Who is calling: the claims of the request, and the person or device that they stand for. None of these functions ever raises:
 -- policies call them, and one raising policy can stop Realtime for all.
 
+create or replace function fleet.careful_claims(p_claims text)
+returns json
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_claims !~ '^\s*\{' then
+    return null;
+  end if;
+  -- json, not jsonb: what stands in other claims need not be fit for jsonb. Reading a claim is part of the trial: some
+  -- escapes are refused only then.
+  perform p_claims::json ->> 'sub';
+  return p_claims;
+exception
+  when data_exception or program_limit_exceeded then
+    return null;
+end;
+$$;
+
+comment on function fleet.careful_claims(text) is 'Claims of unknown origin; null where they are no JSON object.';
+revoke all on function fleet.careful_claims(text) from public, anon, authenticated, service_role;
+grant execute on function fleet.careful_claims(text) to authenticated, service_role;
+
+create or replace function fleet.jwt_claims()
+returns json
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_claims text := current_setting('request.jwt.claims', true);
+begin
+  if v_claims is null or v_claims = '' then
+    return null;
+  -- The login of the API writes down the object of a token that it has read: no trial is needed, which would be a
+  -- subtransaction at every call. Escapes are tried all the same, since not all of them can be told as text.
+  elsif session_user = 'authenticator' and left(v_claims, 1) = '{' and strpos(v_claims, '\u') = 0 then
+    return v_claims;
+  end if;
+  return fleet.careful_claims(v_claims);
+end;
+$$;
+
+comment on function fleet.jwt_claims() is
+  'The claims of the caller''s token, or null where there is none or they are no JSON object. Read once, and taken apart with '
+  'json_to_record.';
+revoke all on function fleet.jwt_claims() from public, anon, authenticated, service_role;
+grant execute on function fleet.jwt_claims() to authenticated, service_role;
+
 create or replace function fleet.jwt_claim(p_name text)
 returns text
 language sql
@@ -175,56 +225,6 @@ grant execute on function fleet.require_device() to authenticated, service_role;
 -- db/sources/00_platform/30_permissions.sql
 -- What the caller may do: the owners in which a person has a permission, and the owner of what somebody makes.
 
-create or replace function fleet.careful_claims(p_claims text)
-returns json
-language plpgsql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if p_claims !~ '^\s*\{' then
-    return null;
-  end if;
-  -- json, not jsonb: what stands in other claims need not be fit for jsonb. Reading a claim is part of the trial: some
-  -- escapes are refused only then.
-  perform p_claims::json ->> 'sub';
-  return p_claims;
-exception
-  when data_exception or program_limit_exceeded then
-    return null;
-end;
-$$;
-
-comment on function fleet.careful_claims(text) is 'Claims of unknown origin; null where they are no JSON object.';
-revoke all on function fleet.careful_claims(text) from public, anon, authenticated, service_role;
-grant execute on function fleet.careful_claims(text) to authenticated, service_role;
-
-create or replace function fleet.jwt_claims()
-returns json
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_claims text := current_setting('request.jwt.claims', true);
-begin
-  if v_claims is null or v_claims = '' then
-    return null;
-  -- The login of the API writes down the object of a token that it has read: no trial is needed, which would be a
-  -- subtransaction at every call. Escapes are the exception, since not all of them can be told as text.
-  elsif session_user = 'authenticator' and left(v_claims, 1) = '{' and strpos(v_claims, '\u') = 0 then
-    return v_claims;
-  end if;
-  return fleet.careful_claims(v_claims);
-end;
-$$;
-
-comment on function fleet.jwt_claims() is
-  'The claims of the caller''s token, or null where there is none or they are no JSON object. Read once, and taken apart with '
-  'json_to_record.';
-revoke all on function fleet.jwt_claims() from public, anon, authenticated, service_role;
-grant execute on function fleet.jwt_claims() to authenticated, service_role;
-
 create or replace function fleet.my_owners(p_permission text default 'view')
 returns setof uuid
 language sql
@@ -232,16 +232,15 @@ stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+  with caller as (select fleet.current_user_id() as id)
   -- Everybody's personal owner has the id of the user and needs no membership: policies must already let the very
   -- statement in that makes it.
-  select u.id
-  from (select fleet.current_user_id() as id) as u
-  where u.id is not null
+  select c.id from caller as c where c.id is not null
   union
   select m.owner_id
-  from public.owner_members as m
-  where m.user_id = fleet.current_user_id()
-    and (p_permission = 'view' or m.permissions && array[p_permission, 'admin'])
+  from caller as c
+  join public.owner_members as m on m.user_id = c.id
+  where p_permission = 'view' or m.permissions && array[p_permission, 'admin']
 $$;
 
 comment on function fleet.my_owners(text) is
@@ -349,20 +348,19 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if fleet.is_trusted_caller() then
+  if fleet.is_trusted_caller()
+    or exists (select 1 from fleet.my_owners(p_permission) as o(id) where o.id = p_owner_id)
+  then
     return;
   end if;
 
   if p_owner_id is null or not exists (select 1 from fleet.my_owners() as o(id) where o.id = p_owner_id) then
     perform fleet.raise_not_found(p_what);
   end if;
-
-  if not exists (select 1 from fleet.my_owners(p_permission) as o(id) where o.id = p_owner_id) then
-    raise exception 'the permission "%" is missing for %', p_permission, p_what
-      using errcode = 'PT403',
-            detail = 'permission_missing',
-            hint = 'An admin of the owner can grant it in owner_members.permissions.';
-  end if;
+  raise exception 'the permission "%" is missing for %', p_permission, p_what
+    using errcode = 'PT403',
+          detail = 'permission_missing',
+          hint = 'An admin of the owner can grant it in owner_members.permissions.';
 end;
 $$;
 
