@@ -6,10 +6,10 @@ PGFLEET := .venv/bin/pgfleet
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test soak lint bench docs up down
+.PHONY: help setup demo test soak lint bench docs docs-generate up down
 
 help: ## Show the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 setup: ## Install what is missing, saying so first
 	@scripts/setup
@@ -31,6 +31,9 @@ bench: setup ## Measure, with ratios against a plain SQL baseline of the same ru
 
 docs: setup ## Build the documentation into the folder site
 	@scripts/docs
+
+docs-generate: setup ## Write the reference pages that come from comments, commands and settings
+	@scripts/docs-generate
 
 up: setup ## Run the local platform until Ctrl-C
 	@$(PGFLEET) stack up
