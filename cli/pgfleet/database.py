@@ -36,6 +36,12 @@ class Database:
             raise NotFound("the database gave no row", reason="not_found")
         return rows[0]
 
+    def script(self, text: str) -> None:
+        """Run the statements of a file of ours, which takes no parameters."""
+        if options.current().show_sql:
+            output.say(text)
+        self._conn.execute(text.encode())
+
     def filled(self, sql: LiteralString, params: Params | None = None) -> str:
         """Give the statement with its parameters in it, ready for the SQL editor."""
         lines = self._fill.mogrify(sql, params or {}).strip("\n").splitlines()

@@ -83,6 +83,17 @@ def show_row(row: Row) -> None:
             typer.echo(f"{name}\t{_one_line(value)}")
 
 
+def show_variables(values: Row) -> None:
+    """Print names and values that are to be copied: on a terminal too, one whole line for each."""
+    chosen = options.current()
+    if chosen.as_json or chosen.as_csv or not _is_terminal():
+        show_row(values)
+        return
+    for name, value in values.items():
+        # Written past rich, which would break a key at the edge of the window.
+        typer.echo(f"{typer.style(name, bold=True)}={_one_line(value)}")
+
+
 def show_text(text: str) -> None:
     """Print text that is itself the data, such as a script."""
     typer.echo(text.rstrip("\n"))

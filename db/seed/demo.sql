@@ -1,9 +1,11 @@
--- A small school to look at: devices, a group, schedules, and profiles in every state. Running it again changes nothing.
--- psql "$DB_URL" -f db/seed/demo.sql, or supabase db push --include-seed.
+-- A small school to look at and to try things on: devices, a group, holidays, schedules, people, and profiles in every state.
+-- The documentation's examples use it. Running it again changes nothing.
+-- pgfleet demo seed, or psql "$DB_URL" -f db/seed/demo.sql, or supabase db push --include-seed.
 
 do $$
 declare
   v_owner uuid;
+  v_is_first boolean;
   v_mdm bigint;
   v_ipads bigint[];
   v_sent bigint[];
@@ -17,16 +19,37 @@ begin
   if fleet.setting('default_owner') = 'null' then
     perform fleet.set_setting('default_owner', to_jsonb(v_owner));
   end if;
+  -- Nobody can sign in as these on a hosted project: there they are ids without an account.
+  insert into public.owner_members (owner_id, user_id, permissions)
+  values
+    (v_owner, 'ada00000-0000-4000-8000-000000000001', '{view,operate,manage,destructive,admin}'),
+    (v_owner, 'be000000-0000-4000-8000-000000000002', '{view,operate}'),
+    (v_owner, 'e0e00000-0000-4000-8000-000000000003', '{view}');
+
+  -- Examples name devices 1 to 3 and group 1. In a database that has others already, these get the next numbers.
+  v_is_first := not exists (select 1 from public.devices) and not exists (select 1 from public.device_groups);
+  if v_is_first then
+    perform setval(pg_get_serial_sequence('public.devices', 'id'), 1, false);
+    perform setval(pg_get_serial_sequence('public.device_groups', 'id'), 1, false);
+  end if;
   insert into public.devices (owner_id, hostname, platform, tags, timezone)
-  select v_owner, format('lab-pc-%s', to_char(n, 'FM00')), 'windows', '{lab}', 'Europe/Berlin' from generate_series(1, 12) as n;
+  select
+    v_owner, format('pc-%s', to_char(n, 'FM0000')), 'windows',
+    case n when 1 then '{lab,teacher}' else '{lab,student}' end::text[], 'Europe/Berlin'
+  from generate_series(1, 3) as n
+  order by n;
   insert into public.device_groups (owner_id, name, selector) values (v_owner, 'labs', '{"tags": ["lab"]}');
   with made as (
     insert into public.devices (owner_id, hostname, platform, tags)
-    select v_owner, format('ipad-%s', to_char(n, 'FM00')), 'ios', '{student}' from generate_series(1, 6) as n
+    select v_owner, format('ipad-%s', to_char(n, 'FM0000')), 'ios', '{tablet}' from generate_series(1, 6) as n
+    order by n
     returning id
   )
   select array_agg(m.id order by m.id) into v_ipads from made as m;
 
+  perform public.create_blackout_calendar(
+    'Holidays', '[{"starts_on": "2026-12-21", "ends_on": "2027-01-05", "summary": "Christmas"}]', p_owner_id => v_owner
+  );
   perform public.create_schedule(jsonb_build_object(
     'owner_id', v_owner, 'name', 'Lock the labs', 'action_type', 'lock', 'selector', '{"tags": ["lab"]}'::jsonb,
     'recurrence_type', 'weekly', 'recurrence_config', '{"days_of_week": [0, 1, 2, 3, 4], "time": "18:30"}'::jsonb,

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pgfleet.migrate import migrate
+from pgfleet.schema.migrate import migrate
 from pgfleet_local.bootstrap import prepare_cluster, prepare_database
-from pgfleet_local.cluster import Cluster
+from pgfleet_local.server.cluster import Cluster
 from pgfleet_local.settings import HOST, StackSettings
 
 

@@ -52,6 +52,20 @@ def test_stack_goes_up_is_found_and_goes_down(program: Program) -> None:
     assert (listed.returncode, listed.stdout) == (0, "[]\n"), listed.stderr
     assert program("db", "status").returncode == 0
 
+    shown = program("stack", "env")
+    told = subprocess.run(
+        [
+            "sh",
+            "-c",
+            'eval "$1" && echo "$PGFLEET_URL $API_URL $PGFLEET_DATABASE_URL"',
+            "-",
+            shown.stdout,
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout.split() == [address, address, json.loads(up.stdout)["DB_URL"]]
+
     again = program("stack", "up", "--background")
     assert (again.returncode, again.stderr) == (0, "It is running already.\n")
     second = program("stack", "up")
@@ -60,6 +74,7 @@ def test_stack_goes_up_is_found_and_goes_down(program: Program) -> None:
 
     assert program("stack", "down").stderr == "Stopped.\n"
     assert program("stack", "status").returncode == 1
+    assert (program("stack", "env").returncode, program("stack", "env").stdout) == (1, "")
     assert program("stack", "down").stderr == "Nothing was running.\n"
     assert "pgfleet stack up" in program("device", "list").stderr
 

@@ -1,4 +1,4 @@
-"""pgfleet demo: a small fleet at work, on a platform of its own."""
+"""pgfleet demo: a small fleet at work, and a small school to try things on."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from typing import Annotated
 
 import typer
 
-from pgfleet import options
+from pgfleet import options, output
+from pgfleet.database import open_database
+from pgfleet.demo import school
 from pgfleet.demo.platform import running_platform
 from pgfleet.demo.scenario import Plan, Scenario
 from pgfleet.demo.view import View
 
-app = options.Commands()
+app = options.Noun("See a small fleet at work; load a small school to try things on.")
 
 
-@app.command()
+@app.callback(invoke_without_command=True, no_args_is_help=False)
 def demo(
+    ctx: typer.Context,
     devices: Annotated[
         int, typer.Option("--devices", min=2, max=500, help="How many devices to simulate.")
     ] = 25,
@@ -28,10 +31,13 @@ def demo(
 
     Then installs a profile for two seconds on 20 iPads of a sandbox MDM, and tells when it came
     and went. Ends with one line of JSON on stdout, and with 1 if a command was lost or handled
-    twice.
+    twice. That is what it does without a verb.
 
+    \b
     Example: pgfleet demo --devices 25
     """
+    if ctx.invoked_subcommand is not None:
+        return
     with View() as view:
         view.tell("starting a platform of its own: Postgres, gateway, functions")
         with running_platform() as platform:
@@ -41,3 +47,30 @@ def demo(
     typer.echo(json.dumps(report))
     if report["lost"] or report["duplicated"]:
         raise typer.Exit(1)
+
+
+@app.command()
+def seed() -> None:
+    """Load a small school, the same that the documentation uses; loading it again changes nothing.
+
+    It has the lab computers pc-0001 to pc-0003 in the group labs, six iPads in an MDM, holidays,
+    two schedules, and the people ada, ben and eve, for whom pgfleet demo token makes tokens.
+
+    Example: pgfleet demo seed
+    """
+    with open_database() as db:
+        is_new = school.load(db)
+        rows = school.contents(db)
+    output.show_rows(rows, ["what", "id", "name", "more"])
+    output.say("Loaded the demo school." if is_new else "The demo school was there already.")
+
+
+@app.command()
+def token(
+    person: Annotated[str, typer.Argument(help=f"{', '.join(school.PEOPLE)}.")],
+) -> None:
+    """Print an access token of one of the demo school's people, for the local platform.
+
+    Example: pgfleet demo token ada
+    """
+    output.show_text(school.token(person))

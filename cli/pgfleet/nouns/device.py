@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, LiteralString
 
 import typer
 
 from pgfleet import inputs, names, options, output
 from pgfleet.database import json_value, open_database
+from pgfleet.errors import Unavailable
 
 app = options.Noun("Devices: list, enrol, tag, retire.")
 
@@ -63,6 +65,22 @@ join public.owners as o on o.id = d.owner_id
 where d.id = %(id)s
 """
 
+# A name that no device has is waited for like one that has not enrolled.
+_WAITED_FOR: LiteralString = """
+select
+  d.id, coalesce(d.hostname, w.name) as hostname, d.last_seen,
+  coalesce(d.status = 'active' and d.enrolled_at is not null and d.last_seen is not null, false)
+    as has_called
+from (
+  select unnest(%(devices)s::text[]) as name
+  union
+  select g.hostname from public.group_devices(%(group_id)s) as g
+) as w
+left join public.devices as d on lower(d.hostname) = lower(w.name) or d.id::text = w.name
+order by lower(coalesce(d.hostname, w.name)), d.id
+"""
+_LOOK_SECONDS = 0.25
+
 
 @app.command("list")
 def list_devices(
@@ -100,6 +118,42 @@ def show(device: Device) -> None:
     """
     with open_database() as db:
         output.show_row(db.row(_SHOW, {"id": names.device_id(db, device)}))
+
+
+@app.command()
+def wait(
+    device: Annotated[
+        list[str] | None, typer.Argument(help="Host names or ids, also of devices to come.")
+    ] = None,
+    group: Annotated[str | None, typer.Option(help="All devices of this group.")] = None,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds after which it gives up.")] = 60.0,
+) -> None:
+    """Wait until devices have enrolled and their agents have called; ends with 1 if they do not.
+
+    Example: pgfleet device wait pc-0001 pc-0002
+    """
+    if not device and group is None:
+        raise typer.BadParameter("name devices, or a group with --group")
+    end = time.monotonic() + timeout
+    with open_database() as db:
+        wanted = {
+            "devices": device or [],
+            "group_id": names.group_id(db, group) if group else None,
+        }
+        while True:
+            rows = db.rows(_WAITED_FOR, wanted)
+            missing = [row["hostname"] for row in rows if not row["has_called"]]
+            db.commit()
+            if not missing and rows:
+                break
+            if time.monotonic() > end:
+                raise Unavailable(
+                    f"not there after {timeout:g} s: {', '.join(missing) or 'the group is empty'}",
+                    reason="devices_missing",
+                    hint="Is an agent running for each? See: pgfleet agent status",
+                )
+            time.sleep(_LOOK_SECONDS)
+    output.show_rows(rows, ["id", "hostname", "last_seen"])
 
 
 @app.command()
@@ -142,6 +196,9 @@ def enroll_code(
     expires: Annotated[str, typer.Option(help="How long it is good for.")] = "1 day",
     tag: Annotated[list[str] | None, typer.Option(help="A tag for the devices.")] = None,
     group: Annotated[list[str] | None, typer.Option(help="A group for the devices.")] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Print the code alone, for a script.")
+    ] = False,
 ) -> None:
     """Make a code with which new devices enrol; it is shown this once.
 
@@ -167,6 +224,9 @@ def enroll_code(
                 "group_ids": names.group_ids(db, group),
             },
         )
+    if plain:
+        output.show_text(row["code"])
+        return
     output.show_row(row)
     output.say(f"On the device: pgfleet agent enroll --code {row['code']}")
 

@@ -67,23 +67,43 @@ def show(run: RunId) -> None:
 
 
 @app.command()
-def watch(run: RunId) -> None:
+def watch(
+    run: Annotated[int | None, typer.Argument(help="Id of the run.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="The newest run of this schedule, or its first to come.")
+    ] = None,
+) -> None:
     """Follow a run until it is final; ends with 1 unless it completed.
 
-    Example: pgfleet run watch 17
+    Example: pgfleet run watch --schedule nightly
     """
-    with open_database() as db, output.progress(f"run {run}") as advance:
-        while True:
-            row = read_run(db, run)
-            db.commit()
-            done = row["completed"] + row["failed"]
-            advance(f"run {run} {row['status']}", done, row["targeted"])
-            if row["status"] in _FINAL:
-                break
-            time.sleep(_LOOK_SECONDS)
+    if (run is None) == (schedule is None):
+        raise typer.BadParameter("name a run, or a schedule with --schedule")
+    with open_database() as db:
+        found = _newest_run(db, schedule) if run is None else run
+        with output.progress(f"run {found}") as advance:
+            while True:
+                row = read_run(db, found)
+                db.commit()
+                done = row["completed"] + row["failed"]
+                advance(f"run {found} {row['status']}", done, row["targeted"])
+                if row["status"] in _FINAL:
+                    break
+                time.sleep(_LOOK_SECONDS)
     output.show_row(row)
     if row["status"] != "completed":
         raise typer.Exit(1)
+
+
+def _newest_run(db: Database, schedule: str | None) -> int:
+    """Give the newest run of a schedule, waiting for the first where it has none."""
+    assert schedule is not None
+    found = names.schedule_id(db, schedule)
+    params = {"id": None, "schedule_id": found, "status": None, "limit": 1}
+    while not (rows := db.rows(_RUNS, params)):
+        db.commit()
+        time.sleep(_LOOK_SECONDS)
+    return int(rows[0]["id"])
 
 
 def read_run(db: Database, run_id: int) -> dict[str, Any]:

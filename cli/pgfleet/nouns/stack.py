@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from pgfleet.errors import InvalidInput, Unavailable
 from pgfleet_local.server.stack import Stack
 from pgfleet_local.settings import LocalError, SettingsError, StackSettings
 
-app = options.Noun("The local platform: up, down, status.")
+app = options.Noun("The local platform: up, down, status, and its variables for the shell.")
 
 _PATIENCE_SECONDS = 180.0
 _LOOK_SECONDS = 0.2
@@ -36,7 +37,7 @@ def up(
         if background:
             _start_in_background()
         else:
-            Stack(StackSettings.from_environment(), output.say).up(output.show_row)
+            Stack(StackSettings.from_environment(), output.say).up(_show_ready)
 
 
 @app.command()
@@ -58,9 +59,43 @@ def status() -> None:
     """
     with _plain_errors():
         found = Stack(StackSettings.from_environment()).status()
-    output.show_row(found)
+    output.show_variables(found)
     if not (found["database"] and found["gateway"]):
         raise typer.Exit(1)
+
+
+@app.command()
+def env() -> None:
+    """Print the platform's addresses and keys as lines for the shell; ends with 1 if it is down.
+
+    With them, pgfleet and its agent find the platform from any folder.
+
+    Example: pgfleet stack env
+    """
+    with _plain_errors():
+        found = Stack(StackSettings.from_environment()).status()
+    if not (found["database"] and found["gateway"]):
+        raise Unavailable(
+            "no local platform runs here",
+            reason="stack_down",
+            hint="Start it with: pgfleet stack up",
+        )
+    values = {name: str(value) for name, value in found.items() if name.isupper()}
+    values |= {
+        "FUNCTIONS_URL": f"{found['API_URL']}/functions/v1",
+        "PGFLEET_URL": str(found["API_URL"]),
+        "PGFLEET_ANON_KEY": str(found["ANON_KEY"]),
+        "PGFLEET_DATABASE_URL": str(found["DB_URL"]),
+    }
+    if options.current().as_json or options.current().as_csv:
+        output.show_row(values)
+        return
+    output.show_text("\n".join(f"export {n}={shlex.quote(v)}" for n, v in values.items()))
+
+
+def _show_ready(described: dict[str, str]) -> None:
+    output.show_variables(described)
+    output.say('In another terminal: eval "$(pgfleet stack env)"')
 
 
 def _start_in_background() -> None:
@@ -68,7 +103,7 @@ def _start_in_background() -> None:
     stack = Stack(settings)
     if stack.status()["running"]:
         output.say("It is running already.")
-        output.show_row(stack.status())
+        output.show_variables(stack.status())
         return
     log_file = settings.data_dir / "stack.log"
     with log_file.open("wb") as log:
@@ -91,7 +126,7 @@ def _start_in_background() -> None:
         time.sleep(_LOOK_SECONDS)
     # It goes on without us; nobody is to complain that we did not wait for it.
     process.returncode = 0
-    output.show_row(found)
+    output.show_variables(found)
 
 
 @contextmanager
