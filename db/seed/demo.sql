@@ -15,7 +15,8 @@ begin
     return;
   end if;
 
-  insert into public.owners (name) values ('Demo school') returning id into v_owner;
+  -- The school is ada's own, so that what she makes without naming an owner belongs to it.
+  insert into public.owners (id, name) values ('ada00000-0000-4000-8000-000000000001', 'Demo school') returning id into v_owner;
   if fleet.setting('default_owner') = 'null' then
     perform fleet.set_setting('default_owner', to_jsonb(v_owner));
   end if;

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -247,3 +248,27 @@ def test_parts_that_die_are_started_again(launch: Callable[..., Any]) -> None:
 
     assert "gateway ended, starting it again" in running.said()
     assert "database ended, starting it again" in running.said()
+
+
+def test_a_platform_that_moved_to_another_folder_and_port_ticks_on(
+    launch: Callable[..., Any], stack_settings: Callable[[], StackSettings]
+) -> None:
+    first = launch().wait_ready()
+    first.end()
+    other = stack_settings()
+    moved = replace(
+        first.settings, data_dir=other.data_dir, api_port=other.api_port, db_port=other.db_port
+    )
+    first.settings.data_dir.rename(moved.data_dir)
+
+    running = launch(moved).wait_ready()
+
+    def ticks() -> bool:
+        with running.connect() as conn:
+            row = conn.execute(
+                "select last_tick_at > pg_postmaster_start_time() from fleet.heartbeat"
+            ).fetchone()
+        return bool(row and row[0])
+
+    # Not only at the next full minute: what runs at the start of the server runs.
+    wait_for(ticks, 20)

@@ -194,6 +194,7 @@ class Stack:
         prepare_database(settings.admin_url, default_privileges=settings.default_privileges)
         cluster.set_passwords()
         jobs = self._jobs_at_start()
+        self._bring_jobs_home(cluster)
         self._say("migrating")
         migrate(settings.db_url)
         self._set_up_functions()
@@ -205,9 +206,20 @@ class Stack:
     def _jobs_at_start(self) -> set[tuple[Any, ...]]:
         with psycopg.connect(self.settings.db_url) as connection:
             cursor = connection.execute(
-                "select jobname, command from cron.job where schedule = '@reboot' and active"
+                "select jobname, command, nodename, nodeport from cron.job"
+                " where schedule = '@reboot' and active"
             )
             return set(cursor.fetchall())
+
+    def _bring_jobs_home(self, cluster: Cluster) -> None:
+        """Let jobs find the server where it is now: each keeps the address that it was made at."""
+        here = {"host": str(cluster.socket_dir), "port": self.settings.db_port}
+        with psycopg.connect(self.settings.admin_url) as connection:
+            connection.execute(
+                "update cron.job set nodename = %(host)s, nodeport = %(port)s"
+                " where (nodename, nodeport) is distinct from (%(host)s, %(port)s)",
+                here,
+            )
 
     def _set_up_functions(self) -> None:
         """Give the functions their login, and the database the functions' address."""
