@@ -71,7 +71,7 @@ def test_devices_are_waited_for_by_name_and_by_group(school: Any, own_database: 
     assert early.err.startswith("Error: not there after 0 s: nobody-yet, pc-0001\n")
 
     with psycopg.connect(own_database.url()) as conn:
-        conn.execute("update devices set enrolled_at = now(), last_seen = now() where id <= 3")
+        conn.execute("update devices set last_seen = now() where id <= 3")
 
     assert school("device", "wait", "--group", "labs", "--timeout", "0").code == 0
     assert school("device", "wait", "1", "PC-0002", "--timeout", "0").code == 0

@@ -7,10 +7,12 @@ import json
 import os
 import re
 import selectors
+import shlex
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -67,6 +69,8 @@ class Reader:
         """Paste one block, wait for its end, and give what it answered; or raise PasteFailed."""
         if block.stays:
             return self._leave_running(block)
+        if block.saved_as is not None:
+            return self._run_shell(replace(block, text=_saving(block)))
         said = self._run_sql(block) if block.language == "sql" else self._run_shell(block)
         if block.answer is not None:
             _compare(block, said)
@@ -146,6 +150,11 @@ class Reader:
                     raise PasteFailed(f"{block.where}: the terminal closed\n{said.decode()}")
                 said += chunk
         return said.decode(errors="replace").split(mark)[0]
+
+
+def _saving(block: Block) -> str:
+    """Write the line that saves a block in the folder that the shell is in."""
+    return f"printf '%s' {shlex.quote(block.text)} >{block.saved_as}\n"
 
 
 def _shown(value: Any) -> str:

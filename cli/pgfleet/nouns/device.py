@@ -69,8 +69,7 @@ where d.id = %(id)s
 _WAITED_FOR: LiteralString = """
 select
   d.id, coalesce(d.hostname, w.name) as hostname, d.last_seen,
-  coalesce(d.status = 'active' and d.enrolled_at is not null and d.last_seen is not null, false)
-    as has_called
+  coalesce(d.status = 'active' and d.last_seen is not null, false) as has_called
 from (
   select unnest(%(devices)s::text[]) as name
   union
@@ -128,7 +127,7 @@ def wait(
     group: Annotated[str | None, typer.Option(help="All devices of this group.")] = None,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds after which it gives up.")] = 60.0,
 ) -> None:
-    """Wait until devices have enrolled and their agents have called; ends with 1 if they do not.
+    """Wait until devices have been seen, by an agent or by an MDM; ends with 1 if they are not.
 
     Example: pgfleet device wait pc-0001 pc-0002
     """

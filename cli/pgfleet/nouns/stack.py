@@ -73,7 +73,8 @@ def env() -> None:
     Example: pgfleet stack env
     """
     with _plain_errors():
-        found = Stack(StackSettings.from_environment()).status()
+        settings = StackSettings.from_environment()
+        found = Stack(settings).status()
     if not (found["database"] and found["gateway"]):
         raise Unavailable(
             "no local platform runs here",
@@ -86,6 +87,9 @@ def env() -> None:
         "PGFLEET_URL": str(found["API_URL"]),
         "PGFLEET_ANON_KEY": str(found["ANON_KEY"]),
         "PGFLEET_DATABASE_URL": str(found["DB_URL"]),
+        "PGFLEET_LOCAL_DATA_DIR": str(settings.data_dir),
+        "PGFLEET_LOCAL_API_PORT": str(settings.api_port),
+        "PGFLEET_LOCAL_DB_PORT": str(settings.db_port),
     }
     if options.current().as_json or options.current().as_csv:
         output.show_row(values)
