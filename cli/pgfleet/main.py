@@ -71,7 +71,7 @@ _ENTRIES = (
     _Entry(_OPERATE, "db", "nouns.db", "admin", "The schema: migrate, check, bundle."),
     _Entry(_OPERATE, "functions", "nouns.functions", "functions", "The HTTP functions."),
     _Entry(_OPERATE, "setting", "nouns.setting", "admin", "Settings of the engine."),
-    _Entry(_OPERATE, "stack", "nouns.stack", "local", "The local platform: up, down, status."),
+    _Entry(_OPERATE, "stack", "nouns.stack", "local", "The local platform: up, down, status, env."),
     _Entry(
         _OPERATE,
         "webhook",
@@ -80,7 +80,9 @@ _ENTRIES = (
         "Webhooks and e-mail: be told of runs that fail.",
     ),
     _Entry(_OPERATE, "audit", "nouns.audit", "admin", "The audit log: who changed what."),
-    _Entry(_OPERATE, "demo", "demo.cli", "local", "See a small fleet at work."),
+    _Entry(
+        _OPERATE, "demo", "demo.cli", "local", "A fleet at work, and a school to try things on."
+    ),
     _Entry(_DEVICE, "agent", "agent.cli", "agent", "The device side: enrol, run, inspect."),
 )
 _NOUNS = {entry.name: entry for entry in _ENTRIES}

@@ -17,6 +17,7 @@ Every command of `pgfleet`, by noun. `pgfleet NOUN --help` and `pgfleet NOUN VER
 same. Data goes to stdout and talk to stderr; on a terminal lists are tables, in a pipe they are
 lines with tabs. Exit status: 0 done, 1 refused or failed, 2 wrong usage.
 """
+_TYPER_OWN = ("install_completion", "show_completion")
 Command = Any
 
 
@@ -57,6 +58,9 @@ def _shared() -> dict[str, Command]:
 def _noun(name: str, noun: Command, shared: set[str]) -> Iterator[str]:
     yield f"## {name}"
     yield prose(noun.help or "")
+    if own := [p for p in noun.params if p.name not in ("help", *_TYPER_OWN)]:
+        yield "Without a verb:"
+        yield _options(own)
     for path, verb in _verbs(name, noun):
         yield f"### {path}"
         text, example = _help(verb)

@@ -56,7 +56,7 @@ def test_what_stands_beside_a_room_exists(row: Cells) -> None:
     pages = re.findall(r"\]\(([^)]+)\)", row.get("page", ""))
     lost = [page for page in pages if not (PAGE.parent / page).is_file()]
     assert (tests, absent, lost) == ([], [], [])
-    assert code(row["tests"]), "a room without tests"
+    assert code(row["tests"]) and pages, "a room without tests or without a page"
 
 
 def test_every_noun_has_one_place() -> None:

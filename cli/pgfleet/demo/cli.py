@@ -14,7 +14,7 @@ from pgfleet.demo.platform import running_platform
 from pgfleet.demo.scenario import Plan, Scenario
 from pgfleet.demo.view import View
 
-app = options.Noun("See a small fleet at work; load a small school to try things on.")
+app = options.Noun("A fleet at work, and a school to try things on.")
 
 
 @app.callback(invoke_without_command=True, no_args_is_help=False)

@@ -17,7 +17,7 @@ from pgfleet.errors import InvalidInput, Unavailable
 from pgfleet_local.server.stack import Stack
 from pgfleet_local.settings import LocalError, SettingsError, StackSettings
 
-app = options.Noun("The local platform: up, down, status, and its variables for the shell.")
+app = options.Noun("The local platform: up, down, status, env.")
 
 _PATIENCE_SECONDS = 180.0
 _LOOK_SECONDS = 0.2
