@@ -133,6 +133,6 @@ end;
 $$;
 
 comment on function fleet.write_failed_run(bigint, timestamptz, text) is
-  'Note the error of a schedule as a failed run and let it go on at its next instant; pause it where there is no telling.';
+  'Write the error of a schedule as a failed run and let it go on at its next instant; pause it where there is no telling.';
 revoke all on function fleet.write_failed_run(bigint, timestamptz, text)
   from public, anon, authenticated, service_role;

@@ -123,7 +123,7 @@ begin
       and (t.starts_at is null or t.unfinished > 0)
     group by r.id
   ),
-  noted as (
+  counted as (
     update public.schedule_runs as r
     set targeted = r.targeted + p.made,
         skipped = r.skipped + p.busy + p.outside,
@@ -148,7 +148,7 @@ begin
   )
   select
     (select count(*) from made),
-    (select array_agg(n.id) from noted as n where n.status = 'skipped'),
+    (select array_agg(n.id) from counted as n where n.status = 'skipped'),
     (select array_agg(r.schedule_id) from run as r where r.policies ->> 'max_runs' is not null)
   into v_made, v_nobody, v_limited;
 

@@ -97,7 +97,7 @@ create or replace trigger device_commands_02_keep_final
   )
   execute function fleet.tg_change_command_status();
 
-create or replace function fleet.tg_note_progress()
+create or replace function fleet.tg_count_progress()
 returns trigger
 language plpgsql
 security definer
@@ -139,18 +139,18 @@ begin
 end;
 $$;
 
-comment on function fleet.tg_note_progress() is
-  'Note for the runs how many of their commands became final, or were deleted before. Definer: a device may not write the runs.';
-revoke all on function fleet.tg_note_progress() from public, anon, authenticated, service_role;
+comment on function fleet.tg_count_progress() is
+  'Count for the runs how many of their commands became final, or were deleted before. Definer: a device may not write the runs.';
+revoke all on function fleet.tg_count_progress() from public, anon, authenticated, service_role;
 
-create or replace trigger device_commands_05_note_progress
+create or replace trigger device_commands_05_count_progress
   after update on public.device_commands
   referencing old table as old_rows new table as new_rows
-  for each statement execute function fleet.tg_note_progress();
-create or replace trigger device_commands_06_note_deleted
+  for each statement execute function fleet.tg_count_progress();
+create or replace trigger device_commands_06_count_deleted
   after delete on public.device_commands
   referencing old table as old_rows
-  for each statement execute function fleet.tg_note_progress();
+  for each statement execute function fleet.tg_count_progress();
 
 create or replace function fleet.tg_check_new_commands()
 returns trigger

@@ -77,7 +77,7 @@ comment on function fleet.parsed_fixes(jsonb) is
   'Fixes as columns, those of a device numbered in the order of their times. What is wrong in one makes it invalid, not the rest.';
 revoke all on function fleet.parsed_fixes(jsonb) from public, anon, authenticated, service_role;
 
-create or replace function fleet.note_places(p_judged jsonb)
+create or replace function fleet.store_device_places(p_judged jsonb)
 returns void
 language sql
 volatile
@@ -102,10 +102,10 @@ as $$
         seen_at = excluded.seen_at
 $$;
 
-comment on function fleet.note_places(jsonb) is 'Keep what fleet.judged_fixes said.';
-revoke all on function fleet.note_places(jsonb) from public, anon, authenticated, service_role;
+comment on function fleet.store_device_places(jsonb) is 'Keep what fleet.judged_fixes said.';
+revoke all on function fleet.store_device_places(jsonb) from public, anon, authenticated, service_role;
 
-create or replace function fleet.note_positions(p_positions jsonb, p_fixes jsonb)
+create or replace function fleet.store_positions(p_positions jsonb, p_fixes jsonb)
 returns void
 language sql
 volatile
@@ -118,10 +118,10 @@ as $$
   where p.device_id = r.device_id
 $$;
 
-comment on function fleet.note_positions(jsonb, jsonb) is 'Keep what fleet.judged_positions said, and up to which fix.';
-revoke all on function fleet.note_positions(jsonb, jsonb) from public, anon, authenticated, service_role;
+comment on function fleet.store_positions(jsonb, jsonb) is 'Keep what fleet.judged_positions said, and up to which fix.';
+revoke all on function fleet.store_positions(jsonb, jsonb) from public, anon, authenticated, service_role;
 
-create or replace function fleet.note_location_events(p_fixes jsonb, p_judged jsonb, p_positions jsonb)
+create or replace function fleet.record_location_events(p_fixes jsonb, p_judged jsonb, p_positions jsonb)
 returns integer
 language plpgsql
 volatile
@@ -166,11 +166,11 @@ begin
 end;
 $$;
 
-comment on function fleet.note_location_events(jsonb, jsonb, jsonb) is
+comment on function fleet.record_location_events(jsonb, jsonb, jsonb) is
   'Record each crossing once; what is left comes before what is entered. Policies act on these rows.';
-revoke all on function fleet.note_location_events(jsonb, jsonb, jsonb) from public, anon, authenticated, service_role;
+revoke all on function fleet.record_location_events(jsonb, jsonb, jsonb) from public, anon, authenticated, service_role;
 
-create or replace function fleet.note_silence(p_fixes jsonb, p_stale_after interval)
+create or replace function fleet.record_silence(p_fixes jsonb, p_stale_after interval)
 returns void
 language sql
 volatile
@@ -194,9 +194,9 @@ as $$
   on conflict do nothing
 $$;
 
-comment on function fleet.note_silence(jsonb, interval) is
+comment on function fleet.record_silence(jsonb, interval) is
   'Record that devices whose fixes come again were not heard of. No policy acts on that: a device has the state that it had.';
-revoke all on function fleet.note_silence(jsonb, interval) from public, anon, authenticated, service_role;
+revoke all on function fleet.record_silence(jsonb, interval) from public, anon, authenticated, service_role;
 
 create or replace function fleet.take_fixes_of_devices(p_fixes jsonb, p_now timestamptz)
 returns table (device_id bigint, located_at timestamptz, outcome text)
@@ -236,13 +236,13 @@ begin
 
   v_taken := coalesce(jsonb_path_query_array(v_fixes, '$[*] ? (@.outcome == "taken")'), '[]');
   if v_taken <> '[]' then
-    perform fleet.note_silence(v_taken, v_stale_after);
+    perform fleet.record_silence(v_taken, v_stale_after);
     select coalesce(jsonb_agg(to_jsonb(j)), '[]') into v_judged from fleet.judged_fixes(v_taken, v_stale_after) as j;
-    perform fleet.note_places(v_judged);
+    perform fleet.store_device_places(v_judged);
     select coalesce(jsonb_agg(to_jsonb(j)), '[]') into v_positions
     from fleet.judged_positions(v_taken, v_judged, v_stale_after) as j;
-    perform fleet.note_positions(v_positions, v_taken);
-    perform fleet.note_location_events(v_taken, v_judged, v_positions);
+    perform fleet.store_positions(v_positions, v_taken);
+    perform fleet.record_location_events(v_taken, v_judged, v_positions);
   end if;
 
   return query

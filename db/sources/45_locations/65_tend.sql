@@ -1,6 +1,6 @@
 -- What each tick does about places.
 
-create or replace function fleet.note_lost_positions(p_now timestamptz, p_limit integer default 1000)
+create or replace function fleet.record_lost_positions(p_now timestamptz, p_limit integer default 1000)
 returns integer
 language plpgsql
 volatile
@@ -32,9 +32,9 @@ begin
 end;
 $$;
 
-comment on function fleet.note_lost_positions(timestamptz, integer) is
+comment on function fleet.record_lost_positions(timestamptz, integer) is
   'Record devices whose latest fix is older than the setting stale_position_hours: their position is unknown, their places stay as they were.';
-revoke all on function fleet.note_lost_positions(timestamptz, integer) from public, anon, authenticated, service_role;
+revoke all on function fleet.record_lost_positions(timestamptz, integer) from public, anon, authenticated, service_role;
 
 create or replace function fleet.tend_places(p_now timestamptz)
 returns jsonb
@@ -45,7 +45,7 @@ as $$
 declare
   v_acted integer;
 begin
-  perform fleet.note_lost_positions(p_now);
+  perform fleet.record_lost_positions(p_now);
   v_acted := fleet.act_on_places(p_now);
   return jsonb_build_object(
     'location_events', v_acted,
@@ -56,6 +56,6 @@ end;
 $$;
 
 comment on function fleet.tend_places(timestamptz) is
-  'What each tick does about places: note positions that are lost, act on events that wait. {location_events, more}: how many were acted '
+  'What each tick does about places: record positions that are lost, act on events that wait. {location_events, more}: how many were acted '
   'on, and whether more wait.';
 revoke all on function fleet.tend_places(timestamptz) from public, anon, authenticated, service_role;

@@ -1,6 +1,6 @@
 -- The log of what integrations did.
 
-create or replace function fleet.note_activity(
+create or replace function fleet.log_activity(
   p_integration public.device_integrations,
   p_activity jsonb,
   p_now timestamptz
@@ -23,9 +23,9 @@ as $$
   returning id
 $$;
 
-comment on function fleet.note_activity(public.device_integrations, jsonb, timestamptz) is
+comment on function fleet.log_activity(public.device_integrations, jsonb, timestamptz) is
   'Log {activity_type, status, counts, duration_ms, error, detail, origin_key}. Answers the id of the row; null where it was there already.';
-revoke all on function fleet.note_activity(public.device_integrations, jsonb, timestamptz)
+revoke all on function fleet.log_activity(public.device_integrations, jsonb, timestamptz)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.errors_to_log(p_errors jsonb, p_integration_id bigint)

@@ -100,7 +100,7 @@ as $$
 $$;
 
 comment on function fleet.log_callless(public.device_commands, bigint, text, timestamptz) is
-  'Note an attempt that came to no call; nothing where it made one.';
+  'Log an attempt that came to no call; nothing where it made one.';
 revoke all on function fleet.log_callless(public.device_commands, bigint, text, timestamptz)
   from public, anon, authenticated, service_role;
 
@@ -112,7 +112,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   update public.mdm_api_logs as l
-  set error = 'the function stopped before it noted an answer'
+  set error = 'the function stopped before it wrote down an answer'
   from public.device_commands as c
   where c.id = any (p_command_ids) and l.command_id = c.id and l.attempt = c.attempt and l.status is null and l.error is null;
   insert into public.mdm_api_logs (owner_id, integration_id, command_id, attempt, error, created_at)
@@ -125,7 +125,7 @@ end;
 $$;
 
 comment on function fleet.log_unanswered(bigint[], timestamptz) is
-  'Note how the attempts of functions that were killed ended: before a call, or before its answer.';
+  'Log how the attempts of functions that were killed ended: before a call, or before its answer.';
 revoke all on function fleet.log_unanswered(bigint[], timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.worker_pause_integration(p_integration_id bigint, p_reason text)

@@ -119,7 +119,7 @@ comment on function fleet.link_sighted_devices(public.device_integrations, jsonb
 revoke all on function fleet.link_sighted_devices(public.device_integrations, jsonb, timestamptz)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.note_sighted_profiles(p_items jsonb, p_now timestamptz)
+create or replace function fleet.store_sighted_profiles(p_items jsonb, p_now timestamptz)
 returns void
 language plpgsql
 volatile
@@ -145,9 +145,9 @@ begin
 end;
 $$;
 
-comment on function fleet.note_sighted_profiles(jsonb, timestamptz) is
+comment on function fleet.store_sighted_profiles(jsonb, timestamptz) is
   'Keep which profiles are on devices, where the other system tells them.';
-revoke all on function fleet.note_sighted_profiles(jsonb, timestamptz) from public, anon, authenticated, service_role;
+revoke all on function fleet.store_sighted_profiles(jsonb, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.nameless_sightings(p_items jsonb, p_made jsonb)
 returns jsonb
@@ -202,7 +202,7 @@ begin
   perform fleet.update_sighted_devices(v_known);
   v_made := fleet.add_sighted_devices(p_integration.owner_id, v_new);
   v_left := fleet.link_sighted_devices(p_integration, v_known || v_made, p_now);
-  perform fleet.note_sighted_profiles(v_known || v_made, p_now);
+  perform fleet.store_sighted_profiles(v_known || v_made, p_now);
   perform fleet.take_linked_fixes(p_integration.id, v_known || v_made, p_now);
 
   -- They are there, whatever is wrong with what is told of them.

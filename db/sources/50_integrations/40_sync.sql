@@ -112,7 +112,7 @@ end;
 $$;
 
 comment on function fleet.mark_devices_left(bigint, timestamptz, timestamptz) is
-  'Note that another system no longer has the devices that were not seen since a sync began. Answers how many.';
+  'Mark that another system no longer has the devices that were not seen since a sync began. Answers how many.';
 revoke all on function fleet.mark_devices_left(bigint, timestamptz, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.worker_end_mdm_sync(
@@ -149,7 +149,7 @@ begin
     set last_sync_at = greatest(i.last_sync_at, p_started_at), sync_held_until = null
     where i.id = p_integration_id;
   end if;
-  perform fleet.note_activity(v_integration, jsonb_build_object(
+  perform fleet.log_activity(v_integration, jsonb_build_object(
     'activity_type', 'sync_import',
     'status', case when v_is_through then 'completed' else 'failed' end,
     'counts', v_counts,

@@ -133,7 +133,7 @@ language sql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select jsonb_build_object('status', 'ignored', 'is_new', fleet.note_activity(p_integration, jsonb_build_object(
+  select jsonb_build_object('status', 'ignored', 'is_new', fleet.log_activity(p_integration, jsonb_build_object(
     'activity_type', 'webhook_received', 'status', 'ignored',
     'error', format('nothing is known of webhooks of %s', p_integration.integration_type)
   ), p_now) is not null)

@@ -30,7 +30,7 @@ comment on function fleet.move_removal(public.profile_installs, timestamptz) is
   'Let the removal of a pair happen at another time. Answers false where it has begun, or there is none any more.';
 revoke all on function fleet.move_removal(public.profile_installs, timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.note_profile_accepted(p_schedule_id bigint, p_now timestamptz)
+create or replace function fleet.record_profile_accepted(p_schedule_id bigint, p_now timestamptz)
 returns void
 language plpgsql
 volatile
@@ -63,9 +63,9 @@ begin
 end;
 $$;
 
-comment on function fleet.note_profile_accepted(bigint, timestamptz) is
+comment on function fleet.record_profile_accepted(bigint, timestamptz) is
   'The MDM took the push or the removal of a pair.';
-revoke all on function fleet.note_profile_accepted(bigint, timestamptz) from public, anon, authenticated, service_role;
+revoke all on function fleet.record_profile_accepted(bigint, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.cancel_failed_removals(p_install_id bigint default null)
 returns integer
@@ -143,13 +143,13 @@ comment on function fleet.push_failure(public.schedules) is
   'Why a push schedule will never install anything; null while it may.';
 revoke all on function fleet.push_failure(public.schedules) from public, anon, authenticated, service_role;
 
-create or replace function fleet.note_failed_pushes(p_schedule_ids bigint[])
+create or replace function fleet.mark_failed_pushes(p_schedule_ids bigint[])
 returns void
 language sql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  -- Only noted: this runs in triggers, amid a statement that may change both schedules of a pair.
+  -- Only marked: this runs in triggers, amid a statement that may change both schedules of a pair.
   update public.profile_installs as p
   set failure = f.failure
   from public.schedules as s
@@ -161,5 +161,5 @@ as $$
     and f.failure is not null
 $$;
 
-comment on function fleet.note_failed_pushes(bigint[]) is 'Note which of these push schedules came to nothing.';
-revoke all on function fleet.note_failed_pushes(bigint[]) from public, anon, authenticated, service_role;
+comment on function fleet.mark_failed_pushes(bigint[]) is 'Mark which of these push schedules came to nothing.';
+revoke all on function fleet.mark_failed_pushes(bigint[]) from public, anon, authenticated, service_role;

@@ -168,7 +168,7 @@ begin
   returning * into v_row;
 
   -- It may have run, and come to nothing, when it was inserted.
-  perform fleet.note_failed_pushes(array[v_install_id]);
+  perform fleet.mark_failed_pushes(array[v_install_id]);
   perform fleet.cancel_failed_removals(v_row.id);
   select p.* into v_row from public.profile_installs as p where p.id = v_row.id;
   return v_row;

@@ -94,7 +94,7 @@ end;
 $$;
 
 comment on function fleet.end_upload(fleet.profile_uploads, text, text, timestamptz) is
-  'Forget the file and note how it ended, unless something newer was asked for. Answers the status.';
+  'Forget the file and keep how it ended, unless something newer was asked for. Answers the status.';
 revoke all on function fleet.end_upload(fleet.profile_uploads, text, text, timestamptz)
   from public, anon, authenticated, service_role;
 

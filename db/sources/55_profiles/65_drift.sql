@@ -1,6 +1,6 @@
 -- Where devices differ from the assignments, and the pushes and removals that mend it.
 
-create or replace function fleet.note_profile_state(
+create or replace function fleet.store_profile_state(
   p_device_id bigint,
   p_profile_id text,
   p_is_installed boolean,
@@ -21,9 +21,9 @@ as $$
         is_assigned = coalesce(p_is_assigned, p.is_assigned)
 $$;
 
-comment on function fleet.note_profile_state(bigint, text, boolean, boolean, timestamptz) is
-  'Note whether a profile is on a device; p_is_assigned null leaves as it is who brought it.';
-revoke all on function fleet.note_profile_state(bigint, text, boolean, boolean, timestamptz)
+comment on function fleet.store_profile_state(bigint, text, boolean, boolean, timestamptz) is
+  'Store whether a profile is on a device; p_is_assigned null leaves as it is who brought it.';
+revoke all on function fleet.store_profile_state(bigint, text, boolean, boolean, timestamptz)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.drift_of_profiles(p_owner_id uuid, p_now timestamptz)

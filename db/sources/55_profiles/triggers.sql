@@ -1,14 +1,14 @@
 -- What becomes of the removal of a profile when its push comes to nothing, and what is logged of profiles:
 -- what people upload and delete, not what a sync finds.
 
-create or replace function fleet.tg_note_failed_runs()
+create or replace function fleet.tg_fail_pushes_of_runs()
 returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform fleet.note_failed_pushes(f.ids)
+  perform fleet.mark_failed_pushes(f.ids)
   from (
     select array_agg(n.schedule_id) as ids
     from new_rows as n
@@ -20,40 +20,40 @@ begin
 end;
 $$;
 
-comment on function fleet.tg_note_failed_runs() is
+comment on function fleet.tg_fail_pushes_of_runs() is
   'A push whose run reached no device has failed too. Definer: nobody else writes profile_installs.';
-revoke all on function fleet.tg_note_failed_runs() from public, anon, authenticated, service_role;
+revoke all on function fleet.tg_fail_pushes_of_runs() from public, anon, authenticated, service_role;
 
-create or replace trigger schedule_runs_80_note_failed_insert
+create or replace trigger schedule_runs_80_fail_pushes_insert
   after insert on public.schedule_runs
   referencing new table as new_rows
-  for each statement execute function fleet.tg_note_failed_runs();
-create or replace trigger schedule_runs_80_note_failed_update
+  for each statement execute function fleet.tg_fail_pushes_of_runs();
+create or replace trigger schedule_runs_80_fail_pushes_update
   after update on public.schedule_runs
   referencing new table as new_rows
-  for each statement execute function fleet.tg_note_failed_runs();
+  for each statement execute function fleet.tg_fail_pushes_of_runs();
 
-create or replace function fleet.tg_note_cancelled_pushes()
+create or replace function fleet.tg_fail_cancelled_pushes()
 returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform fleet.note_failed_pushes(array[new.id]);
+  perform fleet.mark_failed_pushes(array[new.id]);
   return null;
 end;
 $$;
 
-comment on function fleet.tg_note_cancelled_pushes() is
+comment on function fleet.tg_fail_cancelled_pushes() is
   'A push that is cancelled takes its removal along. Definer: nobody else writes profile_installs.';
-revoke all on function fleet.tg_note_cancelled_pushes() from public, anon, authenticated, service_role;
+revoke all on function fleet.tg_fail_cancelled_pushes() from public, anon, authenticated, service_role;
 
-create or replace trigger schedules_80_note_cancelled
+create or replace trigger schedules_80_fail_pushes
   after update of status on public.schedules
   for each row
   when (new.status = 'cancelled' and old.status <> 'cancelled' and new.action_type = 'push_profile')
-  execute function fleet.tg_note_cancelled_pushes();
+  execute function fleet.tg_fail_cancelled_pushes();
 
 create or replace function fleet.tg_note_profile()
 returns trigger

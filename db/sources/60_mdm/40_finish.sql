@@ -1,6 +1,6 @@
 -- How an attempt at an MDM ended: accepted, seen to be done, or failed and tried again by class of failure.
 
-create or replace function fleet.note_mdm_accepted(p_command public.device_commands, p_now timestamptz)
+create or replace function fleet.record_mdm_accepted(p_command public.device_commands, p_now timestamptz)
 returns void
 language plpgsql
 volatile
@@ -16,18 +16,18 @@ begin
   set last_executed_at = p_now
   where s.id = p_command.schedule_id
     and (s.last_executed_at is null or s.last_executed_at < p_now - interval '1 second');
-  perform fleet.note_profile_accepted(p_command.schedule_id, p_now);
+  perform fleet.record_profile_accepted(p_command.schedule_id, p_now);
   if p_command.command_type in ('push_profile', 'remove_profile') then
-    perform fleet.note_profile_state(
+    perform fleet.store_profile_state(
       p_command.device_id, p_command.payload ->> 'profile_id', p_command.command_type = 'push_profile', null, p_now
     );
   end if;
 end;
 $$;
 
-comment on function fleet.note_mdm_accepted(public.device_commands, timestamptz) is
+comment on function fleet.record_mdm_accepted(public.device_commands, timestamptz) is
   'A provider took a command: that is when its schedule was executed.';
-revoke all on function fleet.note_mdm_accepted(public.device_commands, timestamptz)
+revoke all on function fleet.record_mdm_accepted(public.device_commands, timestamptz)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.mdm_retry_at(p_work fleet.mdm_work, p_reason text, p_retry_after interval, p_now timestamptz)
@@ -208,7 +208,7 @@ begin
   v_error := fleet.without_secret(p_error, v_secret);
   if p_outcome <> 'failed' and (v_work.command_id is not null and v_work.accepted_at is null or v_command.status = 'cancelled') then
     -- Even if it was cancelled meanwhile: the provider has it.
-    perform fleet.note_mdm_accepted(v_command, p_now);
+    perform fleet.record_mdm_accepted(v_command, p_now);
   end if;
 
   if v_command.status = 'cancelled' then

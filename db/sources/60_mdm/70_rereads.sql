@@ -44,7 +44,7 @@ begin
   select h.*, coalesce(h.is_known, false) and p_integration.status <> 'disabled' as is_meant into v_hint
   from fleet.simplemdm_hint(p_body) as h;
   v_status := case when v_hint.is_meant then 'completed' else 'ignored' end;
-  v_is_new := fleet.note_activity(p_integration, jsonb_build_object(
+  v_is_new := fleet.log_activity(p_integration, jsonb_build_object(
     'activity_type', 'webhook_received', 'status', v_status, 'origin_key', v_hint.origin_key, 'detail', v_hint.detail
   ), p_now) is not null;
 

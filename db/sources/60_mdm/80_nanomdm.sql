@@ -48,7 +48,7 @@ declare
   v_outcome text;
 begin
   select r.* into v_report from fleet.nanomdm_report(p_body) as r;
-  -- By the device, of whose commands there are few; its answer may be here before the function has noted that it was taken.
+  -- By the device, of whose commands there are few; its answer may be here before the function has written down that it was taken.
   select c.id, c.attempt into v_command
   from public.device_links as l
   join fleet.mdm_work as w on w.device_id = l.device_id and w.integration_id = l.integration_id
@@ -66,7 +66,7 @@ begin
     return jsonb_build_object('status', 'ignored', 'is_new', false);
   end if;
 
-  perform fleet.note_activity(p_integration, jsonb_build_object(
+  perform fleet.log_activity(p_integration, jsonb_build_object(
     'activity_type', 'webhook_received', 'status', 'completed',
     'detail', jsonb_build_object('command_id', v_command.id, 'status', v_report.status)
   ), p_now);

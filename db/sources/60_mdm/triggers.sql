@@ -90,14 +90,14 @@ begin
     and p.profile_id = c.payload ->> 'profile_id';
   delete from fleet.mdm_work as w where w.command_id = any (v_ended);
   if v_schedules is not null then
-    perform fleet.note_failed_pushes(v_schedules);
+    perform fleet.mark_failed_pushes(v_schedules);
   end if;
   return null;
 end;
 $$;
 
 comment on function fleet.tg_follow_mdm_commands() is
-  'Keep the queue true to commands that change, forget those that are final, and note the pushes that failed. Definer: nobody else writes '
+  'Keep the queue true to commands that change, forget those that are final, and mark the pushes that failed. Definer: nobody else writes '
   'these tables.';
 revoke all on function fleet.tg_follow_mdm_commands() from public, anon, authenticated, service_role;
 

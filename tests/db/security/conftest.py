@@ -282,7 +282,7 @@ def _fill(conn: Conn, name: str) -> Fleet:
     profile = one(
         "select id from public.upload_profile(%s, '<plist/>', %s)", f"{name}-wifi", integration
     )
-    conn.execute("select fleet.note_profile_state(%s, '9', true, false, now())", (devices[0][0],))
+    conn.execute("select fleet.store_profile_state(%s, '9', true, false, now())", (devices[0][0],))
     return Fleet(
         owner=owner,
         person=user,
