@@ -22,7 +22,8 @@ begin
       ('note_lost_positions', 'record_lost_positions'),
       ('tg_note_progress', 'tg_count_progress'),
       ('tg_note_failed_runs', 'tg_fail_pushes_of_runs'),
-      ('tg_note_cancelled_pushes', 'tg_fail_cancelled_pushes')
+      ('tg_note_cancelled_pushes', 'tg_fail_cancelled_pushes'),
+      ('settle_attempt', 'end_attempt')
   loop
     if to_regproc('fleet.' || v_old) is not null and to_regproc('fleet.' || v_new) is null then
       execute format('alter function fleet.%I rename to %I', v_old, v_new);
@@ -53,3 +54,12 @@ begin
   end loop;
 end;
 $$;
+
+-- Only runs are settled: what waits for an effect to show is looked at, and an install that needs nothing more is closed.
+alter table fleet.mdm_work drop constraint mdm_work_phase_is_known;
+update fleet.mdm_work set phase = 'look' where phase = 'settle';
+alter table fleet.mdm_work add constraint mdm_work_phase_is_known check (phase in ('send', 'look'));
+drop index fleet.mdm_work_give_up_idx;
+create index mdm_work_give_up_idx on fleet.mdm_work (give_up_at) where phase = 'look';
+alter table public.profile_installs rename column is_settled to is_closed;
+comment on column public.location_events.fix_at is 'Time of the fix that decided it.';

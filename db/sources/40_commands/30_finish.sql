@@ -46,7 +46,7 @@ comment on function fleet.retry_delay(jsonb, integer) is
   'Pause after the n-th failure: the backoff, doubling up to max_backoff, and up to a fifth more by chance.';
 revoke all on function fleet.retry_delay(jsonb, integer) from public, anon, authenticated, service_role;
 
-create or replace function fleet.settle_attempt(
+create or replace function fleet.end_attempt(
   p_command public.device_commands,
   p_status text,
   p_result jsonb,
@@ -90,9 +90,9 @@ begin
 end;
 $$;
 
-comment on function fleet.settle_attempt(public.device_commands, text, jsonb, text, text, timestamptz) is
+comment on function fleet.end_attempt(public.device_commands, text, jsonb, text, text, timestamptz) is
   'Write how an attempt ended: final, or waiting for the next one. The caller holds the row.';
-revoke all on function fleet.settle_attempt(public.device_commands, text, jsonb, text, text, timestamptz)
+revoke all on function fleet.end_attempt(public.device_commands, text, jsonb, text, text, timestamptz)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.finish_command(
@@ -132,7 +132,7 @@ begin
     return jsonb_build_object('accepted', false, 'reason', v_refusal);
   end if;
 
-  v_command := fleet.settle_attempt(v_command, p_status, p_result, p_error, p_reason, p_now);
+  v_command := fleet.end_attempt(v_command, p_status, p_result, p_error, p_reason, p_now);
   return jsonb_build_object('accepted', true, 'status', v_command.status)
     || case
       when v_command.status = 'pending' then jsonb_build_object('retry_at', v_command.not_before)

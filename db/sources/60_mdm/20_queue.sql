@@ -36,7 +36,7 @@ begin
 
   update public.device_commands as c
   set status = 'running', attempt = c.attempt + 1, claimed_at = p_now, journal_id = null,
-      -- The lease of the function is in mdm_work; this one is the MDM's as a whole, and outlives every settling.
+      -- The lease of the function is in mdm_work; this one is the MDM's as a whole, and outlives every look.
       lease_expires_at = greatest(c.expires_at, p_now) + interval '2 hours'
   where c.id = any (v_ids);
   perform fleet.hold_mdm(v_ids, p_now);
@@ -62,7 +62,7 @@ begin
     select w.command_id
     from fleet.mdm_work as w
     where w.integration_id = p_integration_id
-      and w.phase = 'settle'
+      and w.phase = 'look'
       and w.held_until is null
       and w.due_at <= p_now
     order by w.due_at

@@ -47,14 +47,14 @@ begin
   v_bucket := fleet.filled_rate(p_integration_id, p_now);
   next_at := fleet.next_call_at(v_bucket, p_now);
   if next_at > p_now then
-    if not (fleet.has_due_mdm(p_integration_id, 'send', p_now) or fleet.has_due_mdm(p_integration_id, 'settle', p_now)) then
+    if not (fleet.has_due_mdm(p_integration_id, 'send', p_now) or fleet.has_due_mdm(p_integration_id, 'look', p_now)) then
       next_at := null;
     end if;
     return next;
     return;
   end if;
 
-  -- However much is to be sent, what was sent is settled as well, many devices by one call.
+  -- However much is to be sent, what was sent is looked at as well, many devices by one call.
   v_look_at := case
     when fleet.has_due_mdm(p_integration_id, 'send', p_now) then v_bucket.looked_at + fleet.look_gap(v_bucket.rate)
     -- With nothing to send all of the rate is for looks; but a little later more of them go together.
@@ -77,7 +77,7 @@ begin
     case
       when cardinality(sends) = v_room then greatest(fleet.next_call_at(v_bucket, p_now), p_now + interval '100 milliseconds')
     end,
-    case when looks = '{}' and fleet.has_due_mdm(p_integration_id, 'settle', p_now) then v_look_at end
+    case when looks = '{}' and fleet.has_due_mdm(p_integration_id, 'look', p_now) then v_look_at end
   );
   return next;
 end;

@@ -104,7 +104,7 @@ begin
     return fleet.put_back_mdm(p_command, p_reason, p_error, v_retry_at, p_now);
   end if;
 
-  v_row := fleet.settle_attempt(
+  v_row := fleet.end_attempt(
     p_command, 'failed', p_result, p_error,
     -- A class that the policy would try again, but that must not be.
     case when fleet.is_answerless(p_reason) and not v_rerun_safe then 'interrupted' else p_reason end,
@@ -154,7 +154,7 @@ begin
   where c.id = p_command.id
   returning * into v_row;
   update fleet.mdm_work as w
-  set phase = 'settle', held_until = null, accepted_at = coalesce(w.accepted_at, p_now),
+  set phase = 'look', held_until = null, accepted_at = coalesce(w.accepted_at, p_now),
       due_at = p_now + coalesce(p_look_after, fleet.look_pause(interval '0')),
       give_up_at = greatest(v_row.expires_at, p_now + interval '1 hour')
   where w.command_id = p_command.id;

@@ -15,7 +15,7 @@ begin
     command_id bigint, attempt integer, outcome text, result jsonb, error text, reason text, look_after double precision
   )
   join public.device_commands as c on c.id = r.command_id
-  join fleet.mdm_work as w on w.command_id = c.id and w.phase = 'settle'
+  join fleet.mdm_work as w on w.command_id = c.id and w.phase = 'look'
   -- What was put back, or cancelled, or ended meanwhile is not what was looked after.
   where c.status = 'running' and c.attempt = r.attempt
   order by c.id

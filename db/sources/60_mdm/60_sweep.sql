@@ -69,7 +69,7 @@ as $$
   with lapsed as (
     select w.command_id
     from fleet.mdm_work as w
-    where w.phase = 'settle' and w.held_until <= p_now
+    where w.phase = 'look' and w.held_until <= p_now
     order by w.held_until
     limit p_limit
     for update skip locked
@@ -121,7 +121,7 @@ as $$
     array(
       select w.command_id
       from fleet.mdm_work as w
-      where w.phase = 'settle' and w.give_up_at <= p_now
+      where w.phase = 'look' and w.give_up_at <= p_now
       order by w.give_up_at
       limit p_limit
       for update skip locked

@@ -16,7 +16,7 @@ as $$
       and (
         fleet.is_sync_due(i, p_now)
         or fleet.has_due_mdm(i.id, 'send', p_now)
-        or fleet.has_due_mdm(i.id, 'settle', p_now)
+        or fleet.has_due_mdm(i.id, 'look', p_now)
         or fleet.is_upload_due(i.id, p_now)
         or fleet.has_mdm_rereads(i.id, p_now)
       )

@@ -1,4 +1,4 @@
--- Deliveries: claimed by the function notify-dispatch under a lease, tried again over a day, settled once.
+-- Deliveries: claimed by the function notify-dispatch under a lease, tried again over a day, ended once.
 
 create or replace function fleet.delivery_pause(p_failure_count integer)
 returns interval
