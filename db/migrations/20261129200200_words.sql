@@ -23,7 +23,9 @@ begin
       ('tg_note_progress', 'tg_count_progress'),
       ('tg_note_failed_runs', 'tg_fail_pushes_of_runs'),
       ('tg_note_cancelled_pushes', 'tg_fail_cancelled_pushes'),
-      ('settle_attempt', 'end_attempt')
+      ('settle_attempt', 'end_attempt'),
+      ('act_on_places', 'act_on_location_events'),
+      ('tend_places', 'tend_locations')
   loop
     if to_regproc('fleet.' || v_old) is not null and to_regproc('fleet.' || v_new) is null then
       execute format('alter function fleet.%I rename to %I', v_old, v_new);
@@ -63,3 +65,16 @@ drop index fleet.mdm_work_give_up_idx;
 create index mdm_work_give_up_idx on fleet.mdm_work (give_up_at) where phase = 'look';
 alter table public.profile_installs rename column is_settled to is_closed;
 comment on column public.location_events.fix_at is 'Time of the fix that decided it.';
+
+-- Only locations are places: these have a parameter of another name by now.
+do $$
+declare
+  v_function regprocedure;
+begin
+  for v_function in
+    select p.oid from pg_proc as p where p.pronamespace = 'fleet'::regnamespace and 'p_place' = any (p.proargnames)
+  loop
+    execute format('drop function %s', v_function);
+  end loop;
+end;
+$$;

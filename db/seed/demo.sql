@@ -66,7 +66,7 @@ begin
     'owner_id', v_owner, 'name', 'Demo MDM', 'integration_type', 'simplemdm', 'settings', '{"syncEnabled": false}'::jsonb
   )) as i;
   insert into public.device_links (device_id, integration_id, owner_id, external_id)
-  select u.id, v_mdm, v_owner, (4100 + u.place)::text from unnest(v_ipads) with ordinality as u(id, place);
+  select u.id, v_mdm, v_owner, (4100 + u.nr)::text from unnest(v_ipads) with ordinality as u(id, nr);
 
   -- Three that came, by what the function would say of them.
   perform public.install_profile('12345', v_ipads[1], interval '30 minutes');

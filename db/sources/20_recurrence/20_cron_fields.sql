@@ -145,8 +145,8 @@ begin
   end if;
 
   return array(
-    select v.value from unnest(v_values) with ordinality as v (value, place)
-    where (v.place - 1) % v_step = 0
+    select v.value from unnest(v_values) with ordinality as v (value, nr)
+    where (v.nr - 1) % v_step = 0
   );
 end;
 $$;

@@ -14,7 +14,7 @@ as $$
 $$;
 
 comment on function fleet.flag_numbers(text) is
-  'The places, counted from 0, at which a text of flags has a 1.';
+  'The numbers, counted from 0, at which a text of flags has a 1.';
 revoke all on function fleet.flag_numbers(text) from public, anon, authenticated, service_role;
 grant execute on function fleet.flag_numbers(text) to authenticated, service_role;
 

@@ -49,8 +49,8 @@ declare
   v_second  integer := p_from % 60;
 begin
   if v_times is not null then
-    for v_place in 0..jsonb_array_length(v_times) - 1 loop
-      v_time := (v_times -> v_place)::integer;
+    for v_index in 0..jsonb_array_length(v_times) - 1 loop
+      v_time := (v_times -> v_index)::integer;
       if v_time >= p_from then
         return v_time;
       end if;
@@ -163,7 +163,7 @@ declare
   v_first  integer;
   v_length integer;
   v_flags  text;
-  v_place  integer;
+  v_index  integer;
 begin
   -- 51 years of months: a leap day on a chosen weekday can be 40 years away.
   for v_try in 1..612 loop
@@ -177,9 +177,9 @@ begin
       v_length := fleet.month_start(v_month + 1) - v_first;
       v_from := greatest(v_from, v_first);
       v_flags := fleet.month_flags(v_mask, v_first, v_length);
-      v_place := strpos(substr(v_flags, v_from - v_first + 1), '1');
-      if v_place > 0 then
-        return v_from + v_place - 1;
+      v_index := strpos(substr(v_flags, v_from - v_first + 1), '1');
+      if v_index > 0 then
+        return v_from + v_index - 1;
       end if;
       v_month := v_month + v_every;
     end if;

@@ -42,7 +42,7 @@ immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  -- Numbers that follow each other share their difference to their place.
+  -- Numbers that follow each other share their difference to their rank.
   with runs as (
     select min(n.number) as first, max(n.number) as last
     from (
@@ -59,9 +59,9 @@ as $$
     end as words
     from runs as r
   )
-  select fleet.english_list(array_agg(u.word order by w.first, u.place))
+  select fleet.english_list(array_agg(u.word order by w.first, u.nr))
   from words as w
-  cross join unnest(w.words) with ordinality as u (word, place)
+  cross join unnest(w.words) with ordinality as u (word, nr)
 $$;
 
 comment on function fleet.english_runs(integer[], text[]) is

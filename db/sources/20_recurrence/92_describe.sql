@@ -133,8 +133,8 @@ as $$
       when d > 200 then 'working day nearest to the ' || fleet.english_ordinal(d - 200)
       else fleet.english_ordinal(d)
     end
-    from unnest(p_month_days) with ordinality as v (d, place)
-    order by v.place
+    from unnest(p_month_days) with ordinality as v (d, nr)
+    order by v.nr
   ))
 $$;
 

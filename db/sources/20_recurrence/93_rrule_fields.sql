@@ -104,9 +104,9 @@ as $$
       when left(d, -2) = '-1' then 'L'
       else '#' || ltrim(left(d, -2), '+')
     end,
-    ',' order by place
+    ',' order by nr
   )
-  from regexp_split_to_table(p_parts ->> 'BYDAY', ',') with ordinality as t (d, place)
+  from regexp_split_to_table(p_parts ->> 'BYDAY', ',') with ordinality as t (d, nr)
   cross join lateral (
     select array_position('{MO,TU,WE,TH,FR,SA,SU}'::text[], right(t.d, 2)) as number
   ) as w
@@ -129,9 +129,9 @@ as $$
       when d like '-%' then 'L-' || (ltrim(d, '-')::integer - 1)
       else ltrim(d, '+')
     end,
-    ',' order by place
+    ',' order by nr
   )
-  from regexp_split_to_table(p_parts ->> 'BYMONTHDAY', ',') with ordinality as t (d, place)
+  from regexp_split_to_table(p_parts ->> 'BYMONTHDAY', ',') with ordinality as t (d, nr)
 $$;
 
 comment on function fleet.rrule_month_days(jsonb) is 'BYMONTHDAY as a day-of-month field; null without BYMONTHDAY.';
@@ -149,34 +149,34 @@ declare
   v_month_days text := fleet.rrule_month_days(p_parts);
   v_weekdays   text := fleet.rrule_day_names(p_parts);
   v_set        jsonb := fleet.rrule_weekdays(p_parts);
-  v_place      integer := (p_parts ->> 'BYSETPOS')::integer;
+  v_setpos     integer := (p_parts ->> 'BYSETPOS')::integer;
 begin
   if v_month_days is not null and v_weekdays is not null then
     return '{"refused": "BYMONTHDAY together with BYDAY"}'::jsonb;
   elsif v_weekdays ~ '#-' then
     return '{"refused": "weekdays counted from the end, other than the last"}'::jsonb;
-  elsif v_place is null then
+  elsif v_setpos is null then
     return jsonb_build_object(
       'month_days', coalesce(v_month_days, case when v_set is null then date_part('day', p_local)::text end, '*'),
       'weekdays', coalesce(v_weekdays, '*')
     );
   end if;
 
-  -- A place in a set, where one of our marks means the same.
+  -- The n-th of a set, where one of our marks means the same.
   v_month_days := case
     when v_weekdays ~ '[#L]' then null
-    when v_month_days = '28,29,30,31' and v_place = -1 then 'L'
-    when v_set = '[0, 1, 2, 3, 4]' and v_place = -1 then 'LW'
-    when v_set = '[0, 1, 2, 3, 4]' and v_place = 1 then '1W'
-    when v_set = '[0, 1, 2, 3, 4, 5, 6]' and v_place between 1 and 31 then v_place::text
-    when v_set = '[0, 1, 2, 3, 4, 5, 6]' and v_place = -1 then 'L'
-    when v_set = '[0, 1, 2, 3, 4, 5, 6]' and v_place between -31 and -2 then 'L' || v_place + 1
+    when v_month_days = '28,29,30,31' and v_setpos = -1 then 'L'
+    when v_set = '[0, 1, 2, 3, 4]' and v_setpos = -1 then 'LW'
+    when v_set = '[0, 1, 2, 3, 4]' and v_setpos = 1 then '1W'
+    when v_set = '[0, 1, 2, 3, 4, 5, 6]' and v_setpos between 1 and 31 then v_setpos::text
+    when v_set = '[0, 1, 2, 3, 4, 5, 6]' and v_setpos = -1 then 'L'
+    when v_set = '[0, 1, 2, 3, 4, 5, 6]' and v_setpos between -31 and -2 then 'L' || v_setpos + 1
   end;
   if v_month_days is not null then
     return jsonb_build_object('month_days', v_month_days, 'weekdays', '*');
-  elsif jsonb_array_length(v_set) = 1 and v_weekdays !~ '[#L]' and v_place in (-1, 1, 2, 3, 4, 5) then
+  elsif jsonb_array_length(v_set) = 1 and v_weekdays !~ '[#L]' and v_setpos in (-1, 1, 2, 3, 4, 5) then
     return jsonb_build_object(
-      'month_days', '*', 'weekdays', v_weekdays || case v_place when -1 then 'L' else '#' || v_place end
+      'month_days', '*', 'weekdays', v_weekdays || case v_setpos when -1 then 'L' else '#' || v_setpos end
     );
   end if;
   return '{"refused": "BYSETPOS in this set"}'::jsonb;
@@ -198,8 +198,8 @@ as $$
   select case
     when p_fields ->> 'month_days' ~ '^(\d+|L)(,(\d+|L))*$' and p_fields ->> 'weekdays' = '*' then
       jsonb_build_object('day_of_month', (
-        select jsonb_agg(case d when 'L' then -1 else d::integer end order by place)
-        from regexp_split_to_table(p_fields ->> 'month_days', ',') with ordinality as t (d, place)
+        select jsonb_agg(case d when 'L' then -1 else d::integer end order by nr)
+        from regexp_split_to_table(p_fields ->> 'month_days', ',') with ordinality as t (d, nr)
       ))
     when p_fields ->> 'month_days' = '*' and p_fields ->> 'weekdays' ~ '^\d(#\d|L)$' then
       jsonb_build_object(

@@ -76,13 +76,13 @@ set search_path = pg_catalog, pg_temp
 as $$
   -- A part that comes twice is an error of the standard; kept under its name with a mark it is refused as unknown.
   select jsonb_object_agg(
-    case when p.place = 1 then p.name else p.name || ' (twice)' end, p.value
+    case when p.nr = 1 then p.name else p.name || ' (twice)' end, p.value
   )
   from (
     select
       upper(split_part(t.part, '=', 1)) as name,
       case when strpos(t.part, '=') > 0 then upper(substr(t.part, strpos(t.part, '=') + 1)) else '' end as value,
-      row_number() over (partition by upper(split_part(t.part, '=', 1)) order by t.n) as place
+      row_number() over (partition by upper(split_part(t.part, '=', 1)) order by t.n) as nr
     from regexp_split_to_table(regexp_replace(btrim(p_rrule), '^RRULE:', '', 'i'), ';')
       with ordinality as t (part, n)
     where t.part <> ''

@@ -69,7 +69,7 @@ comment on function fleet.is_in_window(jsonb, timestamp) is
   'Whether a local time lies in a window {from, to, days_of_week (0 = Monday)}; to is exclusive and may be on the next day.';
 revoke all on function fleet.is_in_window(jsonb, timestamp) from public, anon, authenticated, service_role;
 
-create or replace function fleet.window_opening(p_windows jsonb, p_place text, p_timezone text, p_from timestamptz)
+create or replace function fleet.window_opening(p_windows jsonb, p_clock text, p_timezone text, p_from timestamptz)
 returns timestamptz
 language plpgsql
 stable
@@ -77,7 +77,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_windows jsonb := (
-    select jsonb_agg(w) from jsonb_array_elements(p_windows) as w where coalesce(w ->> 'in', 'schedule') = p_place
+    select jsonb_agg(w) from jsonb_array_elements(p_windows) as w where coalesce(w ->> 'in', 'schedule') = p_clock
   );
   v_local timestamp := p_from at time zone fleet.zone_clock(p_timezone);
 begin
@@ -104,11 +104,11 @@ end;
 $$;
 
 comment on function fleet.window_opening(jsonb, text, text, timestamptz) is
-  'p_from itself where it lies in one of the windows of this place (schedule or device), else when the next of them opens.';
+  'p_from itself where it lies in one of the windows by this clock (schedule or device), else when the next of them opens.';
 revoke all on function fleet.window_opening(jsonb, text, text, timestamptz)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.window_closing(p_windows jsonb, p_place text, p_timezone text, p_at timestamptz)
+create or replace function fleet.window_closing(p_windows jsonb, p_clock text, p_timezone text, p_at timestamptz)
 returns timestamptz
 language sql
 stable
@@ -116,7 +116,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   select max(fleet.local_to_instant(fleet.end_of_window(w, p_at at time zone p_timezone), p_timezone))
   from jsonb_array_elements(p_windows) as w
-  where coalesce(w ->> 'in', 'schedule') = p_place
+  where coalesce(w ->> 'in', 'schedule') = p_clock
 $$;
 
 comment on function fleet.window_closing(jsonb, text, text, timestamptz) is
@@ -124,7 +124,7 @@ comment on function fleet.window_closing(jsonb, text, text, timestamptz) is
 revoke all on function fleet.window_closing(jsonb, text, text, timestamptz)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.waits_for_window(p_windows jsonb, p_place text)
+create or replace function fleet.waits_for_window(p_windows jsonb, p_clock text)
 returns boolean
 language sql
 immutable
@@ -133,12 +133,12 @@ return (
   exists (
     select 1
     from jsonb_array_elements(p_windows) as w
-    where coalesce(w ->> 'in', 'schedule') = p_place and w ->> 'outside' = 'wait'
+    where coalesce(w ->> 'in', 'schedule') = p_clock and w ->> 'outside' = 'wait'
   )
 );
 
 comment on function fleet.waits_for_window(jsonb, text) is
-  'Whether what is due outside of the windows of this place waits for the next opening instead of being skipped.';
+  'Whether what is due outside of the windows by this clock waits for the next opening instead of being skipped.';
 revoke all on function fleet.waits_for_window(jsonb, text) from public, anon, authenticated, service_role;
 
 create or replace function fleet.window_in_device_time(p_window jsonb)

@@ -7,11 +7,11 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   with given as (
-    select format('periods[%s]', e.place - 1) as field, e.item,
+    select format('periods[%s]', e.nr - 1) as field, e.item,
       jsonb_typeof(e.item) = 'object' and e.item ? 'starts_on' as is_days,
       jsonb_typeof(e.item) = 'object' and e.item ? 'starts_at' as is_times
     from jsonb_array_elements(case when jsonb_typeof(p_periods) = 'array' then p_periods else '[]' end)
-      with ordinality as e(item, place)
+      with ordinality as e(item, nr)
   )
   select 'periods', 'must be a list', 'Example: [{"starts_on": "2026-12-21", "ends_on": "2027-01-04", "summary": "Winter"}]'
   where jsonb_typeof(p_periods) is distinct from 'array'

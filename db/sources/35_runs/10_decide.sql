@@ -150,20 +150,20 @@ comment on function fleet.decide_runs(public.schedules, jsonb, timestamptz[], ti
 revoke all on function fleet.decide_runs(public.schedules, jsonb, timestamptz[], timestamptz, bigint, timestamptz)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.catchup_pause(p_policies jsonb, p_place bigint)
+create or replace function fleet.catchup_pause(p_policies jsonb, p_nth bigint)
 returns interval
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(
-    interval '1 minute' / (p_policies ->> 'catchup_rate')::double precision * (greatest(p_place, 1) - 1)::double precision,
+    interval '1 minute' / (p_policies ->> 'catchup_rate')::double precision * (greatest(p_nth, 1) - 1)::double precision,
     interval '0'
   )
 $$;
 
 comment on function fleet.catchup_pause(jsonb, bigint) is
-  'How long the n-th of the runs that are caught up waits, by policies.catchup_rate. None where there is no rate or no place.';
+  'How long the n-th of the runs that are caught up waits, by policies.catchup_rate. None where there is no rate or no number.';
 revoke all on function fleet.catchup_pause(jsonb, bigint) from public, anon, authenticated, service_role;
 
 create or replace function fleet.instants_to_run(

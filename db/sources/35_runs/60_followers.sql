@@ -50,7 +50,7 @@ revoke all on function fleet.start_followers(bigint[], timestamptz) from public,
 
 create or replace function fleet.follower_refusal(
   p_schedule public.schedules,
-  p_place bigint,
+  p_nth bigint,
   p_zones text[],
   p_opens_at timestamptz,
   p_now timestamptz
@@ -61,7 +61,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select case
-    when p_place > fleet.runs_left(p_schedule) then 'max_runs reached'
+    when p_nth > fleet.runs_left(p_schedule) then 'max_runs reached'
     when p_now < p_schedule.start_time then 'the schedule has not begun'
     when p_now > p_schedule.end_time then 'the schedule has ended'
     else coalesce(

@@ -40,23 +40,23 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
   with corner as (
-    select c.place, (c.item ->> 0)::double precision as latitude, (c.item ->> 1)::double precision as longitude
-    from jsonb_array_elements(p_polygon) with ordinality as c(item, place)
+    select c.nr, (c.item ->> 0)::double precision as latitude, (c.item ->> 1)::double precision as longitude
+    from jsonb_array_elements(p_polygon) with ordinality as c(item, nr)
   ), flat as (
     -- Seen from the first corner, not from the fix: on the far side of the earth an edge would be torn apart.
-    select c.place,
+    select c.nr,
       radians(
         fleet.longitude_difference(p_longitude, f.longitude) + fleet.longitude_difference(f.longitude, c.longitude)
       ) * cos(radians(p_latitude)) * 6371008.8 as x,
       radians(c.latitude - p_latitude) * 6371008.8 as y
     from corner as c
-    join corner as f on f.place = 1
+    join corner as f on f.nr = 1
   )
   select f.x, f.y,
     coalesce(lead(f.x) over w, first_value(f.x) over w),
     coalesce(lead(f.y) over w, first_value(f.y) over w)
   from flat as f
-  window w as (order by f.place)
+  window w as (order by f.nr)
 $$;
 
 comment on function fleet.polygon_edges(jsonb, double precision, double precision) is

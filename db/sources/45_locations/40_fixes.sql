@@ -24,7 +24,7 @@ return case
 end;
 
 comment on function fleet.fix_outcome(boolean, boolean, timestamptz, timestamptz, timestamptz, interval) is
-  'What becomes of a fix: taken, or why it changes no place.';
+  'What becomes of a fix: taken, or why it changes nothing.';
 revoke all on function fleet.fix_outcome(boolean, boolean, timestamptz, timestamptz, timestamptz, interval)
   from public, anon, authenticated, service_role;
 
@@ -140,7 +140,7 @@ begin
   )
   join (
     select r.device_id, r.location_id, r.location_name, case when r.is_inside then 'entered' else 'left' end as event,
-      r.since as at, 1 as place
+      r.since as at, 1 as nr
     from jsonb_to_recordset(p_judged) as r(
       device_id bigint, location_id bigint, location_name text, was_inside boolean, is_inside boolean, since timestamptz
     )
@@ -159,7 +159,7 @@ begin
     where not r.is_outside_all and r.was_outside_all is distinct from false
     group by r.device_id
   ) as e on e.device_id = f.device_id
-  order by f.at, f.device_id, e.place, e.event desc, e.location_id
+  order by f.at, f.device_id, e.nr, e.event desc, e.location_id
   on conflict do nothing;
   get diagnostics v_count = row_count;
   return v_count;
@@ -284,13 +284,13 @@ begin
     return query select t.device_id, t.located_at, t.outcome from fleet.take_fixes_of_devices(v_fixes, p_now) as t;
   end loop;
 
-  perform fleet.act_on_places(p_now) where fleet.is_trusted_caller();
+  perform fleet.act_on_location_events(p_now) where fleet.is_trusted_caller();
 end;
 $$;
 
 comment on function fleet.take_fixes(jsonb, timestamptz) is
   'Take fixes [{device_id, latitude, longitude, accuracy_m, located_at}], any number of any devices, in any order; the caller answers for '
   'the devices being its own. One row for each: taken, duplicate, out_of_order, stale (older than the setting stale_position_hours: shown, '
-  'but no place is judged by it), in_the_future, invalid or unknown_device. Where the caller is trusted policies act at once, else with '
+  'but no location is judged by it), in_the_future, invalid or unknown_device. Where the caller is trusted policies act at once, else with '
   'the next tick.';
 revoke all on function fleet.take_fixes(jsonb, timestamptz) from public, anon, authenticated, service_role;

@@ -143,10 +143,10 @@ as $$
     )
   ),
   -- Cut where it gets too much for one transaction: whole events, of each device the first ones, and at least one.
-  placed as (
+  ranked as (
     select e.id,
       coalesce(max(a.turn), 0) as last_turn,
-      row_number() over w as place,
+      row_number() over w as nr,
       sum(count(a.policy_id)) over w as acts
     from event as e
     left join acting as a on a.event_id = e.id
@@ -154,10 +154,10 @@ as $$
     window w as (order by coalesce(max(a.turn), 0), e.id)
   )
   select coalesce(a.turn, 0), a.policy_id, array_agg(e.event order by e.id)
-  from placed as p
+  from ranked as p
   join event as e on e.id = p.id
   left join acting as a on a.event_id = p.id
-  where p.place = 1 or (p.acts <= p_most_acts and p.last_turn <= p_most_turns)
+  where p.nr = 1 or (p.acts <= p_most_acts and p.last_turn <= p_most_turns)
   group by a.turn, a.policy_id
   order by coalesce(a.turn, 0)
 $$;

@@ -1,4 +1,4 @@
--- Acting on places: events make schedules, which go the way of all others.
+-- Acting on what happens at a border: location events make schedules, which go the way of all others.
 
 create or replace function fleet.schedule_name_for_events(p_policy public.location_policies, p_events public.location_events[])
 returns text
@@ -106,7 +106,7 @@ comment on function fleet.act_for_policy(public.location_policies, public.locati
 revoke all on function fleet.act_for_policy(public.location_policies, public.location_events[], timestamptz)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.act_on_places(p_now timestamptz, p_limit integer default null)
+create or replace function fleet.act_on_location_events(p_now timestamptz, p_limit integer default null)
 returns integer
 language plpgsql
 volatile
@@ -160,7 +160,7 @@ begin
 end;
 $$;
 
-comment on function fleet.act_on_places(timestamptz, integer) is
+comment on function fleet.act_on_location_events(timestamptz, integer) is
   'Let policies act on events that wait, at most p_limit; by default as many as are expanded in one transaction. One schedule for each '
   'policy and wave, never one for each device. Answers how many events are done. Any number of sessions may do it at once.';
-revoke all on function fleet.act_on_places(timestamptz, integer) from public, anon, authenticated, service_role;
+revoke all on function fleet.act_on_location_events(timestamptz, integer) from public, anon, authenticated, service_role;

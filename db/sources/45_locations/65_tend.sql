@@ -1,4 +1,4 @@
--- What each tick does about places.
+-- What each tick does about locations.
 
 create or replace function fleet.record_lost_positions(p_now timestamptz, p_limit integer default 1000)
 returns integer
@@ -36,7 +36,7 @@ comment on function fleet.record_lost_positions(timestamptz, integer) is
   'Record devices whose latest fix is older than the setting stale_position_hours: their position is unknown, their places stay as they were.';
 revoke all on function fleet.record_lost_positions(timestamptz, integer) from public, anon, authenticated, service_role;
 
-create or replace function fleet.tend_places(p_now timestamptz)
+create or replace function fleet.tend_locations(p_now timestamptz)
 returns jsonb
 language plpgsql
 volatile
@@ -46,7 +46,7 @@ declare
   v_acted integer;
 begin
   perform fleet.record_lost_positions(p_now);
-  v_acted := fleet.act_on_places(p_now);
+  v_acted := fleet.act_on_location_events(p_now);
   return jsonb_build_object(
     'location_events', v_acted,
     -- Only after some progress: what another session holds must not keep this one spinning.
@@ -55,7 +55,7 @@ begin
 end;
 $$;
 
-comment on function fleet.tend_places(timestamptz) is
-  'What each tick does about places: record positions that are lost, act on events that wait. {location_events, more}: how many were acted '
+comment on function fleet.tend_locations(timestamptz) is
+  'What each tick does about locations: record positions that are lost, act on events that wait. {location_events, more}: how many were acted '
   'on, and whether more wait.';
-revoke all on function fleet.tend_places(timestamptz) from public, anon, authenticated, service_role;
+revoke all on function fleet.tend_locations(timestamptz) from public, anon, authenticated, service_role;

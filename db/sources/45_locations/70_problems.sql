@@ -10,7 +10,7 @@ as $$
     select jsonb_typeof(p_polygon) is not distinct from 'array' as is_list,
       case jsonb_typeof(p_polygon) when 'array' then p_polygon else '[]' end as corners
   ), corner as (
-    select format('polygon[%s]', c.place - 1) as field, c.item,
+    select format('polygon[%s]', c.nr - 1) as field, c.item,
       jsonb_typeof(c.item) = 'array'
         and case
           when jsonb_typeof(c.item) = 'array' then
@@ -18,7 +18,7 @@ as $$
               and jsonb_typeof(c.item -> 0) = 'number' and jsonb_typeof(c.item -> 1) = 'number'
         end as is_pair
     from shape as s
-    cross join lateral jsonb_array_elements(s.corners) with ordinality as c(item, place)
+    cross join lateral jsonb_array_elements(s.corners) with ordinality as c(item, nr)
   )
   select 'polygon', 'must be a list of corners', 'Example: [[52.5, 13.4], [52.5, 13.41], [52.51, 13.41]]'
   from shape as s
@@ -106,9 +106,9 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_agg(
-    jsonb_build_array(fleet.degrees_of(c.item -> 0), fleet.degrees_of(c.item -> 1)) order by c.place
+    jsonb_build_array(fleet.degrees_of(c.item -> 0), fleet.degrees_of(c.item -> 1)) order by c.nr
   )
-  from jsonb_array_elements(p_polygon) with ordinality as c(item, place)
+  from jsonb_array_elements(p_polygon) with ordinality as c(item, nr)
 $$;
 
 comment on function fleet.rounded_polygon(jsonb) is 'The corners of a polygon, to nine digits.';

@@ -1,4 +1,4 @@
--- Who sees and changes places: the people of the owner. Devices see none; what they are told is the answer of report_location.
+-- Who sees and changes locations: the people of the owner. Devices see none; what they are told is the answer of report_location.
 
 revoke all on table public.locations, public.location_policies, public.device_positions, public.device_places,
   public.location_events, public.location_actions

@@ -56,7 +56,7 @@ as $$
   with given as (
     select e.nr, e.item, fleet.sighting_problem(e.item) as problem,
       -- Of a device that is told twice the last word counts.
-      row_number() over (partition by e.item ->> 'external_id' order by e.nr desc) as place
+      row_number() over (partition by e.item ->> 'external_id' order by e.nr desc) as copy_nr
     from (
       select x.nr, case jsonb_typeof(x.item) when 'object' then x.item else '{}' end as item
       from jsonb_array_elements(p_devices) with ordinality as x(item, nr)
@@ -65,7 +65,7 @@ as $$
   fit as materialized (
     select g.nr, case when g.problem is null then g.item else '{}' end as item, g.item ->> 'external_id' as external_id, g.problem
     from given as g
-    where g.place = 1 or g.item ->> 'external_id' is null
+    where g.copy_nr = 1 or g.item ->> 'external_id' is null
   )
   select f.nr, f.external_id, n.name, coalesce(n.name, n.serial_number, f.external_id), n.serial_number,
     nullif(f.item ->> 'platform', ''),
@@ -130,13 +130,13 @@ as $$
   by_serial as materialized (
     select s.nr, f.id as device_id
     from (
-      select x.nr, x.serial_number, row_number() over (partition by x.serial_number order by x.nr) as place
+      select x.nr, x.serial_number, row_number() over (partition by x.serial_number order by x.nr) as serial_nr
       from strange as x
     ) as s
     join (
-      select x.id, x.serial_number, row_number() over (partition by x.serial_number order by x.id) as place
+      select x.id, x.serial_number, row_number() over (partition by x.serial_number order by x.id) as serial_nr
       from free as x
-    ) as f on f.serial_number = s.serial_number and f.place = s.place
+    ) as f on f.serial_number = s.serial_number and f.serial_nr = s.serial_nr
   ),
   by_name as (
     select distinct on (f.id) s.nr, f.id as device_id

@@ -239,8 +239,8 @@ as $$
     when 'blackout' then (
       select fleet.blackout_at(p_schedule.owner_id, fleet.blackout_ids(p_schedule.policies), z.name, i.at)
       from unnest(coalesce(p_zones, array[fleet.reference_zone(p_schedule)])) as z(name)
-      cross join (values (1, p_due_at), (2, p_starts_at)) as i(place, at)
-      order by fleet.blackout_at(p_schedule.owner_id, fleet.blackout_ids(p_schedule.policies), z.name, i.at) is null, i.place
+      cross join (values (1, p_due_at), (2, p_starts_at)) as i(nr, at)
+      order by fleet.blackout_at(p_schedule.owner_id, fleet.blackout_ids(p_schedule.policies), z.name, i.at) is null, i.nr
       limit 1
     )
     when 'paused' then p_schedule.status_reason

@@ -132,8 +132,8 @@ as $$
       order by 1
     )),
     case w.item ->> 'in' when 'device' then ' in device time' end
-  ), ' or ' order by w.place)
-  from jsonb_array_elements(fleet.window_list(p_policies)) with ordinality as w(item, place)
+  ), ' or ' order by w.nr)
+  from jsonb_array_elements(fleet.window_list(p_policies)) with ordinality as w(item, nr)
 $$;
 
 comment on function fleet.window_text(jsonb) is 'The execution windows of effective policies in words; null where there is none.';

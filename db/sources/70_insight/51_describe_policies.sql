@@ -6,14 +6,14 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select string_agg(s.sentence, ' ' order by s.place, s.sentence)
+  select string_agg(s.sentence, ' ' order by s.nr, s.sentence)
   from (
-    select d.place, fleet.describe_policy(p_schedule, d.key, fleet.effective_policies(p_schedule.policies)) as sentence
+    select d.nr, fleet.describe_policy(p_schedule, d.key, fleet.effective_policies(p_schedule.policies)) as sentence
     from (
       values
         (1, 'execution_window'), (2, 'blackouts'), (3, 'jitter'), (4, 'overlap'), (5, 'catchup'), (6, 'expires_after'),
         (7, 'retry'), (8, 'max_runs'), (9, 'pause_on_failure')
-    ) as d(place, key)
+    ) as d(nr, key)
     where exists (
       select 1
       from jsonb_each(p_schedule.policies) as e

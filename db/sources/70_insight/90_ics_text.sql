@@ -77,7 +77,7 @@ language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select string_agg(fleet.ics_line(l.line), '' order by l.place)
+  select string_agg(fleet.ics_line(l.line), '' order by l.nr)
   from (
     values
       (1, 'BEGIN:VCALENDAR'),
@@ -91,7 +91,7 @@ as $$
       (9, 'REFRESH-INTERVAL;VALUE=DURATION:PT1H'),
       (10, 'X-PUBLISHED-TTL:PT1H'),
       (11, 'X-WR-CALDESC:' || fleet.ics_escaped(p_note))
-  ) as l(place, line)
+  ) as l(nr, line)
   where l.line is not null
 $$;
 

@@ -12,10 +12,10 @@ as $$
     where e.key in ('schedules', 'templates', 'blackout_calendars', 'groups')
   ),
   item as (
-    select s.key, format('%s[%s]', s.key, e.place - 1) as field, e.value
+    select s.key, format('%s[%s]', s.key, e.nr - 1) as field, e.value
     from section as s
     cross join lateral jsonb_array_elements(case when jsonb_typeof(s.value) = 'array' then s.value else '[]' end)
-      with ordinality as e(value, place)
+      with ordinality as e(value, nr)
   )
   select 'document', 'must be an object', 'Example: {"version": 1, "schedules": []}'
   where jsonb_typeof(p_document) is distinct from 'object'

@@ -22,10 +22,10 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
   -- In one pass: a value that itself looks like {{another}} stays as it is.
-  select string_agg(p.piece || coalesce(p_values ->> m.found[1], ''), '' order by p.place)
-  from regexp_split_to_table(p_text, '\{\{\s*[a-z_][a-z0-9_]*\s*\}\}') with ordinality as p(piece, place)
-  left join lateral regexp_matches(p_text, '\{\{\s*([a-z_][a-z0-9_]*)\s*\}\}', 'g') with ordinality as m(found, place)
-    on m.place = p.place
+  select string_agg(p.piece || coalesce(p_values ->> m.found[1], ''), '' order by p.nr)
+  from regexp_split_to_table(p_text, '\{\{\s*[a-z_][a-z0-9_]*\s*\}\}') with ordinality as p(piece, nr)
+  left join lateral regexp_matches(p_text, '\{\{\s*([a-z_][a-z0-9_]*)\s*\}\}', 'g') with ordinality as m(found, nr)
+    on m.nr = p.nr
 $$;
 
 comment on function fleet.filled_text(text, jsonb) is 'A text with its placeholders replaced by values; by nothing where there is none.';
@@ -50,8 +50,8 @@ begin
       );
     when 'array' then
       return (
-        select coalesce(jsonb_agg(f.value order by e.place) filter (where f.value is not null), '[]')
-        from jsonb_array_elements(p_value) with ordinality as e(value, place)
+        select coalesce(jsonb_agg(f.value order by e.nr) filter (where f.value is not null), '[]')
+        from jsonb_array_elements(p_value) with ordinality as e(value, nr)
         cross join lateral fleet.filled_template(e.value, p_values) as f(value)
       );
     when 'string' then

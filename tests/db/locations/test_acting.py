@@ -17,7 +17,7 @@ Connect = Callable[..., Fleet]
 
 def act(fleet: Fleet, limit: int | None = None) -> int:
     """Let policies act on one batch."""
-    count: int = fleet.value("select fleet.act_on_places(clock_timestamp(), %s)", limit)
+    count: int = fleet.value("select fleet.act_on_location_events(clock_timestamp(), %s)", limit)
     return count
 
 

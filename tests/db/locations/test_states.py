@@ -126,10 +126,10 @@ def test_after_a_silence_nothing_fires_again_and_the_silence_is_told(
     area.policy("enter", area.school)
     for second in (0, 60):
         area.report(device, second, IN)
-    area.fleet.run("select fleet.tend_places(%s)", area.at(60 + 24 * HOURS))
+    area.fleet.run("select fleet.tend_locations(%s)", area.at(60 + 24 * HOURS))
     assert area.events(device, "position_lost") == []
     for _ in range(2):
-        area.fleet.run("select fleet.tend_places(%s)", area.at(61 + 24 * HOURS))
+        area.fleet.run("select fleet.tend_locations(%s)", area.at(61 + 24 * HOURS))
     assert area.fleet.value("select lost_at from device_positions") == area.at(60 + 24 * HOURS)
     # Unknown, but it has the state that it had.
     assert area.fleet.value("select is_inside from device_places")
