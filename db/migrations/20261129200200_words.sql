@@ -25,7 +25,11 @@ begin
       ('tg_note_cancelled_pushes', 'tg_fail_cancelled_pushes'),
       ('settle_attempt', 'end_attempt'),
       ('act_on_places', 'act_on_location_events'),
-      ('tend_places', 'tend_locations')
+      ('tend_places', 'tend_locations'),
+      ('policies_for_events', 'location_policies_for'),
+      ('schedule_for_events', 'schedule_for_location_events'),
+      ('schedule_name_for_events', 'name_for_location_events'),
+      ('act_for_policy', 'act_for_location_policy')
   loop
     if to_regproc('fleet.' || v_old) is not null and to_regproc('fleet.' || v_new) is null then
       execute format('alter function fleet.%I rename to %I', v_old, v_new);

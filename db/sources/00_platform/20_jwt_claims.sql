@@ -1,5 +1,5 @@
 -- Who is calling: the claims of the request, and the person or device that they stand for. None of these functions ever raises:
--- policies call them, and one raising policy can stop Realtime for all.
+-- row security asks them, and one that raises can stop Realtime for all.
 
 create or replace function fleet.careful_claims(p_claims text)
 returns json

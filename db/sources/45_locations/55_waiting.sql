@@ -87,7 +87,7 @@ comment on function fleet.take_location_events(integer) is
   'session holds is passed over.';
 revoke all on function fleet.take_location_events(integer) from public, anon, authenticated, service_role;
 
-create or replace function fleet.policies_for_events(p_events public.location_events[])
+create or replace function fleet.location_policies_for(p_events public.location_events[])
 returns table (event_id bigint, policy_id bigint, wave bigint)
 language sql
 stable
@@ -116,10 +116,10 @@ as $$
   order by wave, p.priority desc, p.id, e.id
 $$;
 
-comment on function fleet.policies_for_events(public.location_events[]) is
+comment on function fleet.location_policies_for(public.location_events[]) is
   'The policies that are for these events and their devices, in the order in which they act. Wave n holds the n-th of these events of '
   'each device, so that each device gets all in its own order, and devices that do the same get it together.';
-revoke all on function fleet.policies_for_events(public.location_events[]) from public, anon, authenticated, service_role;
+revoke all on function fleet.location_policies_for(public.location_events[]) from public, anon, authenticated, service_role;
 
 create or replace function fleet.location_turns(p_events public.location_events[], p_most_acts integer, p_most_turns integer)
 returns table (turn bigint, policy_id bigint, events public.location_events[])
@@ -134,7 +134,7 @@ as $$
     select q.event_id, q.policy_id,
       -- Wave by wave; in a wave the owner that has waited longest first.
       dense_rank() over (order by q.wave, e.owner_first_id, p.priority desc, p.id) as turn
-    from fleet.policies_for_events(p_events) as q
+    from fleet.location_policies_for(p_events) as q
     join event as e on e.id = q.event_id
     join public.location_policies as p on p.id = q.policy_id
     -- A part of it may have been done before.

@@ -1,6 +1,6 @@
 -- Acting on what happens at a border: location events make schedules, which go the way of all others.
 
-create or replace function fleet.schedule_name_for_events(p_policy public.location_policies, p_events public.location_events[])
+create or replace function fleet.name_for_location_events(p_policy public.location_policies, p_events public.location_events[])
 returns text
 language sql
 stable
@@ -21,12 +21,12 @@ as $$
   join public.devices as d on d.id = e.device_id
 $$;
 
-comment on function fleet.schedule_name_for_events(public.location_policies, public.location_events[]) is
+comment on function fleet.name_for_location_events(public.location_policies, public.location_events[]) is
   'What the schedule for these events of one kind is called: who did what.';
-revoke all on function fleet.schedule_name_for_events(public.location_policies, public.location_events[])
+revoke all on function fleet.name_for_location_events(public.location_policies, public.location_events[])
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.schedule_for_events(
+create or replace function fleet.schedule_for_location_events(
   p_policy public.location_policies,
   p_events public.location_events[],
   p_now timestamptz
@@ -43,7 +43,7 @@ begin
   insert into public.schedules (
     owner_id, name, description, action_type, payload, recurrence_type, start_time, device_ids, priority
   )
-  select p_policy.owner_id, fleet.schedule_name_for_events(p_policy, p_events),
+  select p_policy.owner_id, fleet.name_for_location_events(p_policy, p_events),
     case count(*)
       when 1 then format('Location policy %s, event %s, at %s.', p_policy.id, min(e.id), i.first_at)
       else format('Location policy %s, %s events, at %s to %s.', p_policy.id, count(*), i.first_at, i.last_at)
@@ -66,12 +66,12 @@ begin
 end;
 $$;
 
-comment on function fleet.schedule_for_events(public.location_policies, public.location_events[], timestamptz) is
+comment on function fleet.schedule_for_location_events(public.location_policies, public.location_events[], timestamptz) is
   'Make the schedule that a policy wants for events of different devices: once, for all of them, due now, with their commands.';
-revoke all on function fleet.schedule_for_events(public.location_policies, public.location_events[], timestamptz)
+revoke all on function fleet.schedule_for_location_events(public.location_policies, public.location_events[], timestamptz)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.act_for_policy(
+create or replace function fleet.act_for_location_policy(
   p_policy public.location_policies,
   p_events public.location_events[],
   p_now timestamptz
@@ -87,7 +87,7 @@ declare
 begin
   -- One policy that is wrong by now, such as one whose command type is gone, must not stop the others.
   begin
-    v_schedule_id := fleet.schedule_for_events(p_policy, p_events, p_now);
+    v_schedule_id := fleet.schedule_for_location_events(p_policy, p_events, p_now);
   exception
     when query_canceled or admin_shutdown or deadlock_detected then
       raise;
@@ -101,9 +101,9 @@ begin
 end;
 $$;
 
-comment on function fleet.act_for_policy(public.location_policies, public.location_events[], timestamptz) is
+comment on function fleet.act_for_location_policy(public.location_policies, public.location_events[], timestamptz) is
   'Let a policy act on events of different devices whose rows are locked, and record for each what came of it.';
-revoke all on function fleet.act_for_policy(public.location_policies, public.location_events[], timestamptz)
+revoke all on function fleet.act_for_location_policy(public.location_policies, public.location_events[], timestamptz)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.act_on_location_events(p_now timestamptz, p_limit integer default null)
@@ -145,7 +145,7 @@ begin
 
     select p.* into v_policy from public.location_policies as p where p.id = v_turn.policy_id for key share skip locked;
     if found then
-      perform fleet.act_for_policy(v_policy, v_turn.events, p_now);
+      perform fleet.act_for_location_policy(v_policy, v_turn.events, p_now);
     else
       -- It is just being deleted, and whether it is will be seen; what these devices did since waits with it.
       v_waiting := v_waiting || array(select e.device_id from unnest(v_turn.events) as e);

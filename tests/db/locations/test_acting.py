@@ -126,7 +126,7 @@ def test_policies_for_events_that_never_were_can_be_previewed(area: Area) -> Non
     policies = [area.policy(event, area.school) for event in ("enter", "leave")]
     rows = area.fleet.rows(
         """
-        select q.* from fleet.policies_for_events(array(
+        select q.* from fleet.location_policies_for(array(
           select jsonb_populate_record(null::location_events, to_jsonb(e))
           from (
             select d.n + d.id * 2 as id, %s::uuid as owner_id, d.id as device_id, %s as location_id,
@@ -383,7 +383,7 @@ def test_a_policy_never_acts_on_an_event_twice(area: Area) -> None:
     assert area.waiting() == 0
     with pytest.raises(psycopg.errors.UniqueViolation), area.fleet.conn.transaction():
         area.fleet.run(
-            "select fleet.act_for_policy(p, array(select e from location_events as e), now())"
+            "select fleet.act_for_location_policy(p, array(select e from location_events as e), now())"
             " from location_policies as p where p.id = %s",
             policy,
         )
