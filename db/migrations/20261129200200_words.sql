@@ -29,7 +29,10 @@ begin
       ('policies_for_events', 'location_policies_for'),
       ('schedule_for_events', 'schedule_for_location_events'),
       ('schedule_name_for_events', 'name_for_location_events'),
-      ('act_for_policy', 'act_for_location_policy')
+      ('act_for_policy', 'act_for_location_policy'),
+      ('move_removal', 'reschedule_removal'),
+      ('ask_for_profile', 'request_upload'),
+      ('ask_for_reread', 'request_reread')
   loop
     if to_regproc('fleet.' || v_old) is not null and to_regproc('fleet.' || v_new) is null then
       execute format('alter function fleet.%I rename to %I', v_old, v_new);

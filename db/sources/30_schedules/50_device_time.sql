@@ -72,7 +72,7 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  -- A single run in device time means the same hands of the clock everywhere; kept as UTC, read in each zone.
+  -- A single run in device time means the same time on the clock everywhere; kept as UTC, read in each zone.
   select case
     when p_schedule.timezone = 'device' and p_schedule.recurrence_type = 'once'
       then fleet.local_to_instant(p_bound at time zone 'UTC', p_timezone)

@@ -7,7 +7,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  -- In device time the hands of the clock are read as UTC, as everywhere.
+  -- In device time what the clock shows is read as UTC, as everywhere.
   v_zone text := coalesce(nullif(p_spec ->> 'timezone', 'device'), 'UTC');
   v_start timestamptz;
   v_problem text;

@@ -115,7 +115,7 @@ begin
     set status = 'cancelled', status_reason = 'the profile was installed for good meanwhile'
     where s.id = p_install.remove_schedule_id;
   else
-    perform fleet.move_removal(p_install, p_at + p_duration);
+    perform fleet.reschedule_removal(p_install, p_at + p_duration);
   end if;
   update public.profile_installs as p
   -- Counted from when the profile came, which may still be ahead.

@@ -1,4 +1,4 @@
--- Extending, ending and removing what is installed: the pair moves, and no row is made.
+-- Extending, ending and removing what is installed: its schedules move, and no row is made.
 
 create or replace function fleet.install_of_caller(p_install_id bigint)
 returns public.profile_installs
@@ -66,7 +66,7 @@ begin
   end if;
   perform fleet.require_duration(p_by, 'p_by');
   select s.start_time + p_by into v_at from public.schedules as s where s.id = v_row.remove_schedule_id;
-  if not fleet.move_removal(v_row, v_at) then
+  if not fleet.reschedule_removal(v_row, v_at) then
     perform fleet.raise_install_over(p_install_id);
   end if;
   update public.profile_installs as p set duration = p.duration + p_by where p.id = p_install_id returning * into v_row;
@@ -116,7 +116,7 @@ begin
     return v_row;
   end if;
 
-  if not fleet.move_removal(p_install, p_now) then
+  if not fleet.reschedule_removal(p_install, p_now) then
     perform fleet.raise_install_over(p_install.id);
   end if;
   update public.profile_installs as p

@@ -146,7 +146,7 @@ begin
     set name = excluded.name, status = 'pending', content_sha256 = excluded.content_sha256,
         options = p.options || excluded.options, error_message = null, updated_at = p_now
   returning * into v_row;
-  perform fleet.ask_for_profile(v_row, 'upload', p_mobileconfig, p_now);
+  perform fleet.request_upload(v_row, 'upload', p_mobileconfig, p_now);
   return v_row;
 end;
 $$;
@@ -179,7 +179,7 @@ comment on function public.upload_profile(text, bytea, bigint, jsonb) is
 revoke all on function public.upload_profile(text, bytea, bigint, jsonb) from public, anon, authenticated, service_role;
 grant execute on function public.upload_profile(text, bytea, bigint, jsonb) to authenticated, service_role;
 
-create or replace function fleet.ask_for_profile(p_profile public.profiles, p_action text, p_content bytea, p_now timestamptz)
+create or replace function fleet.request_upload(p_profile public.profiles, p_action text, p_content bytea, p_now timestamptz)
 returns void
 language plpgsql
 volatile
@@ -195,9 +195,9 @@ begin
 end;
 $$;
 
-comment on function fleet.ask_for_profile(public.profiles, text, bytea, timestamptz) is
+comment on function fleet.request_upload(public.profiles, text, bytea, timestamptz) is
   'Let a profile be uploaded or deleted; what was asked for it before and not yet done is forgotten.';
-revoke all on function fleet.ask_for_profile(public.profiles, text, bytea, timestamptz)
+revoke all on function fleet.request_upload(public.profiles, text, bytea, timestamptz)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.delete_profile(p_profile_id bigint, p_now timestamptz)
@@ -227,7 +227,7 @@ begin
   if v_row.external_id is not null
     or exists (select 1 from fleet.profile_uploads as u where u.profile_id = p_profile_id and u.held_until > p_now)
   then
-    perform fleet.ask_for_profile(v_row, 'delete', null, p_now);
+    perform fleet.request_upload(v_row, 'delete', null, p_now);
   else
     -- The MDM was never told of it, as far as anybody knows.
     delete from public.profiles as p where p.id = p_profile_id;

@@ -52,7 +52,7 @@ begin
     if v_hint.external_id is null then
       update public.device_integrations as i set sync_requested_at = p_now where i.id = p_integration.id;
     else
-      perform fleet.ask_for_reread(p_integration.id, v_hint.external_id, p_now);
+      perform fleet.request_reread(p_integration.id, v_hint.external_id, p_now);
     end if;
     if fleet.has_mdm_work(p_now) then
       -- With the turnstile: nobody holds this transaction open, and many may come at once.
@@ -71,7 +71,7 @@ revoke all on function fleet.take_simplemdm_hint(public.device_integrations, jso
 insert into fleet.webhook_handlers as h (integration_type, function) values ('simplemdm', 'fleet.take_simplemdm_hint')
 on conflict (integration_type) do update set function = excluded.function where h.function <> excluded.function;
 
-create or replace function fleet.ask_for_reread(p_integration_id bigint, p_external_id text, p_now timestamptz)
+create or replace function fleet.request_reread(p_integration_id bigint, p_external_id text, p_now timestamptz)
 returns void
 language sql
 volatile
@@ -89,8 +89,8 @@ as $$
     set asked_at = excluded.asked_at
 $$;
 
-comment on function fleet.ask_for_reread(bigint, text, timestamptz) is 'Have a device looked at again; once, however often it is asked for.';
-revoke all on function fleet.ask_for_reread(bigint, text, timestamptz) from public, anon, authenticated, service_role;
+comment on function fleet.request_reread(bigint, text, timestamptz) is 'Have a device looked at again; once, however often it is asked for.';
+revoke all on function fleet.request_reread(bigint, text, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.has_mdm_rereads(p_integration_id bigint, p_now timestamptz)
 returns boolean

@@ -41,7 +41,7 @@ begin
 
   return query
   with busy as materialized (
-    -- One receiver that is slow must not hold every hand.
+    -- One receiver that is slow must not hold every worker.
     select r.endpoint_id
     from public.webhook_deliveries as r
     where r.status = 'running' and r.next_attempt_at > p_now

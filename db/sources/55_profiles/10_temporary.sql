@@ -1,6 +1,6 @@
--- A temporary profile is two schedules. What becomes of the first decides about the second.
+-- Temporary profiles: a schedule that pushes and one that removes. What becomes of the push decides about the removal.
 
-create or replace function fleet.move_removal(p_install public.profile_installs, p_at timestamptz)
+create or replace function fleet.reschedule_removal(p_install public.profile_installs, p_at timestamptz)
 returns boolean
 language plpgsql
 volatile
@@ -26,9 +26,9 @@ begin
 end;
 $$;
 
-comment on function fleet.move_removal(public.profile_installs, timestamptz) is
-  'Let the removal of a pair happen at another time. Answers false where it has begun, or there is none any more.';
-revoke all on function fleet.move_removal(public.profile_installs, timestamptz) from public, anon, authenticated, service_role;
+comment on function fleet.reschedule_removal(public.profile_installs, timestamptz) is
+  'Let the removal of an install happen at another time. Answers false where it has begun, or there is none any more.';
+revoke all on function fleet.reschedule_removal(public.profile_installs, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.record_profile_accepted(p_schedule_id bigint, p_now timestamptz)
 returns void
@@ -58,13 +58,13 @@ begin
   -- The blink that a call takes moves nothing; a push that was late keeps its duration.
   select s.start_time into v_planned from public.schedules as s where s.id = p_schedule_id;
   if p_now > v_planned + interval '1 second' then
-    perform fleet.move_removal(v_install, p_now + v_install.duration);
+    perform fleet.reschedule_removal(v_install, p_now + v_install.duration);
   end if;
 end;
 $$;
 
 comment on function fleet.record_profile_accepted(bigint, timestamptz) is
-  'The MDM took the push or the removal of a pair.';
+  'The MDM took the push or the removal of an install.';
 revoke all on function fleet.record_profile_accepted(bigint, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.cancel_failed_removals(p_install_id bigint default null)
@@ -149,7 +149,7 @@ language sql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  -- Only marked: this runs in triggers, amid a statement that may change both schedules of a pair.
+  -- Only marked: this runs in triggers, amid a statement that may change both schedules of an install.
   update public.profile_installs as p
   set failure = f.failure
   from public.schedules as s
