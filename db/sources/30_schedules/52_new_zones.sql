@@ -37,7 +37,7 @@ as $$
     and s.owner_id = any (p_owner_ids)
     and (
       s.group_ids && p_group_ids
-      -- The zones belong to the owners, pair by pair.
+      -- Each zone is one of the owner beside it.
       or exists (
         select 1
         from unnest(p_owner_ids, p_zones) as u(owner_id, zone)

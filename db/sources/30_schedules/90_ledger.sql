@@ -60,7 +60,7 @@ begin
   )
   select
     (select array_agg(b.id order by b.id) from booked as b where b.status = 'pending'),
-    -- What a change of a schedule tells of itself moves nothing: its row is in the hands of that change.
+    -- What a change of a schedule tells of itself moves nothing: its row belongs to that change.
     (
       select array_agg(b.schedule_id)
       from booking as b
@@ -147,7 +147,7 @@ as $$
 $$;
 
 comment on function fleet.count_idle_runs(bigint[]) is
-  'Note of runs that were started that they reached nobody. The caller holds the rows of the schedules.';
+  'Count runs that were started and reached nobody. The caller holds the rows of the schedules.';
 revoke all on function fleet.count_idle_runs(bigint[]) from public, anon, authenticated, service_role;
 
 create or replace function fleet.free_instant(p_schedule public.schedules, p_now timestamptz, p_place bigint)

@@ -167,7 +167,7 @@ end;
 $$;
 
 comment on function fleet.record_location_events(jsonb, jsonb, jsonb) is
-  'Record each crossing once; what is left comes before what is entered. Policies act on these rows.';
+  'Record each crossing once; what is left comes before what is entered. Location policies act on these rows.';
 revoke all on function fleet.record_location_events(jsonb, jsonb, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.record_silence(p_fixes jsonb, p_stale_after interval)
@@ -195,7 +195,7 @@ as $$
 $$;
 
 comment on function fleet.record_silence(jsonb, interval) is
-  'Record that devices whose fixes come again were not heard of. No policy acts on that: a device has the state that it had.';
+  'Record that devices whose fixes come again were not heard of. No location policy acts on that: a device has the state that it had.';
 revoke all on function fleet.record_silence(jsonb, interval) from public, anon, authenticated, service_role;
 
 create or replace function fleet.take_fixes_of_devices(p_fixes jsonb, p_now timestamptz)
@@ -291,6 +291,6 @@ $$;
 comment on function fleet.take_fixes(jsonb, timestamptz) is
   'Take fixes [{device_id, latitude, longitude, accuracy_m, located_at}], any number of any devices, in any order; the caller answers for '
   'the devices being its own. One row for each: taken, duplicate, out_of_order, stale (older than the setting stale_position_hours: shown, '
-  'but no location is judged by it), in_the_future, invalid or unknown_device. Where the caller is trusted policies act at once, else with '
+  'but no location is judged by it), in_the_future, invalid or unknown_device. Where the caller is trusted location policies act at once, else with '
   'the next tick.';
 revoke all on function fleet.take_fixes(jsonb, timestamptz) from public, anon, authenticated, service_role;

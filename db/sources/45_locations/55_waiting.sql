@@ -1,4 +1,4 @@
--- Events that wait for policies: which of them are acted on together, and in which order. Devices of one policy go together.
+-- Location events that wait for location policies: which of them are acted on together, and in which order. Devices of one policy go together.
 
 create or replace function fleet.owners_waiting(p_limit integer)
 returns table (owner_id uuid, first_id bigint)
@@ -30,7 +30,7 @@ as $$
 $$;
 
 comment on function fleet.owners_waiting(integer) is
-  'The owners that have events that policies were not asked about, each with its oldest; the one that waits longest first.';
+  'The owners that have location events that no location policy was asked about, each with its oldest; the one that waits longest first.';
 revoke all on function fleet.owners_waiting(integer) from public, anon, authenticated, service_role;
 
 create or replace function fleet.take_location_events(p_limit integer)
@@ -83,7 +83,7 @@ end;
 $$;
 
 comment on function fleet.take_location_events(integer) is
-  'Lock events that wait, at most p_limit, shared between the owners; of each device the oldest that wait, without a gap. What another '
+  'Lock location events that wait, at most p_limit, shared between the owners; of each device the oldest that wait, without a gap. What another '
   'session holds is passed over.';
 revoke all on function fleet.take_location_events(integer) from public, anon, authenticated, service_role;
 
@@ -102,7 +102,7 @@ as $$
     -- Nought stands for all locations: equality is looked up, "is not distinct from" is tried one by one.
     and coalesce(p.location_id, 0) = coalesce(e.location_id, 0)
     and p.is_enabled
-    -- What happened before there was a policy is past.
+    -- What happened before there was a location policy is past.
     and p.created_at <= e.created_at
   left join public.device_groups as g on g.id = p.group_id and g.owner_id = p.owner_id
   where (p.selector is null or fleet.device_matches(p.selector, d.tags, d.platform, d.attributes))
@@ -117,7 +117,7 @@ as $$
 $$;
 
 comment on function fleet.location_policies_for(public.location_events[]) is
-  'The policies that are for these events and their devices, in the order in which they act. Wave n holds the n-th of these events of '
+  'The location policies that are for these events and their devices, in the order in which they act. Wave n holds the n-th of these events of '
   'each device, so that each device gets all in its own order, and devices that do the same get it together.';
 revoke all on function fleet.location_policies_for(public.location_events[]) from public, anon, authenticated, service_role;
 
@@ -163,7 +163,7 @@ as $$
 $$;
 
 comment on function fleet.location_turns(public.location_events[], integer, integer) is
-  'Who acts on which of these events together, in which order: at most p_most_acts acts of policies on events, in p_most_turns turns; '
-  'what does not fit is left out. Turn 0, without a policy, has the events that no policy is for.';
+  'Which location policy acts on which of these events together, in which order: at most p_most_acts acts on events, in p_most_turns '
+  'turns; what does not fit is left out. Turn 0, without a location policy, has the events that none is for.';
 revoke all on function fleet.location_turns(public.location_events[], integer, integer)
   from public, anon, authenticated, service_role;

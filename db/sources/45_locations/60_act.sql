@@ -22,7 +22,7 @@ as $$
 $$;
 
 comment on function fleet.name_for_location_events(public.location_policies, public.location_events[]) is
-  'What the schedule for these events of one kind is called: who did what.';
+  'What the schedule for these location events of one kind is called: who did what.';
 revoke all on function fleet.name_for_location_events(public.location_policies, public.location_events[])
   from public, anon, authenticated, service_role;
 
@@ -67,7 +67,7 @@ end;
 $$;
 
 comment on function fleet.schedule_for_location_events(public.location_policies, public.location_events[], timestamptz) is
-  'Make the schedule that a policy wants for events of different devices: once, for all of them, due now, with their commands.';
+  'Make the schedule that a location policy wants for events of different devices: once, for all of them, due now, with their commands.';
 revoke all on function fleet.schedule_for_location_events(public.location_policies, public.location_events[], timestamptz)
   from public, anon, authenticated, service_role;
 
@@ -85,7 +85,7 @@ declare
   v_schedule_id bigint;
   v_error text;
 begin
-  -- One policy that is wrong by now, such as one whose command type is gone, must not stop the others.
+  -- One location policy that is wrong by now, such as one whose command type is gone, must not stop the others.
   begin
     v_schedule_id := fleet.schedule_for_location_events(p_policy, p_events, p_now);
   exception
@@ -102,7 +102,7 @@ end;
 $$;
 
 comment on function fleet.act_for_location_policy(public.location_policies, public.location_events[], timestamptz) is
-  'Let a policy act on events of different devices whose rows are locked, and record for each what came of it.';
+  'Let a location policy act on events of different devices whose rows are locked, and record for each what came of it.';
 revoke all on function fleet.act_for_location_policy(public.location_policies, public.location_events[], timestamptz)
   from public, anon, authenticated, service_role;
 
@@ -161,6 +161,6 @@ end;
 $$;
 
 comment on function fleet.act_on_location_events(timestamptz, integer) is
-  'Let policies act on events that wait, at most p_limit; by default as many as are expanded in one transaction. One schedule for each '
+  'Let location policies act on events that wait, at most p_limit; by default as many as are expanded in one transaction. One schedule for each '
   'policy and wave, never one for each device. Answers how many events are done. Any number of sessions may do it at once.';
 revoke all on function fleet.act_on_location_events(timestamptz, integer) from public, anon, authenticated, service_role;

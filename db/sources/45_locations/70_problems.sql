@@ -1,4 +1,4 @@
--- What may be wrong with locations and their policies.
+-- What may be wrong with locations and location policies.
 
 create or replace function fleet.polygon_problems(p_polygon jsonb)
 returns setof fleet.problem
@@ -155,5 +155,5 @@ as $$
 $$;
 
 comment on function fleet.location_policy_problems(public.location_policies) is
-  'Everything that is wrong with a policy. What belongs to another owner is as good as not there.';
+  'Everything that is wrong with a location policy. What belongs to another owner is as good as not there.';
 revoke all on function fleet.location_policy_problems(public.location_policies) from public, anon, authenticated, service_role;

@@ -1,4 +1,4 @@
--- What holds for locations and their policies however a row is written.
+-- What holds for locations and location policies however a row is written.
 
 create or replace function fleet.tg_prepare_location()
 returns trigger
@@ -69,7 +69,7 @@ end;
 $$;
 
 comment on function fleet.tg_prepare_location_policy() is
-  'Check a policy however it is written; one that wipes needs the permission to. Raises location_policy_invalid (PT422, PT404). Definer: '
+  'Check a location policy however it is written; one that wipes needs the permission to. Raises location_policy_invalid (PT422, PT404). Definer: '
   'it checks the caller, then sees what the checks need to see.';
 revoke all on function fleet.tg_prepare_location_policy() from public, anon, authenticated, service_role;
 

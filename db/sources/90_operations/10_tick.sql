@@ -7,7 +7,7 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
   values
-    ('places', 'tend_locations', null, null),
+    ('locations', 'tend_locations', null, null),
     ('start', 'start_due_runs', 'runs', 2000),
     ('expand', 'expand_next', null, null),
     ('sweep', 'sweep_commands', 'swept', null),

@@ -89,7 +89,7 @@ begin
 end;
 $$;
 
-comment on function fleet.prune_job_details() is 'Delete what pg_cron noted of jobs that ended days ago.';
+comment on function fleet.prune_job_details() is 'Delete what pg_cron wrote of jobs that ended days ago.';
 revoke all on function fleet.prune_job_details() from public, anon, authenticated, service_role;
 
 -- A procedure that commits can have no SET clause, so every name in it is qualified.

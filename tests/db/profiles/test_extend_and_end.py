@@ -1,4 +1,4 @@
-"""Extending, ending and repeating a temporary profile: the pair moves, and no row is made."""
+"""Extending, ending and repeating a temporary profile: its schedules move, and no row is made."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_installing_again_for_good_cancels_the_removal(mdm: Any, live: Any) -> N
     assert mdm.schedules(live)[1]["status"] == "cancelled"
 
 
-def test_another_profile_or_device_is_another_pair(mdm: Any, live: Any) -> None:
+def test_another_profile_or_device_is_another_install(mdm: Any, live: Any) -> None:
     assert mdm.install(live["device_id"], "1 hour", profile="8")["id"] != live["id"]
     assert mdm.install(mdm.device(), "1 hour")["id"] != live["id"]
 
