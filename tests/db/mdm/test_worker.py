@@ -237,7 +237,7 @@ def test_an_attempt_whose_function_was_killed_is_in_the_log(mdm: Any) -> None:
     assert all(job["unanswered_at"] for job in again)
     rows = mdm.fleet.rows("select command_id, attempt, method, error from mdm_api_logs order by id")
     assert [tuple(row.values()) for row in rows] == [
-        (calling["command_id"], 1, "POST", "the function stopped before it noted an answer"),
+        (calling["command_id"], 1, "POST", "the function stopped before it wrote down an answer"),
         (waiting["command_id"], 1, None, "the function stopped before it called"),
     ]
 
