@@ -515,7 +515,7 @@ comment on function fleet.retry_delay(jsonb, integer) is
   'Pause after the n-th failure: the backoff, doubling up to max_backoff, and up to a fifth more by chance.';
 revoke all on function fleet.retry_delay(jsonb, integer) from public, anon, authenticated, service_role;
 
-create or replace function fleet.settle_attempt(
+create or replace function fleet.end_attempt(
   p_command public.device_commands,
   p_status text,
   p_result jsonb,
@@ -559,9 +559,9 @@ begin
 end;
 $$;
 
-comment on function fleet.settle_attempt(public.device_commands, text, jsonb, text, text, timestamptz) is
+comment on function fleet.end_attempt(public.device_commands, text, jsonb, text, text, timestamptz) is
   'Write how an attempt ended: final, or waiting for the next one. The caller holds the row.';
-revoke all on function fleet.settle_attempt(public.device_commands, text, jsonb, text, text, timestamptz)
+revoke all on function fleet.end_attempt(public.device_commands, text, jsonb, text, text, timestamptz)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.finish_command(
@@ -601,7 +601,7 @@ begin
     return jsonb_build_object('accepted', false, 'reason', v_refusal);
   end if;
 
-  v_command := fleet.settle_attempt(v_command, p_status, p_result, p_error, p_reason, p_now);
+  v_command := fleet.end_attempt(v_command, p_status, p_result, p_error, p_reason, p_now);
   return jsonb_build_object('accepted', true, 'status', v_command.status)
     || case
       when v_command.status = 'pending' then jsonb_build_object('retry_at', v_command.not_before)
@@ -916,7 +916,7 @@ create or replace trigger device_commands_02_keep_final
   )
   execute function fleet.tg_change_command_status();
 
-create or replace function fleet.tg_note_progress()
+create or replace function fleet.tg_count_progress()
 returns trigger
 language plpgsql
 security definer
@@ -958,18 +958,18 @@ begin
 end;
 $$;
 
-comment on function fleet.tg_note_progress() is
-  'Note for the runs how many of their commands became final, or were deleted before. Definer: a device may not write the runs.';
-revoke all on function fleet.tg_note_progress() from public, anon, authenticated, service_role;
+comment on function fleet.tg_count_progress() is
+  'Count for the runs how many of their commands became final, or were deleted before. Definer: a device may not write the runs.';
+revoke all on function fleet.tg_count_progress() from public, anon, authenticated, service_role;
 
-create or replace trigger device_commands_05_note_progress
+create or replace trigger device_commands_05_count_progress
   after update on public.device_commands
   referencing old table as old_rows new table as new_rows
-  for each statement execute function fleet.tg_note_progress();
-create or replace trigger device_commands_06_note_deleted
+  for each statement execute function fleet.tg_count_progress();
+create or replace trigger device_commands_06_count_deleted
   after delete on public.device_commands
   referencing old table as old_rows
-  for each statement execute function fleet.tg_note_progress();
+  for each statement execute function fleet.tg_count_progress();
 
 create or replace function fleet.tg_check_new_commands()
 returns trigger

@@ -156,20 +156,20 @@ comment on function fleet.decide_runs(public.schedules, jsonb, timestamptz[], ti
 revoke all on function fleet.decide_runs(public.schedules, jsonb, timestamptz[], timestamptz, bigint, timestamptz)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.catchup_pause(p_policies jsonb, p_place bigint)
+create or replace function fleet.catchup_pause(p_policies jsonb, p_nth bigint)
 returns interval
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(
-    interval '1 minute' / (p_policies ->> 'catchup_rate')::double precision * (greatest(p_place, 1) - 1)::double precision,
+    interval '1 minute' / (p_policies ->> 'catchup_rate')::double precision * (greatest(p_nth, 1) - 1)::double precision,
     interval '0'
   )
 $$;
 
 comment on function fleet.catchup_pause(jsonb, bigint) is
-  'How long the n-th of the runs that are caught up waits, by policies.catchup_rate. None where there is no rate or no place.';
+  'How long the n-th of the runs that are caught up waits, by policies.catchup_rate. None where there is no rate or no number.';
 revoke all on function fleet.catchup_pause(jsonb, bigint) from public, anon, authenticated, service_role;
 
 create or replace function fleet.instants_to_run(
@@ -396,7 +396,7 @@ end;
 $$;
 
 comment on function fleet.write_failed_run(bigint, timestamptz, text) is
-  'Note the error of a schedule as a failed run and let it go on at its next instant; pause it where there is no telling.';
+  'Write the error of a schedule as a failed run and let it go on at its next instant; pause it where there is no telling.';
 revoke all on function fleet.write_failed_run(bigint, timestamptz, text)
   from public, anon, authenticated, service_role;
 
@@ -615,7 +615,7 @@ begin
       and (t.starts_at is null or t.unfinished > 0)
     group by r.id
   ),
-  noted as (
+  counted as (
     update public.schedule_runs as r
     set targeted = r.targeted + p.made,
         skipped = r.skipped + p.busy + p.outside,
@@ -640,7 +640,7 @@ begin
   )
   select
     (select count(*) from made),
-    (select array_agg(n.id) from noted as n where n.status = 'skipped'),
+    (select array_agg(n.id) from counted as n where n.status = 'skipped'),
     (select array_agg(r.schedule_id) from run as r where r.policies ->> 'max_runs' is not null)
   into v_made, v_nobody, v_limited;
 
@@ -1009,7 +1009,7 @@ revoke all on function fleet.start_followers(bigint[], timestamptz) from public,
 
 create or replace function fleet.follower_refusal(
   p_schedule public.schedules,
-  p_place bigint,
+  p_nth bigint,
   p_zones text[],
   p_opens_at timestamptz,
   p_now timestamptz
@@ -1020,7 +1020,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select case
-    when p_place > fleet.runs_left(p_schedule) then 'max_runs reached'
+    when p_nth > fleet.runs_left(p_schedule) then 'max_runs reached'
     when p_now < p_schedule.start_time then 'the schedule has not begun'
     when p_now > p_schedule.end_time then 'the schedule has ended'
     else coalesce(

@@ -13,7 +13,7 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
   values
-    ('places', 'tend_places', null, null),
+    ('locations', 'tend_locations', null, null),
     ('start', 'start_due_runs', 'runs', 2000),
     ('expand', 'expand_next', null, null),
     ('sweep', 'sweep_commands', 'swept', null),
@@ -427,7 +427,7 @@ begin
 end;
 $$;
 
-comment on function fleet.prune_job_details() is 'Delete what pg_cron noted of jobs that ended days ago.';
+comment on function fleet.prune_job_details() is 'Delete what pg_cron wrote of jobs that ended days ago.';
 revoke all on function fleet.prune_job_details() from public, anon, authenticated, service_role;
 
 -- A procedure that commits can have no SET clause, so every name in it is qualified.

@@ -349,7 +349,7 @@ grant execute on function fleet.delete_integration(bigint) to authenticated, ser
 -- db/sources/50_integrations/20_activity.sql
 -- The log of what integrations did.
 
-create or replace function fleet.note_activity(
+create or replace function fleet.log_activity(
   p_integration public.device_integrations,
   p_activity jsonb,
   p_now timestamptz
@@ -372,9 +372,9 @@ as $$
   returning id
 $$;
 
-comment on function fleet.note_activity(public.device_integrations, jsonb, timestamptz) is
+comment on function fleet.log_activity(public.device_integrations, jsonb, timestamptz) is
   'Log {activity_type, status, counts, duration_ms, error, detail, origin_key}. Answers the id of the row; null where it was there already.';
-revoke all on function fleet.note_activity(public.device_integrations, jsonb, timestamptz)
+revoke all on function fleet.log_activity(public.device_integrations, jsonb, timestamptz)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.errors_to_log(p_errors jsonb, p_integration_id bigint)
@@ -497,7 +497,7 @@ as $$
 $$;
 
 comment on function fleet.log_callless(public.device_commands, bigint, text, timestamptz) is
-  'Note an attempt that came to no call; nothing where it made one.';
+  'Log an attempt that came to no call; nothing where it made one.';
 revoke all on function fleet.log_callless(public.device_commands, bigint, text, timestamptz)
   from public, anon, authenticated, service_role;
 
@@ -509,7 +509,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   update public.mdm_api_logs as l
-  set error = 'the function stopped before it noted an answer'
+  set error = 'the function stopped before it wrote down an answer'
   from public.device_commands as c
   where c.id = any (p_command_ids) and l.command_id = c.id and l.attempt = c.attempt and l.status is null and l.error is null;
   insert into public.mdm_api_logs (owner_id, integration_id, command_id, attempt, error, created_at)
@@ -522,7 +522,7 @@ end;
 $$;
 
 comment on function fleet.log_unanswered(bigint[], timestamptz) is
-  'Note how the attempts of functions that were killed ended: before a call, or before its answer.';
+  'Log how the attempts of functions that were killed ended: before a call, or before its answer.';
 revoke all on function fleet.log_unanswered(bigint[], timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.worker_pause_integration(p_integration_id bigint, p_reason text)
@@ -651,7 +651,7 @@ as $$
   with given as (
     select e.nr, e.item, fleet.sighting_problem(e.item) as problem,
       -- Of a device that is told twice the last word counts.
-      row_number() over (partition by e.item ->> 'external_id' order by e.nr desc) as place
+      row_number() over (partition by e.item ->> 'external_id' order by e.nr desc) as copy_nr
     from (
       select x.nr, case jsonb_typeof(x.item) when 'object' then x.item else '{}' end as item
       from jsonb_array_elements(p_devices) with ordinality as x(item, nr)
@@ -660,7 +660,7 @@ as $$
   fit as materialized (
     select g.nr, case when g.problem is null then g.item else '{}' end as item, g.item ->> 'external_id' as external_id, g.problem
     from given as g
-    where g.place = 1 or g.item ->> 'external_id' is null
+    where g.copy_nr = 1 or g.item ->> 'external_id' is null
   )
   select f.nr, f.external_id, n.name, coalesce(n.name, n.serial_number, f.external_id), n.serial_number,
     nullif(f.item ->> 'platform', ''),
@@ -725,13 +725,13 @@ as $$
   by_serial as materialized (
     select s.nr, f.id as device_id
     from (
-      select x.nr, x.serial_number, row_number() over (partition by x.serial_number order by x.nr) as place
+      select x.nr, x.serial_number, row_number() over (partition by x.serial_number order by x.nr) as serial_nr
       from strange as x
     ) as s
     join (
-      select x.id, x.serial_number, row_number() over (partition by x.serial_number order by x.id) as place
+      select x.id, x.serial_number, row_number() over (partition by x.serial_number order by x.id) as serial_nr
       from free as x
-    ) as f on f.serial_number = s.serial_number and f.place = s.place
+    ) as f on f.serial_number = s.serial_number and f.serial_nr = s.serial_nr
   ),
   by_name as (
     select distinct on (f.id) s.nr, f.id as device_id
@@ -877,7 +877,7 @@ comment on function fleet.link_sighted_devices(public.device_integrations, jsonb
 revoke all on function fleet.link_sighted_devices(public.device_integrations, jsonb, timestamptz)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.note_sighted_profiles(p_items jsonb, p_now timestamptz)
+create or replace function fleet.store_sighted_profiles(p_items jsonb, p_now timestamptz)
 returns void
 language plpgsql
 volatile
@@ -903,9 +903,9 @@ begin
 end;
 $$;
 
-comment on function fleet.note_sighted_profiles(jsonb, timestamptz) is
+comment on function fleet.store_sighted_profiles(jsonb, timestamptz) is
   'Keep which profiles are on devices, where the other system tells them.';
-revoke all on function fleet.note_sighted_profiles(jsonb, timestamptz) from public, anon, authenticated, service_role;
+revoke all on function fleet.store_sighted_profiles(jsonb, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.nameless_sightings(p_items jsonb, p_made jsonb)
 returns jsonb
@@ -960,7 +960,7 @@ begin
   perform fleet.update_sighted_devices(v_known);
   v_made := fleet.add_sighted_devices(p_integration.owner_id, v_new);
   v_left := fleet.link_sighted_devices(p_integration, v_known || v_made, p_now);
-  perform fleet.note_sighted_profiles(v_known || v_made, p_now);
+  perform fleet.store_sighted_profiles(v_known || v_made, p_now);
   perform fleet.take_linked_fixes(p_integration.id, v_known || v_made, p_now);
 
   -- They are there, whatever is wrong with what is told of them.
@@ -1095,7 +1095,7 @@ end;
 $$;
 
 comment on function fleet.mark_devices_left(bigint, timestamptz, timestamptz) is
-  'Note that another system no longer has the devices that were not seen since a sync began. Answers how many.';
+  'Mark that another system no longer has the devices that were not seen since a sync began. Answers how many.';
 revoke all on function fleet.mark_devices_left(bigint, timestamptz, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.worker_end_mdm_sync(
@@ -1132,7 +1132,7 @@ begin
     set last_sync_at = greatest(i.last_sync_at, p_started_at), sync_held_until = null
     where i.id = p_integration_id;
   end if;
-  perform fleet.note_activity(v_integration, jsonb_build_object(
+  perform fleet.log_activity(v_integration, jsonb_build_object(
     'activity_type', 'sync_import',
     'status', case when v_is_through then 'completed' else 'failed' end,
     'counts', v_counts,
@@ -1286,7 +1286,7 @@ language sql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select jsonb_build_object('status', 'ignored', 'is_new', fleet.note_activity(p_integration, jsonb_build_object(
+  select jsonb_build_object('status', 'ignored', 'is_new', fleet.log_activity(p_integration, jsonb_build_object(
     'activity_type', 'webhook_received', 'status', 'ignored',
     'error', format('nothing is known of webhooks of %s', p_integration.integration_type)
   ), p_now) is not null)

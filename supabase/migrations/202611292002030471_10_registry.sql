@@ -109,7 +109,7 @@ as $$
     and (d.last_seen is null or d.last_seen < p_now - interval '30 seconds')
 $$;
 
-comment on function fleet.touch_device(bigint, timestamptz) is 'Note that the device was heard of.';
+comment on function fleet.touch_device(bigint, timestamptz) is 'Keep when the device was heard of last.';
 revoke all on function fleet.touch_device(bigint, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.device_checkin(p_facts jsonb, p_now timestamptz)

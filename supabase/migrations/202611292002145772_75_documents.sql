@@ -525,10 +525,10 @@ as $$
     where e.key in ('schedules', 'templates', 'blackout_calendars', 'groups')
   ),
   item as (
-    select s.key, format('%s[%s]', s.key, e.place - 1) as field, e.value
+    select s.key, format('%s[%s]', s.key, e.nr - 1) as field, e.value
     from section as s
     cross join lateral jsonb_array_elements(case when jsonb_typeof(s.value) = 'array' then s.value else '[]' end)
-      with ordinality as e(value, place)
+      with ordinality as e(value, nr)
   )
   select 'document', 'must be an object', 'Example: {"version": 1, "schedules": []}'
   where jsonb_typeof(p_document) is distinct from 'object'
@@ -927,10 +927,10 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
   -- In one pass: a value that itself looks like {{another}} stays as it is.
-  select string_agg(p.piece || coalesce(p_values ->> m.found[1], ''), '' order by p.place)
-  from regexp_split_to_table(p_text, '\{\{\s*[a-z_][a-z0-9_]*\s*\}\}') with ordinality as p(piece, place)
-  left join lateral regexp_matches(p_text, '\{\{\s*([a-z_][a-z0-9_]*)\s*\}\}', 'g') with ordinality as m(found, place)
-    on m.place = p.place
+  select string_agg(p.piece || coalesce(p_values ->> m.found[1], ''), '' order by p.nr)
+  from regexp_split_to_table(p_text, '\{\{\s*[a-z_][a-z0-9_]*\s*\}\}') with ordinality as p(piece, nr)
+  left join lateral regexp_matches(p_text, '\{\{\s*([a-z_][a-z0-9_]*)\s*\}\}', 'g') with ordinality as m(found, nr)
+    on m.nr = p.nr
 $$;
 
 comment on function fleet.filled_text(text, jsonb) is 'A text with its placeholders replaced by values; by nothing where there is none.';
@@ -955,8 +955,8 @@ begin
       );
     when 'array' then
       return (
-        select coalesce(jsonb_agg(f.value order by e.place) filter (where f.value is not null), '[]')
-        from jsonb_array_elements(p_value) with ordinality as e(value, place)
+        select coalesce(jsonb_agg(f.value order by e.nr) filter (where f.value is not null), '[]')
+        from jsonb_array_elements(p_value) with ordinality as e(value, nr)
         cross join lateral fleet.filled_template(e.value, p_values) as f(value)
       );
     when 'string' then

@@ -354,8 +354,8 @@ as $$
     when 'blackout' then (
       select fleet.blackout_at(p_schedule.owner_id, fleet.blackout_ids(p_schedule.policies), z.name, i.at)
       from unnest(coalesce(p_zones, array[fleet.reference_zone(p_schedule)])) as z(name)
-      cross join (values (1, p_due_at), (2, p_starts_at)) as i(place, at)
-      order by fleet.blackout_at(p_schedule.owner_id, fleet.blackout_ids(p_schedule.policies), z.name, i.at) is null, i.place
+      cross join (values (1, p_due_at), (2, p_starts_at)) as i(nr, at)
+      order by fleet.blackout_at(p_schedule.owner_id, fleet.blackout_ids(p_schedule.policies), z.name, i.at) is null, i.nr
       limit 1
     )
     when 'paused' then p_schedule.status_reason
@@ -941,8 +941,8 @@ as $$
       order by 1
     )),
     case w.item ->> 'in' when 'device' then ' in device time' end
-  ), ' or ' order by w.place)
-  from jsonb_array_elements(fleet.window_list(p_policies)) with ordinality as w(item, place)
+  ), ' or ' order by w.nr)
+  from jsonb_array_elements(fleet.window_list(p_policies)) with ordinality as w(item, nr)
 $$;
 
 comment on function fleet.window_text(jsonb) is 'The execution windows of effective policies in words; null where there is none.';
@@ -1751,14 +1751,14 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select string_agg(s.sentence, ' ' order by s.place, s.sentence)
+  select string_agg(s.sentence, ' ' order by s.nr, s.sentence)
   from (
-    select d.place, fleet.describe_policy(p_schedule, d.key, fleet.effective_policies(p_schedule.policies)) as sentence
+    select d.nr, fleet.describe_policy(p_schedule, d.key, fleet.effective_policies(p_schedule.policies)) as sentence
     from (
       values
         (1, 'execution_window'), (2, 'blackouts'), (3, 'jitter'), (4, 'overlap'), (5, 'catchup'), (6, 'expires_after'),
         (7, 'retry'), (8, 'max_runs'), (9, 'pause_on_failure')
-    ) as d(place, key)
+    ) as d(nr, key)
     where exists (
       select 1
       from jsonb_each(p_schedule.policies) as e
@@ -2442,7 +2442,7 @@ language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select string_agg(fleet.ics_line(l.line), '' order by l.place)
+  select string_agg(fleet.ics_line(l.line), '' order by l.nr)
   from (
     values
       (1, 'BEGIN:VCALENDAR'),
@@ -2456,7 +2456,7 @@ as $$
       (9, 'REFRESH-INTERVAL;VALUE=DURATION:PT1H'),
       (10, 'X-PUBLISHED-TTL:PT1H'),
       (11, 'X-WR-CALDESC:' || fleet.ics_escaped(p_note))
-  ) as l(place, line)
+  ) as l(nr, line)
   where l.line is not null
 $$;
 

@@ -56,7 +56,7 @@ revoke all on function fleet.try_inet(text) from public, anon, authenticated, se
 
 -- db/sources/00_platform/20_jwt_claims.sql
 -- Who is calling: the claims of the request, and the person or device that they stand for. None of these functions ever raises:
--- policies call them, and one raising policy can stop Realtime for all.
+-- row security asks them, and one that raises can stop Realtime for all.
 
 create or replace function fleet.careful_claims(p_claims text)
 returns json
@@ -233,7 +233,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
   with caller as (select fleet.current_user_id() as id)
-  -- Everybody's personal owner has the id of the user and needs no membership: policies must already let the very
+  -- Everybody's personal owner has the id of the user and needs no membership: row security must already let the very
   -- statement in that makes it.
   select c.id from caller as c where c.id is not null
   union
@@ -244,7 +244,7 @@ as $$
 $$;
 
 comment on function fleet.my_owners(text) is
-  'Owners in which the signed-in person has a permission; none for devices. Definer: policies of owner_members use it themselves.';
+  'Owners in which the signed-in person has a permission; none for devices. Definer: the row security of owner_members uses it itself.';
 revoke all on function fleet.my_owners(text) from public, anon, authenticated, service_role;
 grant execute on function fleet.my_owners(text) to authenticated, service_role;
 

@@ -3,10 +3,10 @@
 set check_function_bodies = off;
 set search_path = '';
 
--- db/sources/55_profiles/10_pairs.sql
--- A temporary profile is two schedules. What becomes of the first decides about the second.
+-- db/sources/55_profiles/10_temporary.sql
+-- Temporary profiles: a schedule that pushes and one that removes. What becomes of the push decides about the removal.
 
-create or replace function fleet.move_removal(p_install public.profile_installs, p_at timestamptz)
+create or replace function fleet.reschedule_removal(p_install public.profile_installs, p_at timestamptz)
 returns boolean
 language plpgsql
 volatile
@@ -32,11 +32,11 @@ begin
 end;
 $$;
 
-comment on function fleet.move_removal(public.profile_installs, timestamptz) is
-  'Let the removal of a pair happen at another time. Answers false where it has begun, or there is none any more.';
-revoke all on function fleet.move_removal(public.profile_installs, timestamptz) from public, anon, authenticated, service_role;
+comment on function fleet.reschedule_removal(public.profile_installs, timestamptz) is
+  'Let the removal of an install happen at another time. Answers false where it has begun, or there is none any more.';
+revoke all on function fleet.reschedule_removal(public.profile_installs, timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.note_profile_accepted(p_schedule_id bigint, p_now timestamptz)
+create or replace function fleet.record_profile_accepted(p_schedule_id bigint, p_now timestamptz)
 returns void
 language plpgsql
 volatile
@@ -64,14 +64,14 @@ begin
   -- The blink that a call takes moves nothing; a push that was late keeps its duration.
   select s.start_time into v_planned from public.schedules as s where s.id = p_schedule_id;
   if p_now > v_planned + interval '1 second' then
-    perform fleet.move_removal(v_install, p_now + v_install.duration);
+    perform fleet.reschedule_removal(v_install, p_now + v_install.duration);
   end if;
 end;
 $$;
 
-comment on function fleet.note_profile_accepted(bigint, timestamptz) is
-  'The MDM took the push or the removal of a pair.';
-revoke all on function fleet.note_profile_accepted(bigint, timestamptz) from public, anon, authenticated, service_role;
+comment on function fleet.record_profile_accepted(bigint, timestamptz) is
+  'The MDM took the push or the removal of an install.';
+revoke all on function fleet.record_profile_accepted(bigint, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.cancel_failed_removals(p_install_id bigint default null)
 returns integer
@@ -86,7 +86,7 @@ begin
   for v_install in
     select p.*
     from public.profile_installs as p
-    where p.failure is not null and not p.is_settled and (p_install_id is null or p.id = p_install_id)
+    where p.failure is not null and not p.is_closed and (p_install_id is null or p.id = p_install_id)
     order by p.id
     limit 1000
     for update skip locked
@@ -94,7 +94,7 @@ begin
     update public.schedules as s
     set status = 'cancelled', status_reason = 'the profile was never installed: ' || v_install.failure
     where s.id = v_install.remove_schedule_id and s.status <> 'cancelled';
-    update public.profile_installs as p set is_settled = true where p.id = v_install.id;
+    update public.profile_installs as p set is_closed = true where p.id = v_install.id;
     v_count := v_count + 1;
   end loop;
   return v_count;
@@ -149,13 +149,13 @@ comment on function fleet.push_failure(public.schedules) is
   'Why a push schedule will never install anything; null while it may.';
 revoke all on function fleet.push_failure(public.schedules) from public, anon, authenticated, service_role;
 
-create or replace function fleet.note_failed_pushes(p_schedule_ids bigint[])
+create or replace function fleet.mark_failed_pushes(p_schedule_ids bigint[])
 returns void
 language sql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  -- Only noted: this runs in triggers, amid a statement that may change both schedules of a pair.
+  -- Only marked: this runs in triggers, amid a statement that may change both schedules of an install.
   update public.profile_installs as p
   set failure = f.failure
   from public.schedules as s
@@ -167,8 +167,8 @@ as $$
     and f.failure is not null
 $$;
 
-comment on function fleet.note_failed_pushes(bigint[]) is 'Note which of these push schedules came to nothing.';
-revoke all on function fleet.note_failed_pushes(bigint[]) from public, anon, authenticated, service_role;
+comment on function fleet.mark_failed_pushes(bigint[]) is 'Mark which of these push schedules came to nothing.';
+revoke all on function fleet.mark_failed_pushes(bigint[]) from public, anon, authenticated, service_role;
 
 -- db/sources/55_profiles/20_install.sql
 -- Installing profiles: schedules like all others, made by one call.
@@ -288,7 +288,7 @@ begin
     set status = 'cancelled', status_reason = 'the profile was installed for good meanwhile'
     where s.id = p_install.remove_schedule_id;
   else
-    perform fleet.move_removal(p_install, p_at + p_duration);
+    perform fleet.reschedule_removal(p_install, p_at + p_duration);
   end if;
   update public.profile_installs as p
   -- Counted from when the profile came, which may still be ahead.
@@ -341,7 +341,7 @@ begin
   returning * into v_row;
 
   -- It may have run, and come to nothing, when it was inserted.
-  perform fleet.note_failed_pushes(array[v_install_id]);
+  perform fleet.mark_failed_pushes(array[v_install_id]);
   perform fleet.cancel_failed_removals(v_row.id);
   select p.* into v_row from public.profile_installs as p where p.id = v_row.id;
   return v_row;
@@ -377,7 +377,7 @@ revoke all on function public.install_profile(text, bigint, interval, timestampt
 grant execute on function public.install_profile(text, bigint, interval, timestamptz) to authenticated, service_role;
 
 -- db/sources/55_profiles/30_extend_and_end.sql
--- Extending, ending and removing what is installed: the pair moves, and no row is made.
+-- Extending, ending and removing what is installed: its schedules move, and no row is made.
 
 create or replace function fleet.install_of_caller(p_install_id bigint)
 returns public.profile_installs
@@ -445,7 +445,7 @@ begin
   end if;
   perform fleet.require_duration(p_by, 'p_by');
   select s.start_time + p_by into v_at from public.schedules as s where s.id = v_row.remove_schedule_id;
-  if not fleet.move_removal(v_row, v_at) then
+  if not fleet.reschedule_removal(v_row, v_at) then
     perform fleet.raise_install_over(p_install_id);
   end if;
   update public.profile_installs as p set duration = p.duration + p_by where p.id = p_install_id returning * into v_row;
@@ -489,13 +489,13 @@ begin
     set status = 'cancelled', status_reason = 'ended before it began'
     where s.id in (p_install.install_schedule_id, p_install.remove_schedule_id) and s.status <> 'cancelled';
     update public.profile_installs as p
-    set failure = 'ended before it began', is_settled = true
+    set failure = 'ended before it began', is_closed = true
     where p.id = p_install.id
     returning * into v_row;
     return v_row;
   end if;
 
-  if not fleet.move_removal(p_install, p_now) then
+  if not fleet.reschedule_removal(p_install, p_now) then
     perform fleet.raise_install_over(p_install.id);
   end if;
   update public.profile_installs as p
@@ -738,7 +738,7 @@ begin
     set name = excluded.name, status = 'pending', content_sha256 = excluded.content_sha256,
         options = p.options || excluded.options, error_message = null, updated_at = p_now
   returning * into v_row;
-  perform fleet.ask_for_profile(v_row, 'upload', p_mobileconfig, p_now);
+  perform fleet.request_upload(v_row, 'upload', p_mobileconfig, p_now);
   return v_row;
 end;
 $$;
@@ -771,7 +771,7 @@ comment on function public.upload_profile(text, bytea, bigint, jsonb) is
 revoke all on function public.upload_profile(text, bytea, bigint, jsonb) from public, anon, authenticated, service_role;
 grant execute on function public.upload_profile(text, bytea, bigint, jsonb) to authenticated, service_role;
 
-create or replace function fleet.ask_for_profile(p_profile public.profiles, p_action text, p_content bytea, p_now timestamptz)
+create or replace function fleet.request_upload(p_profile public.profiles, p_action text, p_content bytea, p_now timestamptz)
 returns void
 language plpgsql
 volatile
@@ -787,9 +787,9 @@ begin
 end;
 $$;
 
-comment on function fleet.ask_for_profile(public.profiles, text, bytea, timestamptz) is
+comment on function fleet.request_upload(public.profiles, text, bytea, timestamptz) is
   'Let a profile be uploaded or deleted; what was asked for it before and not yet done is forgotten.';
-revoke all on function fleet.ask_for_profile(public.profiles, text, bytea, timestamptz)
+revoke all on function fleet.request_upload(public.profiles, text, bytea, timestamptz)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.delete_profile(p_profile_id bigint, p_now timestamptz)
@@ -819,7 +819,7 @@ begin
   if v_row.external_id is not null
     or exists (select 1 from fleet.profile_uploads as u where u.profile_id = p_profile_id and u.held_until > p_now)
   then
-    perform fleet.ask_for_profile(v_row, 'delete', null, p_now);
+    perform fleet.request_upload(v_row, 'delete', null, p_now);
   else
     -- The MDM was never told of it, as far as anybody knows.
     delete from public.profiles as p where p.id = p_profile_id;
@@ -944,7 +944,7 @@ end;
 $$;
 
 comment on function fleet.end_upload(fleet.profile_uploads, text, text, timestamptz) is
-  'Forget the file and note how it ended, unless something newer was asked for. Answers the status.';
+  'Forget the file and keep how it ended, unless something newer was asked for. Answers the status.';
 revoke all on function fleet.end_upload(fleet.profile_uploads, text, text, timestamptz)
   from public, anon, authenticated, service_role;
 
@@ -1247,7 +1247,7 @@ revoke all on function fleet.wanted_profiles(uuid) from public, anon, authentica
 -- db/sources/55_profiles/65_drift.sql
 -- Where devices differ from the assignments, and the pushes and removals that mend it.
 
-create or replace function fleet.note_profile_state(
+create or replace function fleet.store_profile_state(
   p_device_id bigint,
   p_profile_id text,
   p_is_installed boolean,
@@ -1268,9 +1268,9 @@ as $$
         is_assigned = coalesce(p_is_assigned, p.is_assigned)
 $$;
 
-comment on function fleet.note_profile_state(bigint, text, boolean, boolean, timestamptz) is
-  'Note whether a profile is on a device; p_is_assigned null leaves as it is who brought it.';
-revoke all on function fleet.note_profile_state(bigint, text, boolean, boolean, timestamptz)
+comment on function fleet.store_profile_state(bigint, text, boolean, boolean, timestamptz) is
+  'Store whether a profile is on a device; p_is_assigned null leaves as it is who brought it.';
+revoke all on function fleet.store_profile_state(bigint, text, boolean, boolean, timestamptz)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.drift_of_profiles(p_owner_id uuid, p_now timestamptz)
@@ -1615,14 +1615,14 @@ comment on column public.temporary_profiles.profile_name is 'What the MDM of the
 -- What becomes of the removal of a profile when its push comes to nothing, and what is logged of profiles:
 -- what people upload and delete, not what a sync finds.
 
-create or replace function fleet.tg_note_failed_runs()
+create or replace function fleet.tg_fail_pushes_of_runs()
 returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform fleet.note_failed_pushes(f.ids)
+  perform fleet.mark_failed_pushes(f.ids)
   from (
     select array_agg(n.schedule_id) as ids
     from new_rows as n
@@ -1634,40 +1634,40 @@ begin
 end;
 $$;
 
-comment on function fleet.tg_note_failed_runs() is
+comment on function fleet.tg_fail_pushes_of_runs() is
   'A push whose run reached no device has failed too. Definer: nobody else writes profile_installs.';
-revoke all on function fleet.tg_note_failed_runs() from public, anon, authenticated, service_role;
+revoke all on function fleet.tg_fail_pushes_of_runs() from public, anon, authenticated, service_role;
 
-create or replace trigger schedule_runs_80_note_failed_insert
+create or replace trigger schedule_runs_80_fail_pushes_insert
   after insert on public.schedule_runs
   referencing new table as new_rows
-  for each statement execute function fleet.tg_note_failed_runs();
-create or replace trigger schedule_runs_80_note_failed_update
+  for each statement execute function fleet.tg_fail_pushes_of_runs();
+create or replace trigger schedule_runs_80_fail_pushes_update
   after update on public.schedule_runs
   referencing new table as new_rows
-  for each statement execute function fleet.tg_note_failed_runs();
+  for each statement execute function fleet.tg_fail_pushes_of_runs();
 
-create or replace function fleet.tg_note_cancelled_pushes()
+create or replace function fleet.tg_fail_cancelled_pushes()
 returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform fleet.note_failed_pushes(array[new.id]);
+  perform fleet.mark_failed_pushes(array[new.id]);
   return null;
 end;
 $$;
 
-comment on function fleet.tg_note_cancelled_pushes() is
+comment on function fleet.tg_fail_cancelled_pushes() is
   'A push that is cancelled takes its removal along. Definer: nobody else writes profile_installs.';
-revoke all on function fleet.tg_note_cancelled_pushes() from public, anon, authenticated, service_role;
+revoke all on function fleet.tg_fail_cancelled_pushes() from public, anon, authenticated, service_role;
 
-create or replace trigger schedules_80_note_cancelled
+create or replace trigger schedules_80_fail_pushes
   after update of status on public.schedules
   for each row
   when (new.status = 'cancelled' and old.status <> 'cancelled' and new.action_type = 'push_profile')
-  execute function fleet.tg_note_cancelled_pushes();
+  execute function fleet.tg_fail_cancelled_pushes();
 
 create or replace function fleet.tg_note_profile()
 returns trigger

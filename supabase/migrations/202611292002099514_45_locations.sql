@@ -46,23 +46,23 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
   with corner as (
-    select c.place, (c.item ->> 0)::double precision as latitude, (c.item ->> 1)::double precision as longitude
-    from jsonb_array_elements(p_polygon) with ordinality as c(item, place)
+    select c.nr, (c.item ->> 0)::double precision as latitude, (c.item ->> 1)::double precision as longitude
+    from jsonb_array_elements(p_polygon) with ordinality as c(item, nr)
   ), flat as (
     -- Seen from the first corner, not from the fix: on the far side of the earth an edge would be torn apart.
-    select c.place,
+    select c.nr,
       radians(
         fleet.longitude_difference(p_longitude, f.longitude) + fleet.longitude_difference(f.longitude, c.longitude)
       ) * cos(radians(p_latitude)) * 6371008.8 as x,
       radians(c.latitude - p_latitude) * 6371008.8 as y
     from corner as c
-    join corner as f on f.place = 1
+    join corner as f on f.nr = 1
   )
   select f.x, f.y,
     coalesce(lead(f.x) over w, first_value(f.x) over w),
     coalesce(lead(f.y) over w, first_value(f.y) over w)
   from flat as f
-  window w as (order by f.place)
+  window w as (order by f.nr)
 $$;
 
 comment on function fleet.polygon_edges(jsonb, double precision, double precision) is
@@ -361,7 +361,7 @@ return case
 end;
 
 comment on function fleet.fix_outcome(boolean, boolean, timestamptz, timestamptz, timestamptz, interval) is
-  'What becomes of a fix: taken, or why it changes no place.';
+  'What becomes of a fix: taken, or why it changes nothing.';
 revoke all on function fleet.fix_outcome(boolean, boolean, timestamptz, timestamptz, timestamptz, interval)
   from public, anon, authenticated, service_role;
 
@@ -414,7 +414,7 @@ comment on function fleet.parsed_fixes(jsonb) is
   'Fixes as columns, those of a device numbered in the order of their times. What is wrong in one makes it invalid, not the rest.';
 revoke all on function fleet.parsed_fixes(jsonb) from public, anon, authenticated, service_role;
 
-create or replace function fleet.note_places(p_judged jsonb)
+create or replace function fleet.store_device_places(p_judged jsonb)
 returns void
 language sql
 volatile
@@ -439,10 +439,10 @@ as $$
         seen_at = excluded.seen_at
 $$;
 
-comment on function fleet.note_places(jsonb) is 'Keep what fleet.judged_fixes said.';
-revoke all on function fleet.note_places(jsonb) from public, anon, authenticated, service_role;
+comment on function fleet.store_device_places(jsonb) is 'Keep what fleet.judged_fixes said.';
+revoke all on function fleet.store_device_places(jsonb) from public, anon, authenticated, service_role;
 
-create or replace function fleet.note_positions(p_positions jsonb, p_fixes jsonb)
+create or replace function fleet.store_positions(p_positions jsonb, p_fixes jsonb)
 returns void
 language sql
 volatile
@@ -455,10 +455,10 @@ as $$
   where p.device_id = r.device_id
 $$;
 
-comment on function fleet.note_positions(jsonb, jsonb) is 'Keep what fleet.judged_positions said, and up to which fix.';
-revoke all on function fleet.note_positions(jsonb, jsonb) from public, anon, authenticated, service_role;
+comment on function fleet.store_positions(jsonb, jsonb) is 'Keep what fleet.judged_positions said, and up to which fix.';
+revoke all on function fleet.store_positions(jsonb, jsonb) from public, anon, authenticated, service_role;
 
-create or replace function fleet.note_location_events(p_fixes jsonb, p_judged jsonb, p_positions jsonb)
+create or replace function fleet.record_location_events(p_fixes jsonb, p_judged jsonb, p_positions jsonb)
 returns integer
 language plpgsql
 volatile
@@ -477,7 +477,7 @@ begin
   )
   join (
     select r.device_id, r.location_id, r.location_name, case when r.is_inside then 'entered' else 'left' end as event,
-      r.since as at, 1 as place
+      r.since as at, 1 as nr
     from jsonb_to_recordset(p_judged) as r(
       device_id bigint, location_id bigint, location_name text, was_inside boolean, is_inside boolean, since timestamptz
     )
@@ -496,18 +496,18 @@ begin
     where not r.is_outside_all and r.was_outside_all is distinct from false
     group by r.device_id
   ) as e on e.device_id = f.device_id
-  order by f.at, f.device_id, e.place, e.event desc, e.location_id
+  order by f.at, f.device_id, e.nr, e.event desc, e.location_id
   on conflict do nothing;
   get diagnostics v_count = row_count;
   return v_count;
 end;
 $$;
 
-comment on function fleet.note_location_events(jsonb, jsonb, jsonb) is
-  'Record each crossing once; what is left comes before what is entered. Policies act on these rows.';
-revoke all on function fleet.note_location_events(jsonb, jsonb, jsonb) from public, anon, authenticated, service_role;
+comment on function fleet.record_location_events(jsonb, jsonb, jsonb) is
+  'Record each crossing once; what is left comes before what is entered. Location policies act on these rows.';
+revoke all on function fleet.record_location_events(jsonb, jsonb, jsonb) from public, anon, authenticated, service_role;
 
-create or replace function fleet.note_silence(p_fixes jsonb, p_stale_after interval)
+create or replace function fleet.record_silence(p_fixes jsonb, p_stale_after interval)
 returns void
 language sql
 volatile
@@ -531,9 +531,9 @@ as $$
   on conflict do nothing
 $$;
 
-comment on function fleet.note_silence(jsonb, interval) is
-  'Record that devices whose fixes come again were not heard of. No policy acts on that: a device has the state that it had.';
-revoke all on function fleet.note_silence(jsonb, interval) from public, anon, authenticated, service_role;
+comment on function fleet.record_silence(jsonb, interval) is
+  'Record that devices whose fixes come again were not heard of. No location policy acts on that: a device has the state that it had.';
+revoke all on function fleet.record_silence(jsonb, interval) from public, anon, authenticated, service_role;
 
 create or replace function fleet.take_fixes_of_devices(p_fixes jsonb, p_now timestamptz)
 returns table (device_id bigint, located_at timestamptz, outcome text)
@@ -573,13 +573,13 @@ begin
 
   v_taken := coalesce(jsonb_path_query_array(v_fixes, '$[*] ? (@.outcome == "taken")'), '[]');
   if v_taken <> '[]' then
-    perform fleet.note_silence(v_taken, v_stale_after);
+    perform fleet.record_silence(v_taken, v_stale_after);
     select coalesce(jsonb_agg(to_jsonb(j)), '[]') into v_judged from fleet.judged_fixes(v_taken, v_stale_after) as j;
-    perform fleet.note_places(v_judged);
+    perform fleet.store_device_places(v_judged);
     select coalesce(jsonb_agg(to_jsonb(j)), '[]') into v_positions
     from fleet.judged_positions(v_taken, v_judged, v_stale_after) as j;
-    perform fleet.note_positions(v_positions, v_taken);
-    perform fleet.note_location_events(v_taken, v_judged, v_positions);
+    perform fleet.store_positions(v_positions, v_taken);
+    perform fleet.record_location_events(v_taken, v_judged, v_positions);
   end if;
 
   return query
@@ -621,14 +621,14 @@ begin
     return query select t.device_id, t.located_at, t.outcome from fleet.take_fixes_of_devices(v_fixes, p_now) as t;
   end loop;
 
-  perform fleet.act_on_places(p_now) where fleet.is_trusted_caller();
+  perform fleet.act_on_location_events(p_now) where fleet.is_trusted_caller();
 end;
 $$;
 
 comment on function fleet.take_fixes(jsonb, timestamptz) is
   'Take fixes [{device_id, latitude, longitude, accuracy_m, located_at}], any number of any devices, in any order; the caller answers for '
   'the devices being its own. One row for each: taken, duplicate, out_of_order, stale (older than the setting stale_position_hours: shown, '
-  'but no place is judged by it), in_the_future, invalid or unknown_device. Where the caller is trusted policies act at once, else with '
+  'but no location is judged by it), in_the_future, invalid or unknown_device. Where the caller is trusted location policies act at once, else with '
   'the next tick.';
 revoke all on function fleet.take_fixes(jsonb, timestamptz) from public, anon, authenticated, service_role;
 
@@ -779,7 +779,7 @@ grant execute on function public.report_location(double precision, double precis
   to authenticated, service_role;
 
 -- db/sources/45_locations/55_waiting.sql
--- Events that wait for policies: which of them are acted on together, and in which order. Devices of one policy go together.
+-- Location events that wait for location policies: which of them are acted on together, and in which order. Devices of one policy go together.
 
 create or replace function fleet.owners_waiting(p_limit integer)
 returns table (owner_id uuid, first_id bigint)
@@ -811,7 +811,7 @@ as $$
 $$;
 
 comment on function fleet.owners_waiting(integer) is
-  'The owners that have events that policies were not asked about, each with its oldest; the one that waits longest first.';
+  'The owners that have location events that no location policy was asked about, each with its oldest; the one that waits longest first.';
 revoke all on function fleet.owners_waiting(integer) from public, anon, authenticated, service_role;
 
 create or replace function fleet.take_location_events(p_limit integer)
@@ -864,11 +864,11 @@ end;
 $$;
 
 comment on function fleet.take_location_events(integer) is
-  'Lock events that wait, at most p_limit, shared between the owners; of each device the oldest that wait, without a gap. What another '
+  'Lock location events that wait, at most p_limit, shared between the owners; of each device the oldest that wait, without a gap. What another '
   'session holds is passed over.';
 revoke all on function fleet.take_location_events(integer) from public, anon, authenticated, service_role;
 
-create or replace function fleet.policies_for_events(p_events public.location_events[])
+create or replace function fleet.location_policies_for(p_events public.location_events[])
 returns table (event_id bigint, policy_id bigint, wave bigint)
 language sql
 stable
@@ -883,7 +883,7 @@ as $$
     -- Nought stands for all locations: equality is looked up, "is not distinct from" is tried one by one.
     and coalesce(p.location_id, 0) = coalesce(e.location_id, 0)
     and p.is_enabled
-    -- What happened before there was a policy is past.
+    -- What happened before there was a location policy is past.
     and p.created_at <= e.created_at
   left join public.device_groups as g on g.id = p.group_id and g.owner_id = p.owner_id
   where (p.selector is null or fleet.device_matches(p.selector, d.tags, d.platform, d.attributes))
@@ -897,10 +897,10 @@ as $$
   order by wave, p.priority desc, p.id, e.id
 $$;
 
-comment on function fleet.policies_for_events(public.location_events[]) is
-  'The policies that are for these events and their devices, in the order in which they act. Wave n holds the n-th of these events of '
+comment on function fleet.location_policies_for(public.location_events[]) is
+  'The location policies that are for these events and their devices, in the order in which they act. Wave n holds the n-th of these events of '
   'each device, so that each device gets all in its own order, and devices that do the same get it together.';
-revoke all on function fleet.policies_for_events(public.location_events[]) from public, anon, authenticated, service_role;
+revoke all on function fleet.location_policies_for(public.location_events[]) from public, anon, authenticated, service_role;
 
 create or replace function fleet.location_turns(p_events public.location_events[], p_most_acts integer, p_most_turns integer)
 returns table (turn bigint, policy_id bigint, events public.location_events[])
@@ -915,7 +915,7 @@ as $$
     select q.event_id, q.policy_id,
       -- Wave by wave; in a wave the owner that has waited longest first.
       dense_rank() over (order by q.wave, e.owner_first_id, p.priority desc, p.id) as turn
-    from fleet.policies_for_events(p_events) as q
+    from fleet.location_policies_for(p_events) as q
     join event as e on e.id = q.event_id
     join public.location_policies as p on p.id = q.policy_id
     -- A part of it may have been done before.
@@ -924,10 +924,10 @@ as $$
     )
   ),
   -- Cut where it gets too much for one transaction: whole events, of each device the first ones, and at least one.
-  placed as (
+  ranked as (
     select e.id,
       coalesce(max(a.turn), 0) as last_turn,
-      row_number() over w as place,
+      row_number() over w as nr,
       sum(count(a.policy_id)) over w as acts
     from event as e
     left join acting as a on a.event_id = e.id
@@ -935,24 +935,24 @@ as $$
     window w as (order by coalesce(max(a.turn), 0), e.id)
   )
   select coalesce(a.turn, 0), a.policy_id, array_agg(e.event order by e.id)
-  from placed as p
+  from ranked as p
   join event as e on e.id = p.id
   left join acting as a on a.event_id = p.id
-  where p.place = 1 or (p.acts <= p_most_acts and p.last_turn <= p_most_turns)
+  where p.nr = 1 or (p.acts <= p_most_acts and p.last_turn <= p_most_turns)
   group by a.turn, a.policy_id
   order by coalesce(a.turn, 0)
 $$;
 
 comment on function fleet.location_turns(public.location_events[], integer, integer) is
-  'Who acts on which of these events together, in which order: at most p_most_acts acts of policies on events, in p_most_turns turns; '
-  'what does not fit is left out. Turn 0, without a policy, has the events that no policy is for.';
+  'Which location policy acts on which of these events together, in which order: at most p_most_acts acts on events, in p_most_turns '
+  'turns; what does not fit is left out. Turn 0, without a location policy, has the events that none is for.';
 revoke all on function fleet.location_turns(public.location_events[], integer, integer)
   from public, anon, authenticated, service_role;
 
 -- db/sources/45_locations/60_act.sql
--- Acting on places: events make schedules, which go the way of all others.
+-- Acting on what happens at a border: location events make schedules, which go the way of all others.
 
-create or replace function fleet.schedule_name_for_events(p_policy public.location_policies, p_events public.location_events[])
+create or replace function fleet.name_for_location_events(p_policy public.location_policies, p_events public.location_events[])
 returns text
 language sql
 stable
@@ -973,12 +973,12 @@ as $$
   join public.devices as d on d.id = e.device_id
 $$;
 
-comment on function fleet.schedule_name_for_events(public.location_policies, public.location_events[]) is
-  'What the schedule for these events of one kind is called: who did what.';
-revoke all on function fleet.schedule_name_for_events(public.location_policies, public.location_events[])
+comment on function fleet.name_for_location_events(public.location_policies, public.location_events[]) is
+  'What the schedule for these location events of one kind is called: who did what.';
+revoke all on function fleet.name_for_location_events(public.location_policies, public.location_events[])
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.schedule_for_events(
+create or replace function fleet.schedule_for_location_events(
   p_policy public.location_policies,
   p_events public.location_events[],
   p_now timestamptz
@@ -995,7 +995,7 @@ begin
   insert into public.schedules (
     owner_id, name, description, action_type, payload, recurrence_type, start_time, device_ids, priority
   )
-  select p_policy.owner_id, fleet.schedule_name_for_events(p_policy, p_events),
+  select p_policy.owner_id, fleet.name_for_location_events(p_policy, p_events),
     case count(*)
       when 1 then format('Location policy %s, event %s, at %s.', p_policy.id, min(e.id), i.first_at)
       else format('Location policy %s, %s events, at %s to %s.', p_policy.id, count(*), i.first_at, i.last_at)
@@ -1018,12 +1018,12 @@ begin
 end;
 $$;
 
-comment on function fleet.schedule_for_events(public.location_policies, public.location_events[], timestamptz) is
-  'Make the schedule that a policy wants for events of different devices: once, for all of them, due now, with their commands.';
-revoke all on function fleet.schedule_for_events(public.location_policies, public.location_events[], timestamptz)
+comment on function fleet.schedule_for_location_events(public.location_policies, public.location_events[], timestamptz) is
+  'Make the schedule that a location policy wants for events of different devices: once, for all of them, due now, with their commands.';
+revoke all on function fleet.schedule_for_location_events(public.location_policies, public.location_events[], timestamptz)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.act_for_policy(
+create or replace function fleet.act_for_location_policy(
   p_policy public.location_policies,
   p_events public.location_events[],
   p_now timestamptz
@@ -1037,9 +1037,9 @@ declare
   v_schedule_id bigint;
   v_error text;
 begin
-  -- One policy that is wrong by now, such as one whose command type is gone, must not stop the others.
+  -- One location policy that is wrong by now, such as one whose command type is gone, must not stop the others.
   begin
-    v_schedule_id := fleet.schedule_for_events(p_policy, p_events, p_now);
+    v_schedule_id := fleet.schedule_for_location_events(p_policy, p_events, p_now);
   exception
     when query_canceled or admin_shutdown or deadlock_detected then
       raise;
@@ -1053,12 +1053,12 @@ begin
 end;
 $$;
 
-comment on function fleet.act_for_policy(public.location_policies, public.location_events[], timestamptz) is
-  'Let a policy act on events of different devices whose rows are locked, and record for each what came of it.';
-revoke all on function fleet.act_for_policy(public.location_policies, public.location_events[], timestamptz)
+comment on function fleet.act_for_location_policy(public.location_policies, public.location_events[], timestamptz) is
+  'Let a location policy act on events of different devices whose rows are locked, and record for each what came of it.';
+revoke all on function fleet.act_for_location_policy(public.location_policies, public.location_events[], timestamptz)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.act_on_places(p_now timestamptz, p_limit integer default null)
+create or replace function fleet.act_on_location_events(p_now timestamptz, p_limit integer default null)
 returns integer
 language plpgsql
 volatile
@@ -1097,7 +1097,7 @@ begin
 
     select p.* into v_policy from public.location_policies as p where p.id = v_turn.policy_id for key share skip locked;
     if found then
-      perform fleet.act_for_policy(v_policy, v_turn.events, p_now);
+      perform fleet.act_for_location_policy(v_policy, v_turn.events, p_now);
     else
       -- It is just being deleted, and whether it is will be seen; what these devices did since waits with it.
       v_waiting := v_waiting || array(select e.device_id from unnest(v_turn.events) as e);
@@ -1112,15 +1112,15 @@ begin
 end;
 $$;
 
-comment on function fleet.act_on_places(timestamptz, integer) is
-  'Let policies act on events that wait, at most p_limit; by default as many as are expanded in one transaction. One schedule for each '
+comment on function fleet.act_on_location_events(timestamptz, integer) is
+  'Let location policies act on events that wait, at most p_limit; by default as many as are expanded in one transaction. One schedule for each '
   'policy and wave, never one for each device. Answers how many events are done. Any number of sessions may do it at once.';
-revoke all on function fleet.act_on_places(timestamptz, integer) from public, anon, authenticated, service_role;
+revoke all on function fleet.act_on_location_events(timestamptz, integer) from public, anon, authenticated, service_role;
 
 -- db/sources/45_locations/65_tend.sql
--- What each tick does about places.
+-- What each tick does about locations.
 
-create or replace function fleet.note_lost_positions(p_now timestamptz, p_limit integer default 1000)
+create or replace function fleet.record_lost_positions(p_now timestamptz, p_limit integer default 1000)
 returns integer
 language plpgsql
 volatile
@@ -1152,11 +1152,11 @@ begin
 end;
 $$;
 
-comment on function fleet.note_lost_positions(timestamptz, integer) is
+comment on function fleet.record_lost_positions(timestamptz, integer) is
   'Record devices whose latest fix is older than the setting stale_position_hours: their position is unknown, their places stay as they were.';
-revoke all on function fleet.note_lost_positions(timestamptz, integer) from public, anon, authenticated, service_role;
+revoke all on function fleet.record_lost_positions(timestamptz, integer) from public, anon, authenticated, service_role;
 
-create or replace function fleet.tend_places(p_now timestamptz)
+create or replace function fleet.tend_locations(p_now timestamptz)
 returns jsonb
 language plpgsql
 volatile
@@ -1165,8 +1165,8 @@ as $$
 declare
   v_acted integer;
 begin
-  perform fleet.note_lost_positions(p_now);
-  v_acted := fleet.act_on_places(p_now);
+  perform fleet.record_lost_positions(p_now);
+  v_acted := fleet.act_on_location_events(p_now);
   return jsonb_build_object(
     'location_events', v_acted,
     -- Only after some progress: what another session holds must not keep this one spinning.
@@ -1175,13 +1175,13 @@ begin
 end;
 $$;
 
-comment on function fleet.tend_places(timestamptz) is
-  'What each tick does about places: note positions that are lost, act on events that wait. {location_events, more}: how many were acted '
+comment on function fleet.tend_locations(timestamptz) is
+  'What each tick does about locations: record positions that are lost, act on events that wait. {location_events, more}: how many were acted '
   'on, and whether more wait.';
-revoke all on function fleet.tend_places(timestamptz) from public, anon, authenticated, service_role;
+revoke all on function fleet.tend_locations(timestamptz) from public, anon, authenticated, service_role;
 
 -- db/sources/45_locations/70_problems.sql
--- What may be wrong with locations and their policies.
+-- What may be wrong with locations and location policies.
 
 create or replace function fleet.polygon_problems(p_polygon jsonb)
 returns setof fleet.problem
@@ -1193,7 +1193,7 @@ as $$
     select jsonb_typeof(p_polygon) is not distinct from 'array' as is_list,
       case jsonb_typeof(p_polygon) when 'array' then p_polygon else '[]' end as corners
   ), corner as (
-    select format('polygon[%s]', c.place - 1) as field, c.item,
+    select format('polygon[%s]', c.nr - 1) as field, c.item,
       jsonb_typeof(c.item) = 'array'
         and case
           when jsonb_typeof(c.item) = 'array' then
@@ -1201,7 +1201,7 @@ as $$
               and jsonb_typeof(c.item -> 0) = 'number' and jsonb_typeof(c.item -> 1) = 'number'
         end as is_pair
     from shape as s
-    cross join lateral jsonb_array_elements(s.corners) with ordinality as c(item, place)
+    cross join lateral jsonb_array_elements(s.corners) with ordinality as c(item, nr)
   )
   select 'polygon', 'must be a list of corners', 'Example: [[52.5, 13.4], [52.5, 13.41], [52.51, 13.41]]'
   from shape as s
@@ -1289,9 +1289,9 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_agg(
-    jsonb_build_array(fleet.degrees_of(c.item -> 0), fleet.degrees_of(c.item -> 1)) order by c.place
+    jsonb_build_array(fleet.degrees_of(c.item -> 0), fleet.degrees_of(c.item -> 1)) order by c.nr
   )
-  from jsonb_array_elements(p_polygon) with ordinality as c(item, place)
+  from jsonb_array_elements(p_polygon) with ordinality as c(item, nr)
 $$;
 
 comment on function fleet.rounded_polygon(jsonb) is 'The corners of a polygon, to nine digits.';
@@ -1338,11 +1338,11 @@ as $$
 $$;
 
 comment on function fleet.location_policy_problems(public.location_policies) is
-  'Everything that is wrong with a policy. What belongs to another owner is as good as not there.';
+  'Everything that is wrong with a location policy. What belongs to another owner is as good as not there.';
 revoke all on function fleet.location_policy_problems(public.location_policies) from public, anon, authenticated, service_role;
 
 -- db/sources/45_locations/triggers.sql
--- What holds for locations and their policies however a row is written.
+-- What holds for locations and location policies however a row is written.
 
 create or replace function fleet.tg_prepare_location()
 returns trigger
@@ -1413,7 +1413,7 @@ end;
 $$;
 
 comment on function fleet.tg_prepare_location_policy() is
-  'Check a policy however it is written; one that wipes needs the permission to. Raises location_policy_invalid (PT422, PT404). Definer: '
+  'Check a location policy however it is written; one that wipes needs the permission to. Raises location_policy_invalid (PT422, PT404). Definer: '
   'it checks the caller, then sees what the checks need to see.';
 revoke all on function fleet.tg_prepare_location_policy() from public, anon, authenticated, service_role;
 
@@ -1425,7 +1425,7 @@ select fleet.keep_audit('public.locations');
 select fleet.keep_audit('public.location_policies');
 
 -- db/sources/45_locations/access.sql
--- Who sees and changes places: the people of the owner. Devices see none; what they are told is the answer of report_location.
+-- Who sees and changes locations: the people of the owner. Devices see none; what they are told is the answer of report_location.
 
 revoke all on table public.locations, public.location_policies, public.device_positions, public.device_places,
   public.location_events, public.location_actions

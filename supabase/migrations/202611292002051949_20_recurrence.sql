@@ -355,8 +355,8 @@ begin
   end if;
 
   return array(
-    select v.value from unnest(v_values) with ordinality as v (value, place)
-    where (v.place - 1) % v_step = 0
+    select v.value from unnest(v_values) with ordinality as v (value, nr)
+    where (v.nr - 1) % v_step = 0
   );
 end;
 $$;
@@ -1606,7 +1606,7 @@ as $$
 $$;
 
 comment on function fleet.flag_numbers(text) is
-  'The places, counted from 0, at which a text of flags has a 1.';
+  'The numbers, counted from 0, at which a text of flags has a 1.';
 revoke all on function fleet.flag_numbers(text) from public, anon, authenticated, service_role;
 grant execute on function fleet.flag_numbers(text) to authenticated, service_role;
 
@@ -2256,8 +2256,8 @@ declare
   v_second  integer := p_from % 60;
 begin
   if v_times is not null then
-    for v_place in 0..jsonb_array_length(v_times) - 1 loop
-      v_time := (v_times -> v_place)::integer;
+    for v_index in 0..jsonb_array_length(v_times) - 1 loop
+      v_time := (v_times -> v_index)::integer;
       if v_time >= p_from then
         return v_time;
       end if;
@@ -2370,7 +2370,7 @@ declare
   v_first  integer;
   v_length integer;
   v_flags  text;
-  v_place  integer;
+  v_index  integer;
 begin
   -- 51 years of months: a leap day on a chosen weekday can be 40 years away.
   for v_try in 1..612 loop
@@ -2384,9 +2384,9 @@ begin
       v_length := fleet.month_start(v_month + 1) - v_first;
       v_from := greatest(v_from, v_first);
       v_flags := fleet.month_flags(v_mask, v_first, v_length);
-      v_place := strpos(substr(v_flags, v_from - v_first + 1), '1');
-      if v_place > 0 then
-        return v_from + v_place - 1;
+      v_index := strpos(substr(v_flags, v_from - v_first + 1), '1');
+      if v_index > 0 then
+        return v_from + v_index - 1;
       end if;
       v_month := v_month + v_every;
     end if;
@@ -2646,7 +2646,7 @@ immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  -- Numbers that follow each other share their difference to their place.
+  -- Numbers that follow each other share their difference to their rank.
   with runs as (
     select min(n.number) as first, max(n.number) as last
     from (
@@ -2663,9 +2663,9 @@ as $$
     end as words
     from runs as r
   )
-  select fleet.english_list(array_agg(u.word order by w.first, u.place))
+  select fleet.english_list(array_agg(u.word order by w.first, u.nr))
   from words as w
-  cross join unnest(w.words) with ordinality as u (word, place)
+  cross join unnest(w.words) with ordinality as u (word, nr)
 $$;
 
 comment on function fleet.english_runs(integer[], text[]) is
@@ -3050,8 +3050,8 @@ as $$
       when d > 200 then 'working day nearest to the ' || fleet.english_ordinal(d - 200)
       else fleet.english_ordinal(d)
     end
-    from unnest(p_month_days) with ordinality as v (d, place)
-    order by v.place
+    from unnest(p_month_days) with ordinality as v (d, nr)
+    order by v.nr
   ))
 $$;
 
@@ -3194,9 +3194,9 @@ as $$
       when left(d, -2) = '-1' then 'L'
       else '#' || ltrim(left(d, -2), '+')
     end,
-    ',' order by place
+    ',' order by nr
   )
-  from regexp_split_to_table(p_parts ->> 'BYDAY', ',') with ordinality as t (d, place)
+  from regexp_split_to_table(p_parts ->> 'BYDAY', ',') with ordinality as t (d, nr)
   cross join lateral (
     select array_position('{MO,TU,WE,TH,FR,SA,SU}'::text[], right(t.d, 2)) as number
   ) as w
@@ -3219,9 +3219,9 @@ as $$
       when d like '-%' then 'L-' || (ltrim(d, '-')::integer - 1)
       else ltrim(d, '+')
     end,
-    ',' order by place
+    ',' order by nr
   )
-  from regexp_split_to_table(p_parts ->> 'BYMONTHDAY', ',') with ordinality as t (d, place)
+  from regexp_split_to_table(p_parts ->> 'BYMONTHDAY', ',') with ordinality as t (d, nr)
 $$;
 
 comment on function fleet.rrule_month_days(jsonb) is 'BYMONTHDAY as a day-of-month field; null without BYMONTHDAY.';
@@ -3239,34 +3239,34 @@ declare
   v_month_days text := fleet.rrule_month_days(p_parts);
   v_weekdays   text := fleet.rrule_day_names(p_parts);
   v_set        jsonb := fleet.rrule_weekdays(p_parts);
-  v_place      integer := (p_parts ->> 'BYSETPOS')::integer;
+  v_setpos     integer := (p_parts ->> 'BYSETPOS')::integer;
 begin
   if v_month_days is not null and v_weekdays is not null then
     return '{"refused": "BYMONTHDAY together with BYDAY"}'::jsonb;
   elsif v_weekdays ~ '#-' then
     return '{"refused": "weekdays counted from the end, other than the last"}'::jsonb;
-  elsif v_place is null then
+  elsif v_setpos is null then
     return jsonb_build_object(
       'month_days', coalesce(v_month_days, case when v_set is null then date_part('day', p_local)::text end, '*'),
       'weekdays', coalesce(v_weekdays, '*')
     );
   end if;
 
-  -- A place in a set, where one of our marks means the same.
+  -- The n-th of a set, where one of our marks means the same.
   v_month_days := case
     when v_weekdays ~ '[#L]' then null
-    when v_month_days = '28,29,30,31' and v_place = -1 then 'L'
-    when v_set = '[0, 1, 2, 3, 4]' and v_place = -1 then 'LW'
-    when v_set = '[0, 1, 2, 3, 4]' and v_place = 1 then '1W'
-    when v_set = '[0, 1, 2, 3, 4, 5, 6]' and v_place between 1 and 31 then v_place::text
-    when v_set = '[0, 1, 2, 3, 4, 5, 6]' and v_place = -1 then 'L'
-    when v_set = '[0, 1, 2, 3, 4, 5, 6]' and v_place between -31 and -2 then 'L' || v_place + 1
+    when v_month_days = '28,29,30,31' and v_setpos = -1 then 'L'
+    when v_set = '[0, 1, 2, 3, 4]' and v_setpos = -1 then 'LW'
+    when v_set = '[0, 1, 2, 3, 4]' and v_setpos = 1 then '1W'
+    when v_set = '[0, 1, 2, 3, 4, 5, 6]' and v_setpos between 1 and 31 then v_setpos::text
+    when v_set = '[0, 1, 2, 3, 4, 5, 6]' and v_setpos = -1 then 'L'
+    when v_set = '[0, 1, 2, 3, 4, 5, 6]' and v_setpos between -31 and -2 then 'L' || v_setpos + 1
   end;
   if v_month_days is not null then
     return jsonb_build_object('month_days', v_month_days, 'weekdays', '*');
-  elsif jsonb_array_length(v_set) = 1 and v_weekdays !~ '[#L]' and v_place in (-1, 1, 2, 3, 4, 5) then
+  elsif jsonb_array_length(v_set) = 1 and v_weekdays !~ '[#L]' and v_setpos in (-1, 1, 2, 3, 4, 5) then
     return jsonb_build_object(
-      'month_days', '*', 'weekdays', v_weekdays || case v_place when -1 then 'L' else '#' || v_place end
+      'month_days', '*', 'weekdays', v_weekdays || case v_setpos when -1 then 'L' else '#' || v_setpos end
     );
   end if;
   return '{"refused": "BYSETPOS in this set"}'::jsonb;
@@ -3288,8 +3288,8 @@ as $$
   select case
     when p_fields ->> 'month_days' ~ '^(\d+|L)(,(\d+|L))*$' and p_fields ->> 'weekdays' = '*' then
       jsonb_build_object('day_of_month', (
-        select jsonb_agg(case d when 'L' then -1 else d::integer end order by place)
-        from regexp_split_to_table(p_fields ->> 'month_days', ',') with ordinality as t (d, place)
+        select jsonb_agg(case d when 'L' then -1 else d::integer end order by nr)
+        from regexp_split_to_table(p_fields ->> 'month_days', ',') with ordinality as t (d, nr)
       ))
     when p_fields ->> 'month_days' = '*' and p_fields ->> 'weekdays' ~ '^\d(#\d|L)$' then
       jsonb_build_object(
@@ -3546,13 +3546,13 @@ set search_path = pg_catalog, pg_temp
 as $$
   -- A part that comes twice is an error of the standard; kept under its name with a mark it is refused as unknown.
   select jsonb_object_agg(
-    case when p.place = 1 then p.name else p.name || ' (twice)' end, p.value
+    case when p.nr = 1 then p.name else p.name || ' (twice)' end, p.value
   )
   from (
     select
       upper(split_part(t.part, '=', 1)) as name,
       case when strpos(t.part, '=') > 0 then upper(substr(t.part, strpos(t.part, '=') + 1)) else '' end as value,
-      row_number() over (partition by upper(split_part(t.part, '=', 1)) order by t.n) as place
+      row_number() over (partition by upper(split_part(t.part, '=', 1)) order by t.n) as nr
     from regexp_split_to_table(regexp_replace(btrim(p_rrule), '^RRULE:', '', 'i'), ';')
       with ordinality as t (part, n)
     where t.part <> ''

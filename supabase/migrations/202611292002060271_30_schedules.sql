@@ -753,7 +753,7 @@ comment on function fleet.is_in_window(jsonb, timestamp) is
   'Whether a local time lies in a window {from, to, days_of_week (0 = Monday)}; to is exclusive and may be on the next day.';
 revoke all on function fleet.is_in_window(jsonb, timestamp) from public, anon, authenticated, service_role;
 
-create or replace function fleet.window_opening(p_windows jsonb, p_place text, p_timezone text, p_from timestamptz)
+create or replace function fleet.window_opening(p_windows jsonb, p_clock text, p_timezone text, p_from timestamptz)
 returns timestamptz
 language plpgsql
 stable
@@ -761,7 +761,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_windows jsonb := (
-    select jsonb_agg(w) from jsonb_array_elements(p_windows) as w where coalesce(w ->> 'in', 'schedule') = p_place
+    select jsonb_agg(w) from jsonb_array_elements(p_windows) as w where coalesce(w ->> 'in', 'schedule') = p_clock
   );
   v_local timestamp := p_from at time zone fleet.zone_clock(p_timezone);
 begin
@@ -788,11 +788,11 @@ end;
 $$;
 
 comment on function fleet.window_opening(jsonb, text, text, timestamptz) is
-  'p_from itself where it lies in one of the windows of this place (schedule or device), else when the next of them opens.';
+  'p_from itself where it lies in one of the windows by this clock (schedule or device), else when the next of them opens.';
 revoke all on function fleet.window_opening(jsonb, text, text, timestamptz)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.window_closing(p_windows jsonb, p_place text, p_timezone text, p_at timestamptz)
+create or replace function fleet.window_closing(p_windows jsonb, p_clock text, p_timezone text, p_at timestamptz)
 returns timestamptz
 language sql
 stable
@@ -800,7 +800,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   select max(fleet.local_to_instant(fleet.end_of_window(w, p_at at time zone p_timezone), p_timezone))
   from jsonb_array_elements(p_windows) as w
-  where coalesce(w ->> 'in', 'schedule') = p_place
+  where coalesce(w ->> 'in', 'schedule') = p_clock
 $$;
 
 comment on function fleet.window_closing(jsonb, text, text, timestamptz) is
@@ -808,7 +808,7 @@ comment on function fleet.window_closing(jsonb, text, text, timestamptz) is
 revoke all on function fleet.window_closing(jsonb, text, text, timestamptz)
   from public, anon, authenticated, service_role;
 
-create or replace function fleet.waits_for_window(p_windows jsonb, p_place text)
+create or replace function fleet.waits_for_window(p_windows jsonb, p_clock text)
 returns boolean
 language sql
 immutable
@@ -817,12 +817,12 @@ return (
   exists (
     select 1
     from jsonb_array_elements(p_windows) as w
-    where coalesce(w ->> 'in', 'schedule') = p_place and w ->> 'outside' = 'wait'
+    where coalesce(w ->> 'in', 'schedule') = p_clock and w ->> 'outside' = 'wait'
   )
 );
 
 comment on function fleet.waits_for_window(jsonb, text) is
-  'Whether what is due outside of the windows of this place waits for the next opening instead of being skipped.';
+  'Whether what is due outside of the windows by this clock waits for the next opening instead of being skipped.';
 revoke all on function fleet.waits_for_window(jsonb, text) from public, anon, authenticated, service_role;
 
 create or replace function fleet.window_in_device_time(p_window jsonb)
@@ -1101,11 +1101,11 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   with given as (
-    select format('periods[%s]', e.place - 1) as field, e.item,
+    select format('periods[%s]', e.nr - 1) as field, e.item,
       jsonb_typeof(e.item) = 'object' and e.item ? 'starts_on' as is_days,
       jsonb_typeof(e.item) = 'object' and e.item ? 'starts_at' as is_times
     from jsonb_array_elements(case when jsonb_typeof(p_periods) = 'array' then p_periods else '[]' end)
-      with ordinality as e(item, place)
+      with ordinality as e(item, nr)
   )
   select 'periods', 'must be a list', 'Example: [{"starts_on": "2026-12-21", "ends_on": "2027-01-04", "summary": "Winter"}]'
   where jsonb_typeof(p_periods) is distinct from 'array'
@@ -1400,7 +1400,7 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  -- A single run in device time means the same hands of the clock everywhere; kept as UTC, read in each zone.
+  -- A single run in device time means the same time on the clock everywhere; kept as UTC, read in each zone.
   select case
     when p_schedule.timezone = 'device' and p_schedule.recurrence_type = 'once'
       then fleet.local_to_instant(p_bound at time zone 'UTC', p_timezone)
@@ -1643,7 +1643,7 @@ as $$
     and s.owner_id = any (p_owner_ids)
     and (
       s.group_ids && p_group_ids
-      -- The zones belong to the owners, pair by pair.
+      -- Each zone is one of the owner beside it.
       or exists (
         select 1
         from unnest(p_owner_ids, p_zones) as u(owner_id, zone)
@@ -1684,7 +1684,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  -- In device time the hands of the clock are read as UTC, as everywhere.
+  -- In device time what the clock shows is read as UTC, as everywhere.
   v_zone text := coalesce(nullif(p_spec ->> 'timezone', 'device'), 'UTC');
   v_start timestamptz;
   v_problem text;
@@ -2634,7 +2634,7 @@ begin
   )
   select
     (select array_agg(b.id order by b.id) from booked as b where b.status = 'pending'),
-    -- What a change of a schedule tells of itself moves nothing: its row is in the hands of that change.
+    -- What a change of a schedule tells of itself moves nothing: its row belongs to that change.
     (
       select array_agg(b.schedule_id)
       from booking as b
@@ -2721,7 +2721,7 @@ as $$
 $$;
 
 comment on function fleet.count_idle_runs(bigint[]) is
-  'Note of runs that were started that they reached nobody. The caller holds the rows of the schedules.';
+  'Count runs that were started and reached nobody. The caller holds the rows of the schedules.';
 revoke all on function fleet.count_idle_runs(bigint[]) from public, anon, authenticated, service_role;
 
 create or replace function fleet.free_instant(p_schedule public.schedules, p_now timestamptz, p_place bigint)

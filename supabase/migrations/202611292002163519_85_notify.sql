@@ -613,7 +613,7 @@ comment on function fleet.make_webhook_secret(bigint) is 'Give an endpoint one m
 revoke all on function fleet.make_webhook_secret(bigint) from public, anon, authenticated, service_role;
 
 -- db/sources/85_notify/60_deliveries.sql
--- Deliveries: claimed by the function notify-dispatch under a lease, tried again over a day, settled once.
+-- Deliveries: claimed by the function notify-dispatch under a lease, tried again over a day, ended once.
 
 create or replace function fleet.delivery_pause(p_failure_count integer)
 returns interval
@@ -656,7 +656,7 @@ begin
 
   return query
   with busy as materialized (
-    -- One receiver that is slow must not hold every hand.
+    -- One receiver that is slow must not hold every worker.
     select r.endpoint_id
     from public.webhook_deliveries as r
     where r.status = 'running' and r.next_attempt_at > p_now

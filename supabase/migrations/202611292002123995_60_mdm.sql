@@ -207,7 +207,7 @@ begin
 
   update public.device_commands as c
   set status = 'running', attempt = c.attempt + 1, claimed_at = p_now, journal_id = null,
-      -- The lease of the function is in mdm_work; this one is the MDM's as a whole, and outlives every settling.
+      -- The lease of the function is in mdm_work; this one is the MDM's as a whole, and outlives every look.
       lease_expires_at = greatest(c.expires_at, p_now) + interval '2 hours'
   where c.id = any (v_ids);
   perform fleet.hold_mdm(v_ids, p_now);
@@ -233,7 +233,7 @@ begin
     select w.command_id
     from fleet.mdm_work as w
     where w.integration_id = p_integration_id
-      and w.phase = 'settle'
+      and w.phase = 'look'
       and w.held_until is null
       and w.due_at <= p_now
     order by w.due_at
@@ -394,14 +394,14 @@ begin
   v_bucket := fleet.filled_rate(p_integration_id, p_now);
   next_at := fleet.next_call_at(v_bucket, p_now);
   if next_at > p_now then
-    if not (fleet.has_due_mdm(p_integration_id, 'send', p_now) or fleet.has_due_mdm(p_integration_id, 'settle', p_now)) then
+    if not (fleet.has_due_mdm(p_integration_id, 'send', p_now) or fleet.has_due_mdm(p_integration_id, 'look', p_now)) then
       next_at := null;
     end if;
     return next;
     return;
   end if;
 
-  -- However much is to be sent, what was sent is settled as well, many devices by one call.
+  -- However much is to be sent, what was sent is looked at as well, many devices by one call.
   v_look_at := case
     when fleet.has_due_mdm(p_integration_id, 'send', p_now) then v_bucket.looked_at + fleet.look_gap(v_bucket.rate)
     -- With nothing to send all of the rate is for looks; but a little later more of them go together.
@@ -424,7 +424,7 @@ begin
     case
       when cardinality(sends) = v_room then greatest(fleet.next_call_at(v_bucket, p_now), p_now + interval '100 milliseconds')
     end,
-    case when looks = '{}' and fleet.has_due_mdm(p_integration_id, 'settle', p_now) then v_look_at end
+    case when looks = '{}' and fleet.has_due_mdm(p_integration_id, 'look', p_now) then v_look_at end
   );
   return next;
 end;
@@ -522,7 +522,7 @@ revoke all on function fleet.worker_claim_mdm(integer, bigint[], timestamptz) fr
 -- db/sources/60_mdm/40_finish.sql
 -- How an attempt at an MDM ended: accepted, seen to be done, or failed and tried again by class of failure.
 
-create or replace function fleet.note_mdm_accepted(p_command public.device_commands, p_now timestamptz)
+create or replace function fleet.record_mdm_accepted(p_command public.device_commands, p_now timestamptz)
 returns void
 language plpgsql
 volatile
@@ -538,18 +538,18 @@ begin
   set last_executed_at = p_now
   where s.id = p_command.schedule_id
     and (s.last_executed_at is null or s.last_executed_at < p_now - interval '1 second');
-  perform fleet.note_profile_accepted(p_command.schedule_id, p_now);
+  perform fleet.record_profile_accepted(p_command.schedule_id, p_now);
   if p_command.command_type in ('push_profile', 'remove_profile') then
-    perform fleet.note_profile_state(
+    perform fleet.store_profile_state(
       p_command.device_id, p_command.payload ->> 'profile_id', p_command.command_type = 'push_profile', null, p_now
     );
   end if;
 end;
 $$;
 
-comment on function fleet.note_mdm_accepted(public.device_commands, timestamptz) is
+comment on function fleet.record_mdm_accepted(public.device_commands, timestamptz) is
   'A provider took a command: that is when its schedule was executed.';
-revoke all on function fleet.note_mdm_accepted(public.device_commands, timestamptz)
+revoke all on function fleet.record_mdm_accepted(public.device_commands, timestamptz)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.mdm_retry_at(p_work fleet.mdm_work, p_reason text, p_retry_after interval, p_now timestamptz)
@@ -626,7 +626,7 @@ begin
     return fleet.put_back_mdm(p_command, p_reason, p_error, v_retry_at, p_now);
   end if;
 
-  v_row := fleet.settle_attempt(
+  v_row := fleet.end_attempt(
     p_command, 'failed', p_result, p_error,
     -- A class that the policy would try again, but that must not be.
     case when fleet.is_answerless(p_reason) and not v_rerun_safe then 'interrupted' else p_reason end,
@@ -676,7 +676,7 @@ begin
   where c.id = p_command.id
   returning * into v_row;
   update fleet.mdm_work as w
-  set phase = 'settle', held_until = null, accepted_at = coalesce(w.accepted_at, p_now),
+  set phase = 'look', held_until = null, accepted_at = coalesce(w.accepted_at, p_now),
       due_at = p_now + coalesce(p_look_after, fleet.look_pause(interval '0')),
       give_up_at = greatest(v_row.expires_at, p_now + interval '1 hour')
   where w.command_id = p_command.id;
@@ -730,7 +730,7 @@ begin
   v_error := fleet.without_secret(p_error, v_secret);
   if p_outcome <> 'failed' and (v_work.command_id is not null and v_work.accepted_at is null or v_command.status = 'cancelled') then
     -- Even if it was cancelled meanwhile: the provider has it.
-    perform fleet.note_mdm_accepted(v_command, p_now);
+    perform fleet.record_mdm_accepted(v_command, p_now);
   end if;
 
   if v_command.status = 'cancelled' then
@@ -797,7 +797,7 @@ begin
     command_id bigint, attempt integer, outcome text, result jsonb, error text, reason text, look_after double precision
   )
   join public.device_commands as c on c.id = r.command_id
-  join fleet.mdm_work as w on w.command_id = c.id and w.phase = 'settle'
+  join fleet.mdm_work as w on w.command_id = c.id and w.phase = 'look'
   -- What was put back, or cancelled, or ended meanwhile is not what was looked after.
   where c.status = 'running' and c.attempt = r.attempt
   order by c.id
@@ -931,7 +931,7 @@ as $$
   with lapsed as (
     select w.command_id
     from fleet.mdm_work as w
-    where w.phase = 'settle' and w.held_until <= p_now
+    where w.phase = 'look' and w.held_until <= p_now
     order by w.held_until
     limit p_limit
     for update skip locked
@@ -983,7 +983,7 @@ as $$
     array(
       select w.command_id
       from fleet.mdm_work as w
-      where w.phase = 'settle' and w.give_up_at <= p_now
+      where w.phase = 'look' and w.give_up_at <= p_now
       order by w.give_up_at
       limit p_limit
       for update skip locked
@@ -1064,7 +1064,7 @@ begin
   select h.*, coalesce(h.is_known, false) and p_integration.status <> 'disabled' as is_meant into v_hint
   from fleet.simplemdm_hint(p_body) as h;
   v_status := case when v_hint.is_meant then 'completed' else 'ignored' end;
-  v_is_new := fleet.note_activity(p_integration, jsonb_build_object(
+  v_is_new := fleet.log_activity(p_integration, jsonb_build_object(
     'activity_type', 'webhook_received', 'status', v_status, 'origin_key', v_hint.origin_key, 'detail', v_hint.detail
   ), p_now) is not null;
 
@@ -1072,7 +1072,7 @@ begin
     if v_hint.external_id is null then
       update public.device_integrations as i set sync_requested_at = p_now where i.id = p_integration.id;
     else
-      perform fleet.ask_for_reread(p_integration.id, v_hint.external_id, p_now);
+      perform fleet.request_reread(p_integration.id, v_hint.external_id, p_now);
     end if;
     if fleet.has_mdm_work(p_now) then
       -- With the turnstile: nobody holds this transaction open, and many may come at once.
@@ -1091,7 +1091,7 @@ revoke all on function fleet.take_simplemdm_hint(public.device_integrations, jso
 insert into fleet.webhook_handlers as h (integration_type, function) values ('simplemdm', 'fleet.take_simplemdm_hint')
 on conflict (integration_type) do update set function = excluded.function where h.function <> excluded.function;
 
-create or replace function fleet.ask_for_reread(p_integration_id bigint, p_external_id text, p_now timestamptz)
+create or replace function fleet.request_reread(p_integration_id bigint, p_external_id text, p_now timestamptz)
 returns void
 language sql
 volatile
@@ -1109,8 +1109,8 @@ as $$
     set asked_at = excluded.asked_at
 $$;
 
-comment on function fleet.ask_for_reread(bigint, text, timestamptz) is 'Have a device looked at again; once, however often it is asked for.';
-revoke all on function fleet.ask_for_reread(bigint, text, timestamptz) from public, anon, authenticated, service_role;
+comment on function fleet.request_reread(bigint, text, timestamptz) is 'Have a device looked at again; once, however often it is asked for.';
+revoke all on function fleet.request_reread(bigint, text, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.has_mdm_rereads(p_integration_id bigint, p_now timestamptz)
 returns boolean
@@ -1270,7 +1270,7 @@ declare
   v_outcome text;
 begin
   select r.* into v_report from fleet.nanomdm_report(p_body) as r;
-  -- By the device, of whose commands there are few; its answer may be here before the function has noted that it was taken.
+  -- By the device, of whose commands there are few; its answer may be here before the function has written down that it was taken.
   select c.id, c.attempt into v_command
   from public.device_links as l
   join fleet.mdm_work as w on w.device_id = l.device_id and w.integration_id = l.integration_id
@@ -1288,7 +1288,7 @@ begin
     return jsonb_build_object('status', 'ignored', 'is_new', false);
   end if;
 
-  perform fleet.note_activity(p_integration, jsonb_build_object(
+  perform fleet.log_activity(p_integration, jsonb_build_object(
     'activity_type', 'webhook_received', 'status', 'completed',
     'detail', jsonb_build_object('command_id', v_command.id, 'status', v_report.status)
   ), p_now);
@@ -1330,7 +1330,7 @@ as $$
       and (
         fleet.is_sync_due(i, p_now)
         or fleet.has_due_mdm(i.id, 'send', p_now)
-        or fleet.has_due_mdm(i.id, 'settle', p_now)
+        or fleet.has_due_mdm(i.id, 'look', p_now)
         or fleet.is_upload_due(i.id, p_now)
         or fleet.has_mdm_rereads(i.id, p_now)
       )
@@ -1481,14 +1481,14 @@ begin
     and p.profile_id = c.payload ->> 'profile_id';
   delete from fleet.mdm_work as w where w.command_id = any (v_ended);
   if v_schedules is not null then
-    perform fleet.note_failed_pushes(v_schedules);
+    perform fleet.mark_failed_pushes(v_schedules);
   end if;
   return null;
 end;
 $$;
 
 comment on function fleet.tg_follow_mdm_commands() is
-  'Keep the queue true to commands that change, forget those that are final, and note the pushes that failed. Definer: nobody else writes '
+  'Keep the queue true to commands that change, forget those that are final, and mark the pushes that failed. Definer: nobody else writes '
   'these tables.';
 revoke all on function fleet.tg_follow_mdm_commands() from public, anon, authenticated, service_role;
 
