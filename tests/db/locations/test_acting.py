@@ -383,8 +383,9 @@ def test_a_policy_never_acts_on_an_event_twice(area: Area) -> None:
     assert area.waiting() == 0
     with pytest.raises(psycopg.errors.UniqueViolation), area.fleet.conn.transaction():
         area.fleet.run(
-            "select fleet.act_for_location_policy(p, array(select e from location_events as e), now())"
-            " from location_policies as p where p.id = %s",
+            "select fleet.act_for_location_policy("
+            "  p, array(select e from location_events as e), now()"
+            " ) from location_policies as p where p.id = %s",
             policy,
         )
     assert messages(area, device) == ["enter"]
