@@ -110,7 +110,7 @@ begin
     set status = 'cancelled', status_reason = 'ended before it began'
     where s.id in (p_install.install_schedule_id, p_install.remove_schedule_id) and s.status <> 'cancelled';
     update public.profile_installs as p
-    set failure = 'ended before it began', is_closed = true
+    set failure = 'ended before it began', is_settled = true
     where p.id = p_install.id
     returning * into v_row;
     return v_row;
