@@ -65,13 +65,12 @@ begin
 end;
 $$;
 
--- Only runs are settled: what waits for an effect to show is looked at, and an install that needs nothing more is closed.
+-- Only runs are settled: what waits for an effect to show is looked at.
 alter table fleet.mdm_work drop constraint mdm_work_phase_is_known;
 update fleet.mdm_work set phase = 'look' where phase = 'settle';
 alter table fleet.mdm_work add constraint mdm_work_phase_is_known check (phase in ('send', 'look'));
 drop index fleet.mdm_work_give_up_idx;
 create index mdm_work_give_up_idx on fleet.mdm_work (give_up_at) where phase = 'look';
-alter table public.profile_installs rename column is_settled to is_closed;
 comment on column public.location_events.fix_at is 'Time of the fix that decided it.';
 
 -- Only locations are places: these have a parameter of another name by now.

@@ -86,7 +86,7 @@ begin
   for v_install in
     select p.*
     from public.profile_installs as p
-    where p.failure is not null and not p.is_closed and (p_install_id is null or p.id = p_install_id)
+    where p.failure is not null and not p.is_settled and (p_install_id is null or p.id = p_install_id)
     order by p.id
     limit 1000
     for update skip locked
@@ -94,7 +94,7 @@ begin
     update public.schedules as s
     set status = 'cancelled', status_reason = 'the profile was never installed: ' || v_install.failure
     where s.id = v_install.remove_schedule_id and s.status <> 'cancelled';
-    update public.profile_installs as p set is_closed = true where p.id = v_install.id;
+    update public.profile_installs as p set is_settled = true where p.id = v_install.id;
     v_count := v_count + 1;
   end loop;
   return v_count;
@@ -489,7 +489,7 @@ begin
     set status = 'cancelled', status_reason = 'ended before it began'
     where s.id in (p_install.install_schedule_id, p_install.remove_schedule_id) and s.status <> 'cancelled';
     update public.profile_installs as p
-    set failure = 'ended before it began', is_closed = true
+    set failure = 'ended before it began', is_settled = true
     where p.id = p_install.id
     returning * into v_row;
     return v_row;
