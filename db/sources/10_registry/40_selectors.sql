@@ -44,7 +44,7 @@ as $$
   select 'selector.' || e.key, 'must be a list of text', format('Example: {"%s": ["one", "two"]}', e.key)
   from jsonb_each(case when jsonb_typeof(p_selector) = 'object' then p_selector else '{}' end) as e
   where e.key in ('tags', 'any_tags', 'platform')
-    and (jsonb_typeof(e.value) <> 'array' or jsonb_path_exists(e.value, '$[*] ? (@.type() != "string")'))
+    and (jsonb_typeof(e.value) <> 'array' or jsonb_path_exists(e.value, 'strict $[*] ? (@.type() != "string")', '{}', true))
     and not (e.key = 'platform' and jsonb_typeof(e.value) = 'string')
   union all
   select 'selector.attributes', 'must be an object', 'Example: {"attributes": {"lab": 3}}'

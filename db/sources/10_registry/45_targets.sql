@@ -159,49 +159,54 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   -- So many devices are looked at, and no more: it is a warning that is at stake.
-  c_most constant integer := 2000;
-  v_looked bigint;
-  v_found boolean;
+  c_most constant integer := 500;
 begin
-  select count(*), coalesce(bool_or(fleet.device_matches(p_selector, d.tags, d.platform, d.attributes)), false)
-  into v_looked, v_found
-  from (
-    select x.tags, x.platform, x.attributes
-    from public.devices as x
-    where x.owner_id = p_owner_id and x.status = 'active'
-    order by x.id
-    limit c_most
-  ) as d;
-  if v_found or v_looked < c_most then
-    return v_found;
+  if exists (
+    select 1
+    from (
+      select x.tags, x.platform, x.attributes
+      from public.devices as x
+      where x.owner_id = p_owner_id and x.status = 'active'
+      order by x.id
+      limit c_most
+    ) as d
+    where fleet.device_matches(p_selector, d.tags, d.platform, d.attributes)
+  ) then
+    return true;
+  elsif (
+    select count(*)
+    from (select from public.devices as x where x.owner_id = p_owner_id and x.status = 'active' limit c_most) as d
+  ) < c_most then
+    return false;
   end if;
 
-  -- Whoever has the tags is found by them, however many others there are.
+  -- Not at once, then: whoever has the tags is found by them, however many others there are.
   if jsonb_array_length(p_selector -> 'tags') > 0 then
-    select count(*), coalesce(bool_or(d.is_own and fleet.device_matches(p_selector, d.tags, d.platform, d.attributes)), false)
-    into v_looked, v_found
-    from (
-      select x.tags, x.platform, x.attributes, x.owner_id = p_owner_id and x.status = 'active' as is_own
-      from public.devices as x
-      where x.tags @> array(select jsonb_array_elements_text(p_selector -> 'tags'))
-      limit c_most
-    ) as d;
+    return exists (
+      select 1
+      from public.devices as d
+      where d.tags @> array(select jsonb_array_elements_text(p_selector -> 'tags'))
+        and d.owner_id = p_owner_id
+        and d.status = 'active'
+        and fleet.device_matches(p_selector, d.tags, d.platform, d.attributes)
+    );
   elsif p_selector ? 'any_tags' then
-    select count(*), coalesce(bool_or(d.is_own and fleet.device_matches(p_selector, d.tags, d.platform, d.attributes)), false)
-    into v_looked, v_found
-    from (
-      select x.tags, x.platform, x.attributes, x.owner_id = p_owner_id and x.status = 'active' as is_own
-      from public.devices as x
-      where x.tags && array(select jsonb_array_elements_text(p_selector -> 'any_tags'))
-      limit c_most
-    ) as d;
+    return exists (
+      select 1
+      from public.devices as d
+      where d.tags && array(select jsonb_array_elements_text(p_selector -> 'any_tags'))
+        and d.owner_id = p_owner_id
+        and d.status = 'active'
+        and fleet.device_matches(p_selector, d.tags, d.platform, d.attributes)
+    );
   end if;
-  return v_found or v_looked = c_most;
+  return true;
 end;
 $$;
 
 comment on function fleet.selects_anybody(uuid, jsonb) is
-  'Whether a selector finds an active device of this owner. Looks at a bounded number; true where they are not enough to tell.';
+  'Whether a selector finds an active device of this owner. Looks at a few devices and then into the index of tags; true where both are not '
+  'enough to tell.';
 revoke all on function fleet.selects_anybody(uuid, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function public.group_devices(p_group_id bigint)

@@ -57,7 +57,7 @@ begin
   )
   select l.key, 'must be a list of names', format('Example: {"%s": ["one", "two"]}', l.key)
   from lists as l
-  where jsonb_typeof(l.list) <> 'array' or jsonb_path_exists(l.list, '$[*] ? (@.type() != "string")')
+  where jsonb_typeof(l.list) <> 'array' or jsonb_path_exists(l.list, 'strict $[*] ? (@.type() != "string")', '{}', true)
   union all
   select n.key, format('device %s was not found', n.item), 'List your devices with: pgfleet device list'
   from named as n
