@@ -89,11 +89,17 @@ revoke all on function fleet.raise_not_found(text) from public, anon, authentica
 
 create or replace function fleet.owner_or_own(p_owner_id uuid)
 returns uuid
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(nullif(p_owner_id, fleet.current_user_id()), fleet.resolve_owner())
+begin
+  -- Who is there already need not be made, whoever asks.
+  if exists (select 1 from public.owners as o where o.id = p_owner_id) then
+    return p_owner_id;
+  end if;
+  return coalesce(nullif(p_owner_id, fleet.current_user_id()), fleet.resolve_owner());
+end;
 $$;
 
 comment on function fleet.owner_or_own(uuid) is

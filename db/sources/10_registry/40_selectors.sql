@@ -30,10 +30,12 @@ grant execute on function fleet.device_matches(jsonb, text[], text, jsonb) to au
 
 create or replace function fleet.selector_problems(p_selector jsonb)
 returns setof fleet.problem
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select 'selector', 'must be an object', 'Example: {"tags": ["school-7"], "platform": ["windows"]}'
   where p_selector is not null and jsonb_typeof(p_selector) <> 'object'
   union all
@@ -50,7 +52,8 @@ as $$
   select 'selector.attributes', 'must be an object', 'Example: {"attributes": {"lab": 3}}'
   where jsonb_typeof(p_selector) = 'object'
     and p_selector ? 'attributes'
-    and jsonb_typeof(p_selector -> 'attributes') <> 'object'
+    and jsonb_typeof(p_selector -> 'attributes') <> 'object';
+end;
 $$;
 
 comment on function fleet.selector_problems(jsonb) is 'Everything that is wrong with a selector; no row where nothing is.';

@@ -241,23 +241,30 @@ create or replace function fleet.target_problems(
   p_selector jsonb
 )
 returns setof fleet.problem
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select 'device_ids', format('device %s was not found', u.id), 'List your devices with: pgfleet device list'
   from unnest(p_device_ids) as u(id)
-  where not exists (select 1 from public.devices as d where d.id = u.id and d.owner_id = p_owner_id)
-  union all
-  select 'group_ids', format('group %s was not found', u.id), 'List your groups with: pgfleet group list'
-  from unnest(p_group_ids) as u(id)
-  where not exists (select 1 from public.device_groups as g where g.id = u.id and g.owner_id = p_owner_id)
-  union all
-  select s.field, s.problem, s.hint from fleet.selector_problems(p_selector) as s
-  union all
-  select 'device_ids', 'names nobody: there is no device, group or selector',
-    'Give device_ids, group_ids or a selector; an empty selector {} means every device.'
-  where p_device_ids = '{}' and p_group_ids = '{}' and p_selector is null
+  where not exists (select 1 from public.devices as d where d.id = u.id and d.owner_id = p_owner_id);
+  if p_group_ids <> '{}' then
+    return query
+    select 'group_ids', format('group %s was not found', u.id), 'List your groups with: pgfleet group list'
+    from unnest(p_group_ids) as u(id)
+    where not exists (select 1 from public.device_groups as g where g.id = u.id and g.owner_id = p_owner_id);
+  end if;
+  if p_selector is not null then
+    return query select s.field, s.problem, s.hint from fleet.selector_problems(p_selector) as s;
+  elsif p_device_ids = '{}' and p_group_ids = '{}' then
+    return next (
+      'device_ids', 'names nobody: there is no device, group or selector',
+      'Give device_ids, group_ids or a selector; an empty selector {} means every device.'
+    )::fleet.problem;
+  end if;
+end;
 $$;
 
 comment on function fleet.target_problems(uuid, bigint[], bigint[], jsonb) is

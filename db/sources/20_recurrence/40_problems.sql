@@ -64,10 +64,12 @@ grant execute on function fleet.recurrence_problems(text, jsonb, text) to servic
 
 create or replace function fleet.timezone_problems(p_timezone text)
 returns setof fleet.problem
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select
     'timezone',
     coalesce(quote_literal(p_timezone) || ' is not a time zone', 'is missing'),
@@ -78,7 +80,8 @@ as $$
       'Use an IANA name such as Europe/Berlin or UTC'
     )
   where p_timezone is null
-    or not exists (select 1 from fleet.time_zones as z where z.name = p_timezone)
+    or not exists (select 1 from fleet.time_zones as z where z.name = p_timezone);
+end;
 $$;
 
 comment on function fleet.timezone_problems(text) is

@@ -2,11 +2,13 @@
 
 create or replace function fleet.config_key_problems(p_config jsonb)
 returns setof fleet.problem
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select
     'recurrence_config.' || k.name,
     'is not known',
@@ -17,7 +19,8 @@ as $$
     'type', 'time', 'times', 'every', 'seconds', 'minutes', 'hours', 'days', 'weeks', 'days_of_week',
     'day_of_month', 'week', 'day_of_week', 'cron_expression', 'end_date'
   ])
-  order by k.name
+  order by k.name;
+end;
 $$;
 
 comment on function fleet.config_key_problems(jsonb) is 'Names the keys that no recurrence has.';
@@ -104,11 +107,13 @@ grant execute on function fleet.week_of_month(jsonb) to authenticated, service_r
 
 create or replace function fleet.config_time_problems(p_config jsonb)
 returns setof fleet.problem
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select
     'recurrence_config.' || k.name,
     format('%s is not a time of day', coalesce(quote_literal(t.value #>> '{}'), 'null')),
@@ -129,7 +134,8 @@ as $$
     'recurrence_config.times',
     'stands beside time',
     'Use time for one time of day or times for several, not both'
-  where p_config ?& '{time,times}'
+  where p_config ?& '{time,times}';
+end;
 $$;
 
 comment on function fleet.config_time_problems(jsonb) is 'Says what is wrong with time and times.';
@@ -138,11 +144,13 @@ grant execute on function fleet.config_time_problems(jsonb) to authenticated, se
 
 create or replace function fleet.config_day_problems(p_config jsonb)
 returns setof fleet.problem
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select
     'recurrence_config.' || k.name,
     format('%s is not a weekday', coalesce(quote_literal(d.value #>> '{}'), 'null')),
@@ -186,7 +194,8 @@ as $$
 
   select
     'recurrence_config.week', 'stands beside day_of_month', 'Use either day_of_month, or week with day_of_week'
-  where p_config ?& '{week,day_of_month}'
+  where p_config ?& '{week,day_of_month}';
+end;
 $$;
 
 comment on function fleet.config_day_problems(jsonb) is

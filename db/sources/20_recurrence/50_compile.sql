@@ -30,7 +30,6 @@ as $$
 declare
   v_type    text := fleet.recurrence_type(p_type);
   v_config  jsonb := fleet.recurrence_settings(p_config);
-  v_end     timestamptz := nullif(p_end, 'infinity');
   v_problem record;
 begin
   select p.field, p.problem, p.hint into v_problem
@@ -50,6 +49,37 @@ begin
             hint = v_problem.hint;
   end if;
 
+  return fleet.compiled_recurrence(p_type, p_config, p_timezone, p_start, p_end, p_gap, p_fold);
+end;
+$$;
+
+comment on function fleet.compile_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text) is
+  'Validate a recurrence and compile it for next_occurrence and occurrences. Start and end are inclusive. '
+  'Raises recurrence_invalid (PT422) with the first problem; recurrence_problems lists them all.';
+revoke all on function fleet.compile_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.compile_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text)
+  to service_role;
+
+create or replace function fleet.compiled_recurrence(
+  p_type text,
+  p_config jsonb,
+  p_timezone text,
+  p_start timestamptz,
+  p_end timestamptz,
+  p_gap text,
+  p_fold text
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_type   text := fleet.recurrence_type(p_type);
+  v_config jsonb := fleet.recurrence_settings(p_config);
+  v_end    timestamptz := nullif(p_end, 'infinity');
+begin
   if v_config ? 'end_date' then
     v_end := least(v_end, fleet.recurrence_end(v_config ->> 'end_date', p_timezone));
   end if;
@@ -72,13 +102,10 @@ begin
 end;
 $$;
 
-comment on function fleet.compile_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text) is
-  'Validate a recurrence and compile it for next_occurrence and occurrences. Start and end are inclusive. '
-  'Raises recurrence_invalid (PT422) with the first problem; recurrence_problems lists them all.';
-revoke all on function fleet.compile_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text)
+comment on function fleet.compiled_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text) is
+  'What fleet.compile_recurrence answers, for a recurrence that has been validated.';
+revoke all on function fleet.compiled_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text)
   from public, anon, authenticated, service_role;
-grant execute on function fleet.compile_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text)
-  to service_role;
 
 create or replace function fleet.instant_text(p_instant timestamptz)
 returns text

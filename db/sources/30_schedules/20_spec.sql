@@ -20,33 +20,37 @@ revoke all on function fleet.schedule_aliases() from public, anon, authenticated
 
 create or replace function fleet.normal_schedule_spec(p_spec jsonb)
 returns jsonb
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  with named as (
-    -- Clients that send every key of their model send null for what is not meant: of several names for one thing, the
-    -- one that says something counts.
-    select coalesce(jsonb_object_agg(k.name, k.value), '{}') as spec
-    from (
-      select distinct on (coalesce(a.name, e.key)) coalesce(a.name, e.key) as name, e.value
-      from jsonb_each(p_spec) as e
-      left join fleet.schedule_aliases() as a on a.alias = e.key
-      order by coalesce(a.name, e.key), e.value = 'null', a.alias is not null, e.key
-    ) as k
-  )
-  select n.spec
-    || case n.spec ->> 'action_type'
-      when 'command' then '{"action_type": "run_command"}'
-      when 'software_deployment' then '{"action_type": "deploy_software"}'
-      when 'file_deployment' then '{"action_type": "deploy_files"}'
-      else '{}'
-    end::jsonb
-    || case n.spec ->> 'recurrence_type'
-      when 'custom' then '{"recurrence_type": "cron"}'
-      else '{}'
-    end::jsonb
-  from named as n
+begin
+  return (
+    with named as (
+      -- Clients that send every key of their model send null for what is not meant: of several names for one thing, the
+      -- one that says something counts.
+      select coalesce(jsonb_object_agg(k.name, k.value), '{}') as spec
+      from (
+        select distinct on (coalesce(a.name, e.key)) coalesce(a.name, e.key) as name, e.value
+        from jsonb_each(p_spec) as e
+        left join fleet.schedule_aliases() as a on a.alias = e.key
+        order by coalesce(a.name, e.key), e.value = 'null', a.alias is not null, e.key
+      ) as k
+    )
+    select n.spec
+      || case n.spec ->> 'action_type'
+        when 'command' then '{"action_type": "run_command"}'
+        when 'software_deployment' then '{"action_type": "deploy_software"}'
+        when 'file_deployment' then '{"action_type": "deploy_files"}'
+        else '{}'
+      end::jsonb
+      || case n.spec ->> 'recurrence_type'
+        when 'custom' then '{"recurrence_type": "cron"}'
+        else '{}'
+      end::jsonb
+    from named as n
+  );
+end;
 $$;
 
 comment on function fleet.normal_schedule_spec(jsonb) is 'The same schedule in our own keys and words.';
@@ -54,10 +58,12 @@ revoke all on function fleet.normal_schedule_spec(jsonb) from public, anon, auth
 
 create or replace function fleet.schedule_columns()
 returns table (name text, kind text, default_value jsonb, is_clearable boolean)
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   values
     ('name', 'string', null::jsonb, false),
     ('description', 'string', '""', false),
@@ -77,7 +83,8 @@ as $$
     ('priority', 'priority', '0', false),
     ('ui_initiated', 'boolean', 'false', false),
     ('after_schedule_id', 'id', null, true),
-    ('after_on', 'string', null, true)
+    ('after_on', 'string', null, true);
+end;
 $$;
 
 comment on function fleet.schedule_columns() is

@@ -40,8 +40,12 @@ begin
   end if;
   if v_is_new or p_old.policies is distinct from p_new.policies then
     if jsonb_typeof(p_new.policies) = 'object' then
-      return query select q.* from fleet.blackout_problems(p_new.owner_id, p_new.policies) as q;
-      return query select q.* from fleet.policy_problems(p_new.policies) as q;
+      if p_new.policies ? 'blackouts' then
+        return query select q.* from fleet.blackout_problems(p_new.owner_id, p_new.policies) as q;
+      end if;
+      if p_new.policies <> '{}' then
+        return query select q.* from fleet.policy_problems(p_new.policies) as q;
+      end if;
     else
       return next ('policies', 'must be an object', 'Example: {"overlap": "allow"}')::fleet.problem;
     end if;
@@ -126,50 +130,63 @@ revoke all on function fleet.retry_problems(jsonb) from public, anon, authentica
 
 create or replace function fleet.policy_problems(p_policies jsonb)
 returns setof fleet.problem
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select 'policies.' || e.key, 'is not a policy',
-    'The policies are ' || (select string_agg(d.key, ', ' order by d.key) from jsonb_each(fleet.default_policies()) as d) || '.'
-  from jsonb_each(p_policies) as e
-  where not fleet.default_policies() ? e.key
-  union all
-  select * from fleet.choice_problem('policies.overlap', p_policies -> 'overlap', '{skip,buffer_one,allow,replace}')
-  union all
-  select * from fleet.choice_problem('policies.catchup', p_policies -> 'catchup', '{none,latest,all}')
-  union all
-  select * from fleet.choice_problem('policies.gap', p_policies -> 'gap', '{first_instant,shift,skip}')
-  union all
-  select * from fleet.choice_problem('policies.fold', p_policies -> 'fold', '{first,second,both}')
-  union all
-  select * from fleet.whole_number_problem('policies.max_concurrent', p_policies -> 'max_concurrent', 1, 1000)
-  union all
-  select * from fleet.whole_number_problem('policies.catchup_limit', p_policies -> 'catchup_limit', 1, 1000)
-  union all
-  select q.*
-  from unnest('{catchup_rate,max_runs,pause_on_failure}'::text[]) as k(key)
-  cross join lateral fleet.whole_number_problem(
-    'policies.' || k.key, nullif(p_policies -> k.key, 'null'), 1, case k.key when 'max_runs' then 1000000000 else 1000 end
-  ) as q
-  union all
-  select * from fleet.duration_problem(
-    'policies.catchup_window', case p_policies -> 'catchup_window' when 'null' then '""'::jsonb else p_policies -> 'catchup_window' end
-  )
-  union all
-  select q.*
-  from unnest('{expires_after,jitter}'::text[]) as k(key)
-  cross join lateral fleet.duration_problem('policies.' || k.key, p_policies -> k.key) as q
-  union all
-  select * from fleet.window_problems(p_policies -> 'execution_window')
-  union all
-  select 'policies.retry', 'must be an object', 'Example: {"retry": {"attempts": 5}}'
-  where p_policies ? 'retry' and jsonb_typeof(p_policies -> 'retry') <> 'object'
-  union all
-  select q.*
-  from fleet.retry_problems(
-    case when jsonb_typeof(p_policies -> 'retry') = 'object' then p_policies -> 'retry' else '{}' end
-  ) as q
+declare
+  -- In which order what is wrong is told.
+  c_order constant text[] := '{overlap,catchup,gap,fold,max_concurrent,catchup_limit,catchup_rate,max_runs,pause_on_failure,'
+    'catchup_window,expires_after,jitter,execution_window,retry}';
+  v_key text;
+  v_value jsonb;
+  v_field text;
+begin
+  for v_key, v_value in
+    select e.key, e.value
+    from jsonb_each(p_policies) as e
+    order by array_position(c_order, e.key) nulls first, e.key
+  loop
+    v_field := 'policies.' || v_key;
+    case
+      when not fleet.default_policies() ? v_key then
+        return next (
+          v_field, 'is not a policy',
+          'The policies are '
+            || (select string_agg(d.key, ', ' order by d.key) from jsonb_each(fleet.default_policies()) as d) || '.'
+        )::fleet.problem;
+      when v_key = 'overlap' then
+        return query select * from fleet.choice_problem(v_field, v_value, '{skip,buffer_one,allow,replace}');
+      when v_key = 'catchup' then
+        return query select * from fleet.choice_problem(v_field, v_value, '{none,latest,all}');
+      when v_key = 'gap' then
+        return query select * from fleet.choice_problem(v_field, v_value, '{first_instant,shift,skip}');
+      when v_key = 'fold' then
+        return query select * from fleet.choice_problem(v_field, v_value, '{first,second,both}');
+      when v_key in ('max_concurrent', 'catchup_limit') then
+        return query select * from fleet.whole_number_problem(v_field, v_value, 1, 1000);
+      when v_key in ('catchup_rate', 'max_runs', 'pause_on_failure') then
+        return query
+        select *
+        from fleet.whole_number_problem(
+          v_field, nullif(v_value, 'null'), 1, case v_key when 'max_runs' then 1000000000 else 1000 end
+        );
+      when v_key = 'catchup_window' then
+        return query select * from fleet.duration_problem(v_field, case v_value when 'null' then '""'::jsonb else v_value end);
+      when v_key in ('expires_after', 'jitter') then
+        return query select * from fleet.duration_problem(v_field, v_value);
+      when v_key = 'execution_window' then
+        return query select * from fleet.window_problems(v_value);
+      when v_key = 'retry' and jsonb_typeof(v_value) = 'object' then
+        return query select * from fleet.retry_problems(v_value);
+      when v_key = 'retry' then
+        return next (v_field, 'must be an object', 'Example: {"retry": {"attempts": 5}}')::fleet.problem;
+      else
+        -- Blackouts are looked up with their owner, by fleet.blackout_problems.
+        null;
+    end case;
+  end loop;
+end;
 $$;
 
 comment on function fleet.policy_problems(jsonb) is 'Everything that is wrong with the policies of a schedule.';

@@ -27,22 +27,24 @@ revoke all on function fleet.target_zones(public.schedules) from public, anon, a
 
 create or replace function fleet.compiled(p_schedule public.schedules)
 returns jsonb
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case
-    when p_schedule.timezone <> 'device' then fleet.compiled_in(p_schedule, p_schedule.timezone)
-    else jsonb_build_object(
-      'kind', 'union',
-      'type', p_schedule.recurrence_type,
-      'zones', to_jsonb(z.zones),
-      'members', (select jsonb_agg(fleet.compiled_in(p_schedule, u.zone)) from unnest(z.zones) as u(zone))
-    )
-  end
-  from (
-    select case when p_schedule.timezone = 'device' then fleet.target_zones(p_schedule) end as zones
-  ) as z
+declare
+  v_zones text[];
+begin
+  if p_schedule.timezone <> 'device' then
+    return fleet.compiled_in(p_schedule, p_schedule.timezone);
+  end if;
+  v_zones := fleet.target_zones(p_schedule);
+  return jsonb_build_object(
+    'kind', 'union',
+    'type', p_schedule.recurrence_type,
+    'zones', to_jsonb(v_zones),
+    'members', (select jsonb_agg(fleet.compiled_in(p_schedule, u.zone)) from unnest(v_zones) as u(zone))
+  );
+end;
 $$;
 
 comment on function fleet.compiled(public.schedules) is 'The compiled recurrence of a valid schedule; a union for device time.';
@@ -50,17 +52,21 @@ revoke all on function fleet.compiled(public.schedules) from public, anon, authe
 
 create or replace function fleet.compiled_in(p_schedule public.schedules, p_timezone text)
 returns jsonb
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select fleet.compile_recurrence(
-    p_schedule.recurrence_type, p_schedule.recurrence_config, p_timezone,
-    fleet.bound_in_zone(p_schedule, p_schedule.start_time, p_timezone),
-    fleet.bound_in_zone(p_schedule, p_schedule.end_time, p_timezone),
-    fleet.effective_policies(p_schedule.policies) ->> 'gap',
-    fleet.effective_policies(p_schedule.policies) ->> 'fold'
-  )
+begin
+  return (
+    select fleet.compiled_recurrence(
+      p_schedule.recurrence_type, p_schedule.recurrence_config, p_timezone,
+      fleet.bound_in_zone(p_schedule, p_schedule.start_time, p_timezone),
+      fleet.bound_in_zone(p_schedule, p_schedule.end_time, p_timezone),
+      fleet.effective_policies(p_schedule.policies) ->> 'gap',
+      fleet.effective_policies(p_schedule.policies) ->> 'fold'
+    )
+  );
+end;
 $$;
 
 comment on function fleet.compiled_in(public.schedules, text) is 'The compiled recurrence of a schedule in one time zone.';

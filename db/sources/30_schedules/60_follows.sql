@@ -45,13 +45,17 @@ revoke all on function fleet.follow_problems(public.schedules) from public, anon
 
 create or replace function fleet.has_lost_parent(p_old public.schedules, p_new public.schedules)
 returns boolean
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select p_old.after_schedule_id is not null
-    and p_new.after_schedule_id is null
-    and not exists (select 1 from public.schedules as s where s.id = p_old.after_schedule_id)
+begin
+  return (
+    select p_old.after_schedule_id is not null
+      and p_new.after_schedule_id is null
+      and not exists (select 1 from public.schedules as s where s.id = p_old.after_schedule_id)
+  );
+end;
 $$;
 
 comment on function fleet.has_lost_parent(public.schedules, public.schedules) is

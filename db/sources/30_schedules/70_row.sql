@@ -29,7 +29,9 @@ begin
   if p_old.id is null
     or (v_row.owner_id, v_row.policies, v_row.timezone) is distinct from (p_old.owner_id, p_old.policies, p_old.timezone)
   then
-    v_row.policies := fleet.named_blackouts(v_row.owner_id, v_row.policies);
+    if v_row.policies ? 'blackouts' then
+      v_row.policies := fleet.named_blackouts(v_row.owner_id, v_row.policies);
+    end if;
     if v_row.timezone = 'device' then
       v_row.policies := fleet.policies_in_device_time(v_row.policies);
     end if;
@@ -85,26 +87,30 @@ revoke all on function fleet.without_stale_twins(public.schedules, public.schedu
 
 create or replace function fleet.first_due(p_schedule public.schedules, p_now timestamptz)
 returns timestamptz
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
   -- A single run is owed even when its time has passed: the ledger then says what became of it. A recurring schedule owes
   -- nothing for the time before it existed.
-  select case
-    -- What follows another schedule has no instants of its own.
-    when p_schedule.after_schedule_id is not null then null
-    when p_schedule.recurrence_type = 'once'
-      then fleet.next_due(p_schedule.recurrence, '-infinity')
-    else fleet.next_due(
-      p_schedule.recurrence,
-      case
-        -- Days start earlier in the east: the bounds of each zone are in its member of the union.
-        when p_schedule.timezone = 'device' then p_now
-        else greatest(p_schedule.start_time, p_now)
-      end - interval '1 microsecond'
-    )
-  end
+  return (
+    select case
+      -- What follows another schedule has no instants of its own.
+      when p_schedule.after_schedule_id is not null then null
+      when p_schedule.recurrence_type = 'once'
+        then fleet.next_due(p_schedule.recurrence, '-infinity')
+      else fleet.next_due(
+        p_schedule.recurrence,
+        case
+          -- Days start earlier in the east: the bounds of each zone are in its member of the union.
+          when p_schedule.timezone = 'device' then p_now
+          else greatest(p_schedule.start_time, p_now)
+        end - interval '1 microsecond'
+      )
+    end
+  );
+end;
 $$;
 
 comment on function fleet.first_due(public.schedules, timestamptz) is
@@ -217,15 +223,19 @@ revoke all on function fleet.targets_changed(public.schedules, public.schedules)
 
 create or replace function fleet.timing_changed(p_old public.schedules, p_new public.schedules)
 returns boolean
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select (p_old.recurrence_type, p_old.recurrence_config, p_old.start_time, p_old.end_time, p_old.timezone,
-      p_old.recurrence, p_old.after_schedule_id, p_old.after_on)
-    is distinct from
-    (p_new.recurrence_type, p_new.recurrence_config, p_new.start_time, p_new.end_time, p_new.timezone,
-      p_new.recurrence, p_new.after_schedule_id, p_new.after_on)
+begin
+  return (
+    select (p_old.recurrence_type, p_old.recurrence_config, p_old.start_time, p_old.end_time, p_old.timezone,
+        p_old.recurrence, p_old.after_schedule_id, p_old.after_on)
+      is distinct from
+      (p_new.recurrence_type, p_new.recurrence_config, p_new.start_time, p_new.end_time, p_new.timezone,
+        p_new.recurrence, p_new.after_schedule_id, p_new.after_on)
+  );
+end;
 $$;
 
 comment on function fleet.timing_changed(public.schedules, public.schedules) is 'Whether the due instants may have changed.';
@@ -234,12 +244,16 @@ revoke all on function fleet.timing_changed(public.schedules, public.schedules)
 
 create or replace function fleet.limit_changed(p_old public.schedules, p_new public.schedules)
 returns boolean
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select p_old.status in ('active', 'completed')
-    and coalesce(fleet.runs_left(p_old) <= 0, false) is distinct from coalesce(fleet.runs_left(p_new) <= 0, false)
+begin
+  return (
+    select p_old.status in ('active', 'completed')
+      and coalesce(fleet.runs_left(p_old) <= 0, false) is distinct from coalesce(fleet.runs_left(p_new) <= 0, false)
+  );
+end;
 $$;
 
 comment on function fleet.limit_changed(public.schedules, public.schedules) is

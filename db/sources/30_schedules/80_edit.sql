@@ -195,13 +195,17 @@ revoke all on function fleet.store_schedule(public.schedules) from public, anon,
 
 create or replace function fleet.schedule_answer(p_schedule_id bigint)
 returns jsonb
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select to_jsonb(s) || jsonb_build_object('warnings', fleet.schedule_warnings(s))
-  from public.schedules as s
-  where s.id = p_schedule_id
+begin
+  return (
+    select to_jsonb(s) || jsonb_build_object('warnings', fleet.schedule_warnings(s))
+    from public.schedules as s
+    where s.id = p_schedule_id
+  );
+end;
 $$;
 
 comment on function fleet.schedule_answer(bigint) is 'The row of a schedule with its warnings.';

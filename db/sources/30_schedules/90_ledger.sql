@@ -92,24 +92,28 @@ revoke all on function fleet.runs_left(public.schedules) from public, anon, auth
 
 create or replace function fleet.end_reason(p_schedule public.schedules)
 returns text
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case
-    when fleet.runs_left(p_schedule) <= 0
-      -- A run that turns out to reach nobody does not count.
-      and not exists (
-        select 1
-        from public.schedule_runs as r
-        where r.schedule_id = p_schedule.id
-          and r.status in ('pending', 'running')
-          and r.expanded_at is null
-          and r.targeted = 0
-      )
-      then 'max_runs reached'
-    when p_schedule.next_run_at is null and p_schedule.after_schedule_id is null then 'no due instant is left'
-  end
+begin
+  return (
+    select case
+      when fleet.runs_left(p_schedule) <= 0
+        -- A run that turns out to reach nobody does not count.
+        and not exists (
+          select 1
+          from public.schedule_runs as r
+          where r.schedule_id = p_schedule.id
+            and r.status in ('pending', 'running')
+            and r.expanded_at is null
+            and r.targeted = 0
+        )
+        then 'max_runs reached'
+      when p_schedule.next_run_at is null and p_schedule.after_schedule_id is null then 'no due instant is left'
+    end
+  );
+end;
 $$;
 
 comment on function fleet.end_reason(public.schedules) is
