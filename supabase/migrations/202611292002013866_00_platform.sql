@@ -314,11 +314,17 @@ revoke all on function fleet.raise_not_found(text) from public, anon, authentica
 
 create or replace function fleet.owner_or_own(p_owner_id uuid)
 returns uuid
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(nullif(p_owner_id, fleet.current_user_id()), fleet.resolve_owner())
+begin
+  -- Who is there already need not be made, whoever asks.
+  if exists (select 1 from public.owners as o where o.id = p_owner_id) then
+    return p_owner_id;
+  end if;
+  return coalesce(nullif(p_owner_id, fleet.current_user_id()), fleet.resolve_owner());
+end;
 $$;
 
 comment on function fleet.owner_or_own(uuid) is
@@ -673,14 +679,17 @@ revoke all on function fleet.raise_problems(text, text, fleet.problem[]) from pu
 
 create or replace function fleet.choice_problem(p_field text, p_value jsonb, p_choices text[])
 returns setof fleet.problem
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select p_field, format('%s is not one of %s', p_value, array_to_string(p_choices, ', ')),
     format('Use one of: %s.', array_to_string(p_choices, ', '))
   where p_value is not null
-    and (jsonb_typeof(p_value) <> 'string' or (p_value #>> '{}') <> all (p_choices))
+    and (jsonb_typeof(p_value) <> 'string' or (p_value #>> '{}') <> all (p_choices));
+end;
 $$;
 
 comment on function fleet.choice_problem(text, jsonb, text[]) is 'One row where a value is not among the choices.';
@@ -688,10 +697,12 @@ revoke all on function fleet.choice_problem(text, jsonb, text[]) from public, an
 
 create or replace function fleet.whole_number_problem(p_field text, p_value jsonb, p_least bigint, p_most bigint)
 returns setof fleet.problem
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select p_field, format('%s is not a whole number from %s to %s', p_value, p_least, p_most),
     format('Write a number without quotes, from %s to %s.', p_least, p_most)
   where p_value is not null
@@ -699,7 +710,8 @@ as $$
       when jsonb_typeof(p_value) <> 'number' then true
       else (p_value #>> '{}')::numeric <> trunc((p_value #>> '{}')::numeric)
         or (p_value #>> '{}')::numeric not between p_least and p_most
-    end
+    end;
+end;
 $$;
 
 comment on function fleet.whole_number_problem(text, jsonb, bigint, bigint) is
@@ -709,10 +721,12 @@ revoke all on function fleet.whole_number_problem(text, jsonb, bigint, bigint)
 
 create or replace function fleet.duration_problem(p_field text, p_value jsonb)
 returns setof fleet.problem
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select p_field, format('%s is not a duration', p_value), 'Examples: "15 minutes", "2 hours", "1 day".'
   where p_value is not null
     and jsonb_typeof(p_value) <> 'null'
@@ -721,7 +735,8 @@ as $$
       or fleet.try_interval(p_value #>> '{}') is null
       -- What is longer leads out of the calendar, sooner or later.
       or fleet.try_interval(p_value #>> '{}') not between interval '1 microsecond' and interval '10 years'
-    )
+    );
+end;
 $$;
 
 comment on function fleet.duration_problem(text, jsonb) is
@@ -830,16 +845,19 @@ revoke all on function fleet.bigint_array(jsonb) from public, anon, authenticate
 
 create or replace function fleet.as_list(p_value jsonb)
 returns setof jsonb
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select e.value
   from jsonb_array_elements(
     case when jsonb_typeof(p_value) = 'array' then p_value else jsonb_build_array(p_value) end
   ) as e (value)
-  where p_value is not null
+  where p_value is not null;
+end;
 $$;
 
 comment on function fleet.as_list(jsonb) is

@@ -71,14 +71,18 @@ revoke all on function fleet.audit_actor() from public, anon, authenticated, ser
 
 create or replace function fleet.audited(p_row jsonb, p_without text[])
 returns jsonb
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(jsonb_object_agg(e.key, e.value), '{}')
-  from jsonb_each(p_row) as e
-  where e.key <> all (p_without)
-    and e.key !~ 'secret|password|token|signing'
+begin
+  return (
+    select coalesce(jsonb_object_agg(e.key, e.value), '{}')
+    from jsonb_each(p_row) as e
+    where e.key <> all (p_without)
+      and e.key !~ 'secret|password|token|signing'
+  );
+end;
 $$;
 
 comment on function fleet.audited(jsonb, text[]) is

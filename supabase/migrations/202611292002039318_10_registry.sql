@@ -644,10 +644,12 @@ grant execute on function fleet.device_matches(jsonb, text[], text, jsonb) to au
 
 create or replace function fleet.selector_problems(p_selector jsonb)
 returns setof fleet.problem
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select 'selector', 'must be an object', 'Example: {"tags": ["school-7"], "platform": ["windows"]}'
   where p_selector is not null and jsonb_typeof(p_selector) <> 'object'
   union all
@@ -658,13 +660,14 @@ as $$
   select 'selector.' || e.key, 'must be a list of text', format('Example: {"%s": ["one", "two"]}', e.key)
   from jsonb_each(case when jsonb_typeof(p_selector) = 'object' then p_selector else '{}' end) as e
   where e.key in ('tags', 'any_tags', 'platform')
-    and (jsonb_typeof(e.value) <> 'array' or jsonb_path_exists(e.value, '$[*] ? (@.type() != "string")'))
+    and (jsonb_typeof(e.value) <> 'array' or jsonb_path_exists(e.value, 'strict $[*] ? (@.type() != "string")', '{}', true))
     and not (e.key = 'platform' and jsonb_typeof(e.value) = 'string')
   union all
   select 'selector.attributes', 'must be an object', 'Example: {"attributes": {"lab": 3}}'
   where jsonb_typeof(p_selector) = 'object'
     and p_selector ? 'attributes'
-    and jsonb_typeof(p_selector -> 'attributes') <> 'object'
+    and jsonb_typeof(p_selector -> 'attributes') <> 'object';
+end;
 $$;
 
 comment on function fleet.selector_problems(jsonb) is 'Everything that is wrong with a selector; no row where nothing is.';
@@ -832,49 +835,54 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   -- So many devices are looked at, and no more: it is a warning that is at stake.
-  c_most constant integer := 2000;
-  v_looked bigint;
-  v_found boolean;
+  c_most constant integer := 500;
 begin
-  select count(*), coalesce(bool_or(fleet.device_matches(p_selector, d.tags, d.platform, d.attributes)), false)
-  into v_looked, v_found
-  from (
-    select x.tags, x.platform, x.attributes
-    from public.devices as x
-    where x.owner_id = p_owner_id and x.status = 'active'
-    order by x.id
-    limit c_most
-  ) as d;
-  if v_found or v_looked < c_most then
-    return v_found;
+  if exists (
+    select 1
+    from (
+      select x.tags, x.platform, x.attributes
+      from public.devices as x
+      where x.owner_id = p_owner_id and x.status = 'active'
+      order by x.id
+      limit c_most
+    ) as d
+    where fleet.device_matches(p_selector, d.tags, d.platform, d.attributes)
+  ) then
+    return true;
+  elsif (
+    select count(*)
+    from (select from public.devices as x where x.owner_id = p_owner_id and x.status = 'active' limit c_most) as d
+  ) < c_most then
+    return false;
   end if;
 
-  -- Whoever has the tags is found by them, however many others there are.
+  -- Not at once, then: whoever has the tags is found by them, however many others there are.
   if jsonb_array_length(p_selector -> 'tags') > 0 then
-    select count(*), coalesce(bool_or(d.is_own and fleet.device_matches(p_selector, d.tags, d.platform, d.attributes)), false)
-    into v_looked, v_found
-    from (
-      select x.tags, x.platform, x.attributes, x.owner_id = p_owner_id and x.status = 'active' as is_own
-      from public.devices as x
-      where x.tags @> array(select jsonb_array_elements_text(p_selector -> 'tags'))
-      limit c_most
-    ) as d;
+    return exists (
+      select 1
+      from public.devices as d
+      where d.tags @> array(select jsonb_array_elements_text(p_selector -> 'tags'))
+        and d.owner_id = p_owner_id
+        and d.status = 'active'
+        and fleet.device_matches(p_selector, d.tags, d.platform, d.attributes)
+    );
   elsif p_selector ? 'any_tags' then
-    select count(*), coalesce(bool_or(d.is_own and fleet.device_matches(p_selector, d.tags, d.platform, d.attributes)), false)
-    into v_looked, v_found
-    from (
-      select x.tags, x.platform, x.attributes, x.owner_id = p_owner_id and x.status = 'active' as is_own
-      from public.devices as x
-      where x.tags && array(select jsonb_array_elements_text(p_selector -> 'any_tags'))
-      limit c_most
-    ) as d;
+    return exists (
+      select 1
+      from public.devices as d
+      where d.tags && array(select jsonb_array_elements_text(p_selector -> 'any_tags'))
+        and d.owner_id = p_owner_id
+        and d.status = 'active'
+        and fleet.device_matches(p_selector, d.tags, d.platform, d.attributes)
+    );
   end if;
-  return v_found or v_looked = c_most;
+  return true;
 end;
 $$;
 
 comment on function fleet.selects_anybody(uuid, jsonb) is
-  'Whether a selector finds an active device of this owner. Looks at a bounded number; true where they are not enough to tell.';
+  'Whether a selector finds an active device of this owner. Looks at a few devices and then into the index of tags; true where both are not '
+  'enough to tell.';
 revoke all on function fleet.selects_anybody(uuid, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function public.group_devices(p_group_id bigint)
@@ -909,23 +917,30 @@ create or replace function fleet.target_problems(
   p_selector jsonb
 )
 returns setof fleet.problem
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select 'device_ids', format('device %s was not found', u.id), 'List your devices with: pgfleet device list'
   from unnest(p_device_ids) as u(id)
-  where not exists (select 1 from public.devices as d where d.id = u.id and d.owner_id = p_owner_id)
-  union all
-  select 'group_ids', format('group %s was not found', u.id), 'List your groups with: pgfleet group list'
-  from unnest(p_group_ids) as u(id)
-  where not exists (select 1 from public.device_groups as g where g.id = u.id and g.owner_id = p_owner_id)
-  union all
-  select s.field, s.problem, s.hint from fleet.selector_problems(p_selector) as s
-  union all
-  select 'device_ids', 'names nobody: there is no device, group or selector',
-    'Give device_ids, group_ids or a selector; an empty selector {} means every device.'
-  where p_device_ids = '{}' and p_group_ids = '{}' and p_selector is null
+  where not exists (select 1 from public.devices as d where d.id = u.id and d.owner_id = p_owner_id);
+  if p_group_ids <> '{}' then
+    return query
+    select 'group_ids', format('group %s was not found', u.id), 'List your groups with: pgfleet group list'
+    from unnest(p_group_ids) as u(id)
+    where not exists (select 1 from public.device_groups as g where g.id = u.id and g.owner_id = p_owner_id);
+  end if;
+  if p_selector is not null then
+    return query select s.field, s.problem, s.hint from fleet.selector_problems(p_selector) as s;
+  elsif p_device_ids = '{}' and p_group_ids = '{}' then
+    return next (
+      'device_ids', 'names nobody: there is no device, group or selector',
+      'Give device_ids, group_ids or a selector; an empty selector {} means every device.'
+    )::fleet.problem;
+  end if;
+end;
 $$;
 
 comment on function fleet.target_problems(uuid, bigint[], bigint[], jsonb) is

@@ -83,33 +83,37 @@ revoke all on function fleet.schedule_aliases() from public, anon, authenticated
 
 create or replace function fleet.normal_schedule_spec(p_spec jsonb)
 returns jsonb
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  with named as (
-    -- Clients that send every key of their model send null for what is not meant: of several names for one thing, the
-    -- one that says something counts.
-    select coalesce(jsonb_object_agg(k.name, k.value), '{}') as spec
-    from (
-      select distinct on (coalesce(a.name, e.key)) coalesce(a.name, e.key) as name, e.value
-      from jsonb_each(p_spec) as e
-      left join fleet.schedule_aliases() as a on a.alias = e.key
-      order by coalesce(a.name, e.key), e.value = 'null', a.alias is not null, e.key
-    ) as k
-  )
-  select n.spec
-    || case n.spec ->> 'action_type'
-      when 'command' then '{"action_type": "run_command"}'
-      when 'software_deployment' then '{"action_type": "deploy_software"}'
-      when 'file_deployment' then '{"action_type": "deploy_files"}'
-      else '{}'
-    end::jsonb
-    || case n.spec ->> 'recurrence_type'
-      when 'custom' then '{"recurrence_type": "cron"}'
-      else '{}'
-    end::jsonb
-  from named as n
+begin
+  return (
+    with named as (
+      -- Clients that send every key of their model send null for what is not meant: of several names for one thing, the
+      -- one that says something counts.
+      select coalesce(jsonb_object_agg(k.name, k.value), '{}') as spec
+      from (
+        select distinct on (coalesce(a.name, e.key)) coalesce(a.name, e.key) as name, e.value
+        from jsonb_each(p_spec) as e
+        left join fleet.schedule_aliases() as a on a.alias = e.key
+        order by coalesce(a.name, e.key), e.value = 'null', a.alias is not null, e.key
+      ) as k
+    )
+    select n.spec
+      || case n.spec ->> 'action_type'
+        when 'command' then '{"action_type": "run_command"}'
+        when 'software_deployment' then '{"action_type": "deploy_software"}'
+        when 'file_deployment' then '{"action_type": "deploy_files"}'
+        else '{}'
+      end::jsonb
+      || case n.spec ->> 'recurrence_type'
+        when 'custom' then '{"recurrence_type": "cron"}'
+        else '{}'
+      end::jsonb
+    from named as n
+  );
+end;
 $$;
 
 comment on function fleet.normal_schedule_spec(jsonb) is 'The same schedule in our own keys and words.';
@@ -117,10 +121,12 @@ revoke all on function fleet.normal_schedule_spec(jsonb) from public, anon, auth
 
 create or replace function fleet.schedule_columns()
 returns table (name text, kind text, default_value jsonb, is_clearable boolean)
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   values
     ('name', 'string', null::jsonb, false),
     ('description', 'string', '""', false),
@@ -140,7 +146,8 @@ as $$
     ('priority', 'priority', '0', false),
     ('ui_initiated', 'boolean', 'false', false),
     ('after_schedule_id', 'id', null, true),
-    ('after_on', 'string', null, true)
+    ('after_on', 'string', null, true);
+end;
 $$;
 
 comment on function fleet.schedule_columns() is
@@ -408,7 +415,7 @@ begin
   )
   select l.key, 'must be a list of names', format('Example: {"%s": ["one", "two"]}', l.key)
   from lists as l
-  where jsonb_typeof(l.list) <> 'array' or jsonb_path_exists(l.list, '$[*] ? (@.type() != "string")')
+  where jsonb_typeof(l.list) <> 'array' or jsonb_path_exists(l.list, 'strict $[*] ? (@.type() != "string")', '{}', true)
   union all
   select n.key, format('device %s was not found', n.item), 'List your devices with: pgfleet device list'
   from named as n
@@ -546,8 +553,12 @@ begin
   end if;
   if v_is_new or p_old.policies is distinct from p_new.policies then
     if jsonb_typeof(p_new.policies) = 'object' then
-      return query select q.* from fleet.blackout_problems(p_new.owner_id, p_new.policies) as q;
-      return query select q.* from fleet.policy_problems(p_new.policies) as q;
+      if p_new.policies ? 'blackouts' then
+        return query select q.* from fleet.blackout_problems(p_new.owner_id, p_new.policies) as q;
+      end if;
+      if p_new.policies <> '{}' then
+        return query select q.* from fleet.policy_problems(p_new.policies) as q;
+      end if;
     else
       return next ('policies', 'must be an object', 'Example: {"overlap": "allow"}')::fleet.problem;
     end if;
@@ -632,50 +643,63 @@ revoke all on function fleet.retry_problems(jsonb) from public, anon, authentica
 
 create or replace function fleet.policy_problems(p_policies jsonb)
 returns setof fleet.problem
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select 'policies.' || e.key, 'is not a policy',
-    'The policies are ' || (select string_agg(d.key, ', ' order by d.key) from jsonb_each(fleet.default_policies()) as d) || '.'
-  from jsonb_each(p_policies) as e
-  where not fleet.default_policies() ? e.key
-  union all
-  select * from fleet.choice_problem('policies.overlap', p_policies -> 'overlap', '{skip,buffer_one,allow,replace}')
-  union all
-  select * from fleet.choice_problem('policies.catchup', p_policies -> 'catchup', '{none,latest,all}')
-  union all
-  select * from fleet.choice_problem('policies.gap', p_policies -> 'gap', '{first_instant,shift,skip}')
-  union all
-  select * from fleet.choice_problem('policies.fold', p_policies -> 'fold', '{first,second,both}')
-  union all
-  select * from fleet.whole_number_problem('policies.max_concurrent', p_policies -> 'max_concurrent', 1, 1000)
-  union all
-  select * from fleet.whole_number_problem('policies.catchup_limit', p_policies -> 'catchup_limit', 1, 1000)
-  union all
-  select q.*
-  from unnest('{catchup_rate,max_runs,pause_on_failure}'::text[]) as k(key)
-  cross join lateral fleet.whole_number_problem(
-    'policies.' || k.key, nullif(p_policies -> k.key, 'null'), 1, case k.key when 'max_runs' then 1000000000 else 1000 end
-  ) as q
-  union all
-  select * from fleet.duration_problem(
-    'policies.catchup_window', case p_policies -> 'catchup_window' when 'null' then '""'::jsonb else p_policies -> 'catchup_window' end
-  )
-  union all
-  select q.*
-  from unnest('{expires_after,jitter}'::text[]) as k(key)
-  cross join lateral fleet.duration_problem('policies.' || k.key, p_policies -> k.key) as q
-  union all
-  select * from fleet.window_problems(p_policies -> 'execution_window')
-  union all
-  select 'policies.retry', 'must be an object', 'Example: {"retry": {"attempts": 5}}'
-  where p_policies ? 'retry' and jsonb_typeof(p_policies -> 'retry') <> 'object'
-  union all
-  select q.*
-  from fleet.retry_problems(
-    case when jsonb_typeof(p_policies -> 'retry') = 'object' then p_policies -> 'retry' else '{}' end
-  ) as q
+declare
+  -- In which order what is wrong is told.
+  c_order constant text[] := '{overlap,catchup,gap,fold,max_concurrent,catchup_limit,catchup_rate,max_runs,pause_on_failure,'
+    'catchup_window,expires_after,jitter,execution_window,retry}';
+  v_key text;
+  v_value jsonb;
+  v_field text;
+begin
+  for v_key, v_value in
+    select e.key, e.value
+    from jsonb_each(p_policies) as e
+    order by array_position(c_order, e.key) nulls first, e.key
+  loop
+    v_field := 'policies.' || v_key;
+    case
+      when not fleet.default_policies() ? v_key then
+        return next (
+          v_field, 'is not a policy',
+          'The policies are '
+            || (select string_agg(d.key, ', ' order by d.key) from jsonb_each(fleet.default_policies()) as d) || '.'
+        )::fleet.problem;
+      when v_key = 'overlap' then
+        return query select * from fleet.choice_problem(v_field, v_value, '{skip,buffer_one,allow,replace}');
+      when v_key = 'catchup' then
+        return query select * from fleet.choice_problem(v_field, v_value, '{none,latest,all}');
+      when v_key = 'gap' then
+        return query select * from fleet.choice_problem(v_field, v_value, '{first_instant,shift,skip}');
+      when v_key = 'fold' then
+        return query select * from fleet.choice_problem(v_field, v_value, '{first,second,both}');
+      when v_key in ('max_concurrent', 'catchup_limit') then
+        return query select * from fleet.whole_number_problem(v_field, v_value, 1, 1000);
+      when v_key in ('catchup_rate', 'max_runs', 'pause_on_failure') then
+        return query
+        select *
+        from fleet.whole_number_problem(
+          v_field, nullif(v_value, 'null'), 1, case v_key when 'max_runs' then 1000000000 else 1000 end
+        );
+      when v_key = 'catchup_window' then
+        return query select * from fleet.duration_problem(v_field, case v_value when 'null' then '""'::jsonb else v_value end);
+      when v_key in ('expires_after', 'jitter') then
+        return query select * from fleet.duration_problem(v_field, v_value);
+      when v_key = 'execution_window' then
+        return query select * from fleet.window_problems(v_value);
+      when v_key = 'retry' and jsonb_typeof(v_value) = 'object' then
+        return query select * from fleet.retry_problems(v_value);
+      when v_key = 'retry' then
+        return next (v_field, 'must be an object', 'Example: {"retry": {"attempts": 5}}')::fleet.problem;
+      else
+        -- Blackouts are looked up with their owner, by fleet.blackout_problems.
+        null;
+    end case;
+  end loop;
+end;
 $$;
 
 comment on function fleet.policy_problems(jsonb) is 'Everything that is wrong with the policies of a schedule.';
@@ -1355,22 +1379,24 @@ revoke all on function fleet.target_zones(public.schedules) from public, anon, a
 
 create or replace function fleet.compiled(p_schedule public.schedules)
 returns jsonb
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case
-    when p_schedule.timezone <> 'device' then fleet.compiled_in(p_schedule, p_schedule.timezone)
-    else jsonb_build_object(
-      'kind', 'union',
-      'type', p_schedule.recurrence_type,
-      'zones', to_jsonb(z.zones),
-      'members', (select jsonb_agg(fleet.compiled_in(p_schedule, u.zone)) from unnest(z.zones) as u(zone))
-    )
-  end
-  from (
-    select case when p_schedule.timezone = 'device' then fleet.target_zones(p_schedule) end as zones
-  ) as z
+declare
+  v_zones text[];
+begin
+  if p_schedule.timezone <> 'device' then
+    return fleet.compiled_in(p_schedule, p_schedule.timezone);
+  end if;
+  v_zones := fleet.target_zones(p_schedule);
+  return jsonb_build_object(
+    'kind', 'union',
+    'type', p_schedule.recurrence_type,
+    'zones', to_jsonb(v_zones),
+    'members', (select jsonb_agg(fleet.compiled_in(p_schedule, u.zone)) from unnest(v_zones) as u(zone))
+  );
+end;
 $$;
 
 comment on function fleet.compiled(public.schedules) is 'The compiled recurrence of a valid schedule; a union for device time.';
@@ -1378,17 +1404,21 @@ revoke all on function fleet.compiled(public.schedules) from public, anon, authe
 
 create or replace function fleet.compiled_in(p_schedule public.schedules, p_timezone text)
 returns jsonb
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select fleet.compile_recurrence(
-    p_schedule.recurrence_type, p_schedule.recurrence_config, p_timezone,
-    fleet.bound_in_zone(p_schedule, p_schedule.start_time, p_timezone),
-    fleet.bound_in_zone(p_schedule, p_schedule.end_time, p_timezone),
-    fleet.effective_policies(p_schedule.policies) ->> 'gap',
-    fleet.effective_policies(p_schedule.policies) ->> 'fold'
-  )
+begin
+  return (
+    select fleet.compiled_recurrence(
+      p_schedule.recurrence_type, p_schedule.recurrence_config, p_timezone,
+      fleet.bound_in_zone(p_schedule, p_schedule.start_time, p_timezone),
+      fleet.bound_in_zone(p_schedule, p_schedule.end_time, p_timezone),
+      fleet.effective_policies(p_schedule.policies) ->> 'gap',
+      fleet.effective_policies(p_schedule.policies) ->> 'fold'
+    )
+  );
+end;
 $$;
 
 comment on function fleet.compiled_in(public.schedules, text) is 'The compiled recurrence of a schedule in one time zone.';
@@ -1819,13 +1849,17 @@ revoke all on function fleet.follow_problems(public.schedules) from public, anon
 
 create or replace function fleet.has_lost_parent(p_old public.schedules, p_new public.schedules)
 returns boolean
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select p_old.after_schedule_id is not null
-    and p_new.after_schedule_id is null
-    and not exists (select 1 from public.schedules as s where s.id = p_old.after_schedule_id)
+begin
+  return (
+    select p_old.after_schedule_id is not null
+      and p_new.after_schedule_id is null
+      and not exists (select 1 from public.schedules as s where s.id = p_old.after_schedule_id)
+  );
+end;
 $$;
 
 comment on function fleet.has_lost_parent(public.schedules, public.schedules) is
@@ -1893,7 +1927,9 @@ begin
   if p_old.id is null
     or (v_row.owner_id, v_row.policies, v_row.timezone) is distinct from (p_old.owner_id, p_old.policies, p_old.timezone)
   then
-    v_row.policies := fleet.named_blackouts(v_row.owner_id, v_row.policies);
+    if v_row.policies ? 'blackouts' then
+      v_row.policies := fleet.named_blackouts(v_row.owner_id, v_row.policies);
+    end if;
     if v_row.timezone = 'device' then
       v_row.policies := fleet.policies_in_device_time(v_row.policies);
     end if;
@@ -1949,26 +1985,30 @@ revoke all on function fleet.without_stale_twins(public.schedules, public.schedu
 
 create or replace function fleet.first_due(p_schedule public.schedules, p_now timestamptz)
 returns timestamptz
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
   -- A single run is owed even when its time has passed: the ledger then says what became of it. A recurring schedule owes
   -- nothing for the time before it existed.
-  select case
-    -- What follows another schedule has no instants of its own.
-    when p_schedule.after_schedule_id is not null then null
-    when p_schedule.recurrence_type = 'once'
-      then fleet.next_due(p_schedule.recurrence, '-infinity')
-    else fleet.next_due(
-      p_schedule.recurrence,
-      case
-        -- Days start earlier in the east: the bounds of each zone are in its member of the union.
-        when p_schedule.timezone = 'device' then p_now
-        else greatest(p_schedule.start_time, p_now)
-      end - interval '1 microsecond'
-    )
-  end
+  return (
+    select case
+      -- What follows another schedule has no instants of its own.
+      when p_schedule.after_schedule_id is not null then null
+      when p_schedule.recurrence_type = 'once'
+        then fleet.next_due(p_schedule.recurrence, '-infinity')
+      else fleet.next_due(
+        p_schedule.recurrence,
+        case
+          -- Days start earlier in the east: the bounds of each zone are in its member of the union.
+          when p_schedule.timezone = 'device' then p_now
+          else greatest(p_schedule.start_time, p_now)
+        end - interval '1 microsecond'
+      )
+    end
+  );
+end;
 $$;
 
 comment on function fleet.first_due(public.schedules, timestamptz) is
@@ -2081,15 +2121,19 @@ revoke all on function fleet.targets_changed(public.schedules, public.schedules)
 
 create or replace function fleet.timing_changed(p_old public.schedules, p_new public.schedules)
 returns boolean
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select (p_old.recurrence_type, p_old.recurrence_config, p_old.start_time, p_old.end_time, p_old.timezone,
-      p_old.recurrence, p_old.after_schedule_id, p_old.after_on)
-    is distinct from
-    (p_new.recurrence_type, p_new.recurrence_config, p_new.start_time, p_new.end_time, p_new.timezone,
-      p_new.recurrence, p_new.after_schedule_id, p_new.after_on)
+begin
+  return (
+    select (p_old.recurrence_type, p_old.recurrence_config, p_old.start_time, p_old.end_time, p_old.timezone,
+        p_old.recurrence, p_old.after_schedule_id, p_old.after_on)
+      is distinct from
+      (p_new.recurrence_type, p_new.recurrence_config, p_new.start_time, p_new.end_time, p_new.timezone,
+        p_new.recurrence, p_new.after_schedule_id, p_new.after_on)
+  );
+end;
 $$;
 
 comment on function fleet.timing_changed(public.schedules, public.schedules) is 'Whether the due instants may have changed.';
@@ -2098,12 +2142,16 @@ revoke all on function fleet.timing_changed(public.schedules, public.schedules)
 
 create or replace function fleet.limit_changed(p_old public.schedules, p_new public.schedules)
 returns boolean
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select p_old.status in ('active', 'completed')
-    and coalesce(fleet.runs_left(p_old) <= 0, false) is distinct from coalesce(fleet.runs_left(p_new) <= 0, false)
+begin
+  return (
+    select p_old.status in ('active', 'completed')
+      and coalesce(fleet.runs_left(p_old) <= 0, false) is distinct from coalesce(fleet.runs_left(p_new) <= 0, false)
+  );
+end;
 $$;
 
 comment on function fleet.limit_changed(public.schedules, public.schedules) is
@@ -2308,13 +2356,17 @@ revoke all on function fleet.store_schedule(public.schedules) from public, anon,
 
 create or replace function fleet.schedule_answer(p_schedule_id bigint)
 returns jsonb
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select to_jsonb(s) || jsonb_build_object('warnings', fleet.schedule_warnings(s))
-  from public.schedules as s
-  where s.id = p_schedule_id
+begin
+  return (
+    select to_jsonb(s) || jsonb_build_object('warnings', fleet.schedule_warnings(s))
+    from public.schedules as s
+    where s.id = p_schedule_id
+  );
+end;
 $$;
 
 comment on function fleet.schedule_answer(bigint) is 'The row of a schedule with its warnings.';
@@ -2666,24 +2718,28 @@ revoke all on function fleet.runs_left(public.schedules) from public, anon, auth
 
 create or replace function fleet.end_reason(p_schedule public.schedules)
 returns text
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case
-    when fleet.runs_left(p_schedule) <= 0
-      -- A run that turns out to reach nobody does not count.
-      and not exists (
-        select 1
-        from public.schedule_runs as r
-        where r.schedule_id = p_schedule.id
-          and r.status in ('pending', 'running')
-          and r.expanded_at is null
-          and r.targeted = 0
-      )
-      then 'max_runs reached'
-    when p_schedule.next_run_at is null and p_schedule.after_schedule_id is null then 'no due instant is left'
-  end
+begin
+  return (
+    select case
+      when fleet.runs_left(p_schedule) <= 0
+        -- A run that turns out to reach nobody does not count.
+        and not exists (
+          select 1
+          from public.schedule_runs as r
+          where r.schedule_id = p_schedule.id
+            and r.status in ('pending', 'running')
+            and r.expanded_at is null
+            and r.targeted = 0
+        )
+        then 'max_runs reached'
+      when p_schedule.next_run_at is null and p_schedule.after_schedule_id is null then 'no due instant is left'
+    end
+  );
+end;
 $$;
 
 comment on function fleet.end_reason(public.schedules) is

@@ -125,10 +125,12 @@ on conflict (name) do update
 
 create or replace function fleet.payload_problems(p_command_type text, p_payload jsonb, p_field text default 'payload')
 returns setof fleet.problem
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select 'action_type', coalesce('"' || nullif(p_command_type, '') || '" is not a known command type', 'is missing'),
     'List them with: select name, description from command_types'
   where not exists (select 1 from public.command_types as t where t.name = p_command_type)
@@ -157,7 +159,8 @@ as $$
   where t.name = p_command_type
     and k.value ? 'choices'
     and p_payload ? k.key
-    and not (k.value -> 'choices') @> (p_payload -> k.key)
+    and not (k.value -> 'choices') @> (p_payload -> k.key);
+end;
 $$;
 
 comment on function fleet.payload_problems(text, jsonb, text) is

@@ -263,7 +263,7 @@ as $$
   where p_spec ? 'events'
     and (
       jsonb_typeof(p_spec -> 'events') <> 'array'
-      or jsonb_path_exists(p_spec, '$.events[*] ? (@.type() != "string")')
+      or jsonb_path_exists(p_spec, 'strict $.events[*] ? (@.type() != "string")', '{}', true)
     )
   union all
   select 'owner_id', format('%s is not a uuid', p_spec -> 'owner_id'), 'Copy the id of the owner.'

@@ -729,10 +729,12 @@ grant execute on function fleet.recurrence_problems(text, jsonb, text) to servic
 
 create or replace function fleet.timezone_problems(p_timezone text)
 returns setof fleet.problem
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select
     'timezone',
     coalesce(quote_literal(p_timezone) || ' is not a time zone', 'is missing'),
@@ -743,7 +745,8 @@ as $$
       'Use an IANA name such as Europe/Berlin or UTC'
     )
   where p_timezone is null
-    or not exists (select 1 from fleet.time_zones as z where z.name = p_timezone)
+    or not exists (select 1 from fleet.time_zones as z where z.name = p_timezone);
+end;
 $$;
 
 comment on function fleet.timezone_problems(text) is
@@ -818,11 +821,13 @@ grant execute on function fleet.recurrence_end(text, text) to authenticated, ser
 
 create or replace function fleet.config_key_problems(p_config jsonb)
 returns setof fleet.problem
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select
     'recurrence_config.' || k.name,
     'is not known',
@@ -833,7 +838,8 @@ as $$
     'type', 'time', 'times', 'every', 'seconds', 'minutes', 'hours', 'days', 'weeks', 'days_of_week',
     'day_of_month', 'week', 'day_of_week', 'cron_expression', 'end_date'
   ])
-  order by k.name
+  order by k.name;
+end;
 $$;
 
 comment on function fleet.config_key_problems(jsonb) is 'Names the keys that no recurrence has.';
@@ -920,11 +926,13 @@ grant execute on function fleet.week_of_month(jsonb) to authenticated, service_r
 
 create or replace function fleet.config_time_problems(p_config jsonb)
 returns setof fleet.problem
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select
     'recurrence_config.' || k.name,
     format('%s is not a time of day', coalesce(quote_literal(t.value #>> '{}'), 'null')),
@@ -945,7 +953,8 @@ as $$
     'recurrence_config.times',
     'stands beside time',
     'Use time for one time of day or times for several, not both'
-  where p_config ?& '{time,times}'
+  where p_config ?& '{time,times}';
+end;
 $$;
 
 comment on function fleet.config_time_problems(jsonb) is 'Says what is wrong with time and times.';
@@ -954,11 +963,13 @@ grant execute on function fleet.config_time_problems(jsonb) to authenticated, se
 
 create or replace function fleet.config_day_problems(p_config jsonb)
 returns setof fleet.problem
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select
     'recurrence_config.' || k.name,
     format('%s is not a weekday', coalesce(quote_literal(d.value #>> '{}'), 'null')),
@@ -1002,7 +1013,8 @@ as $$
 
   select
     'recurrence_config.week', 'stands beside day_of_month', 'Use either day_of_month, or week with day_of_week'
-  where p_config ?& '{week,day_of_month}'
+  where p_config ?& '{week,day_of_month}';
+end;
 $$;
 
 comment on function fleet.config_day_problems(jsonb) is
@@ -1238,7 +1250,6 @@ as $$
 declare
   v_type    text := fleet.recurrence_type(p_type);
   v_config  jsonb := fleet.recurrence_settings(p_config);
-  v_end     timestamptz := nullif(p_end, 'infinity');
   v_problem record;
 begin
   select p.field, p.problem, p.hint into v_problem
@@ -1258,6 +1269,37 @@ begin
             hint = v_problem.hint;
   end if;
 
+  return fleet.compiled_recurrence(p_type, p_config, p_timezone, p_start, p_end, p_gap, p_fold);
+end;
+$$;
+
+comment on function fleet.compile_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text) is
+  'Validate a recurrence and compile it for next_occurrence and occurrences. Start and end are inclusive. '
+  'Raises recurrence_invalid (PT422) with the first problem; recurrence_problems lists them all.';
+revoke all on function fleet.compile_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.compile_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text)
+  to service_role;
+
+create or replace function fleet.compiled_recurrence(
+  p_type text,
+  p_config jsonb,
+  p_timezone text,
+  p_start timestamptz,
+  p_end timestamptz,
+  p_gap text,
+  p_fold text
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_type   text := fleet.recurrence_type(p_type);
+  v_config jsonb := fleet.recurrence_settings(p_config);
+  v_end    timestamptz := nullif(p_end, 'infinity');
+begin
   if v_config ? 'end_date' then
     v_end := least(v_end, fleet.recurrence_end(v_config ->> 'end_date', p_timezone));
   end if;
@@ -1280,13 +1322,10 @@ begin
 end;
 $$;
 
-comment on function fleet.compile_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text) is
-  'Validate a recurrence and compile it for next_occurrence and occurrences. Start and end are inclusive. '
-  'Raises recurrence_invalid (PT422) with the first problem; recurrence_problems lists them all.';
-revoke all on function fleet.compile_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text)
+comment on function fleet.compiled_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text) is
+  'What fleet.compile_recurrence answers, for a recurrence that has been validated.';
+revoke all on function fleet.compiled_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text)
   from public, anon, authenticated, service_role;
-grant execute on function fleet.compile_recurrence(text, jsonb, text, timestamptz, timestamptz, text, text)
-  to service_role;
 
 create or replace function fleet.instant_text(p_instant timestamptz)
 returns text
