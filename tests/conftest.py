@@ -28,7 +28,7 @@ from pytest_postgresql.janitor import DatabaseJanitor
 
 from pgfleet_local.bootstrap import prepare_cluster, prepare_database
 from pgfleet_local.server.cluster import Cluster
-from pgfleet_local.server.processes import is_alive
+from pgfleet_local.server.processes import ending_with_us, is_alive
 from pgfleet_local.settings import HOST, StackSettings
 
 Style = Literal["new", "old"]
@@ -86,7 +86,7 @@ class RunningStack:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self._log = (settings.data_dir / "stack.log").open("a+")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCHER],
+            ending_with_us([sys.executable, "-c", LAUNCHER]),
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
@@ -147,20 +147,25 @@ def fast_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    """Give a function that finds a port nobody listens on, another one at each call."""
-    given: set[int] = set()
+def free_port() -> Iterator[Callable[[], int]]:
+    """Give a function that finds a port nobody listens on, another one at each call.
+
+    Until the session ends nobody but a server that asks for the port by its number gets it: no
+    connection that goes out while that server is being started again, and no other worker.
+    """
+    holds: list[socket.socket] = []
 
     def find() -> int:
-        while True:
-            with socket.socket() as probe:
-                probe.bind((HOST, 0))
-                port: int = probe.getsockname()[1]
-            if port not in given:
-                given.add(port)
-                return port
+        hold = socket.socket()
+        hold.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        hold.bind((HOST, 0))
+        holds.append(hold)
+        port: int = hold.getsockname()[1]
+        return port
 
-    return find
+    yield find
+    for hold in holds:
+        hold.close()
 
 
 @pytest.fixture(scope="session")
@@ -291,6 +296,7 @@ def stack_settings(fast_folder: Path, free_port: Callable[[], int]) -> Callable[
             db_port=free_port(),
             api_port=free_port(),
             durable=False,
+            net_pace=False,
             max_connections=60,
         )
 

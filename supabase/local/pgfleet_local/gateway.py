@@ -33,7 +33,7 @@ def create_gateway(settings: StackSettings) -> Starlette:
     verifier = TokenVerifier(settings.jwt_secret, keys)
     rest = Rest(settings.authenticator_url, verifier)
     realtime = Realtime(settings.admin_url, verifier)
-    worker = NetWorker(settings.db_url, settings.net_pace)
+    worker = NetWorker(settings.db_url, pace=settings.net_pace)
     functions = create_app(
         FunctionSettings(
             database_url=settings.worker_url,

@@ -1,8 +1,9 @@
 """Sending what `net.http_*` has queued, where the real pg_net is not there to do it.
 
-By default requests go out as soon as their transaction has committed, and each answer is stored
-as soon as it is there. With `pace` the worker behaves as pg_net does: a batch is one transaction
-whose answers become visible together, followed by a pause.
+The worker keeps the pace of pg_net: a batch is one transaction, which waits for the slowest of its
+answers; all of them become visible together, and a pause follows. Without `pace` requests go out as
+soon as their transaction has committed, and each answer is stored as soon as it is there: tests are
+quicker so, and blind to what the pace does to those who rely on it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import socket
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx
 import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
+
+from pgfleet_local.background import STEADY_SECONDS, Backoff
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +33,8 @@ USER_AGENT = "pg_net/0.20.4"
 FORM = "application/x-www-form-urlencoded"
 PACED_PAUSE_SECONDS = 1.0
 RETRY_SECONDS = 0.5
+# Sooner than the servers of our own functions, which end a connection that is idle for 5 s.
+KEEP_ALIVE_SECONDS = 2.0
 FAREWELL_SECONDS = 5.0
 
 TAKE = """
@@ -67,7 +73,7 @@ class QueuedRequest:
     id: int
     method: str
     url: str
-    headers: dict[str, Any] | None
+    headers: Any
     body: bytes | None
     timeout_milliseconds: int
 
@@ -99,8 +105,8 @@ class NetWorker:
     def __init__(
         self,
         dsn: str,
-        pace: bool = False,
         *,
+        pace: bool = True,
         batch_size: int = 200,
         ttl_seconds: float = 6 * 3600,
     ) -> None:
@@ -109,17 +115,17 @@ class NetWorker:
         self._batch_size = batch_size
         self._ttl_seconds = ttl_seconds
         self._wake = asyncio.Event()
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serve the queue for as long as the block lasts; what is on its way is finished."""
-        self._stopping = False
+        self._stopping.clear()
         task = asyncio.create_task(self._serve(), name="pgfleet-net")
         try:
             yield
         finally:
-            self._stopping = True
+            self._stopping.set()
             self._wake.set()
             _, unfinished = await asyncio.wait([task], timeout=FAREWELL_SECONDS)
             if unfinished:
@@ -128,30 +134,29 @@ class NetWorker:
                 await task
 
     async def _serve(self) -> None:
-        """Serve over connections that are opened again whenever the database comes back."""
+        """Serve until told to stop; nothing that people queue or drop ends the worker for good."""
+        backoff = Backoff(RETRY_SECONDS)
         async with _client(self._batch_size) as client:
-            while not self._stopping:
+            while not self._stopping.is_set():
+                began = time.monotonic()
                 try:
                     if not await self._serve_connected(client):
                         return
                 except psycopg.OperationalError as error:
                     logger.warning("net worker lost the database: %s", error)
-                    await self._sleep(RETRY_SECONDS)
+                except Exception:
+                    logger.exception("net worker failed; it is started again")
+                if time.monotonic() - began > STEADY_SECONDS:
+                    backoff.reset()
+                await self._sleep(backoff.pause())
 
     async def _serve_connected(self, client: httpx.AsyncClient) -> bool:
         """Serve until stopped or cut off; false when this database needs no stand-in."""
-        async with (
-            await psycopg.AsyncConnection.connect(
-                self._dsn, autocommit=True, application_name="pg_net stand-in"
-            ) as ears,
-            await psycopg.AsyncConnection.connect(
-                self._dsn, autocommit=True, application_name="pg_net stand-in"
-            ) as hands,
-        ):
+        async with await self._connect() as ears, await self._connect() as hands:
             cursor = await ears.execute("select from pg_extension where extname = 'pg_net'")
             if await cursor.fetchone():
                 return False
-            while not self._stopping:
+            while not self._stopping.is_set():
                 cursor = await ears.execute("select pg_try_advisory_lock(%s, %s)", LOCK)
                 if await cursor.fetchone() == (True,):
                     break
@@ -162,6 +167,15 @@ class NetWorker:
             await _until_one_ends(self._listen(ears), work(client, hands))
         return True
 
+    async def _connect(self) -> psycopg.AsyncConnection:
+        return await psycopg.AsyncConnection.connect(
+            self._dsn,
+            autocommit=True,
+            # A plan may not outlive the tables that it was made for.
+            prepare_threshold=None,
+            application_name="pg_net stand-in",
+        )
+
     async def _listen(self, ears: psycopg.AsyncConnection) -> None:
         async for _ in ears.notifies():
             self._wake.set()
@@ -171,7 +185,7 @@ class NetWorker:
         under_way: set[asyncio.Task[Answer]] = set()
         waking: asyncio.Task[bool] = asyncio.create_task(self._wake.wait())
         try:
-            while not self._stopping:
+            while not self._stopping.is_set():
                 await asyncio.wait([waking, *under_way], return_when=asyncio.FIRST_COMPLETED)
                 if waking.done():
                     self._wake.clear()
@@ -179,7 +193,7 @@ class NetWorker:
                 done = {task for task in under_way if task.done()}
                 under_way -= done
                 await _store(hands, [task.result() for task in done])
-                if (waking.done() or done) and not self._stopping:
+                if (waking.done() or done) and not self._stopping.is_set():
                     free = self._batch_size - len(under_way)
                     under_way |= {
                         asyncio.create_task(send(client, request))
@@ -193,30 +207,48 @@ class NetWorker:
                 task.cancel()
 
     async def _work_paced(self, client: httpx.AsyncClient, hands: psycopg.AsyncConnection) -> None:
-        """Send batch by batch, each of them one transaction."""
+        """Send batch by batch, with pg_net's two kinds of waiting.
+
+        A wake that comes while batches go out is remembered, and the first of them cuts one pause
+        short; all that follow it wait for the end of theirs.
+        """
         while True:
             await self._wake.wait()
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             self._wake.clear()
-            while not self._stopping:
-                async with hands.transaction():
-                    batch = await _take(hands, self._batch_size)
-                    answers = await asyncio.gather(*(send(client, one) for one in batch))
-                    await _store(hands, answers)
-                    await self._expire(hands)
-                if not batch:
-                    break
-                await self._sleep(PACED_PAUSE_SECONDS)
+            cut_short, worked = False, True
+            while worked and not self._stopping.is_set():
+                worked = await self._send_batch(client, hands)
+                if cut_short:
+                    await self._sleep(PACED_PAUSE_SECONDS)
+                else:
+                    cut_short = await self._woken_within(PACED_PAUSE_SECONDS)
 
-    async def _expire(self, hands: psycopg.AsyncConnection) -> None:
-        await hands.execute(EXPIRE, (self._ttl_seconds, self._batch_size))
+    async def _send_batch(self, client: httpx.AsyncClient, hands: psycopg.AsyncConnection) -> bool:
+        """Send what is queued in one transaction; tell whether there was anything to do."""
+        async with hands.transaction():
+            expired = await self._expire(hands)
+            batch = await _take(hands, self._batch_size)
+            await _store(hands, await asyncio.gather(*(send(client, one) for one in batch)))
+        return bool(batch or expired)
+
+    async def _woken_within(self, seconds: float) -> bool:
+        """Wait for a wake, which is left to be seen again; tell whether it came in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._wake.wait()
+        except TimeoutError:
+            return False
+
+    async def _expire(self, hands: psycopg.AsyncConnection) -> int:
+        return (await hands.execute(EXPIRE, (self._ttl_seconds, self._batch_size))).rowcount
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, but not through being stopped."""
-        end = time.monotonic() + seconds
-        while not self._stopping and (left := end - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, 0.1))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
 
 async def _until_one_ends(*coroutines: Coroutine[Any, Any, None]) -> None:
@@ -233,7 +265,12 @@ async def _until_one_ends(*coroutines: Coroutine[Any, Any, None]) -> None:
 
 
 async def send(client: httpx.AsyncClient, request: QueuedRequest) -> Answer:
-    """Send one request and tell what came of it; never raises what the other side causes."""
+    """Send one request and tell what came of it; whatever goes wrong is told of it alone."""
+    if request.headers is not None and not isinstance(request.headers, dict):
+        return Answer(request.id, timed_out=False, error_msg="the headers are no JSON object")
+    if request.timeout_milliseconds < 0:
+        message = "A libcurl function was given a bad argument"
+        return Answer(request.id, timed_out=False, error_msg=message)
     started = time.monotonic()
     seconds = request.timeout_milliseconds / 1000 or None
     try:
@@ -253,7 +290,7 @@ async def send(client: httpx.AsyncClient, request: QueuedRequest) -> Answer:
             f"Total time: {total:f} ms (DNS time: 0.000000 ms, TCP/SSL handshake time: "
             f"0.000000 ms, HTTP Request/Response time: {total:f} ms)",
         )
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+    except Exception as error:
         return Answer(request.id, timed_out=False, error_msg=_reason(error))
     return _answer(request.id, response)
 
@@ -286,11 +323,15 @@ def _headers(request: QueuedRequest) -> list[tuple[str, str]]:
 
 def _reason(error: Exception) -> str:
     """Give the words that curl, and so pg_net, has for the error."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, socket.gaierror):
             return "Couldn't resolve host name"
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, (httpx.InvalidURL, OverflowError)):
+        return "URL using bad/illegal format or missing URL"
     if isinstance(error, httpx.UnsupportedProtocol):
         return "Unsupported protocol"
     if isinstance(error, httpx.ConnectError):
@@ -307,7 +348,9 @@ def _client(connections: int) -> httpx.AsyncClient:
         follow_redirects=True,
         timeout=None,
         trust_env=False,
-        limits=httpx.Limits(max_connections=connections),
+        limits=httpx.Limits(max_connections=connections, keepalive_expiry=KEEP_ALIVE_SECONDS),
+        # What one server sets is no other request's to send.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
     )
     for name in ("accept", "accept-encoding", "user-agent"):
         del client.headers[name]

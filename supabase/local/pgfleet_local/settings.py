@@ -23,6 +23,9 @@ KEYS_ISSUED_AT = 1_767_225_600  # 2026-01-01
 KEYS_EXPIRE_AT = KEYS_ISSUED_AT + 10 * 365 * 86_400
 
 HOST = "127.0.0.1"
+API_PORT, DB_PORT = 54321, 54322
+# The ports that the running platform has taken in place of the usual ones.
+PORTS_FILE = "ports.json"
 DatabasePrivileges = Literal["new", "old"]
 
 
@@ -40,10 +43,12 @@ class StackSettings:
 
     data_dir: Path
     jwt_secret: str = field(repr=False)
-    api_port: int = 54321
-    db_port: int = 54322
+    api_port: int = API_PORT
+    db_port: int = DB_PORT
+    # Nobody chose the ports, so that others will do where these cannot be had.
+    any_ports: bool = False
     default_privileges: DatabasePrivileges = "new"
-    net_pace: bool = False
+    net_pace: bool = True
     durable: bool = True
     max_connections: int = 120
     password_seed: str = field(default="", repr=False)
@@ -58,6 +63,7 @@ class StackSettings:
         given = env.get("PGFLEET_LOCAL_DATA_DIR")
         data_dir = Path(given).expanduser().absolute() if given else default_data_dir()
         kept = _kept_secrets(data_dir)
+        ports = _ports_taken(data_dir)
         style = env.get("PGFLEET_LOCAL_DEFAULT_PRIVILEGES", "new")
         if style not in ("new", "old"):
             raise SettingsError(
@@ -66,10 +72,11 @@ class StackSettings:
         return cls(
             data_dir=data_dir,
             jwt_secret=env.get("PGFLEET_LOCAL_JWT_SECRET") or kept["jwt_secret"],
-            api_port=_number(env, "PGFLEET_LOCAL_API_PORT", 54321, 65535),
-            db_port=_number(env, "PGFLEET_LOCAL_DB_PORT", 54322, 65535),
+            api_port=_number(env, "PGFLEET_LOCAL_API_PORT", ports["api_port"], 65535),
+            db_port=_number(env, "PGFLEET_LOCAL_DB_PORT", ports["db_port"], 65535),
+            any_ports=not (env.get("PGFLEET_LOCAL_API_PORT") or env.get("PGFLEET_LOCAL_DB_PORT")),
             default_privileges=cast(DatabasePrivileges, style),
-            net_pace=_switch(env, "PGFLEET_LOCAL_NET_PACE", False),
+            net_pace=_switch(env, "PGFLEET_LOCAL_NET_PACE", True),
             durable=_switch(env, "PGFLEET_LOCAL_DURABLE", True),
             max_connections=_number(env, "PGFLEET_LOCAL_MAX_CONNECTIONS", 120, 10_000),
             password_seed=env.get("PGFLEET_LOCAL_PASSWORD_SEED") or kept["password_seed"],
@@ -189,6 +196,15 @@ def _kept_secrets(data_dir: Path) -> dict[str, str]:
                 os.link(file.name, path)
     kept = json.loads(path.read_text())
     return {name: str(kept[name]) for name in names}
+
+
+def _ports_taken(data_dir: Path) -> dict[str, int]:
+    """Read which ports the platform of a folder has now; the usual ones if nothing else is said."""
+    try:
+        taken = json.loads((data_dir / PORTS_FILE).read_text())
+        return {name: int(taken[name]) for name in ("api_port", "db_port")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"api_port": API_PORT, "db_port": DB_PORT}
 
 
 def _number(env: Mapping[str, str], name: str, default: int, highest: int) -> int:

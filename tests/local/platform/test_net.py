@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from inspect import signature
 from typing import Any
 
 import psycopg
@@ -60,6 +61,8 @@ class Handler(BaseHTTPRequestHandler):
             if status == 302:
                 self.send_header("Location", "/landed")
             self.send_header("Content-Type", "application/json")
+            if self.path == "/cookie":
+                self.send_header("Set-Cookie", "seen=1; Path=/")
             if status != 204:
                 self.send_header("Content-Length", str(len(reply)))
             self.end_headers()
@@ -98,10 +101,11 @@ Working = Callable[..., AbstractContextManager[None]]
 
 @pytest.fixture
 def working(empty_database: Any) -> Working:
-    """Give a context in which a worker serves the database."""
+    """Give a context in which a worker serves the database, without pauses if not told else."""
 
     @contextmanager
     def run(**options: Any) -> Iterator[None]:
+        options.setdefault("pace", False)
         stop = threading.Event()
 
         async def serve() -> None:
@@ -323,6 +327,91 @@ def test_a_paced_worker_pauses_between_batches(
     assert times[1] - times[0] < 0.5 < times[2] - times[1]
 
 
+def test_the_pace_is_the_default() -> None:
+    assert signature(NetWorker).parameters["pace"].default is True
+
+
+def test_a_burst_keeps_the_rhythm_of_pg_net(conn: Conn, working: Working, target: Target) -> None:
+    # The first call and the one that finds the worker resting go out at once; whatever comes after
+    # them waits for the end of a whole pause, and goes out together.
+    with working(pace=True):
+        began = time.monotonic()
+        for number in range(4):
+            time.sleep(max(0.0, began + number * 0.2 - time.monotonic()))
+            last = post(conn, f"{target.url}/{number}")
+        response(conn, last)
+
+    at = [request["at"] for request in target.received]
+    assert [request["path"] for request in target.received[:2]] == ["/0", "/1"]
+    assert at[1] - at[0] < 0.5
+    assert at[2] - at[1] > 0.95
+    assert at[3] - at[2] < 0.2
+
+
+def test_what_one_batch_waits_for_holds_up_the_next(
+    conn: Conn, working: Working, target: Target
+) -> None:
+    with working(pace=True):
+        slow = post(conn, f"{target.url}/slow", timeout_milliseconds=20_000)
+        while not target.received:
+            time.sleep(0.01)
+        later = post(conn, f"{target.url}/later")
+        time.sleep(1.2)
+        sent = [request["path"] for request in target.received]
+        target.release.set()
+        response(conn, slow)
+        response(conn, later)
+
+    assert sent == ["/slow"]
+    assert target.received[1]["path"] == "/later"
+
+
+def test_cookies_are_nobody_elses(conn: Conn, working: Working, target: Target) -> None:
+    with working():
+        first = response(conn, post(conn, f"{target.url}/cookie"))
+        response(conn, post(conn, f"{target.url}/next"))
+
+    assert first["headers"]["set-cookie"] == "seen=1; Path=/"
+    assert "Cookie" not in dict(target.received[1]["headers"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("headers = '[1]'", "the headers are no JSON object"),
+        ("headers = '\"x\"'", "the headers are no JSON object"),
+        ('headers = \'{"a": "x\\ny"}\'', "Illegal header value b'x\\ny'"),
+        ('headers = \'{"a b": "x"}\'', "Illegal header name b'a b'"),
+        ("url = 'http://127.0.0.1:99999/'", "URL using bad/illegal format or missing URL"),
+        ("url = 'http://[::1/'", "URL using bad/illegal format or missing URL"),
+        ("url = 'no address at all'", "Unsupported protocol"),
+        ("timeout_milliseconds = -1", "A libcurl function was given a bad argument"),
+    ],
+)
+@pytest.mark.parametrize("pace", [False, True])
+def test_no_request_ends_the_worker(
+    conn: Conn, working: Working, target: Target, change: str, message: str, pace: bool
+) -> None:
+    with conn.transaction():
+        bad = post(conn, target.url)
+        conn.execute(f"update net.http_request_queue set {change}")
+        good = post(conn, target.url)
+    with working(pace=pace):
+        assert response(conn, good)["status_code"] == 200
+        assert response(conn, bad)["error_msg"] == message
+
+
+def test_the_worker_survives_that_its_tables_are_away(
+    conn: Conn, empty_database: Any, working: Working, target: Target
+) -> None:
+    with working(), empty_database.connect("supabase_admin", autocommit=True) as admin:
+        admin.execute("alter schema net rename to away")
+        admin.execute("notify pgfleet_net")
+        time.sleep(0.3)
+        admin.execute("alter schema away rename to net")
+        assert response(conn, post(conn, target.url))["status_code"] == 200
+
+
 def test_old_answers_go(conn: Conn, working: Working, target: Target) -> None:
     conn.execute(
         "insert into net._http_response (id, created) values (0, now() - interval '7 hours')"
@@ -352,7 +441,6 @@ def test_many_requests_all_get_their_answer(conn: Conn, working: Working, target
                 " from generate_series(1, 250)",
                 (target.url,),
             ).fetchall()
-        conn.execute("select net._await_response(max(id)) from net.http_request_queue")
         while conn.execute("select count(*) from net._http_response").fetchone() != (250,):
             time.sleep(0.02)
         refused = conn.execute("select count(*) from net._http_response where error_msg <> ''")

@@ -62,7 +62,7 @@ def test_lists_are_pages_of_ten_that_a_cursor_walks(sandbox: Sandbox, http: http
 def test_a_push_is_an_empty_204_and_reaches_the_device_later(
     sandbox: Sandbox, http: httpx.Client
 ) -> None:
-    sandbox.faults(command_seconds=0.2)
+    sandbox.faults(command_seconds=2)
     [device], [profile] = sandbox.devices(), sandbox.profiles("Wi-Fi")
     path = f"/custom_configuration_profiles/{profile}/devices/{device}"
 

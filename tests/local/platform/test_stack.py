@@ -159,6 +159,7 @@ def test_a_port_that_is_taken_is_named(
 ) -> None:
     settings = stack_settings()
     with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", settings.api_port))
         other.listen()
         refused = launch(settings)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import psycopg
 
+from pgfleet_local.background import Backoff
 from pgfleet_local.realtime.database import Connection, Database
 from pgfleet_local.realtime.options import (
     CHANGES_PUBLICATION,
@@ -20,8 +21,6 @@ from pgfleet_local.realtime.pgoutput import Change, Decoder, TableShape
 logger = logging.getLogger(__name__)
 
 WAKE_CHANNEL = "pgfleet_realtime"
-FIRST_BACKOFF = 0.1
-LONGEST_BACKOFF = 5.0
 # A publication that appears or goes is noticed this soon.
 PUBLICATION_CHECK_SECONDS = 5.0
 # A large transaction comes whole; sockets are served in between.
@@ -61,7 +60,7 @@ class ChangeReader:
         self._wanted = wanted
         self._on_change = on_change
         self._on_live = on_live
-        self._backoff = FIRST_BACKOFF
+        self._backoff = Backoff()
 
     async def run(self) -> None:
         """Read for ever; every failure ends in a new connection with a new slot."""
@@ -69,14 +68,13 @@ class ChangeReader:
             try:
                 await self._stream()
             except (psycopg.Error, OSError) as error:
-                logger.warning("change stream lost, next try in %.1f s: %s", self._backoff, error)
+                logger.warning("change stream lost: %s", error)
             except Exception:
                 # An unreadable message must not take the gateway down with it.
-                logger.exception("change stream failed, next try in %.1f s", self._backoff)
+                logger.exception("change stream failed")
             finally:
                 self._live.clear()
-            await asyncio.sleep(self._backoff)
-            self._backoff = min(self._backoff * 2, LONGEST_BACKOFF)
+            await asyncio.sleep(self._backoff.pause())
 
     async def _stream(self) -> None:
         """Read one slot until the connection or the set of publications changes."""
@@ -90,7 +88,7 @@ class ChangeReader:
             await connection.execute(
                 "select pg_create_logical_replication_slot(%s, 'pgoutput', true)", (slot,)
             )
-            self._backoff = FIRST_BACKOFF
+            self._backoff.reset()
             interrupted = not self._live.is_set()
             self._live.set()
             if interrupted:

@@ -46,9 +46,13 @@ class Database:
             timeout=self._timeout,
             open=False,
             check=AsyncConnectionPool.check_connection,
+            # Short, so that a request makes the pool try again instead of backing off for minutes.
+            reconnect_timeout=2.0,
             name="pgfleet-realtime",
             kwargs={
                 "autocommit": True,
+                # A plan may not outlive the table that it was made for.
+                "prepare_threshold": None,
                 "options": SESSION_OPTIONS,
                 "application_name": "pgfleet realtime",
             },
@@ -74,6 +78,7 @@ class Database:
         return await psycopg.AsyncConnection.connect(
             self._url,
             autocommit=True,
+            prepare_threshold=None,
             options=SESSION_OPTIONS,
             application_name=name,
             connect_timeout=5,

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from pgfleet_local.background import keep_running
 from pgfleet_local.realtime.authorize import Authorizer
 from pgfleet_local.realtime.changes import ChangeReader
 from pgfleet_local.realtime.channels import Channel
@@ -88,14 +89,12 @@ class Realtime:
     async def running(self) -> AsyncIterator[None]:
         """Read changes and keep partitions until the block ends, then close every socket."""
         async with self._database.running():
-            work = [
-                asyncio.create_task(job)
-                for job in (
-                    self._reader.run(),
-                    self._delivery.run(),
-                    PartitionJanitor(self._database).run(),
-                )
-            ]
+            jobs = {
+                "reading changes": self._reader.run,
+                "delivering changes": self._delivery.run,
+                "keeping partitions": PartitionJanitor(self._database).run,
+            }
+            work = [asyncio.create_task(keep_running(name, job)) for name, job in jobs.items()]
             try:
                 yield
             finally:

@@ -10,7 +10,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.http11 import Request
 
 # Addresses carry keys, and uvicorn writes every address into its log when a socket is accepted.
-DISCREET = logging.getLogger("uvicorn.error.realtime")
+# The name is none below uvicorn's: its configuration resets the levels of all that are.
+DISCREET = logging.getLogger("pgfleet_local.realtime.connections")
 DISCREET.setLevel(logging.WARNING)
 
 EXTENSION = "pgfleet.pings"

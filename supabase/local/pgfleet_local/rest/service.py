@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from pgfleet_local.background import Backoff, keep_running
 from pgfleet_local.rest import errors
 from pgfleet_local.rest.catalogue import Catalogue, load
 from pgfleet_local.rest.errors import RestError
@@ -87,7 +88,7 @@ class Rest:
             reconnect_timeout=2.0,
         )
         await self._pool.open(wait=False)
-        reader = asyncio.create_task(self._follow_schema())
+        reader = asyncio.create_task(keep_running("following the schema", self._follow_schema))
         try:
             yield
         finally:
@@ -98,7 +99,7 @@ class Rest:
 
     async def _follow_schema(self) -> None:
         """Load the schema cache, and again whenever `pgrst` is notified."""
-        pause = 0.1
+        backoff = Backoff(longest=2.0)
         while True:
             try:
                 listener = await AsyncConnection.connect(
@@ -106,7 +107,8 @@ class Rest:
                 )
                 async with listener:
                     await listener.execute("listen pgrst")
-                    self._listening, pause = True, 0.1
+                    self._listening = True
+                    backoff.reset()
                     await self._reload()
                     # The listener cannot run a query of its own while it listens.
                     async for notify in listener.notifies():
@@ -114,9 +116,9 @@ class Rest:
                             await self._reload()
             except (psycopg.Error, RestError) as error:
                 log.warning("lost the schema listener: %s", error)
-            self._listening = False
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 2.0)
+            finally:
+                self._listening = False
+            await asyncio.sleep(backoff.pause())
 
     async def _reload(self) -> None:
         async with self._connection() as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -15,8 +16,10 @@ from typing import Literal, LiteralString
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import PGconn, Ping
 
 from pgfleet_local.server.binaries import Binaries, find_binaries
+from pgfleet_local.server.logs import shorten, tail
 from pgfleet_local.server.processes import (
     as_account,
     command_line,
@@ -39,6 +42,9 @@ STOP_SIGNALS = {
 }
 # A socket's path has room for about 100 bytes, of which "/.s.PGSQL.65535" takes 15.
 LONGEST_SOCKET_FOLDER = 85
+# After a crash the server reads its log first; as long as it says so it is waited for.
+RECOVERY_SECONDS = 900.0
+SCHEDULER_RUNS = "select from pg_stat_activity where backend_type = 'pg_cron launcher'"
 
 
 class ClusterError(LocalError):
@@ -52,6 +58,10 @@ class Cluster:
     the server when that thread is gone.
     """
 
+    name = "database"
+    # A scheduler that can come back by itself has done so by then.
+    patience = 10.0
+
     def __init__(self, settings: StackSettings, binaries: Binaries | None = None) -> None:
         self.settings = settings
         self.folder = settings.data_dir / "postgres"
@@ -60,6 +70,7 @@ class Cluster:
         self.log = settings.data_dir / "postgres.log"
         self.socket_dir = self._socket_folder()
         self._server: subprocess.Popen[bytes] | None = None
+        self._had_scheduler = False
 
     @property
     def is_created(self) -> bool:
@@ -101,7 +112,9 @@ class Cluster:
         self._prepare_folders()
         self.end_leftovers()
         self._write_configuration()
+        shorten(self.log)
         start = self.log.stat().st_size if self.log.exists() else 0
+        self._had_scheduler = False
         with self.log.open("ab") as log:
             self._server = spawn(
                 [self.binaries.program("postgres"), "-D", str(self.folder)],
@@ -135,6 +148,22 @@ class Cluster:
     def is_running(self) -> bool:
         """Tell whether the server that we started is up."""
         return self._server is not None and self._server.poll() is None
+
+    def complaint(self) -> str | None:
+        """Say that pg_cron has ended, for then nothing ticks though the server answers.
+
+        Its older releases are not started again by the server once their backend was terminated,
+        as happens to all of them when somebody ends every connection of the database.
+        """
+        shorten(self.log)
+        try:
+            with psycopg.connect(self.socket_admin_dsn, connect_timeout=2) as connection:
+                runs = connection.execute(SCHEDULER_RUNS).fetchone() is not None
+        except psycopg.Error:
+            # It recovers, or is full: to stop it would make nothing better.
+            return None
+        self._had_scheduler = self._had_scheduler or runs
+        return "pg_cron has ended" if self._had_scheduler and not runs else None
 
     def running_pid(self) -> int | None:
         """Give the process that serves the data folder, whoever started it."""
@@ -256,23 +285,20 @@ class Cluster:
             raise ClusterError(f"{Path(command[0]).name} failed: {done.stderr.strip()}")
 
     def _wait_ready(self, end: float, log_start: int) -> None:
+        longest = end + RECOVERY_SECONDS
+        dsn = self.socket_admin_dsn.encode()
         while True:
-            try:
-                psycopg.connect(self.socket_admin_dsn, connect_timeout=5).close()
-                return
-            except psycopg.OperationalError:
-                if not self.is_running() or time.monotonic() > end:
-                    self.stop("immediate")
-                    raise ClusterError(
-                        f"Postgres did not start:\n{self._log_tail(log_start)}"
-                    ) from None
+            found = PGconn.ping(dsn)
+            if found == Ping.OK:
+                with contextlib.suppress(psycopg.OperationalError):
+                    psycopg.connect(self.socket_admin_dsn, connect_timeout=5).close()
+                    return
+            now = time.monotonic()
+            if not self.is_running() or now > (longest if found == Ping.REJECT else end):
+                self.stop("immediate")
+                said = tail(self.log, lines=10, start=log_start)
+                raise ClusterError(f"Postgres did not start:\n{said}\n(log: {self.log})")
             time.sleep(0.05)
-
-    def _log_tail(self, start: int) -> str:
-        with self.log.open("rb") as log:
-            log.seek(start)
-            lines = log.read().decode(errors="replace").splitlines()
-        return "\n".join(lines[-10:]) + f"\n(log: {self.log})"
 
     def set_passwords(self) -> None:
         """Give the login roles that exist the passwords that the settings name."""

@@ -42,6 +42,16 @@ def as_account(account: pwd.struct_passwd | None, command: list[str]) -> list[st
     return ["setpriv", *user, "--reset-env", *command]
 
 
+def ending_with_us(command: list[str], death_signal: str = "TERM") -> list[str]:
+    """Prefix a command so that the kernel, where it can, signals it when we end, however we do.
+
+    "We" is the thread that starts it: one that lives as long as the process should.
+    """
+    if sys.platform == "linux" and shutil.which("setpriv"):
+        return ["setpriv", f"--pdeathsig={death_signal}", *command]
+    return command
+
+
 def spawn(
     command: list[str],
     *,
@@ -52,14 +62,11 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start a child in a session of its own, out of reach of the terminal's Ctrl-C.
 
-    Where the kernel can, the child gets `death_signal` when the thread that started it ends,
-    however it ends: start children from a thread that lives as long as they should.
+    It gets `death_signal` when the thread that started it ends.
     """
-    if sys.platform == "linux" and shutil.which("setpriv"):
-        # Innermost, because changing the user clears the flag.
-        command = ["setpriv", f"--pdeathsig={death_signal}", *command]
     return subprocess.Popen(
-        as_account(account, command),
+        # The death signal innermost, because changing the user clears it.
+        as_account(account, ending_with_us(command, death_signal)),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
-import socket
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
-import httpx
 import psycopg
 from psycopg.types.json import Jsonb
 
@@ -24,30 +20,29 @@ from pgfleet.schema.migrate import migrate
 from pgfleet_functions.setup import ensure_worker_role
 from pgfleet_local.bootstrap import prepare_cluster, prepare_database
 from pgfleet_local.server.cluster import Cluster
-from pgfleet_local.server.processes import command_line, end_process, is_alive, send, spawn
-from pgfleet_local.settings import HOST, LocalError, StackSettings
+from pgfleet_local.server.gateway_server import GatewayServer
+from pgfleet_local.server.ports import (
+    PortHold,
+    PortTaken,
+    hold_port,
+    hold_substitute,
+    wait_for_port,
+)
+from pgfleet_local.server.processes import send
+from pgfleet_local.server.report import Report, Say
+from pgfleet_local.server.signals import StopRequested, deaf_to_signals, stopping_on_signals
+from pgfleet_local.server.watch import Watch
+from pgfleet_local.settings import API_PORT, DB_PORT, HOST, PORTS_FILE, LocalError, StackSettings
 
-GATEWAY = "pgfleet_local.gateway"
-WATCH_SECONDS = 0.2
-START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 LOCK_SECONDS = 0.5
-# A part that dies again sooner than this is started again more slowly each time.
-STEADY_SECONDS = 30.0
-LONGEST_PAUSE_SECONDS = 10.0
-
-# Ctrl-C, a service manager, and a terminal that is closed.
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-Say = Callable[[str], None]
+# Longer than the kernel keeps a port for a connection that has ended.
+PORT_SECONDS = 65.0
+USUAL_PORTS = {"db_port": DB_PORT, "api_port": API_PORT}
 
 
 class StackError(LocalError):
     """The local platform cannot start, or cannot be stopped."""
-
-
-class _StopRequested(BaseException):
-    """A signal asked the supervisor to end; no `except Exception` may hold it up."""
 
 
 class Stack:
@@ -55,11 +50,9 @@ class Stack:
 
     def __init__(self, settings: StackSettings, say: Say | None = None) -> None:
         self.settings = settings
-        self._say: Say = say or (lambda _: None)
+        self._say = Report(say)
         self._lock_file = settings.data_dir / "stack.lock"
-        self._gateway_pid_file = settings.data_dir / "gateway.pid"
-        self._gateway_log = settings.data_dir / "gateway.log"
-        self._gateway: subprocess.Popen[bytes] | None = None
+        self._ports_file = settings.data_dir / PORTS_FILE
 
     def describe(self) -> dict[str, str]:
         """Give the addresses and keys, under the names that the official CLI uses.
@@ -83,21 +76,27 @@ class Stack:
         Raises StackError when another one runs on the same folder, or when a part cannot start.
         """
         self.settings.data_dir.mkdir(parents=True, exist_ok=True)
-        with self._only_one(), _stopping_on_signals():
-            cluster = Cluster(self.settings)
+        with self._say.passing_on(), self._only_one(), stopping_on_signals():
             try:
-                self._end_leftovers(cluster)
-                self._check_ports()
-                self._start_database(cluster)
-                self._start_gateway()
-                ready(self.describe())
-                self._watch(cluster)
-            except _StopRequested:
-                self._say("stopping")
-            finally:
-                with _deaf_to_signals():
-                    self._stop_gateway()
-                    cluster.stop()
+                self._end_leftovers()
+                with self._ports():
+                    self._run(ready)
+            except StopRequested:
+                pass
+
+    def _run(self, ready: Callable[[dict[str, str]], None]) -> None:
+        cluster, gateway = Cluster(self.settings), GatewayServer(self.settings)
+        try:
+            self._start_database(cluster)
+            gateway.start()
+            ready(self.describe())
+            Watch((cluster, gateway), self._say).run()
+        except StopRequested:
+            self._say("stopping")
+        finally:
+            with deaf_to_signals():
+                gateway.stop()
+                cluster.stop()
 
     def down(self) -> bool:
         """Stop the platform, or what a killed one has left; tell whether there was anything."""
@@ -106,7 +105,7 @@ class Stack:
             if not self.settings.data_dir.is_dir():
                 return False
             with self._only_one():
-                return self._end_leftovers(Cluster(self.settings))
+                return self._end_leftovers()
         send(pid, signal.SIGTERM)
         end = time.monotonic() + STOP_SECONDS
         while self._supervisor() is not None:
@@ -122,7 +121,7 @@ class Stack:
             "running": pid is not None,
             "pid": pid,
             "database": pid is not None and self._database_answers(),
-            "gateway": pid is not None and self._gateway_answers(),
+            "gateway": pid is not None and GatewayServer(self.settings).answers(),
             "data_dir": str(self.settings.data_dir),
             **self.describe(),
         }
@@ -154,35 +153,64 @@ class Stack:
         except FileNotFoundError:
             return None
 
-    def _end_leftovers(self, cluster: Cluster) -> bool:
-        pid = _read_pid(self._gateway_pid_file)
-        gateway = pid is not None and is_alive(pid) and self._is_our_gateway(pid)
-        if gateway and pid is not None:
-            end_process(pid)
-        self._gateway_pid_file.unlink(missing_ok=True)
+    def _end_leftovers(self) -> bool:
+        """End what a killed platform has left; tell whether there was anything."""
+        cluster = Cluster(self.settings)
+        gateway = GatewayServer(self.settings).end_leftover()
         server = cluster.running_pid() is not None
         cluster.end_leftovers()
         return gateway or server
 
-    def _is_our_gateway(self, pid: int) -> bool:
-        words = command_line(pid)
-        return GATEWAY in words and str(self.settings.data_dir) in words
+    @contextlib.contextmanager
+    def _ports(self) -> Iterator[None]:
+        """Keep both ports while the servers come and go, and tell other processes which they are.
 
-    def _check_ports(self) -> None:
-        ports = {
-            "PGFLEET_LOCAL_DB_PORT": self.settings.db_port,
-            "PGFLEET_LOCAL_API_PORT": self.settings.api_port,
-        }
-        for name, port in ports.items():
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((HOST, port))
-                except OSError as error:
-                    raise StackError(
-                        f"port {port} is taken by another program ({error.strerror}): "
-                        f"choose another one in {name}"
-                    ) from error
+        Raises StackError when one cannot be had.
+        """
+        with contextlib.ExitStack() as holds:
+            taken: dict[str, int] = {}
+            for name in USUAL_PORTS:
+                hold = self._take_port(name)
+                holds.callback(hold.close)
+                taken[name] = hold.port
+            self.settings = replace(
+                self.settings, db_port=taken["db_port"], api_port=taken["api_port"]
+            )
+            if self.settings.any_ports and taken != USUAL_PORTS:
+                self._ports_file.write_text(json.dumps(taken))
+                holds.callback(self._ports_file.unlink, missing_ok=True)
+            else:
+                self._ports_file.unlink(missing_ok=True)
+            yield
+
+    def _take_port(self, name: str) -> PortHold:
+        """Take the port that was asked for; where none was, another one will do.
+
+        A server on a usual port is most likely another platform, which people should know of.
+        """
+        try:
+            if not self.settings.any_ports:
+                return self._wait_for_port(getattr(self.settings, name))
+            try:
+                return hold_port(USUAL_PORTS[name])
+            except PortTaken as error:
+                if error.kind == "server":
+                    raise
+                hold = hold_substitute(error.port)
+                self._say(f"{error}; using port {hold.port}")
+                return hold
+        except PortTaken as error:
+            variable = f"PGFLEET_LOCAL_{name.upper()}"
+            raise StackError(f"{error}; choose another one in {variable}") from error
+
+    def _wait_for_port(self, port: int) -> PortHold:
+        try:
+            return hold_port(port)
+        except PortTaken as error:
+            if error.kind != "ended":
+                raise
+            self._say(f"{error}; waiting for it")
+            return wait_for_port(port, PORT_SECONDS)
 
     def _start_database(self, cluster: Cluster) -> None:
         settings = self.settings
@@ -235,97 +263,12 @@ class Stack:
                 (Jsonb(settings.functions_url), f"http://{HOST}:", f"http://{HOST}:%"),
             )
 
-    def _start_gateway(self) -> None:
-        with self._gateway_log.open("ab") as log:
-            self._gateway = spawn(
-                # The folder is there so that a leftover can be told from somebody else's.
-                [sys.executable, "-m", GATEWAY, str(self.settings.data_dir)],
-                log=log,
-                environment={**os.environ, **self.settings.environment()},
-            )
-        self._gateway_pid_file.write_text(str(self._gateway.pid))
-        end = time.monotonic() + START_SECONDS
-        while not self._gateway_answers():
-            if self._gateway.poll() is not None or time.monotonic() > end:
-                raise StackError(f"the gateway did not start:\n{_tail(self._gateway_log)}")
-            time.sleep(0.05)
-
-    def _stop_gateway(self) -> None:
-        if self._gateway is None:
-            return
-        self._gateway.terminate()
-        try:
-            self._gateway.wait(15)
-        except subprocess.TimeoutExpired:
-            self._gateway.kill()
-            self._gateway.wait()
-        self._gateway = None
-        self._gateway_pid_file.unlink(missing_ok=True)
-
-    def _watch(self, cluster: Cluster) -> NoReturn:
-        """Start again whatever ends, until a signal comes."""
-        pause, restarted = 0.0, time.monotonic()
-        while True:
-            time.sleep(WATCH_SECONDS)
-            database_ended = not cluster.is_running()
-            gateway_ended = self._gateway is None or self._gateway.poll() is not None
-            if not database_ended and not gateway_ended:
-                continue
-            steady = time.monotonic() - restarted > STEADY_SECONDS
-            pause = 0.0 if steady else min(pause * 2 or WATCH_SECONDS, LONGEST_PAUSE_SECONDS)
-            self._say(f"{'database' if database_ended else 'gateway'} ended, starting it again")
-            time.sleep(pause)
-            restarted = time.monotonic()
-            try:
-                if database_ended:
-                    cluster.start()
-                else:
-                    self._start_gateway()
-            except Exception as error:
-                self._say(f"cannot start it: {error}")
-
-    def _gateway_answers(self) -> bool:
-        try:
-            return httpx.get(f"{self.settings.api_url}/health", trust_env=False).is_success
-        except httpx.HTTPError:
-            return False
-
     def _database_answers(self) -> bool:
         try:
             psycopg.connect(self.settings.db_url, connect_timeout=5).close()
         except psycopg.OperationalError:
             return False
         return True
-
-
-@contextlib.contextmanager
-def _stopping_on_signals() -> Iterator[None]:
-    """Turn signals that stop into an exception in the main thread."""
-
-    def stop(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise _StopRequested
-
-    with _handling(stop):
-        yield
-
-
-@contextlib.contextmanager
-def _deaf_to_signals() -> Iterator[None]:
-    """Let an impatient second Ctrl-C not leave half of the platform running."""
-    with _handling(signal.SIG_IGN):
-        yield
-
-
-@contextlib.contextmanager
-def _handling(handler: Callable[[int, FrameType | None], Any] | signal.Handlers) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        raise StackError("the local platform has to run in the main thread")
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
 
 
 def _lock(file: IO[str], kind: int) -> bool:
@@ -341,9 +284,3 @@ def _read_pid(path: Path) -> int | None:
         return int(path.read_text())
     except (OSError, ValueError):
         return None
-
-
-def _tail(path: Path, lines: int = 15) -> str:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 20_000))
-        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
