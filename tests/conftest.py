@@ -6,12 +6,8 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,15 +16,15 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
-import jwt
 import psycopg
 import pytest
 from psycopg import sql
 from pytest_postgresql.janitor import DatabaseJanitor
+from tests.helpers.running_stack import PreparedCluster, RunningStack, SharedStack
 
 from pgfleet_local.bootstrap import prepare_cluster, prepare_database
 from pgfleet_local.server.cluster import Cluster
-from pgfleet_local.server.processes import ending_with_us, is_alive
+from pgfleet_local.server.processes import is_alive
 from pgfleet_local.settings import HOST, StackSettings
 
 Style = Literal["new", "old"]
@@ -61,77 +57,6 @@ class Database:
     def connect(self, role: str = "postgres", **options: Any) -> psycopg.Connection[Any]:
         """Open a connection, which the caller closes."""
         return psycopg.connect(self.url(role), **options)
-
-
-LAUNCHER = """
-import json, sys
-from pgfleet_local.settings import LocalError, StackSettings
-from pgfleet_local.server.stack import Stack
-
-def say(text): print(text, file=sys.stderr, flush=True)
-
-try:
-    Stack(StackSettings.from_environment(), say).up(lambda d: print(json.dumps(d), flush=True))
-except LocalError as error:
-    sys.exit(f"Error: {error}")
-"""
-
-
-class RunningStack:
-    """A local platform that runs as a process of its own."""
-
-    def __init__(self, settings: StackSettings) -> None:
-        self.settings = settings
-        self.described: dict[str, str] = {}
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        self._log = (settings.data_dir / "stack.log").open("a+")
-        self.process = subprocess.Popen(
-            ending_with_us([sys.executable, "-c", LAUNCHER]),
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            # A signal that a test sends to its own group is not meant for it.
-            start_new_session=True,
-            env={**os.environ, **settings.environment()},
-        )
-
-    def wait_ready(self) -> RunningStack:
-        """Wait until everything answers."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, f"the platform did not start:\n{self.said()}"
-        self.described = json.loads(line)
-        return self
-
-    def said(self) -> str:
-        """Give what the supervisor has told so far."""
-        return (self.settings.data_dir / "stack.log").read_text()
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and wait for the exit code."""
-        self.process.send_signal(number)
-        return self.wait()
-
-    def wait(self) -> int:
-        """Wait for the exit code."""
-        code = self.process.wait(60)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-        self._log.close()
-        return code
-
-    def url(self, role: str = "postgres") -> str:
-        """Give the URL for postgres, supabase_admin, authenticator or fleet_worker."""
-        return self.settings.url(role)
-
-    def connect(self, role: str = "postgres", **options: Any) -> psycopg.Connection[Any]:
-        """Open a connection, which the caller closes."""
-        return psycopg.connect(self.url(role), **options)
-
-    def token(self, sub: str | UUID, role: str = "authenticated", **claims: Any) -> str:
-        """Sign a token of one hour for a caller of the API."""
-        known = {"sub": str(sub), "role": role, "exp": int(time.time()) + 3600}
-        return jwt.encode({**known, **claims}, self.settings.jwt_secret, algorithm="HS256")
 
 
 @pytest.fixture(scope="session")
@@ -303,14 +228,37 @@ def stack_settings(fast_folder: Path, free_port: Callable[[], int]) -> Callable[
     return make
 
 
-@pytest.fixture(scope="module")
-def stack(stack_settings: Callable[[], StackSettings]) -> Iterator[RunningStack]:
-    """Run the whole local platform, with real pg_cron and all of the API, for one module."""
+@pytest.fixture(scope="session")
+def prepared_settings(
+    stack_settings: Callable[[], StackSettings],
+) -> Callable[[], StackSettings]:
+    """Give a function that makes settings as `stack_settings` does, for a quicker first start."""
+    return PreparedCluster(stack_settings).settings
+
+
+@pytest.fixture(scope="session")
+def shared_stack(stack_settings: Callable[[], StackSettings]) -> Iterator[SharedStack]:
+    """Run the whole local platform, with real pg_cron and all of the API, once for each worker."""
     running = RunningStack(stack_settings())
     try:
-        yield running.wait_ready()
+        running.wait_ready()
+        running.wait_well()
+        yield SharedStack(running)
     finally:
         running.end()
+
+
+@pytest.fixture(scope="module")
+def stack(shared_stack: SharedStack) -> Iterator[RunningStack]:
+    """Give the platform that all modules of a worker share, as well as the first one found it.
+
+    Rows of earlier modules are there: a module works with owners of its own. One that kills
+    servers, or needs other settings, runs its own platform instead. A module that leaves it in a
+    bad state is the one that fails.
+    """
+    yield shared_stack.running
+    shared_stack.reset()
+    shared_stack.running.wait_well()
 
 
 def _janitor(settings: StackSettings, name: str, source: str | None = None) -> DatabaseJanitor:

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from tests.conftest import RunningStack
+from tests.helpers.running_stack import RunningStack
 
 Call = Callable[..., Any]
 DAILY = {

@@ -7,12 +7,14 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
+from tests.helpers.running_stack import RunningStack
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from pgfleet_local.server.processes import is_alive, running_in, send, wait_gone
 from pgfleet_local.server.stack import Stack
@@ -20,12 +22,12 @@ from pgfleet_local.settings import StackSettings
 
 
 @pytest.fixture
-def launch(stack: Any, stack_settings: Callable[[], StackSettings]) -> Iterator[Callable[..., Any]]:
+def launch(prepared_settings: Callable[[], StackSettings]) -> Iterator[Callable[..., RunningStack]]:
     """Give a function that starts another platform, and stop all of them at the end."""
-    started: list[Any] = []
+    started: list[RunningStack] = []
 
-    def start(settings: StackSettings | None = None) -> Any:
-        running = type(stack)(settings or stack_settings())
+    def start(settings: StackSettings | None = None) -> RunningStack:
+        running = RunningStack(settings or prepared_settings())
         started.append(running)
         return running
 
@@ -33,7 +35,10 @@ def launch(stack: Any, stack_settings: Callable[[], StackSettings]) -> Iterator[
     for running in started:
         if running.process.returncode is None:
             running.end(signal.SIGKILL)
-        Stack(running.settings).down()
+    for running in started:
+        # One that runs still is not of ours: it is the shared one, whose folder a test tried.
+        if not Stack(running.settings).status()["running"]:
+            Stack(running.settings).down()
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
@@ -143,7 +148,9 @@ def test_passwords_are_asked_for(stack: Any) -> None:
         psycopg.connect(url)
 
 
-def test_a_second_one_on_the_same_folder_is_refused(stack: Any, launch: Callable[..., Any]) -> None:
+def test_a_second_one_on_the_same_folder_is_refused(
+    stack: Any, launch: Callable[..., RunningStack]
+) -> None:
     second = launch(stack.settings)
 
     assert second.wait() == 1
@@ -155,7 +162,7 @@ def test_a_second_one_on_the_same_folder_is_refused(stack: Any, launch: Callable
 
 
 def test_a_port_that_is_taken_is_named(
-    launch: Callable[..., Any], stack_settings: Callable[[], StackSettings]
+    launch: Callable[..., RunningStack], stack_settings: Callable[[], StackSettings]
 ) -> None:
     settings = stack_settings()
     with socket.socket() as other:
@@ -169,8 +176,8 @@ def test_a_port_that_is_taken_is_named(
     assert "PGFLEET_LOCAL_API_PORT" in refused.said()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_everything(launch: Callable[..., Any], number: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_everything(launch: Callable[..., RunningStack], number: int) -> None:
     running = launch().wait_ready()
     gateway = int((running.settings.data_dir / "gateway.pid").read_text())
 
@@ -180,8 +187,10 @@ def test_a_signal_stops_everything(launch: Callable[..., Any], number: int) -> N
     assert Stack(running.settings).status()["running"] is False
 
 
-def test_a_signal_while_it_starts_leaves_nothing_behind(launch: Callable[..., Any]) -> None:
-    running = launch()
+def test_a_signal_while_it_starts_leaves_nothing_behind(
+    launch: Callable[..., RunningStack], stack_settings: Callable[[], StackSettings]
+) -> None:
+    running = launch(stack_settings())
     wait_for(running.said)
 
     assert running.end(signal.SIGTERM) == 0
@@ -190,7 +199,7 @@ def test_a_signal_while_it_starts_leaves_nothing_behind(launch: Callable[..., An
     assert answers(launch(running.settings).wait_ready().settings)
 
 
-def test_down_stops_it_from_elsewhere(launch: Callable[..., Any]) -> None:
+def test_down_stops_it_from_elsewhere(launch: Callable[..., RunningStack]) -> None:
     running = launch().wait_ready()
 
     assert Stack(running.settings).down() is True
@@ -198,7 +207,7 @@ def test_down_stops_it_from_elsewhere(launch: Callable[..., Any]) -> None:
     assert Stack(running.settings).down() is False
 
 
-def test_what_was_killed_starts_again_with_its_data(launch: Callable[..., Any]) -> None:
+def test_what_was_killed_starts_again_with_its_data(launch: Callable[..., RunningStack]) -> None:
     running = launch().wait_ready()
     settings = running.settings
     with running.connect() as conn:
@@ -214,7 +223,7 @@ def test_what_was_killed_starts_again_with_its_data(launch: Callable[..., Any]) 
         assert conn.execute("select one from public.kept").fetchone() == (1,)
 
 
-def test_everything_killed_at_once_starts_again(launch: Callable[..., Any]) -> None:
+def test_everything_killed_at_once_starts_again(launch: Callable[..., RunningStack]) -> None:
     running = launch().wait_ready()
     settings = running.settings
     postmaster = int((settings.data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
@@ -233,7 +242,7 @@ def test_everything_killed_at_once_starts_again(launch: Callable[..., Any]) -> N
     assert answers(settings)
 
 
-def test_parts_that_die_are_started_again(launch: Callable[..., Any]) -> None:
+def test_parts_that_die_are_started_again(launch: Callable[..., RunningStack]) -> None:
     running = launch().wait_ready()
     settings = running.settings
     pid_files = (
@@ -252,17 +261,10 @@ def test_parts_that_die_are_started_again(launch: Callable[..., Any]) -> None:
 
 
 def test_a_platform_that_moved_to_another_folder_and_port_ticks_on(
-    launch: Callable[..., Any], stack_settings: Callable[[], StackSettings]
+    launch: Callable[..., RunningStack],
 ) -> None:
-    first = launch().wait_ready()
-    first.end()
-    other = stack_settings()
-    moved = replace(
-        first.settings, data_dir=other.data_dir, api_port=other.api_port, db_port=other.db_port
-    )
-    first.settings.data_dir.rename(moved.data_dir)
-
-    running = launch(moved).wait_ready()
+    # A copy of a cluster that was made elsewhere, whose jobs name the place where they were made.
+    running = launch().wait_ready()
 
     def ticks() -> bool:
         with running.connect() as conn:
@@ -273,3 +275,31 @@ def test_a_platform_that_moved_to_another_folder_and_port_ticks_on(
 
     # Not only at the next full minute: what runs at the start of the server runs.
     wait_for(ticks, 20)
+
+
+def test_it_ticks_again_after_every_connection_was_terminated(
+    launch: Callable[..., RunningStack],
+) -> None:
+    # What drops a database, or a test that cleans up, does; older releases of pg_cron end with it.
+    running = launch().wait_ready()
+    running.wait_well()
+    with running.connect("supabase_admin", autocommit=True) as admin:
+        admin.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname is not null and pid <> pg_backend_pid()"
+        )
+        admin.execute("update fleet.heartbeat set last_tick_at = now() - interval '1 hour'")
+
+    running.wait_well(90)
+
+
+def test_keys_in_addresses_are_in_no_log(stack: RunningStack) -> None:
+    key, port = stack.settings.service_role_key, stack.settings.api_port
+    url = f"ws://127.0.0.1:{port}/realtime/v1/websocket?apikey={key}"
+    with connect(f"{url}&vsn=1.0.0"):
+        pass
+    with pytest.raises(InvalidStatus):
+        connect(f"{url}&vsn=9")
+    stack.call("GET", f"/realtime/v1/api/none?apikey={key}")
+
+    assert key not in (stack.settings.data_dir / "gateway.log").read_text()

@@ -109,7 +109,8 @@ class FaultApi:
     async def handle(self, request: Request) -> Response:
         """Show the switches (GET), flip them and strike (POST), or turn all off (DELETE).
 
-        The body of a POST is `{"set": {switch: value}, "do": action, ...options}`.
+        The body of a POST is `{"set": {switch: value}, "do": action, ...options}`. The answer has
+        `live` too, which tells whether changes are being read.
         """
         faults = self._services.faults
         try:
@@ -129,7 +130,8 @@ class FaultApi:
             return error.response()
         except FaultError as error:
             return JSONResponse({"message": str(error)}, status_code=400)
-        return JSONResponse({"faults": faults.state(), "struck": struck})
+        live = self._services.live.is_set()
+        return JSONResponse({"faults": faults.state(), "struck": struck, "live": live})
 
 
 def _identify(services: Services, request: Request) -> Identity:

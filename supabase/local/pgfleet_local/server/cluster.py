@@ -44,6 +44,7 @@ STOP_SIGNALS = {
 LONGEST_SOCKET_FOLDER = 85
 # After a crash the server reads its log first; as long as it says so it is waited for.
 RECOVERY_SECONDS = 900.0
+SCHEDULER_SECONDS = 5.0
 SCHEDULER_RUNS = "select from pg_stat_activity where backend_type = 'pg_cron launcher'"
 
 
@@ -114,7 +115,6 @@ class Cluster:
         self._write_configuration()
         shorten(self.log)
         start = self.log.stat().st_size if self.log.exists() else 0
-        self._had_scheduler = False
         with self.log.open("ab") as log:
             self._server = spawn(
                 [self.binaries.program("postgres"), "-D", str(self.folder)],
@@ -125,6 +125,7 @@ class Cluster:
             )
         self._wait_ready(time.monotonic() + seconds, start)
         self.set_passwords()
+        self._had_scheduler = self._wait_for_scheduler()
 
     def stop(self, mode: StopMode = "fast", seconds: float = 30) -> None:
         """Stop the server, whoever started it, and wait until it is gone."""
@@ -157,13 +158,24 @@ class Cluster:
         """
         shorten(self.log)
         try:
-            with psycopg.connect(self.socket_admin_dsn, connect_timeout=2) as connection:
-                runs = connection.execute(SCHEDULER_RUNS).fetchone() is not None
+            runs = self._scheduler_runs()
         except psycopg.Error:
             # It recovers, or is full: to stop it would make nothing better.
             return None
-        self._had_scheduler = self._had_scheduler or runs
         return "pg_cron has ended" if self._had_scheduler and not runs else None
+
+    def _scheduler_runs(self) -> bool:
+        with psycopg.connect(self.socket_admin_dsn, connect_timeout=2) as connection:
+            return connection.execute(SCHEDULER_RUNS).fetchone() is not None
+
+    def _wait_for_scheduler(self) -> bool:
+        """Tell whether pg_cron is at work, which it is at once or not at all."""
+        end = time.monotonic() + SCHEDULER_SECONDS
+        while self.binaries.has_library("pg_cron") and time.monotonic() < end:
+            if self._scheduler_runs():
+                return True
+            time.sleep(0.02)
+        return False
 
     def running_pid(self) -> int | None:
         """Give the process that serves the data folder, whoever started it."""

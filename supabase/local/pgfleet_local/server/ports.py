@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pgfleet_local.settings import HOST, LocalError
+from pgfleet_local.settings import API_PORT, DB_PORT, HOST, LocalError, StackSettings
 
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 LISTENING, WAITING = "0A", "06"
 Kind = Literal["server", "connection", "ended"]
+USUAL_PORTS = {"db_port": DB_PORT, "api_port": API_PORT}
+# Longer than the kernel keeps a port for a connection that has ended.
+ENDED_SECONDS = 65.0
 # Where to look for a port when the usual one cannot be had.
 SUBSTITUTES = 20
 STEP = 10
@@ -91,7 +94,43 @@ def wait_for_port(port: int, seconds: float) -> PortHold:
         time.sleep(0.5)
 
 
-def hold_substitute(port: int) -> PortHold:
+def take_ports(
+    settings: StackSettings, say: Callable[[str], None], holds: ExitStack
+) -> dict[str, int]:
+    """Take the ports of a platform, to be let go of with `holds`, and give them by their names.
+
+    Where nobody chose a port, another one will do when a mere connection has the usual one. A
+    server on a usual port is most likely another platform, which people should know of. Raises
+    `PortTaken` when a port cannot be had.
+    """
+    ports = {}
+    for name, usual in USUAL_PORTS.items():
+        wanted = usual if settings.any_ports else getattr(settings, name)
+        try:
+            hold = _take(wanted, settings.any_ports, say)
+        except PortTaken as error:
+            hint = f"choose another one in PGFLEET_LOCAL_{name.upper()}"
+            raise PortTaken(error.port, error.kind, f"{error.holder}; {hint}") from error
+        holds.callback(hold.close)
+        ports[name] = hold.port
+    return ports
+
+
+def _take(port: int, any_port: bool, say: Callable[[str], None]) -> PortHold:
+    try:
+        return hold_port(port)
+    except PortTaken as error:
+        if any_port and error.kind != "server":
+            hold = _substitute(port)
+            say(f"{error}; using port {hold.port}")
+            return hold
+        if error.kind != "ended":
+            raise
+        say(f"{error}; waiting for it")
+        return wait_for_port(port, ENDED_SECONDS)
+
+
+def _substitute(port: int) -> PortHold:
     """Take a port near one that cannot be had, or raise `PortTaken`."""
     for number in range(1, SUBSTITUTES):
         with suppress(PortTaken):

@@ -21,24 +21,15 @@ from pgfleet_functions.setup import ensure_worker_role
 from pgfleet_local.bootstrap import prepare_cluster, prepare_database
 from pgfleet_local.server.cluster import Cluster
 from pgfleet_local.server.gateway_server import GatewayServer
-from pgfleet_local.server.ports import (
-    PortHold,
-    PortTaken,
-    hold_port,
-    hold_substitute,
-    wait_for_port,
-)
+from pgfleet_local.server.ports import PortTaken, take_ports
 from pgfleet_local.server.processes import send
 from pgfleet_local.server.report import Report, Say
 from pgfleet_local.server.signals import StopRequested, deaf_to_signals, stopping_on_signals
 from pgfleet_local.server.watch import Watch
-from pgfleet_local.settings import API_PORT, DB_PORT, HOST, PORTS_FILE, LocalError, StackSettings
+from pgfleet_local.settings import HOST, PORTS_FILE, LocalError, StackSettings
 
 STOP_SECONDS = 60.0
 LOCK_SECONDS = 0.5
-# Longer than the kernel keeps a port for a connection that has ended.
-PORT_SECONDS = 65.0
-USUAL_PORTS = {"db_port": DB_PORT, "api_port": API_PORT}
 
 
 class StackError(LocalError):
@@ -167,50 +158,17 @@ class Stack:
 
         Raises StackError when one cannot be had.
         """
+        asked = self.settings
         with contextlib.ExitStack() as holds:
-            taken: dict[str, int] = {}
-            for name in USUAL_PORTS:
-                hold = self._take_port(name)
-                holds.callback(hold.close)
-                taken[name] = hold.port
-            self.settings = replace(
-                self.settings, db_port=taken["db_port"], api_port=taken["api_port"]
-            )
-            if self.settings.any_ports and taken != USUAL_PORTS:
-                self._ports_file.write_text(json.dumps(taken))
-                holds.callback(self._ports_file.unlink, missing_ok=True)
-            else:
-                self._ports_file.unlink(missing_ok=True)
-            yield
-
-    def _take_port(self, name: str) -> PortHold:
-        """Take the port that was asked for; where none was, another one will do.
-
-        A server on a usual port is most likely another platform, which people should know of.
-        """
-        try:
-            if not self.settings.any_ports:
-                return self._wait_for_port(getattr(self.settings, name))
             try:
-                return hold_port(USUAL_PORTS[name])
+                ports = take_ports(asked, self._say, holds)
             except PortTaken as error:
-                if error.kind == "server":
-                    raise
-                hold = hold_substitute(error.port)
-                self._say(f"{error}; using port {hold.port}")
-                return hold
-        except PortTaken as error:
-            variable = f"PGFLEET_LOCAL_{name.upper()}"
-            raise StackError(f"{error}; choose another one in {variable}") from error
-
-    def _wait_for_port(self, port: int) -> PortHold:
-        try:
-            return hold_port(port)
-        except PortTaken as error:
-            if error.kind != "ended":
-                raise
-            self._say(f"{error}; waiting for it")
-            return wait_for_port(port, PORT_SECONDS)
+                raise StackError(str(error)) from error
+            self.settings = replace(asked, db_port=ports["db_port"], api_port=ports["api_port"])
+            if asked.any_ports:
+                self._ports_file.write_text(json.dumps(ports))
+                holds.callback(self._ports_file.unlink, missing_ok=True)
+            yield
 
     def _start_database(self, cluster: Cluster) -> None:
         settings = self.settings
