@@ -115,11 +115,17 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select distinct a.owner_id, t.device_id, t.hostname, a.profile_id
+  select a.owner_id, t.device_id, t.hostname, a.profile_id
   from public.profile_assignments as a
   cross join lateral fleet.targets(a.owner_id, a.device_ids, a.group_ids, a.selector) as t
   where p_owner_id is null or a.owner_id = p_owner_id
+  union
+  select h.owner_id, h.device_id, d.hostname, h.profile_id
+  from public.profile_holds as h
+  join public.devices as d on d.id = h.device_id and d.status = 'active'
+  where p_owner_id is null or h.owner_id = p_owner_id
 $$;
 
-comment on function fleet.wanted_profiles(uuid) is 'Every device and profile that belong together, of one owner or of all.';
+comment on function fleet.wanted_profiles(uuid) is
+  'Every device and profile that belong together, by an assignment or because somebody holds it, of one owner or of all.';
 revoke all on function fleet.wanted_profiles(uuid) from public, anon, authenticated, service_role;

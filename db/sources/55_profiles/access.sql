@@ -47,3 +47,12 @@ create policy profiles_all_service_role on public.profiles
 drop policy if exists profiles_select_member on public.profiles;
 create policy profiles_select_member on public.profiles
   for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
+
+revoke all on table public.profile_holds from public, anon, authenticated, service_role;
+-- Whoever holds a profile is a function.
+grant select on table public.profile_holds to authenticated, service_role;
+drop policy if exists profile_holds_select_service_role on public.profile_holds;
+create policy profile_holds_select_service_role on public.profile_holds for select to service_role using (true);
+drop policy if exists profile_holds_select_member on public.profile_holds;
+create policy profile_holds_select_member on public.profile_holds
+  for select to authenticated using (owner_id = any (array(select fleet.my_owners())));

@@ -7,7 +7,12 @@ from typing import Any
 
 # A procedure that commits can have no SET clause (Postgres forbids it); each name in its body
 # is qualified instead.
-WITHOUT_SEARCH_PATH = {"fleet.tick_minute", "fleet.prune_history"}
+WITHOUT_SEARCH_PATH = {
+    "fleet.tick_minute",
+    "fleet.prune_history",
+    "fleet.tend_geo_schedules",
+    "fleet.reconcile_all_geo_scopes",
+}
 
 SEARCH_PATH = "search_path=pg_catalog, pg_temp"
 

@@ -48,6 +48,8 @@ class Fleet:
     location: int
     location_policy: int
     location_event: int
+    geo_schedule: int
+    geo_action: int
     template: str
     hostname: str
     plain_code: str
@@ -246,6 +248,32 @@ def _fill(conn: Conn, name: str) -> Fleet:
         (event, policy, owner),
     )
     conn.execute(
+        "insert into public.app_categories (owner_id, name, apps) values (%s, %s, '{chess}')",
+        (owner, f"{name}-games"),
+    )
+    geo_schedule = one(
+        "insert into public.geo_schedules"
+        " (owner_id, name, device_id, apps, start_minute, end_minute)"
+        " values (%s, %s, %s, '{chess}', 0, 0) returning id",
+        owner,
+        f"{name}-geo",
+        devices[0][0],
+    )
+    geo_action = one(
+        "select max(id) from public.geo_actions where geo_schedule_id = %s", geo_schedule
+    )
+    conn.execute(
+        "insert into public.geo_action_reports"
+        " (geo_action_id, device_id, owner_id, status, reported_at)"
+        " values (%s, %s, %s, 'running', now())",
+        (geo_action, devices[0][0], owner),
+    )
+    conn.execute(
+        "insert into public.profile_holds (device_id, profile_id, holder, owner_id)"
+        " values (%s, '7', %s, %s)",
+        (devices[0][0], f"{name}-holder", owner),
+    )
+    conn.execute(
         "insert into fleet.pokes (function, poked_at) values ('x', now()) on conflict do nothing"
     )
     integration = one(
@@ -310,6 +338,8 @@ def _fill(conn: Conn, name: str) -> Fleet:
         location=location,
         location_policy=policy,
         location_event=event,
+        geo_schedule=geo_schedule,
+        geo_action=geo_action,
         template=f"{name}-template",
         hostname=f"{name}-pc",
         plain_code=code["code"],

@@ -30,6 +30,10 @@ INSERT_COLUMNS = {
     " min_dwell",
     "public.location_policies": "owner_id name location_id event action_type payload group_id"
     " selector priority is_enabled",
+    "public.app_categories": "owner_id name apps",
+    "public.geo_schedules": "owner_id name device_id group_id location_id side apps categories"
+    " enforce start_minute end_minute recurrence days timezone update_delay_type"
+    " update_delay_seconds unknown_location max_location_age notes",
 }
 UPDATE_COLUMNS = {
     "public.owners": "name",
@@ -45,6 +49,7 @@ UPDATE_COLUMNS = {
     "public.locations": "name kind latitude longitude radius_m polygon hysteresis_m min_dwell",
     "public.location_policies": "name location_id event action_type payload group_id selector"
     " priority is_enabled",
+    "public.app_categories": "name apps",
 }
 
 INVISIBLE = {"public.pg_cron_secrets"}

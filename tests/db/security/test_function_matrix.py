@@ -17,17 +17,23 @@ API = """
     public.cancel_command public.cancel_schedule public.claim_commands
     public.create_blackout_calendar public.create_calendar_feed public.create_enrollment_code
     public.create_integration public.create_integration_webhook public.create_owner
-    public.create_schedule
+    public.create_schedule public.create_geo_schedule
     public.create_template public.create_webhook_endpoint public.delete_blackout_calendar
+    public.delete_geo_schedule
     public.delete_integration public.delete_profile public.delete_schedule
     public.delete_template public.delete_webhook_endpoint public.describe_schedule
     public.device_checkin
     public.diff_schedule public.duplicate_schedule public.end_profile public.explain_schedule
+    public.explain_geo
     public.export_schedules public.extend_command public.extend_profile public.finish_command
-    public.fleet_status public.group_devices public.import_blackouts public.install_profile
-    public.instantiate_template public.pause_integration public.pause_schedule
+    public.fleet_status public.geo_actions_due
+    public.group_devices public.import_blackouts public.install_profile
+    public.instantiate_template public.override_geo_commitment
+    public.pause_integration public.pause_schedule
+    public.preview_geo_schedule
     public.preview_schedule public.profile_drift public.reconcile_profiles public.redeliver
-    public.rekey_device public.release_command public.remove_profile public.report_location
+    public.rekey_device public.release_command public.remove_profile
+    public.report_geo_action public.report_location
     public.resume_integration public.resume_schedule public.retire_device
     public.revoke_calendar_feed public.revoke_enrollment_code
     public.revoke_integration_webhook public.rotate_webhook_secret
@@ -35,6 +41,7 @@ API = """
     public.schedule_history public.schedule_stats public.send_command
     public.set_integration_secret public.simulate_fleet public.sync_integration
     public.test_webhook_endpoint public.unassign_profile public.upcoming_runs
+    public.update_geo_schedule
     public.update_schedule public.update_webhook_endpoint public.upload_profile
 """
 

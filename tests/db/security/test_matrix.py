@@ -90,6 +90,14 @@ MATRIX: dict[str, dict[str, str]] = {
     "public.device_places": table("device_id || '/' || location_id", MEMBERS),
     "public.location_events": table("id", MEMBERS),
     "public.location_actions": table("event_id || '/' || policy_id", MEMBERS),
+    "public.app_categories": table("id", MEMBERS, ADDED, MEMBERS, MEMBERS),
+    "public.geo_schedules": table("id", MEMBERS, ADDED),
+    "public.geo_actions": table("id", MEMBERS),
+    "public.geo_action_reports": table("geo_action_id || '/' || device_id", MEMBERS),
+    "public.geo_commitments": table("id", MEMBERS),
+    "public.geo_schedule_list": table("id", MEMBERS),
+    "public.geo_action_list": table("id", MEMBERS),
+    "public.profile_holds": table("device_id || '/' || holder", MEMBERS),
     "public.audit_log": table("id", MEMBERS),
     "public.pg_cron_secrets": kept("name", SERVICE),
     "fleet.settings": table("name", SERVICE),
@@ -172,6 +180,19 @@ INSERTS = {
     " values ('{owner}', {device}, 'left', now())",
     "public.location_actions": "(event_id, policy_id, owner_id)"
     " values ({location_event}, {location_policy}, '{owner}')",
+    "public.app_categories": "(owner_id, name, apps) values ('{owner}', 'new', '{{chess}}')",
+    "public.geo_schedules": "(owner_id, name, device_id, apps, start_minute, end_minute)"
+    " values ('{owner}', 'new', {device}, '{{chess}}', 0, 60)",
+    "public.geo_actions": "(geo_schedule_id, owner_id, from_date, starts_at, ends_at,"
+    " length_minutes, timezone, side, apps, unknown_location, max_location_age,"
+    " update_delay_type, update_delay_seconds) values ({geo_schedule}, '{owner}', '2001-01-01',"
+    " now(), now(), 0, 'UTC', 'anywhere', '{{}}', 'free', '1 hour', 'none', 0)",
+    "public.geo_action_reports": "(geo_action_id, device_id, owner_id, status, reported_at)"
+    " values ({geo_action}, {sibling}, '{owner}', 'running', now())",
+    "public.geo_commitments": "(geo_schedule_id, device_id, owner_id, hostname, timezone)"
+    " values ({geo_schedule}, {sibling}, '{owner}', 'x', 'UTC')",
+    "public.profile_holds": "(device_id, profile_id, holder, owner_id)"
+    " values ({device}, '7', 'new', '{owner}')",
     "public.audit_log": "(owner_id, actor_role, table_name, row_id, action)"
     " values ('{owner}', 'x', 'x', 'x', 'insert')",
     "fleet.pokes": "(function, poked_at) values ('new', now())",
@@ -190,6 +211,7 @@ CHANGED = {
     "public.device_commands": "result",
     "public.locations": "name",
     "public.location_policies": "name",
+    "public.app_categories": "name",
     "public.audit_log": "action",
 }
 ROLES = ("anon", "authenticated", "fleet_worker", "service_role")

@@ -28,6 +28,16 @@ CALLS = {
     "public.create_integration": '(\'{{"owner_id": "{owner}", "integration_type": "simplemdm"}}\')',
     "public.create_integration_webhook": "({integration})",
     "public.revoke_integration_webhook": "({integration_webhook})",
+    "public.create_geo_schedule": '(\'{{"owner_id": "{owner}", "name": "new", "device_id":'
+    ' {device}, "apps": ["chess"], "start_minute": 0, "end_minute": 60}}\')',
+    "public.update_geo_schedule": '({geo_schedule}, \'{{"apps": ["go"]}}\')',
+    "public.delete_geo_schedule": "({geo_schedule})",
+    "public.override_geo_commitment": "({geo_schedule}, 'because')",
+    "public.explain_geo": "({device})",
+    "public.preview_geo_schedule": '(\'{{"owner_id": "{owner}", "name": "new", "device_id":'
+    ' {device}, "apps": ["chess"], "start_minute": 0, "end_minute": 60}}\')',
+    "public.geo_actions_due": "()",
+    "public.report_geo_action": "({geo_action}, 'running')",
     "public.delete_integration": "({integration})",
     "public.delete_profile": "({profile})",
     "public.upload_profile": "('x', '<plist/>', {integration})",
@@ -112,6 +122,7 @@ ANSWERING = """
 FOR_DEVICES = """
     public.claim_commands public.device_checkin public.extend_command public.finish_command
     public.release_command public.report_location fleet.require_device
+    public.geo_actions_due public.report_geo_action
 """.split()
 STRANGERS = ["stranger", "sibling", "foreign_device", "retired", "nobody"]
 
@@ -131,6 +142,11 @@ MINE = (
     "locations",
     "location_policies",
     "location_events",
+    "app_categories",
+    "geo_schedules",
+    "geo_actions",
+    "geo_action_reports",
+    "geo_commitments",
     "device_integrations",
     "device_links",
     "mdm_api_logs",
