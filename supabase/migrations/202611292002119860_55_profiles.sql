@@ -1235,13 +1235,19 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select distinct a.owner_id, t.device_id, t.hostname, a.profile_id
+  select a.owner_id, t.device_id, t.hostname, a.profile_id
   from public.profile_assignments as a
   cross join lateral fleet.targets(a.owner_id, a.device_ids, a.group_ids, a.selector) as t
   where p_owner_id is null or a.owner_id = p_owner_id
+  union
+  select h.owner_id, h.device_id, d.hostname, h.profile_id
+  from public.profile_holds as h
+  join public.devices as d on d.id = h.device_id and d.status = 'active'
+  where p_owner_id is null or h.owner_id = p_owner_id
 $$;
 
-comment on function fleet.wanted_profiles(uuid) is 'Every device and profile that belong together, of one owner or of all.';
+comment on function fleet.wanted_profiles(uuid) is
+  'Every device and profile that belong together, by an assignment or because somebody holds it, of one owner or of all.';
 revoke all on function fleet.wanted_profiles(uuid) from public, anon, authenticated, service_role;
 
 -- db/sources/55_profiles/65_drift.sql
@@ -1759,6 +1765,15 @@ create policy profiles_all_service_role on public.profiles
   for all to service_role using (true) with check (true);
 drop policy if exists profiles_select_member on public.profiles;
 create policy profiles_select_member on public.profiles
+  for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
+
+revoke all on table public.profile_holds from public, anon, authenticated, service_role;
+-- Whoever holds a profile is a function.
+grant select on table public.profile_holds to authenticated, service_role;
+drop policy if exists profile_holds_select_service_role on public.profile_holds;
+create policy profile_holds_select_service_role on public.profile_holds for select to service_role using (true);
+drop policy if exists profile_holds_select_member on public.profile_holds;
+create policy profile_holds_select_member on public.profile_holds
   for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
 
 set check_function_bodies = on;

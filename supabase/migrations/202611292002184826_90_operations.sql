@@ -240,6 +240,8 @@ as $$
     ('pgfleet-tick-boot', '@reboot', 'call fleet.tick_minute()'),
     -- By itself, since it looks at every device that a profile is assigned to: no tick waits for it.
     ('pgfleet-tend-mdm', '* * * * *', 'select fleet.tend_mdm()'),
+    ('pgfleet-tend-geo', '* * * * *', 'call fleet.tend_geo_schedules()'),
+    ('pgfleet-reconcile-geo', '23 * * * *', 'call fleet.reconcile_all_geo_scopes()'),
     ('pgfleet-prune-history', '17 3 * * *', 'call fleet.prune_history()')
 $$;
 
