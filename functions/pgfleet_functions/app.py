@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from pgfleet_functions.database import make_pool
-from pgfleet_functions.devices.attempt_limit import Guesses
+from pgfleet_functions.devices.attempt_limit import AttemptLimit
 from pgfleet_functions.devices.enrol import enroll_device
 from pgfleet_functions.devices.signing import TokenSigner
 from pgfleet_functions.devices.token import device_token
@@ -47,8 +49,8 @@ def create_app(
 ) -> Starlette:
     """Return the app; it is mounted at /functions/v1 or served alone.
 
-    Handlers find `pool`, `signer`, `user_tokens`, `dispatcher`, `mdm_dispatcher` and `guesses`
-    in `request.app.state`. With `poll_seconds` the app looks for work by itself, where no database
+    Handlers find `pool`, `signer`, `user_tokens`, `attempt_limit`, `dispatcher` and
+    `mdm_dispatcher` in `request.app.state`. With `poll_seconds` the app looks for work by itself, where no database
     pokes it. Raises `SettingsError` for a signing key that cannot be used.
     """
 
@@ -71,6 +73,7 @@ def create_app(
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
+        middleware=_behind(settings.trusted_proxies),
         exception_handlers={
             FunctionError: function_error,
             HTTPException: http_error,
@@ -81,5 +84,10 @@ def create_app(
     app.state.user_tokens = UserTokens(settings, app.state.signer.key)
     app.state.dispatcher = Dispatcher(settings.mail_server)
     app.state.mdm_dispatcher = MdmDispatcher(allow_private=settings.allow_private_addresses)
-    app.state.guesses = Guesses()
+    app.state.attempt_limit = AttemptLimit()
     return app
+
+
+def _behind(proxies: Sequence[str]) -> list[Middleware]:
+    """Take the address of a caller from X-Forwarded-For where one of these proxies says it."""
+    return [Middleware(ProxyHeadersMiddleware, trusted_hosts=list(proxies))] if proxies else []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pgfleet_functions.notify.email import MailServer, SmtpUrlError
+from pgfleet_functions.outgoing.mail import MailServer, SmtpUrlError
 
 LONGEST_TTL_SECONDS = 7 * 86_400
 
@@ -32,6 +33,8 @@ class FunctionSettings:
     mail_server: MailServer | None = None
     # Whether an integration may name an address that is not open to everybody, or no https.
     allow_private_addresses: bool = False
+    # Addresses and networks whose X-Forwarded-For tells where a call comes from.
+    trusted_proxies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse settings with which no token could be signed."""
@@ -63,6 +66,7 @@ class FunctionSettings:
             jwks_url=env.get("PGFLEET_JWKS_URL") or _jwks_of(env.get("SUPABASE_URL")),
             mail_server=_mail_server(env.get("PGFLEET_SMTP_URL"), env.get("PGFLEET_SMTP_FROM")),
             allow_private_addresses=_switch(env, "PGFLEET_ALLOW_PRIVATE_ADDRESSES"),
+            trusted_proxies=_networks(env, "PGFLEET_TRUSTED_PROXIES"),
         )
 
 
@@ -97,6 +101,20 @@ def _switch(env: Mapping[str, str], name: str) -> bool:
     if text not in ("", "on", "true", "1", "off", "false", "0"):
         raise SettingsError(f"{name} is {text!r}, it can be 'on' or 'off'")
     return text in ("on", "true", "1")
+
+
+def _networks(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    parts = [part.strip() for part in env.get(name, "").split(",")]
+    try:
+        networks = [ipaddress.ip_network(part) for part in parts if part]
+    except ValueError as error:
+        raise SettingsError(
+            f"{name}: {error}; write addresses or networks such as '10.0.0.5, 10.1.0.0/16'"
+        ) from error
+    # One of everybody would believe whatever a caller says of itself.
+    if any(network.prefixlen == 0 for network in networks):
+        raise SettingsError(f"{name} must name the proxies, not every address there is")
+    return tuple(str(network) for network in networks)
 
 
 def _seconds(text: str) -> int:

@@ -1,4 +1,4 @@
-"""Slow down whoever guesses codes and secrets, by address."""
+"""Slow down whoever guesses codes, secrets and addresses, by where the guesses come from."""
 
 from __future__ import annotations
 
@@ -10,63 +10,63 @@ from collections.abc import Callable
 
 from starlette.requests import Request
 
-from pgfleet_functions.errors import TooMany
+from pgfleet_functions.errors import FunctionError, TooMany
 
 BURST = 20
-SECONDS_PER_GUESS = 6.0
+SECONDS_PER_ATTEMPT = 6.0
 MOST_ADDRESSES = 10_000
 
 
-class Guesses:
-    """Count wrong guesses in a bucket for each address, refilled over time.
+class AttemptLimit:
+    """Count wrong attempts in a bucket for each address, refilled over time.
 
-    Only wrong guesses cost anything: a school full of devices behind one address may enrol at
-    once. The oldest addresses are forgotten first, so memory is bounded.
+    Only wrong ones count, and only wrong ones are refused: what is guessed has more than a hundred
+    random bits, and behind the address of whoever guesses may be a school full of devices. The
+    oldest addresses are forgotten first, so memory is bounded.
     """
 
     def __init__(
         self,
         burst: int = BURST,
-        seconds_per_guess: float = SECONDS_PER_GUESS,
+        seconds_per_attempt: float = SECONDS_PER_ATTEMPT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._burst = burst
-        self._pace = seconds_per_guess
+        self._pace = seconds_per_attempt
         self._clock = clock
         # For each address, when its bucket will be full again.
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
-    def check(self, request: Request) -> None:
-        """Refuse an address that has no guess left."""
-        wait = self._debt(_address(request)) - self._burst * self._pace + self._pace
-        if wait > 0:
-            seconds = max(1, math.ceil(wait))
-            raise TooMany(
-                "too many wrong attempts from this address",
-                details="too_many_attempts",
-                hint=f"Try again in {seconds} seconds.",
-                headers={"Retry-After": str(seconds)},
-            )
-
-    def count(self, request: Request) -> None:
-        """Take one guess from the address."""
+    def wrong(self, request: Request, refusal: FunctionError) -> FunctionError:
+        """Count a wrong attempt and give what to answer: the refusal, or that it was too many."""
         address = _address(request)
-        self._full_at[address] = self._clock() + self._debt(address) + self._pace
-        self._full_at.move_to_end(address)
-        while len(self._full_at) > MOST_ADDRESSES:
-            self._full_at.popitem(last=False)
-
-    def _debt(self, address: str) -> float:
-        return max(0.0, self._full_at.get(address, 0.0) - self._clock())
+        now = self._clock()
+        debt = max(0.0, self._full_at.get(address, 0.0) - now)
+        wait = debt - (self._burst - 1) * self._pace
+        if wait <= 0:
+            self._full_at[address] = now + debt + self._pace
+            self._full_at.move_to_end(address)
+            while len(self._full_at) > MOST_ADDRESSES:
+                self._full_at.popitem(last=False)
+            return refusal
+        seconds = max(1, math.ceil(wait))
+        return TooMany(
+            "too many wrong attempts from this address",
+            details="too_many_attempts",
+            hint=f"Try again in {seconds} seconds; what is right is let in at any time.",
+            headers={"Retry-After": str(seconds)},
+        )
 
 
 def _address(request: Request) -> str:
     """Return the address of the client; of IPv6, the network that one customer gets."""
     host = request.client.host if request.client else ""
     try:
-        address = ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return host
-    if address.version == 6:
-        return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
-    return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))

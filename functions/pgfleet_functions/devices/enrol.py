@@ -20,7 +20,6 @@ HINT = (
 async def enroll_device(request: Request) -> Response:
     """Enrol the device that holds the code and answer 201 with its secret, shown this once."""
     state = request.app.state
-    state.guesses.check(request)
     fields = Fields(await read_object(request))
     code = fields.text("code", longest=128, required=True)
     hostname = fields.text("hostname", longest=253, required=True)
@@ -42,7 +41,7 @@ async def enroll_device(request: Request) -> Response:
         )
     except FunctionError as error:
         if error.status_code == 401:
-            state.guesses.count(request)
+            raise state.attempt_limit.wrong(request, error) from error
         raise
     shown = ("device_id", "auth_id", "hostname", "device_secret", "topic")
     answer = {name: identity[name] for name in shown} | state.signer.sign_device(identity)

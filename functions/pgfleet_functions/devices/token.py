@@ -13,7 +13,6 @@ from pgfleet_functions.http import Fields, read_object
 async def device_token(request: Request) -> Response:
     """Answer 200 with a new token for the device whose secret this is."""
     state = request.app.state
-    state.guesses.check(request)
     fields = Fields(await read_object(request))
     secret = fields.text("device_secret", longest=256, required=True)
     fields.check('Send {"device_secret": ...}, as enroll-device answered it.')
@@ -21,7 +20,7 @@ async def device_token(request: Request) -> Response:
         identity = await fetch_value(state.pool, "select fleet.worker_device_token(%s)", secret)
     except FunctionError as error:
         if error.status_code == 401:
-            state.guesses.count(request)
+            raise state.attempt_limit.wrong(request, error) from error
         raise
     shown = ("device_id", "hostname", "topic")
     answer = {name: identity[name] for name in shown} | state.signer.sign_device(identity)

@@ -14,13 +14,12 @@ from pgfleet_functions.errors import FunctionError
 async def calendar_feed(request: Request) -> Response:
     """Answer 200 with the calendar; 304 where the program has it; 404 for a revoked address."""
     state = request.app.state
-    state.guesses.check(request)
     token = request.path_params["token"]
     try:
         text = await fetch_value(state.pool, "select fleet.worker_calendar_feed(%s)", token)
     except FunctionError as error:
         if error.status_code == 404:
-            state.guesses.count(request)
+            raise state.attempt_limit.wrong(request, error) from error
         raise
     body = str(text).encode()
     headers = {

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any
 
 import httpx
 
-from pgfleet_functions.notify.webhook import seconds_of
-from pgfleet_functions.outgoing.addresses import AddressRefused, AddressUnknown
+from pgfleet_functions.outgoing.answers import Answer
+from pgfleet_functions.outgoing.errors import AddressRefused, OutgoingError
+from pgfleet_functions.outgoing.retry_after import http_date, pause_of
+from pgfleet_functions.outgoing.transport import Limits, Outgoing
 
-LONGEST_BODY = 4000
+# A page of a hundred devices has a tenth of it.
+LIMITS = Limits(seconds=30.0, body_bytes=4 * 1024 * 1024)
+LONGEST_SHOWN = 4000
 LONGEST_PAUSE_SECONDS = 60.0
-# Larger numbers in X-RateLimit-Reset are moments, smaller ones are seconds to wait.
-EPOCH_FROM = 1e9
 CLOCKS_AGREE_SECONDS = 2.0
 HIDDEN = "[hidden]"
 HIDDEN_FIELDS = ("pin", "passcode", "password")
@@ -82,14 +84,15 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """The way to one integration's MDM, shared by all that use it at the moment."""
+class Connection:
+    """The way to one integration's other system, for one piece of work."""
 
     integration_id: int
     base_url: str
     secret: str
     user: str | None
-    client: httpx.AsyncClient
+    outgoing: Outgoing
+    allow_private: bool
     # Waits until the rate allows a call; raises `CallFailed` where that takes too long.
     enter: Callable[[], Awaitable[None]]
     # Writes a call to the log before it is made; what became of it is told by `record`.
@@ -97,14 +100,20 @@ class Line:
     record: Callable[[Call], None]
     slow_down: Callable[[float | None], Awaitable[None]]
 
+    @property
+    def authorization(self) -> str:
+        """Give the header: the key is what a user name is in SimpleMDM; others have a name."""
+        known = f"{self.user}:{self.secret}" if self.user else f"{self.secret}:"
+        return f"Basic {base64.b64encode(known.encode()).decode()}"
+
 
 class Api:
     """Calls on behalf of one command, or of none."""
 
     def __init__(
-        self, line: Line, command_id: int | None = None, attempt: int | None = None
+        self, connection: Connection, command_id: int | None = None, attempt: int | None = None
     ) -> None:
-        self._line = line
+        self._connection = connection
         self._command_id = command_id
         self._attempt = attempt
 
@@ -119,27 +128,26 @@ class Api:
         files: Files | None = None,
         shown: str | None = None,
         shares_rate: bool = True,
-    ) -> httpx.Response:
+    ) -> Answer:
         """Make one call and return its success, also 409; raise `CallFailed` for all else.
 
         `shown` is what the log shows of `content`, which may hold passwords; of `files`, which
         may as well, it shows size and hash. Where the path has a limit of its own, not
         `shares_rate`, a 429 says nothing about other calls.
         """
-        line = self._line
-        await line.enter()
-        request = line.client.build_request(
+        connection = self._connection
+        await connection.enter()
+        request = httpx.Request(
             method,
-            line.base_url.rstrip("/") + path,
+            connection.base_url.rstrip("/") + path,
             params=query,
+            headers={"Accept": "application/json", "Authorization": connection.authorization},
             data=form,
             content=content,
             files=files,
         )
-        # The key is what a user name is in SimpleMDM; others have a name and use it as password.
-        auth = httpx.BasicAuth(*((line.user, line.secret) if line.user else (line.secret, "")))
         call = Call(
-            integration_id=line.integration_id,
+            integration_id=connection.integration_id,
             command_id=self._command_id,
             attempt=self._attempt,
             method=method,
@@ -147,41 +155,42 @@ class Api:
             request_body=self._clean(shown or _form_text(form, files)),
             at=datetime.now(UTC).isoformat(),
         )
-        call = replace(call, id=await line.begin(call))
-        started = time.monotonic()
-        response, failure = None, None
+        call = replace(call, id=await connection.begin(call))
+        began = time.monotonic()
         try:
-            response = await line.client.send(request, auth=auth)
-        except (httpx.HTTPError, AddressUnknown, AddressRefused) as error:
-            failure = _network_failure(error)
-        line.record(
+            answer = await connection.outgoing.call(
+                request, LIMITS, allow_private=connection.allow_private
+            )
+        except OutgoingError as error:
+            failure = _no_answer(error)
+            said = self._clean(failure.message)
+            connection.record(replace(call, duration_ms=_milliseconds(began), error=said))
+            raise failure from error
+        connection.record(
             replace(
                 call,
-                status=response.status_code if response is not None else None,
-                duration_ms=round((time.monotonic() - started) * 1000),
-                response_body=self._clean(response.text if response is not None else None),
-                error=self._clean(failure.message) if failure else None,
+                status=answer.status,
+                duration_ms=_milliseconds(began),
+                response_body=self._clean(answer.text()),
             )
         )
-        if failure or response is None:
-            raise failure or AssertionError("no response and no failure")
-        return await self._judge(response, shares_rate=shares_rate)
+        return await self._judge(answer, shares_rate=shares_rate)
 
-    async def _judge(self, response: httpx.Response, *, shares_rate: bool) -> httpx.Response:
-        status = response.status_code
-        if response.is_success or status == 409:
-            return response
-        said = self._clean(_message(response))
+    async def _judge(self, answer: Answer, *, shares_rate: bool) -> Answer:
+        status = answer.status
+        if answer.is_success or status == 409:
+            return answer
+        said = self._clean(_message(answer))
         message = f"the MDM answered {status}" + (f": {said}" if said else "")
+        pause = pause_of(answer.headers)
+        pause = None if pause is None else min(pause, LONGEST_PAUSE_SECONDS)
         if status == 429:
-            pause = pause_of(response.headers)
             if shares_rate:
-                await self._line.slow_down(pause)
+                await self._connection.slow_down(pause)
             raise CallFailed(FailureKind.RATE, message, status=status, retry_after=pause)
         if status in (401, 403):
             raise CallFailed(FailureKind.KEY, message, status=status)
         if status >= 500:
-            pause = pause_of(response.headers)
             raise CallFailed(FailureKind.SERVER, message, status=status, retry_after=pause)
         raise CallFailed(FailureKind.REFUSED, message, status=status)
 
@@ -190,46 +199,31 @@ class Api:
         if not text:
             return None
         text = text.replace("\x00", "")
-        if len(self._line.secret) > 3:
-            text = text.replace(self._line.secret, HIDDEN)
-        return text if len(text) <= LONGEST_BODY else text[:LONGEST_BODY] + "…"
+        if len(self._connection.secret) > 3:
+            text = text.replace(self._connection.secret, HIDDEN)
+        return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"
 
 
-def pause_of(headers: Mapping[str, str]) -> float | None:
-    """Read how long to wait: Retry-After, then X-RateLimit-Reset; never more than a minute."""
-    seconds: float | None = seconds_of(headers.get("retry-after"))
-    if seconds is None:
-        try:
-            reset = float(headers.get("x-ratelimit-reset", ""))
-        except ValueError:
-            return None
-        seconds = reset - time.time() if reset > EPOCH_FROM else reset
-    return max(0.0, min(seconds, LONGEST_PAUSE_SECONDS))
-
-
-def answered_at(response: httpx.Response) -> datetime:
+def answered_at(answer: Answer) -> datetime:
     """Give the moment of a request, by the other side's clock: devices' times are from there.
 
     Its header knows seconds only, so it is used where the clocks differ by more than these.
     """
-    began = datetime.now(UTC) - response.elapsed
-    try:
-        told = parsedate_to_datetime(response.headers["date"])
-    except (KeyError, ValueError):
-        return began
-    agrees = abs((told - began).total_seconds()) <= CLOCKS_AGREE_SECONDS
-    return began if agrees else told
+    told = http_date(answer.headers.get("date"))
+    if told is None or abs((told - answer.asked_at).total_seconds()) <= CLOCKS_AGREE_SECONDS:
+        return answer.asked_at
+    return told
 
 
-def _network_failure(error: Exception) -> CallFailed:
+def _milliseconds(since: float) -> int:
+    return round((time.monotonic() - since) * 1000)
+
+
+def _no_answer(error: OutgoingError) -> CallFailed:
     if isinstance(error, AddressRefused):
-        return CallFailed(FailureKind.REFUSED, str(error), reached=False)
-    # Only these are sure to come before the first byte was sent.
-    reached = not isinstance(
-        error, (AddressUnknown, httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-    )
-    text = f"{type(error).__name__}: {error}".rstrip(": ")
-    return CallFailed(FailureKind.NETWORK, f"the MDM gave no answer ({text})", reached=reached)
+        return CallFailed(FailureKind.REFUSED, error.message, reached=False)
+    message = f"the MDM gave no answer ({error.message})"
+    return CallFailed(FailureKind.NETWORK, message, reached=error.reached)
 
 
 def _form_text(form: Mapping[str, str] | None, files: Files | None) -> str | None:
@@ -241,11 +235,10 @@ def _form_text(form: Mapping[str, str] | None, files: Files | None) -> str | Non
     return "&".join(f"{name}={text}" for name, text in shown.items())
 
 
-def _message(response: httpx.Response) -> str:
+def _message(answer: Answer) -> str:
     """Give what the other side says is wrong; a body without JSON is shown as it is."""
     try:
-        body = response.json()
-        titles = [str(error["title"]) for error in body["errors"]]
+        titles = [str(error["title"]) for error in answer.json()["errors"]]
     except (ValueError, KeyError, TypeError):
-        return response.text[:300].strip()
+        return answer.text(1200)[:300].strip()
     return "; ".join(titles)

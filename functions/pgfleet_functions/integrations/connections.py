@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
 from psycopg.types.json import Jsonb
 
 from pgfleet_functions.database import Pool, fetch_value
-from pgfleet_functions.integrations.calls import Api, Call, CallFailed, FailureKind, Line
+from pgfleet_functions.integrations.calls import Api, Call, CallFailed, Connection, FailureKind
 from pgfleet_functions.integrations.rate import RateGate
 from pgfleet_functions.mdm.provider import Provider
 from pgfleet_functions.mdm.providers import PROVIDERS
 from pgfleet_functions.mdm.work import Integration
-from pgfleet_functions.outgoing.transport import make_client
+from pgfleet_functions.outgoing.transport import Outgoing
 
 KEY_REFUSED = "the MDM refuses the API key ({}): replace the secret of the integration"
 NO_KEY = "the integration has no API key: set its secret"
@@ -29,13 +28,12 @@ class WrongSettings(Exception):
 
 
 class Lines:
-    """Clients and rates for one run of the function, closed at its end."""
+    """The ways to the MDMs that are in use at the moment."""
 
-    def __init__(self, pool: Pool, stack: AsyncExitStack, *, allow_private: bool) -> None:
+    def __init__(self, pool: Pool, outgoing: Outgoing, *, allow_private: bool) -> None:
         self._pool = pool
-        self._stack = stack
+        self._outgoing = outgoing
         self._allow_private = allow_private
-        self._clients: dict[int, httpx.AsyncClient] = {}
         self._paused: set[int] = set()
 
     async def provider(
@@ -59,25 +57,22 @@ class Lines:
         if not integration.secret:
             raise WrongSettings(NO_KEY)
         base_url = _checked_url(integration.settings.get("base_url") or made.base_url)
-        if integration.id not in self._clients:
-            self._clients[integration.id] = await self._stack.enter_async_context(
-                make_client(allow_private=self._allow_private)
-            )
         gate = RateGate(
             self._pool, integration.id, seconds=seconds, prepaid=prepaid, is_look=is_look
         )
-        line = Line(
+        connection = Connection(
             integration_id=integration.id,
             base_url=base_url,
             secret=integration.secret,
             user=made.user and str(integration.settings.get("user") or made.user),
-            client=self._clients[integration.id],
+            outgoing=self._outgoing,
+            allow_private=self._allow_private,
             enter=gate.enter,
             begin=self._begin,
             record=record,
             slow_down=gate.slow_down,
         )
-        return made.make(Api(line, *command), integration.settings)
+        return made.make(Api(connection, *command), integration.settings)
 
     async def _begin(self, call: Call) -> int:
         return int(await fetch_value(self._pool, _BEGIN, Jsonb(call.row())))

@@ -19,13 +19,12 @@ _TAKE = "select fleet.worker_take_integration_webhook(%s, %s)"
 async def integration_webhook(request: Request) -> Response:
     """Answer 202 once it is stored; what is to be done about it is done later, by others."""
     state = request.app.state
-    state.guesses.check(request)
     # Not every sender says that it is JSON.
     body = parse_object(await read_any_text(request, LARGEST_WEBHOOK))
     try:
         taken = await fetch_value(state.pool, _TAKE, request.path_params["token"], Jsonb(body))
     except FunctionError as error:
         if error.status_code == 404:
-            state.guesses.count(request)
+            raise state.attempt_limit.wrong(request, error) from error
         raise
     return JSONResponse(taken, status_code=202)

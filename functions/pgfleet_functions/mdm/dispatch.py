@@ -30,6 +30,7 @@ from pgfleet_functions.mdm.work import (
     outcome_of_no_look,
     outcome_of_report,
 )
+from pgfleet_functions.outgoing.transport import Outgoing, trusted_authorities
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class MdmDispatcher:
 
     def __init__(self, *, allow_private: bool = False, hands: int = HANDS) -> None:
         self._allow_private = allow_private
+        self._authorities = trusted_authorities()
         self._hands = hands
         self._busy: Counter[int] = Counter()
         self._is_claiming = False
@@ -75,7 +77,9 @@ class MdmDispatcher:
         """Work until nothing is left or the time is over; tell how many ended in which way."""
         counts: Counter[str] = Counter()
         async with AsyncExitStack() as stack:
-            desk = Desk(pool, Lines(pool, stack, allow_private=self._allow_private), counts)
+            outgoing = Outgoing(self._authorities)
+            stack.push_async_callback(outgoing.aclose)
+            desk = Desk(pool, Lines(pool, outgoing, allow_private=self._allow_private), counts)
             if self._is_claiming:
                 self._poked.set()
                 return dict(await _do_the_rest(desk))

@@ -11,8 +11,6 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-import httpx
-
 from pgfleet_functions.integrations.calls import Api, CallFailed, FailureKind, answered_at
 from pgfleet_functions.mdm.provider import (
     Capabilities,
@@ -24,6 +22,7 @@ from pgfleet_functions.mdm.provider import (
     State,
     failed,
 )
+from pgfleet_functions.outgoing.answers import Answer
 
 Facts = Mapping[str, Any]
 
@@ -111,10 +110,10 @@ class SimpleMDM:
         }
         path = f"{_device(order)}/{action.path}"
         shares_rate = order.action != "refresh"
-        response = await self._api.call(
+        answer = await self._api.call(
             action.method, path, form=form or None, shares_rate=shares_rate
         )
-        return _sent(response, answered_at(response))
+        return _sent(answer, answered_at(answer))
 
     async def settle(self, orders: Sequence[Order]) -> AsyncIterator[tuple[Order, Report]]:
         """Look at the devices, a page of them by one call: only what they show counts."""
@@ -143,17 +142,17 @@ class SimpleMDM:
     async def upload_profile(self, file: ProfileFile, external_id: str | None) -> str:
         """Make a custom profile, or replace its file, which goes to the devices that have it."""
         path = PROFILE_PATHS[0] + (f"/{quote(external_id, safe='')}" if external_id else "")
-        response = await self._api.call(
+        answer = await self._api.call(
             "PATCH" if external_id else "POST",
             path,
             form={"name": file.name} | {name: _text(on) for name, on in file.options.items()},
             files={"mobileconfig": ("profile.mobileconfig", file.content, PROFILE_MEDIA)},
         )
-        _no_conflict(response)
+        _no_conflict(answer)
         if external_id:
             return external_id
         with _reading("the id of a profile"):
-            return str(response.json()["data"]["id"])
+            return str(answer.json()["data"]["id"])
 
     async def delete_profile(self, external_id: str) -> None:
         """Delete a custom profile, which takes it from all devices."""
@@ -172,9 +171,9 @@ class SimpleMDM:
         after = 0
         while True:
             query: dict[str, str | int] = {"limit": PAGE, "starting_after": after}
-            response = await self._api.call("GET", path, query=query)
+            answer = await self._api.call("GET", path, query=query)
             with _reading(what):
-                body = response.json()
+                body = answer.json()
                 page, has_more = list(body["data"]), bool(body["has_more"])
                 last = page[-1]["id"] if page else after
                 if has_more and last == after:
@@ -195,22 +194,22 @@ class SimpleMDM:
             "starting_after": first - 1,
             "include_awaiting_enrollment": "true",
         }
-        response = await self._api.call("GET", "/devices", query=query)
+        answer = await self._api.call("GET", "/devices", query=query)
         with _reading("devices"):
-            body = response.json()
+            body = answer.json()
             shown = {int(one["id"]): one["attributes"] for one in body["data"]}
             return (max(shown, default=first) if body["has_more"] else math.inf), shown
 
     async def _record(self, external_id: str) -> Mapping[str, Any] | None:
         """Give one device as the API shows it; None for one that is not there."""
         try:
-            response = await self._api.call("GET", f"/devices/{quote(external_id, safe='')}")
+            answer = await self._api.call("GET", f"/devices/{quote(external_id, safe='')}")
         except CallFailed as failure:
             if failure.status == 404:
                 return None
             raise
         with _reading("a device"):
-            record = dict(response.json()["data"])
+            record = dict(answer.json()["data"])
         return record
 
     async def _judge(self, order: Order, facts: Facts | None) -> Report:
@@ -264,18 +263,18 @@ class SimpleMDM:
         first, second = PROFILE_PATHS
         path = f"/{profile}{_device(order)}"
         try:
-            response = await self._api.call(method, first + path)
+            answer = await self._api.call(method, first + path)
         except CallFailed as failure:
             if failure.status != 404:
                 raise
-            response = await self._api.call(method, second + path)
-        sent_at = answered_at(response)
-        if response.status_code != 409:
-            return _sent(response, sent_at)
+            answer = await self._api.call(method, second + path)
+        sent_at = answered_at(answer)
+        if answer.status != 409:
+            return _sent(answer, sent_at)
         # It is so already: where an answer got lost, since that attempt at the latest.
         if order.unanswered_at:
-            sent_at -= datetime.now(UTC) - response.elapsed - order.unanswered_at
-        return _sent(response, sent_at, already=True)
+            sent_at -= answer.asked_at - order.unanswered_at
+        return _sent(answer, sent_at, already=True)
 
     def _gone(self, order: Order) -> Report:
         if order.action in ("wipe", "unenroll", "remove_profile"):
@@ -283,14 +282,14 @@ class SimpleMDM:
         return failed("refused", "the device is no longer in SimpleMDM")
 
 
-def _sent(response: httpx.Response, sent_at: datetime, **more: Any) -> Report:
-    told = {"sent_at": sent_at.isoformat(), "status": response.status_code}
+def _sent(answer: Answer, sent_at: datetime, **more: Any) -> Report:
+    told = {"sent_at": sent_at.isoformat(), "status": answer.status}
     return Report(State.SENT, told | more)
 
 
-def _no_conflict(response: httpx.Response) -> None:
+def _no_conflict(answer: Answer) -> None:
     """Raise for a 409, which says nothing good about a profile itself."""
-    if response.status_code == 409:
+    if answer.status == 409:
         raise CallFailed(FailureKind.REFUSED, "the MDM answered 409: it is in conflict", status=409)
 
 
@@ -354,7 +353,7 @@ def _reading(what: str) -> Iterator[None]:
     """Turn an answer that is not what it should be into a failure of the call."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         message = f"the MDM answered something else than {what}"
         raise CallFailed(FailureKind.SERVER, message) from error
 
@@ -363,7 +362,7 @@ def _number(value: Any) -> float | None:
     """Read a number that may be a text, or nothing."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 

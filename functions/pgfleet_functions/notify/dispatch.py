@@ -6,22 +6,19 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from contextlib import aclosing
 from typing import Any
 
-import httpx
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.errors import FunctionError
-from pgfleet_functions.notify.email import MailServer, deliver_email
-from pgfleet_functions.notify.webhook import (
-    Delivery,
-    Outcome,
-    deliver_webhook,
-    make_client,
-    trusted_authorities,
-)
+from pgfleet_functions.notify.email import deliver_email
+from pgfleet_functions.notify.messages import Delivery, Outcome
+from pgfleet_functions.notify.webhook import deliver_webhook
+from pgfleet_functions.outgoing.mail import MailServer
+from pgfleet_functions.outgoing.transport import Outgoing, trusted_authorities
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +51,7 @@ class Dispatcher:
         counts: Counter[str] = Counter()
         failures: list[FunctionError] = []
         end = time.monotonic() + budget
-        async with make_client(self._authorities) as client, asyncio.TaskGroup() as tasks:
+        async with aclosing(Outgoing(self._authorities)) as outgoing, asyncio.TaskGroup() as tasks:
 
             async def work() -> None:
                 self._busy += 1
@@ -66,7 +63,7 @@ class Dispatcher:
                         # Where there is one there may be another: not more hands than work.
                         if self._busy < self._hands:
                             tasks.create_task(work())
-                        outcome = await self._deliver(client, delivery)
+                        outcome = await self._deliver(outgoing, delivery)
                         counts[await _finish(pool, delivery, outcome)] += 1
                 except FunctionError as error:
                     # The other hands are in the middle of a message: let them finish.
@@ -80,11 +77,11 @@ class Dispatcher:
             raise failures[0]
         return dict(counts)
 
-    async def _deliver(self, client: httpx.AsyncClient, delivery: Delivery) -> Outcome:
+    async def _deliver(self, outgoing: Outgoing, delivery: Delivery) -> Outcome:
         try:
             if delivery.channel == "email":
                 return await deliver_email(self._mail_server, delivery)
-            return await deliver_webhook(client, delivery)
+            return await deliver_webhook(outgoing, delivery)
         except Exception as error:
             # One message that trips us up must not stop the others.
             log.exception("delivery %s failed", delivery.delivery_id)

@@ -1,10 +1,13 @@
-"""Where a webhook may connect to: the addresses behind a name, looked at before they are used."""
+"""Where a call may go: the addresses behind a name, looked at before they are used."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
 import socket
+from concurrent.futures import Executor
+
+from pgfleet_functions.outgoing.errors import AddressRefused, AddressUnknown
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -26,14 +29,6 @@ _CLOSED_6 = tuple(
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
 
 
-class AddressRefused(Exception):
-    """A host stands for an address that is not open to everybody; the message says which."""
-
-
-class AddressUnknown(Exception):
-    """A host stands for no address at the moment."""
-
-
 def is_public(address: Address) -> bool:
     """Tell whether an address is neither private, loopback, link-local, multicast nor reserved."""
     if isinstance(address, ipaddress.IPv4Address):
@@ -44,14 +39,17 @@ def is_public(address: Address) -> bool:
     return address in _OPEN_6 and not any(address in network for network in _CLOSED_6)
 
 
-async def addresses_of(host: str, port: int, *, allow_private: bool) -> list[str]:
+async def addresses_of(
+    host: str, port: int, *, allow_private: bool, resolvers: Executor | None = None
+) -> list[str]:
     """Resolve a host, for the caller to connect to just these addresses and no others.
 
     One private address among them refuses the host: whoever answers for its name may change
-    the answer from one question to the next.
+    the answer from one question to the next. The look-up holds a thread of `resolvers` until the
+    name server answers, also when the caller has gone. Raises `AddressRefused`, `AddressUnknown`.
     """
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(resolvers, _look_up, host, port)
     except (OSError, UnicodeError) as error:
         raise AddressUnknown(f"the host {host} has no address: {error}") from error
     # Of a link-local address the interface follows a percent sign.
@@ -61,3 +59,7 @@ async def addresses_of(host: str, port: int, *, allow_private: bool) -> list[str
             if not is_public(ipaddress.ip_address(text)):
                 raise AddressRefused(f"the host {host} stands for the private address {text}")
     return addresses
+
+
+def _look_up(host: str, port: int) -> list[tuple[object, object, int, str, tuple[object, ...]]]:
+    return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
