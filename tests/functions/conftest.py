@@ -97,7 +97,9 @@ async def _ring(request: Request, body: dict[str, Any]) -> Response:
 @contextmanager
 def serving(app: Starlette, port: int) -> Iterator[str]:
     """Serve an app until the block ends."""
-    config = uvicorn.Config(app, host=HOST, port=port, log_level="warning", ws="none")
+    config = uvicorn.Config(
+        app, host=HOST, port=port, log_level="warning", ws="none", proxy_headers=False
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import pytest
 from tests.helpers.sandbox import FULL
 
-from pgfleet_functions.integrations.calls import Api, Call, CallFailed, Line
+from pgfleet_functions.integrations.calls import Api, Call, CallFailed, Connection
 from pgfleet_functions.mdm.provider import Order, Provider, Report
 from pgfleet_functions.mdm.providers import PROVIDERS
-from pgfleet_functions.outgoing.transport import make_client
+from pgfleet_functions.outgoing.transport import Outgoing
 
 
 class Recorder:
@@ -41,20 +42,21 @@ class Recorder:
             self.pauses.append(seconds)
 
         async def run() -> Any:
-            async with make_client(allow_private=self.allow_private) as client:
+            async with aclosing(Outgoing()) as outgoing:
                 user = PROVIDERS[kind].user
-                line = Line(
+                connection = Connection(
                     integration_id=7,
                     base_url=self.base_url,
                     secret=self.key,
                     user=user,
-                    client=client,
+                    outgoing=outgoing,
+                    allow_private=self.allow_private,
                     enter=enter,
                     begin=begin,
                     record=self.calls.append,
                     slow_down=slow_down,
                 )
-                return await work(PROVIDERS[kind].make(Api(line, 11, 2), settings))
+                return await work(PROVIDERS[kind].make(Api(connection, 11, 2), settings))
 
         return asyncio.run(run())
 

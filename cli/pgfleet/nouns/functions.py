@@ -38,7 +38,10 @@ def run(
     Example: pgfleet functions run --host 0.0.0.0 --port 8787
     """
     served = _standalone(_settings(), poll)
-    uvicorn.run(served, host=host, port=port, log_level="info", access_log=False)
+    # Whose X-Forwarded-For is believed is one of the settings.
+    uvicorn.run(
+        served, host=host, port=port, log_level="info", access_log=False, proxy_headers=False
+    )
 
 
 @app.command()

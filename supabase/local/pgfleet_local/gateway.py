@@ -92,6 +92,8 @@ def main() -> None:
         port=settings.api_port,
         # Addresses carry keys: a WebSocket's in its query.
         access_log=False,
+        # There is no proxy before it: whoever says so is a client that makes it up.
+        proxy_headers=False,
         timeout_graceful_shutdown=3,
         **uvicorn_options(),
     )

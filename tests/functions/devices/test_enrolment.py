@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -180,25 +179,6 @@ def test_re_keying_shuts_out_the_old_secret_and_the_old_token(site: Any) -> None
         site.client(new["access_token"]).rpc("device_checkin").execute().data["topic"]
         == (new["topic"])
     )
-
-
-def test_guessing_is_slowed_down_and_says_when_to_come_back(
-    own_database: Any, serving_site: Any, free_port: Callable[[], int]
-) -> None:
-    with serving_site(own_database, free_port()) as site:
-        good = site.enroll("kiosk")["device_secret"]
-        statuses = [
-            site.post("device-token", {"device_secret": f"pgfd_{n}_guess"}).status_code
-            for n in range(BURST)
-        ]
-        answer = site.post("device-token", {"device_secret": good})
-        code = site.post("enroll-device", {"code": "GUESS", "hostname": "x"})
-
-    assert set(statuses) == {401}
-    assert (answer.status_code, answer.json()["code"]) == (429, "PT429")
-    assert answer.json()["details"] == "too_many_attempts"
-    assert 1 <= int(answer.headers["retry-after"]) <= 6
-    assert code.status_code == 429
 
 
 def test_many_good_requests_from_one_address_are_no_guesses(site: Any) -> None:

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from tests.helpers.hostile import hostile, says
 from tests.helpers.mdm_provider import Recorder, order, sent
 from tests.helpers.sandbox import FULL, READ_ONLY, Sandbox, serving, wait_until
 
-from pgfleet_functions.integrations.calls import CallFailed, FailureKind, pause_of
+from pgfleet_functions.integrations.calls import CallFailed, FailureKind
 from pgfleet_functions.mdm.nanomdm import NanoMDM
 from pgfleet_functions.mdm.provider import Provider, Sighting, State
 from pgfleet_functions.mdm.simplemdm import SimpleMDM
@@ -309,18 +310,22 @@ def test_a_list_that_has_no_end_is_none(free_port: Callable[[], int]) -> None:
 @pytest.mark.parametrize(
     ("headers", "pause"),
     [
-        ({"retry-after": "7"}, 7),
-        ({"retry-after": "9000"}, 60),
-        ({"x-ratelimit-reset": "5"}, 5),
-        ({"x-ratelimit-reset": "1000000001"}, 0),
-        ({"x-ratelimit-reset": "soon"}, None),
-        ({}, None),
+        ("Retry-After: 7", 7),
+        ("Retry-After: 9000", 60),
+        ("X-RateLimit-Reset: 5", 5),
+        ("X-RateLimit-Reset: 1000000001", 0),
+        ("X-RateLimit-Reset: soon", None),
+        ("X-Nothing: said", None),
     ],
 )
-def test_the_time_to_wait_is_read_from_either_header(
-    headers: dict[str, str], pause: float | None
+def test_the_time_to_wait_is_read_from_either_header_and_is_a_minute_at_most(
+    headers: str, pause: float | None
 ) -> None:
-    assert pause_of(headers) == pause
+    with hostile(says(f"HTTP/1.1 429 Too Many Requests\n{headers}")) as server:
+        recorder = Recorder(server.url)
+        failure = recorder.failure(order(1, "mdm_lock"))
+    assert (failure.kind, failure.retry_after) == (FailureKind.RATE, pause)
+    assert recorder.pauses == [pause]
 
 
 def test_providers_tell_what_they_cannot_know() -> None:

@@ -24,7 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pgfleet_functions.app import create_app
-from pgfleet_functions.notify.email import MailServer
+from pgfleet_functions.outgoing.mail import MailServer
 from pgfleet_functions.settings import FunctionSettings
 from pgfleet_functions.setup import ensure_worker_role
 from pgfleet_local.settings import HOST, StackSettings

@@ -14,8 +14,9 @@ from uuid import UUID
 
 import pytest
 
-from pgfleet_functions.notify.email import MailServer, SmtpUrlError, deliver_email
-from pgfleet_functions.notify.webhook import Delivery
+from pgfleet_functions.notify.email import deliver_email
+from pgfleet_functions.notify.messages import Delivery
+from pgfleet_functions.outgoing.mail import MailServer, SmtpUrlError
 from pgfleet_functions.settings import FunctionSettings, SettingsError
 from pgfleet_local.settings import HOST
 

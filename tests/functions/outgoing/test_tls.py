@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from pgfleet_functions.notify.webhook import (
-    Delivery,
-    Outcome,
-    deliver_webhook,
-    make_client,
-    trusted_authorities,
-)
+from pgfleet_functions.notify.messages import Delivery, Outcome
+from pgfleet_functions.notify.webhook import deliver_webhook
+from pgfleet_functions.outgoing.transport import Outgoing
 from pgfleet_local.settings import HOST
 
 
@@ -99,8 +95,8 @@ def deliver(port: int) -> Outcome:
     )
 
     async def send() -> Outcome:
-        async with make_client(trusted_authorities()) as client:
-            return await deliver_webhook(client, delivery)
+        async with aclosing(Outgoing()) as outgoing:
+            return await deliver_webhook(outgoing, delivery)
 
     return asyncio.run(send())
 
