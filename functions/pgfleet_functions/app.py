@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -11,31 +12,35 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from pgfleet_functions.database import make_pool
+from pgfleet_functions.database import Pool, make_pool
 from pgfleet_functions.devices.attempt_limit import AttemptLimit
 from pgfleet_functions.devices.enrol import enroll_device
 from pgfleet_functions.devices.signing import TokenSigner
 from pgfleet_functions.devices.token import device_token
+from pgfleet_functions.dispatching import Dispatchers
 from pgfleet_functions.errors import FunctionError
 from pgfleet_functions.health import health
 from pgfleet_functions.http import function_error, http_error, unexpected_error
 from pgfleet_functions.insight.calendar_feed import calendar_feed
 from pgfleet_functions.integrations.webhook import integration_webhook
-from pgfleet_functions.mdm.dispatch import MdmDispatcher, mdm_dispatch
-from pgfleet_functions.notify.dispatch import Dispatcher, notify_dispatch
-from pgfleet_functions.pokes import poked_route
+from pgfleet_functions.listening import listening
+from pgfleet_functions.mdm.dispatch import dispatchers as mdm_dispatchers
+from pgfleet_functions.notify.dispatch import EMAILS
+from pgfleet_functions.notify.dispatch import dispatchers as notify_dispatchers
+from pgfleet_functions.outgoing.transport import Outgoing
+from pgfleet_functions.pokes import waking_route
 from pgfleet_functions.polling import looking_every
 from pgfleet_functions.settings import FunctionSettings
 from pgfleet_functions.task_api.routes import schedule_api_routes
 from pgfleet_functions.task_api.user_tokens import UserTokens
 
-# One line a function; poked ones are made by `pokes.poked_route`.
+# One line a function; what is poked to look for work is in `_dispatchers` too.
 ROUTES: tuple[BaseRoute, ...] = (
     Route("/enroll-device", enroll_device, methods=["POST"]),
     Route("/device-token", device_token, methods=["POST"]),
     Route("/health", health, methods=["GET"]),
-    poked_route("notify-dispatch", notify_dispatch),
-    poked_route("mdm-dispatch", mdm_dispatch),
+    waking_route("notify-dispatch"),
+    waking_route("mdm-dispatch"),
     Route("/calendar-feed/{token}.ics", calendar_feed, methods=["GET"]),
     Route("/integration-webhook/{token}", integration_webhook, methods=["POST"]),
     *schedule_api_routes(),
@@ -46,29 +51,37 @@ def create_app(
     settings: FunctionSettings,
     routes: Sequence[BaseRoute] = ROUTES,
     poll_seconds: float | None = None,
+    *,
+    listen: bool = False,
 ) -> Starlette:
     """Return the app; it is mounted at /functions/v1 or served alone.
 
-    Handlers find `pool`, `signer`, `user_tokens`, `attempt_limit`, `dispatcher` and
-    `mdm_dispatcher` in `request.app.state`. With `poll_seconds` the app looks for work by itself, where no database
-    pokes it. Raises `SettingsError` for a signing key that cannot be used.
+    Handlers find `pool`, `signer`, `user_tokens`, `attempt_limit` and `functions` in
+    `request.app.state`. With `listen` it hears from the database at once that there is work, and
+    with `poll_seconds` it looks for work by itself. Raises `SettingsError` for a signing key that
+    cannot be used.
     """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         pool = make_pool(settings.database_url)
-        # Not waited for: the functions come up before the database does, and answer 503.
-        await pool.open(wait=False)
-        app.state.pool = pool
-        jobs = {
-            "notify-dispatch": lambda: app.state.dispatcher.run(pool),
-            "mdm-dispatch": lambda: app.state.mdm_dispatcher.run(pool),
-        }
-        try:
-            async with looking_every(poll_seconds, jobs):
-                yield
-        finally:
-            await pool.close()
+        async with AsyncExitStack() as parts:
+            # Not waited for: the functions come up before the database does, and answer 503.
+            await pool.open(wait=False)
+            parts.push_async_callback(pool.close)
+            outgoing = Outgoing()
+            parts.push_async_callback(outgoing.aclose)
+            mail_threads = ThreadPoolExecutor(EMAILS.total, "mail")
+            parts.callback(mail_threads.shutdown, wait=False)
+            functions = _dispatchers(settings, pool, outgoing, mail_threads)
+            app.state.pool, app.state.functions = pool, functions
+            for dispatchers in functions.values():
+                await parts.enter_async_context(dispatchers.running())
+            wakes = {name: dispatchers.wake for name, dispatchers in functions.items()}
+            await parts.enter_async_context(looking_every(poll_seconds, wakes.values()))
+            heard = settings.database_url if listen else None
+            await parts.enter_async_context(listening(heard, wakes))
+            yield
 
     app = Starlette(
         routes=routes,
@@ -82,10 +95,17 @@ def create_app(
     )
     app.state.signer = TokenSigner(settings)
     app.state.user_tokens = UserTokens(settings, app.state.signer.key)
-    app.state.dispatcher = Dispatcher(settings.mail_server)
-    app.state.mdm_dispatcher = MdmDispatcher(allow_private=settings.allow_private_addresses)
     app.state.attempt_limit = AttemptLimit()
     return app
+
+
+def _dispatchers(
+    settings: FunctionSettings, pool: Pool, outgoing: Outgoing, mail_threads: ThreadPoolExecutor
+) -> dict[str, Dispatchers]:
+    """Return what each function does when it is told that there is work."""
+    messages = notify_dispatchers(pool, outgoing, settings.mail_server, mail_threads)
+    orders = mdm_dispatchers(pool, outgoing, allow_private=settings.allow_private_addresses)
+    return {"notify-dispatch": Dispatchers(messages), "mdm-dispatch": Dispatchers(orders)}
 
 
 def _behind(proxies: Sequence[str]) -> list[Middleware]:

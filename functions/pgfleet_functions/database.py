@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
-from pgfleet_functions.errors import translate_errors
+from pgfleet_functions.errors import FunctionError, translate_errors
 
 Pool = AsyncConnectionPool[AsyncConnection[Any]]
 ACQUIRE_SECONDS = 3.0
+FINISH_TRIES = 3
+FINISH_PAUSE_SECONDS = 0.5
 
 
 def make_pool(url: str) -> Pool:
@@ -35,3 +39,29 @@ async def fetch_value(pool: Pool, query: LiteralString, *parameters: Any) -> Any
         async with pool.connection() as connection:
             row = await (await connection.execute(query, parameters)).fetchone()
     return row[0] if row else None
+
+
+async def finish(pool: Pool, query: LiteralString, *parameters: Any) -> Any:
+    """Write an end down; a database that is away for a moment must not make it happen twice."""
+    for left in reversed(range(FINISH_TRIES)):
+        try:
+            return await fetch_value(pool, query, *parameters)
+        except FunctionError:
+            if not left:
+                raise
+            await asyncio.sleep(FINISH_PAUSE_SECONDS)
+    raise AssertionError("the last try either returns or raises")
+
+
+def storable(value: Any) -> Any:
+    """Give a value as the database can keep it; what it cannot is left out of it."""
+    if isinstance(value, str):
+        # No zero bytes, and no halves of characters.
+        return value.replace("\x00", "").encode("utf-8", "replace").decode()
+    if isinstance(value, float) and value - value != 0:
+        return None
+    if isinstance(value, Mapping):
+        return {str(storable(str(name))): storable(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable(one) for one in value]
+    return value

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from pgfleet_functions.outgoing.answers import Answer
-from pgfleet_functions.outgoing.errors import AddressRefused, OutgoingError
+from pgfleet_functions.outgoing.errors import AddressRefused, OutgoingError, TooSlow
 from pgfleet_functions.outgoing.retry_after import http_date, pause_of
 from pgfleet_functions.outgoing.transport import Limits, Outgoing
 
@@ -51,6 +51,7 @@ class CallFailed(Exception):
         status: int | None = None,
         retry_after: float | None = None,
         reached: bool = True,
+        is_slow: bool = False,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -59,6 +60,8 @@ class CallFailed(Exception):
         self.retry_after = retry_after
         # Whether the request may have reached the other side.
         self.reached = reached
+        # Whether the other side let us wait until the time was over.
+        self.is_slow = is_slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +226,8 @@ def _no_answer(error: OutgoingError) -> CallFailed:
     if isinstance(error, AddressRefused):
         return CallFailed(FailureKind.REFUSED, error.message, reached=False)
     message = f"the MDM gave no answer ({error.message})"
-    return CallFailed(FailureKind.NETWORK, message, reached=error.reached)
+    is_slow = isinstance(error, TooSlow)
+    return CallFailed(FailureKind.NETWORK, message, reached=error.reached, is_slow=is_slow)
 
 
 def _form_text(form: Mapping[str, str] | None, files: Files | None) -> str | None:

@@ -1,9 +1,11 @@
-"""The ways to the MDMs that are in use at the moment, one for each integration."""
+"""The ways to the other systems: one for each integration, checked before it is used."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import httpx
 from psycopg.types.json import Jsonb
@@ -11,9 +13,6 @@ from psycopg.types.json import Jsonb
 from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.integrations.calls import Api, Call, CallFailed, Connection, FailureKind
 from pgfleet_functions.integrations.rate import RateGate
-from pgfleet_functions.mdm.provider import Provider
-from pgfleet_functions.mdm.providers import PROVIDERS
-from pgfleet_functions.mdm.work import Integration
 from pgfleet_functions.outgoing.transport import Outgoing
 
 KEY_REFUSED = "the MDM refuses the API key ({}): replace the secret of the integration"
@@ -21,20 +20,66 @@ NO_KEY = "the integration has no API key: set its secret"
 
 _PAUSE = "select fleet.worker_pause_integration(%s, %s)"
 _BEGIN = "select fleet.worker_begin_mdm_call(%s)"
+_LOG = "select fleet.worker_log_mdm_calls(%s)"
+
+P = TypeVar("P")
 
 
 class WrongSettings(Exception):
     """No call can be made with these settings; the message names the one that is wrong."""
 
 
-class Lines:
-    """The ways to the MDMs that are in use at the moment."""
+class Unanswered(Exception):
+    """The other system could not be asked or gave no answer; the message is fit for people."""
 
-    def __init__(self, pool: Pool, outgoing: Outgoing, *, allow_private: bool) -> None:
+    def __init__(self, failure: CallFailed) -> None:
+        super().__init__(failure.message)
+        self.message = failure.message
+        self.retry_after = failure.retry_after
+        self.is_slow = failure.is_slow
+
+
+@dataclass(frozen=True, slots=True)
+class Integration:
+    """One connection to another system, as a claim tells about it."""
+
+    id: int
+    owner_id: str
+    kind: str
+    settings: Mapping[str, Any]
+    secret: str | None = field(repr=False)
+
+    @classmethod
+    def from_claim(cls, id: int, claim: Mapping[str, Any]) -> Integration:
+        """Read what a claim tells about it."""
+        return cls(
+            id,
+            claim["owner_id"],
+            claim["integration_type"],
+            claim["settings"] or {},
+            claim["secret"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[P]):
+    """How a provider is made, where it is by default, and the user name its key goes with."""
+
+    make: Callable[[Api, Mapping[str, Any]], P]
+    base_url: str | None = None
+    user: str | None = None
+
+
+class Connections(Generic[P]):
+    """Makes providers for integrations of the kinds that it knows."""
+
+    def __init__(
+        self, pool: Pool, outgoing: Outgoing, kinds: Mapping[str, Kind[P]], *, allow_private: bool
+    ) -> None:
         self._pool = pool
         self._outgoing = outgoing
+        self._kinds = kinds
         self._allow_private = allow_private
-        self._paused: set[int] = set()
 
     async def provider(
         self,
@@ -45,26 +90,25 @@ class Lines:
         prepaid: int = 0,
         is_look: bool = False,
         command: tuple[int | None, int | None] = (None, None),
-    ) -> Provider:
+    ) -> P:
         """Make a provider whose calls begin within so many seconds, or not at all.
 
         Leave was taken already for the first `prepaid` of them; calls that look at devices have
         their share of the rate. Raises `WrongSettings`.
         """
-        made = PROVIDERS.get(integration.kind)
-        if made is None:
+        kind = self._kinds.get(integration.kind)
+        if kind is None:
             raise WrongSettings(f"there is no provider for integrations of type {integration.kind}")
         if not integration.secret:
             raise WrongSettings(NO_KEY)
-        base_url = _checked_url(integration.settings.get("base_url") or made.base_url)
         gate = RateGate(
             self._pool, integration.id, seconds=seconds, prepaid=prepaid, is_look=is_look
         )
         connection = Connection(
             integration_id=integration.id,
-            base_url=base_url,
+            base_url=_checked_url(integration.settings.get("base_url") or kind.base_url),
             secret=integration.secret,
-            user=made.user and str(integration.settings.get("user") or made.user),
+            user=kind.user and str(integration.settings.get("user") or kind.user),
             outgoing=self._outgoing,
             allow_private=self._allow_private,
             enter=gate.enter,
@@ -72,10 +116,23 @@ class Lines:
             record=record,
             slow_down=gate.slow_down,
         )
-        return made.make(Api(connection, *command), integration.settings)
+        return kind.make(Api(connection, *command), integration.settings)
 
-    async def _begin(self, call: Call) -> int:
-        return int(await fetch_value(self._pool, _BEGIN, Jsonb(call.row())))
+    @asynccontextmanager
+    async def claimed(self, claim: Mapping[str, Any], *, seconds: float) -> AsyncIterator[P]:
+        """Give the provider of a claimed integration, and log its calls when the block ends.
+
+        Raises `Unanswered`; what no further call can succeed with pauses the integration.
+        """
+        integration = Integration.from_claim(claim["integration_id"], claim)
+        calls: list[Call] = []
+        try:
+            yield await self.provider(integration, calls.append, seconds=seconds)
+        except (CallFailed, WrongSettings) as error:
+            raise Unanswered(await self.failure(integration.id, error)) from error
+        finally:
+            if calls:
+                await fetch_value(self._pool, _LOG, Jsonb([call.row() for call in calls]))
 
     async def failure(self, integration_id: int, error: CallFailed | WrongSettings) -> CallFailed:
         """Pause an integration that cannot go on like this, and give the failure of the call."""
@@ -86,11 +143,12 @@ class Lines:
             await self._pause(integration_id, KEY_REFUSED.format(error.status))
         return error
 
+    async def _begin(self, call: Call) -> int:
+        return int(await fetch_value(self._pool, _BEGIN, Jsonb(call.row())))
+
     async def _pause(self, integration_id: int, reason: str) -> None:
-        """Stop an integration, once, until a person or a new secret lets it go on."""
-        if integration_id not in self._paused:
-            self._paused.add(integration_id)
-            await fetch_value(self._pool, _PAUSE, integration_id, reason)
+        """Stop an integration until a person or a new secret lets it go on."""
+        await fetch_value(self._pool, _PAUSE, integration_id, reason)
 
 
 def _checked_url(given: Any) -> str:

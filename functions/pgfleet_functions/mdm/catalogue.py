@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from psycopg.types.json import Jsonb
 
-from pgfleet_functions.database import Pool, fetch_value
+from pgfleet_functions.database import Pool, fetch_value, storable
 from pgfleet_functions.integrations.calls import CallFailed
 from pgfleet_functions.mdm.provider import KnownProfile, Provider
 
@@ -31,4 +31,5 @@ async def sync_profiles(pool: Pool, provider: Provider, integration_id: int) -> 
         # Devices are more important, and a key may be allowed to read just these.
         log.warning("the profiles of integration %s: %s", integration_id, failure.message)
         return
-    await fetch_value(pool, _STORE, integration_id, Jsonb([asdict(one) for one in found]), began)
+    rows = storable([asdict(one) for one in found])
+    await fetch_value(pool, _STORE, integration_id, Jsonb(rows), began)

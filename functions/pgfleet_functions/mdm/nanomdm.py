@@ -12,13 +12,12 @@ from urllib.parse import quote
 from uuid import UUID
 
 from pgfleet_functions.integrations.calls import Api, CallFailed, FailureKind, answered_at
+from pgfleet_functions.integrations.sightings import Capabilities, Sighting
 from pgfleet_functions.mdm.provider import (
-    Capabilities,
     KnownProfile,
     Order,
     ProfileFile,
     Report,
-    Sighting,
     State,
     failed,
 )

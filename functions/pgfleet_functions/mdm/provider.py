@@ -12,6 +12,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
+from pgfleet_functions.integrations.sightings import Capabilities, Sighting
+
 
 class State(StrEnum):
     """How far an order has come, in words that fit all MDMs."""
@@ -23,18 +25,6 @@ class State(StrEnum):
     FAILED = "failed"  # it will not happen
     EXPIRED = "expired"  # it was not acknowledged in time
     UNKNOWN = "unknown"  # nothing will ever tell
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What a device can be asked to do, so that "never" can be told from "not yet"."""
-
-    platform: str | None = None
-    supervised: bool | None = None
-    can_locate: bool | None = None
-    needs_pin: bool | None = None
-    # Whether a later look at the device can tell that an order was carried out.
-    can_settle: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +63,6 @@ class Report:
     reason: str | None = None
     # After how many seconds a look is worth it; else the database asks less and less often.
     look_after: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """A device as the inventory of a provider has it."""
-
-    external_id: str
-    name: str
-    serial_number: str | None = None
-    platform: str | None = None
-    last_seen: str | None = None
-    latitude: float | None = None
-    longitude: float | None = None
-    accuracy_m: float | None = None
-    located_at: str | None = None
-    # False for a record without a device behind it: one that left, or has not come yet.
-    is_enrolled: bool = True
-    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

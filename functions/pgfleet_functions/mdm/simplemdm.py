@@ -12,13 +12,12 @@ from typing import Any
 from urllib.parse import quote
 
 from pgfleet_functions.integrations.calls import Api, CallFailed, FailureKind, answered_at
+from pgfleet_functions.integrations.sightings import Capabilities, Sighting
 from pgfleet_functions.mdm.provider import (
-    Capabilities,
     KnownProfile,
     Order,
     ProfileFile,
     Report,
-    Sighting,
     State,
     failed,
 )

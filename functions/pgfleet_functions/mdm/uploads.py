@@ -6,30 +6,29 @@ searched for it, and what is found there gets the file instead.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import logging
-import time
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from pgfleet_functions.database import Pool, fetch_value
+from pgfleet_functions.database import Pool, fetch_value, storable
+from pgfleet_functions.dispatching import Claim, Ended, Piece
 from pgfleet_functions.errors import FunctionError
 from pgfleet_functions.integrations.calls import Call, CallFailed, FailureKind
-from pgfleet_functions.integrations.connections import Lines, WrongSettings
+from pgfleet_functions.integrations.connections import Connections, Integration, WrongSettings
 from pgfleet_functions.mdm.provider import ProfileFile, Provider
-from pgfleet_functions.mdm.work import REASONS, Integration
+from pgfleet_functions.mdm.work import REASONS
 
 log = logging.getLogger(__name__)
 
-BUDGET_SECONDS = 20.0
 # What an answer may take; no call is begun so late that it outlives the lease.
 CALL_SECONDS = 35.0
 
-_CLAIM = "select coalesce(jsonb_agg(c), '[]') from fleet.worker_claim_profile_uploads(4) as c"
+_CLAIM = "select coalesce(jsonb_agg(c), '[]') from fleet.worker_claim_profile_uploads(%s) as c"
 # In one transaction: whoever sees the end of an attempt also sees its calls.
 _FINISH = """
 select fleet.worker_finish_profile_upload(
@@ -48,28 +47,28 @@ class Ending:
     error: str | None = None
     reason: str | None = None
     retry_after: float | None = None
+    is_slow: bool = False
 
 
-async def upload_profiles(pool: Pool, lines: Lines) -> Counter[str]:
-    """Upload and delete what is due; tell how many attempts were made."""
-    counts: Counter[str] = Counter()
-    end = time.monotonic() + BUDGET_SECONDS
-    try:
-        while time.monotonic() < end and (claims := await fetch_value(pool, _CLAIM)):
-            counts["profiles"] += len(claims)
-            await asyncio.gather(*(_handle(pool, lines, claim) for claim in claims))
-    except FunctionError as error:
-        log.warning("uploads are left for later: %s", error.message)
-    except Exception as error:
-        # Commands do not wait for profiles. Its words are not told: they may quote a file.
-        log.error("uploads failed: %s", type(error).__name__)
-    return +counts
+async def claim_uploads(
+    pool: Pool, connections: Connections[Provider], room: Mapping[str, Any]
+) -> Claim:
+    """Claim the profiles that are to be uploaded or deleted."""
+    claims = await fetch_value(pool, _CLAIM, Jsonb(room))
+    pieces = [
+        Piece(one["owner_id"], one["integration_id"], partial(_handle, pool, connections, one))
+        for one in claims
+    ]
+    return Claim(pieces, wait=0 if pieces else None)
 
 
-async def _handle(pool: Pool, lines: Lines, claim: dict[str, Any]) -> None:
+async def _handle(
+    pool: Pool, connections: Connections[Provider], claim: Mapping[str, Any]
+) -> Ended:
+    """Make one attempt and write down how it ended."""
     calls: list[Call] = []
     try:
-        ending = await _attempt(lines, claim, calls)
+        ending = await _attempt(connections, claim, calls)
         await fetch_value(
             pool,
             _FINISH,
@@ -77,7 +76,7 @@ async def _handle(pool: Pool, lines: Lines, claim: dict[str, Any]) -> None:
             claim["attempt"],
             ending.outcome,
             ending.external_id,
-            ending.error and ending.error.replace("\x00", ""),
+            storable(ending.error),
             ending.reason,
             ending.retry_after,
             Jsonb([call.row() for call in calls]),
@@ -85,29 +84,34 @@ async def _handle(pool: Pool, lines: Lines, claim: dict[str, Any]) -> None:
     except FunctionError as error:
         # The database is away: the lease ends, and what was made is found by its name.
         log.warning("profile %s is left to its lease: %s", claim["profile_id"], error.message)
+        return Ended({"profiles": 1})
+    return Ended({"profiles": 1}, ending.is_slow)
 
 
-async def _attempt(lines: Lines, claim: dict[str, Any], calls: list[Call]) -> Ending:
+async def _attempt(
+    connections: Connections[Provider], claim: Mapping[str, Any], calls: list[Call]
+) -> Ending:
     integration = Integration.from_claim(claim["integration_id"], claim)
     try:
         seconds = float(claim["lease_seconds"]) - CALL_SECONDS
-        provider = await lines.provider(integration, calls.append, seconds=seconds)
+        provider = await connections.provider(integration, calls.append, seconds=seconds)
         if claim["action"] == "delete":
             await _delete(provider, claim["external_id"])
             return Ending("deleted")
         return Ending("uploaded", await _upload(provider, claim))
     except (CallFailed, WrongSettings) as error:
-        return _failed(await lines.failure(integration.id, error))
+        return _failed(await connections.failure(integration.id, error))
     except FunctionError:
         raise
     except Exception as error:
-        # One that trips us up must not stop the others.
+        # One that trips us up must not stop the others. Its words are not told: they may quote a
+        # file.
         log.error("profile %s failed: %s", claim["profile_id"], type(error).__name__)
         text = f"the function failed: {type(error).__name__}"
         return Ending("failed", error=text, reason="error")
 
 
-async def _upload(provider: Provider, claim: dict[str, Any]) -> str:
+async def _upload(provider: Provider, claim: Mapping[str, Any]) -> str:
     """Replace the file of the profile, or make it where the MDM does not have it."""
     content = base64.b64decode(claim["content"])
     file = ProfileFile(claim["name"], content, claim["options"] or {})
@@ -154,4 +158,5 @@ def _failed(failure: CallFailed) -> Ending:
         error=failure.message,
         reason=REASONS[failure.kind],
         retry_after=failure.retry_after,
+        is_slow=failure.is_slow,
     )

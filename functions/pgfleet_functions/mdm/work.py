@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,21 +24,6 @@ UNHEARD: Mapping[FailureKind, str] = {
     FailureKind.NETWORK: "not_sent",
     FailureKind.RATE: "not_called",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Integration:
-    """One connection to an MDM."""
-
-    id: int
-    kind: str
-    settings: Mapping[str, Any]
-    secret: str | None = field(repr=False)
-
-    @classmethod
-    def from_claim(cls, id: int, claim: Mapping[str, Any]) -> Integration:
-        """Read what a claim tells about it."""
-        return cls(id, claim["integration_type"], claim["settings"] or {}, claim["secret"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +66,8 @@ class Outcome:
     reason: str | None = None
     # When it is worth it to try, or to look, again.
     after: float | None = None
+    # Whether the other side let us wait until the time was over.
+    is_slow: bool = False
 
     def row(self, order: Order) -> dict[str, Any]:
         """Give the outcome of a look as the database takes it."""
@@ -110,7 +97,14 @@ def outcome_of_report(order: Order, report: Report) -> Outcome:
 def outcome_of_failure(failure: CallFailed) -> Outcome:
     """Say what a failed call means for the command that was to be sent."""
     reasons = REASONS if failure.reached else {**REASONS, **UNHEARD}
-    return Outcome("failed", None, failure.message, reasons[failure.kind], failure.retry_after)
+    return Outcome(
+        "failed",
+        None,
+        failure.message,
+        reasons[failure.kind],
+        failure.retry_after,
+        is_slow=failure.is_slow,
+    )
 
 
 def outcome_of_no_look(order: Order, after: float | None = None) -> Outcome:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import smtplib
+from concurrent.futures import Executor
 from email.message import EmailMessage
 from email.utils import formatdate, parseaddr
 from typing import Any
@@ -14,20 +15,24 @@ from pgfleet_functions.notify.messages import Delivery, Outcome
 from pgfleet_functions.outgoing.mail import MailServer
 
 
-async def deliver_email(server: MailServer | None, delivery: Delivery) -> Outcome:
-    """Send the message and tell how it went."""
+async def deliver_email(
+    server: MailServer | None, delivery: Delivery, threads: Executor | None = None
+) -> Outcome:
+    """Send the message in one of these threads and tell how it went."""
     if server is None:
         return Outcome("retry", error="the functions have no mail server: set PGFLEET_SMTP_URL")
     try:
         # Whatever hangs ends by the timeout of the socket; the lease is far longer.
-        await asyncio.to_thread(server.send, make_message(server, delivery))
+        message = make_message(server, delivery)
+        await asyncio.get_running_loop().run_in_executor(threads, server.send, message)
     except smtplib.SMTPRecipientsRefused as error:
         code, text = next(iter(error.recipients.values()))
         return _refusal(code, _words(text))
     except smtplib.SMTPResponseException as error:
         return _refusal(error.smtp_code, _words(error.smtp_error))
     except (OSError, smtplib.SMTPException) as error:
-        return Outcome("retry", error=f"{type(error).__name__}: {error}")
+        is_slow = isinstance(error, TimeoutError)
+        return Outcome("retry", error=f"{type(error).__name__}: {error}", is_slow=is_slow)
     return Outcome("delivered", 250)
 
 
