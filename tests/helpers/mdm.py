@@ -39,7 +39,10 @@ class Mdm:
     def claim(self, limit: int = 20, now: datetime | None = None) -> list[dict[str, Any]]:
         """Claim as the function does; each job says whether it is a send or a look."""
         claim = self.fleet.value(
-            "select fleet.worker_claim_mdm(%s, '{}', coalesce(%s, clock_timestamp()))", limit, now
+            "select fleet.worker_claim_mdm(jsonb_build_object('all', %s::int),"
+            " coalesce(%s, clock_timestamp()))",
+            limit,
+            now,
         )
         return [
             {**job, **claim["integrations"][str(job["integration_id"])], "phase": phase}

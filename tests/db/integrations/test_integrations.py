@@ -146,7 +146,7 @@ def test_an_older_position_changes_nothing(mdm: Any) -> None:
 
 def test_a_sync_is_due_at_first_when_asked_for_and_after_its_interval(mdm: Any) -> None:
     def due(plus: timedelta = timedelta()) -> int:
-        query = "select count(*) from fleet.worker_claim_mdm_syncs(5, %s)"
+        query = "select count(*) from fleet.worker_claim_mdm_syncs('{}', %s)"
         return int(mdm.fleet.value(query, mdm.now() + plus))
 
     assert due() == 1

@@ -23,7 +23,7 @@ def hint(number: int | str | None = 7, event: str = EVENTS[0], at: str | None = 
 
 
 def claim(mdm: Mdm, now: datetime | None = None) -> list[dict[str, Any]]:
-    query = "select fleet.worker_claim_mdm_rereads(20, coalesce(%s, clock_timestamp())) as job"
+    query = "select fleet.worker_claim_mdm_rereads('{}', coalesce(%s, clock_timestamp())) as job"
     return [row["job"] for row in mdm.fleet.rows(query, now)]
 
 

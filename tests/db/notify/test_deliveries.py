@@ -37,7 +37,8 @@ def emit(db: Any, endpoint: dict[str, Any], times: int = 1) -> None:
 
 def claim(db: Any, now: datetime, limit: int = 1) -> list[tuple[int, int]]:
     rows = db.execute(
-        "select delivery_id, attempt from fleet.worker_claim_deliveries(%s, %s)", (limit, now)
+        "select delivery_id, attempt from fleet.worker_claim_deliveries(null, %s, %s)",
+        (Jsonb({"all": limit}), now),
     )
     return list(rows.fetchall())
 

@@ -33,7 +33,8 @@ def upload(
 
 def claim(mdm: Any, now: datetime | None = None) -> list[dict[str, Any]]:
     rows = mdm.fleet.rows(
-        "select fleet.worker_claim_profile_uploads(4, coalesce(%s, clock_timestamp())) as job", now
+        "select fleet.worker_claim_profile_uploads('{}', coalesce(%s, clock_timestamp())) as job",
+        now,
     )
     return [row["job"] for row in rows]
 

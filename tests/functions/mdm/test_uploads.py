@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import plistlib
@@ -15,10 +14,9 @@ from uuid import UUID, uuid4
 import httpx
 import psycopg
 import pytest
+from tests.helpers.mdm_dispatch import dispatch
 from tests.helpers.sandbox import FULL, READ_ONLY, Sandbox, serving, wait_until
 
-from pgfleet_functions.database import make_pool
-from pgfleet_functions.mdm.dispatch import MdmDispatcher
 from pgfleet_functions.setup import ensure_worker_role
 from pgfleet_local.sandboxes.simplemdm import create_sandbox
 
@@ -59,12 +57,7 @@ class Account:
 
     def run(self) -> dict[str, int]:
         """Let the function run once."""
-
-        async def once() -> dict[str, int]:
-            async with make_pool(self.database.url("fleet_worker")) as pool:
-                return await MdmDispatcher(allow_private=True).run(pool, 10)
-
-        return asyncio.run(once())
+        return dispatch(self.database, 10)
 
     def again(self) -> dict[str, int]:
         """Let the pause after a failure be over, and run."""

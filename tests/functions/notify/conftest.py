@@ -107,18 +107,23 @@ class Site:
         self.run("select fleet.emit_events(array[%s], %s, %s)", owner, event, [Jsonb(subject)])
 
     def poke(self, function: str = "notify-dispatch") -> dict[str, Any]:
-        """Poke the function as the tick does, and give what it answers."""
-        body = json.dumps({"at": "now"})
-        token = self.value("select fleet.sign_poke(%s, %s)", function, body)
-        answer = httpx.post(
-            f"{self.url}/{function}",
-            content=body,
-            headers={"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
-            timeout=60,
-        )
+        """Poke the function by hand, and give what came of it once all is done."""
+        answer = self._poke(function, Prefer="wait=60")
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()
         return found
+
+    def wake(self, function: str = "notify-dispatch") -> int:
+        """Poke the function as the tick does, and give the status of the answer."""
+        return self._poke(function).status_code
+
+    def _poke(self, function: str, **headers: str) -> httpx.Response:
+        body = json.dumps({"at": "now"})
+        token = self.value("select fleet.sign_poke(%s, %s)", function, body)
+        known = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+        return httpx.post(
+            f"{self.url}/{function}", content=body, headers={**known, **headers}, timeout=90
+        )
 
     def delivery(self, endpoint: dict[str, Any]) -> dict[str, Any]:
         """Give the only message to an endpoint."""
