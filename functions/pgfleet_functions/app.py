@@ -56,7 +56,7 @@ def create_app(
 ) -> Starlette:
     """Return the app; it is mounted at /functions/v1 or served alone.
 
-    Handlers find `pool`, `signer`, `user_tokens`, `attempt_limit` and `functions` in
+    Handlers find `pool`, `signer`, `user_tokens`, `attempt_limit`, `outgoing` and `functions` in
     `request.app.state`. With `listen` it hears from the database at once that there is work, and
     with `poll_seconds` it looks for work by itself. Raises `SettingsError` for a signing key that
     cannot be used.
@@ -74,7 +74,8 @@ def create_app(
             mail_threads = ThreadPoolExecutor(EMAILS.total, "mail")
             parts.callback(mail_threads.shutdown, wait=False)
             functions = _dispatchers(settings, pool, outgoing, mail_threads)
-            app.state.pool, app.state.functions = pool, functions
+            app.state.pool, app.state.outgoing = pool, outgoing
+            app.state.functions = functions
             for dispatchers in functions.values():
                 await parts.enter_async_context(dispatchers.running())
             wakes = {name: dispatchers.wake for name, dispatchers in functions.items()}

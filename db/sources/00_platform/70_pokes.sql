@@ -11,6 +11,8 @@ declare
   v_url text := fleet.setting('functions_url') #>> '{}';
   v_request_id bigint;
 begin
+  -- Functions that are up hear it at commit; however often it is said in a transaction, they hear it once.
+  perform pg_notify('pgfleet_poke', p_function);
   if v_url is null or to_regproc('net.http_post') is null then
     return null;
   end if;
@@ -21,15 +23,17 @@ begin
     headers => jsonb_build_object(
       'Content-Type', 'application/json',
       'Authorization', 'Bearer ' || fleet.sign_poke(p_function, p_body::text, p_now)
-    )
+    ),
+    -- A poke is answered at once; pg_net makes all that it sends together wait for the slowest.
+    timeout_milliseconds => 2000
   ) into v_request_id;
   return v_request_id;
 end;
 $$;
 
 comment on function fleet.poke(text, jsonb, timestamptz) is
-  'Tell an HTTP function that there is work; null where pg_net or the setting functions_url is missing. Losing a poke costs '
-  'one tick. Definer: it signs.';
+  'Tell an HTTP function that there is work: those that listen on channel pgfleet_poke hear its name at commit, and pg_net calls it. Answers '
+  'the request of pg_net; null where pg_net or the setting functions_url is missing. Losing a poke costs one tick. Definer: it signs.';
 revoke all on function fleet.poke(text, jsonb, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.poke_once_a_second(p_function text, p_now timestamptz)

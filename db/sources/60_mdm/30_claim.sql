@@ -109,11 +109,31 @@ $$;
 comment on function fleet.mdm_jobs(bigint[]) is 'What a function has to know about the commands that it has leased.';
 revoke all on function fleet.mdm_jobs(bigint[]) from public, anon, authenticated, service_role;
 
-create or replace function fleet.worker_claim_mdm(
-  p_limit integer default 20,
-  p_except bigint[] default '{}',
-  p_now timestamptz default clock_timestamp()
-)
+create or replace function fleet.mdms_in_turn(p_room jsonb, p_now timestamptz)
+returns table (integration_id bigint, owner_id uuid)
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select t.id, t.owner_id
+  from (
+    select i.id, i.owner_id, row_number() over (partition by i.owner_id order by random()) as turn
+    from public.device_integrations as i
+    where i.status = 'active'
+      and i.integration_type = any (fleet.mdm_integration_types())
+      and fleet.room_for(p_room, 'owner', i.owner_id::text) > 0
+      and fleet.room_for(p_room, 'way', i.id::text) > 0
+      and (fleet.has_due_mdm(i.id, 'send', p_now) or fleet.has_due_mdm(i.id, 'settle', p_now))
+  ) as t
+  -- Owners in turn, and nobody is always last.
+  order by t.turn, random()
+$$;
+
+comment on function fleet.mdms_in_turn(jsonb, timestamptz) is
+  'The MDMs that have work by now and for which there is room, in the order in which they get it: each owner''s first before anybody''s second.';
+revoke all on function fleet.mdms_in_turn(jsonb, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_claim_mdm(p_room jsonb default '{}', p_now timestamptz default clock_timestamp())
 returns jsonb
 language plpgsql
 volatile
@@ -121,8 +141,11 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_integration_id bigint;
-  v_left integer := least(greatest(p_limit, 1), 200);
+  v_next record;
+  v_left integer := fleet.room_in_all(p_room);
+  v_rooms jsonb := '{}';
+  v_room integer;
+  v_taken integer;
   v_claim record;
   v_sends bigint[] := '{}';
   v_looks bigint[] := '{}';
@@ -130,19 +153,24 @@ declare
 begin
   perform fleet.sweep_mdm(p_now);
   perform fleet.run_due_mdm(p_now);
-  for v_integration_id in
-    select i.id
-    from public.device_integrations as i
-    where i.status = 'active' and i.integration_type = any (fleet.mdm_integration_types()) and i.id <> all (p_except)
-    -- Nobody is always last.
-    order by random()
+  for v_next in
+    select m.integration_id, m.owner_id from fleet.mdms_in_turn(p_room, p_now) as m
   loop
     exit when v_left <= 0;
-    select k.* into v_claim from fleet.claim_of_mdm(v_integration_id, v_left, p_now) as k;
+    v_room := coalesce(
+      (v_rooms ->> v_next.owner_id::text)::integer, fleet.room_for(p_room, 'owner', v_next.owner_id::text)
+    );
+    continue when v_room <= 0;
+    select k.* into v_claim
+    from fleet.claim_of_mdm(
+      v_next.integration_id, least(v_left, v_room, fleet.room_for(p_room, 'way', v_next.integration_id::text)), p_now
+    ) as k;
     v_sends := v_sends || v_claim.sends;
     v_looks := v_looks || v_claim.looks;
     v_next_at := least(v_next_at, v_claim.next_at);
-    v_left := v_left - cardinality(v_claim.sends) - (v_claim.looks <> '{}')::integer;
+    v_taken := cardinality(v_claim.sends) + (v_claim.looks <> '{}')::integer;
+    v_left := v_left - v_taken;
+    v_rooms := v_rooms || jsonb_build_object(v_next.owner_id, v_room - v_taken);
   end loop;
 
   return jsonb_build_object(
@@ -154,7 +182,7 @@ begin
     end,
     'integrations', (
       select coalesce(jsonb_object_agg(i.id, jsonb_build_object(
-        'integration_type', i.integration_type, 'settings', i.settings, 'secret', s.secret
+        'owner_id', i.owner_id, 'integration_type', i.integration_type, 'settings', i.settings, 'secret', s.secret
       )), '{}')
       from public.device_integrations as i
       left join public.pg_cron_secrets as s on s.name = 'integration:' || i.id
@@ -164,10 +192,11 @@ begin
 end;
 $$;
 
-comment on function fleet.worker_claim_mdm(integer, bigint[], timestamptz) is
-  'Lease commands for MDMs, as many as their rates let through now, but none of the integrations p_except: {sends, looks, wait, '
-  'integrations}. sends are to be handed over; looks were accepted, and their devices are to be looked at, those of one integration '
-  'together. Each is {command_id, attempt, command_type, payload, device_id, hostname, integration_id, external_id, attributes, '
-  'lease_expires_at, accepted_at, unanswered_at, result}. wait says after how many seconds more could be claimed, and is null where nothing '
-  'else waits. integrations: id to {integration_type, settings, secret}. Definer: the worker reads no table.';
-revoke all on function fleet.worker_claim_mdm(integer, bigint[], timestamptz) from public, anon, authenticated, service_role;
+comment on function fleet.worker_claim_mdm(jsonb, timestamptz) is
+  'Lease commands for MDMs, as many as their rates let through now: owners in turn, as many of each owner and for each integration as '
+  'p_room has room for, {all, owner, way, owners, ways}. {sends, looks, wait, integrations}. sends are to be handed over; looks were accepted, '
+  'and their devices are to be looked at, those of one integration together. Each is {command_id, attempt, command_type, payload, device_id, '
+  'hostname, integration_id, external_id, attributes, lease_expires_at, accepted_at, unanswered_at, result}. wait says after how many seconds '
+  'more could be claimed, and is null where nothing else waits. integrations: id to {owner_id, integration_type, settings, secret}. Definer: '
+  'the worker reads no table.';
+revoke all on function fleet.worker_claim_mdm(jsonb, timestamptz) from public, anon, authenticated, service_role;

@@ -108,42 +108,63 @@ $$;
 comment on function fleet.has_mdm_rereads(bigint, timestamptz) is 'Whether devices of an integration are to be looked at now.';
 revoke all on function fleet.has_mdm_rereads(bigint, timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.worker_claim_mdm_rereads(p_limit integer default 20, p_now timestamptz default clock_timestamp())
+create or replace function fleet.worker_claim_mdm_rereads(p_room jsonb default '{}', p_now timestamptz default clock_timestamp())
 returns setof jsonb
 language sql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  with due as (
-    select r.integration_id, r.external_id
-    from fleet.mdm_rereads as r
-    join public.device_integrations as i on i.id = r.integration_id and i.status = 'active'
-    where r.look_at <= p_now and coalesce(r.held_until <= p_now, true)
-    order by r.look_at
-    limit least(greatest(p_limit, 1), 200)
-    for update of r skip locked
+  with due as materialized (
+    select i.owner_id, k.integration_id, k.external_id, k.look_at
+    from public.device_integrations as i
+    cross join lateral (
+      select r.integration_id, r.external_id, r.look_at
+      from fleet.mdm_rereads as r
+      where r.integration_id = i.id and r.look_at <= p_now and coalesce(r.held_until <= p_now, true)
+      order by r.look_at
+      limit greatest(
+        0,
+        least(
+          fleet.room_for(p_room, 'way', i.id::text), fleet.room_for(p_room, 'owner', i.owner_id::text), fleet.room_in_all(p_room)
+        )
+      )
+      for update skip locked
+    ) as k
+    where i.status = 'active' and fleet.room_for(p_room, 'owner', i.owner_id::text) > 0
+  ),
+  chosen as (
+    select t.integration_id, t.external_id
+    from (
+      select d.*, row_number() over (partition by d.owner_id order by d.look_at) as turn
+      from due as d
+    ) as t
+    where t.turn <= fleet.room_for(p_room, 'owner', t.owner_id::text)
+    -- Owners in turn, and nobody is always last.
+    order by t.turn, random()
+    limit fleet.room_in_all(p_room)
   ),
   taken as (
     update fleet.mdm_rereads as r
     set held_until = p_now + interval '1 minute', tries = r.tries + 1
-    from due
-    where r.integration_id = due.integration_id and r.external_id = due.external_id
+    from chosen as c
+    where r.integration_id = c.integration_id and r.external_id = c.external_id
     returning r.*
   )
   select jsonb_build_object(
-    'integration_id', i.id, 'integration_type', i.integration_type, 'settings', i.settings, 'secret', s.secret,
-    'external_id', t.external_id, 'asked_at', t.asked_at, 'tries', t.tries
+    'integration_id', i.id, 'owner_id', i.owner_id, 'integration_type', i.integration_type, 'settings', i.settings,
+    'secret', s.secret, 'external_id', t.external_id, 'asked_at', t.asked_at, 'tries', t.tries
   )
   from taken as t
   join public.device_integrations as i on i.id = t.integration_id
   left join public.pg_cron_secrets as s on s.name = 'integration:' || i.id
 $$;
 
-comment on function fleet.worker_claim_mdm_rereads(integer, timestamptz) is
-  'Lease devices that are to be looked at again, for a minute: {integration_id, integration_type, settings, secret, external_id, asked_at, '
-  'tries}. worker_finish_mdm_reread ends the lease. Definer: the worker reads no table.';
-revoke all on function fleet.worker_claim_mdm_rereads(integer, timestamptz) from public, anon, authenticated, service_role;
+comment on function fleet.worker_claim_mdm_rereads(jsonb, timestamptz) is
+  'Lease devices that are to be looked at again, for a minute: {integration_id, owner_id, integration_type, settings, secret, external_id, '
+  'asked_at, tries}; owners in turn, as many of each owner and integration as p_room has room for. worker_finish_mdm_reread ends the lease. '
+  'Definer: the worker reads no table.';
+revoke all on function fleet.worker_claim_mdm_rereads(jsonb, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.worker_finish_mdm_reread(
   p_claim jsonb,

@@ -12,13 +12,17 @@ from starlette.requests import Request
 
 from pgfleet_functions.devices.signing import SigningKey
 from pgfleet_functions.errors import FunctionError, NotSignedIn, Unavailable
+from pgfleet_functions.outgoing.errors import OutgoingError
+from pgfleet_functions.outgoing.transport import Limits, Outgoing
 from pgfleet_functions.settings import FunctionSettings
 
 PUBLIC_ALGORITHMS = ("ES256", "RS256")
 # New keys are fetched when a token names one, but not at the pace of whoever makes names up.
 FETCH_PAUSE_SECONDS = 30.0
+FAILED_PAUSE_SECONDS = 2.0
 # A key that was revoked is forgotten after this time.
 KEYS_LAST_SECONDS = 600.0
+KEYS_LIMITS = Limits(seconds=5.0, body_bytes=256 * 1024)
 # What the database asks of a caller; the rest of a token is nobody's business.
 CLAIMS = ("sub", "role", "email", "device_id")
 
@@ -33,7 +37,7 @@ class UserTokens:
         if own_key.algorithm in PUBLIC_ALGORITHMS and own_key.key_id:
             self._own[own_key.key_id] = (own_key.public, own_key.algorithm)
         self._fetched: dict[str, tuple[Any, str]] = {}
-        self._fetched_at = float("-inf")
+        self._fetched_at = self._failed_at = float("-inf")
         self._lock = asyncio.Lock()
 
     async def verify(self, request: Request) -> dict[str, Any]:
@@ -44,7 +48,8 @@ class UserTokens:
             raise _refused("the call carries no token", "token_missing")
         try:
             header = jwt.get_unverified_header(token)
-            key, algorithm = await self._key_for(header.get("alg"), header.get("kid"))
+            outgoing: Outgoing = request.app.state.outgoing
+            key, algorithm = await self._key_for(header.get("alg"), header.get("kid"), outgoing)
             claims = jwt.decode(
                 token,
                 key,
@@ -57,16 +62,16 @@ class UserTokens:
             raise _refused("the token is not good", "token_refused") from error
         return {name: claims[name] for name in CLAIMS if name in claims}
 
-    async def _key_for(self, algorithm: Any, key_id: Any) -> tuple[Any, str]:
+    async def _key_for(self, algorithm: Any, key_id: Any, outgoing: Outgoing) -> tuple[Any, str]:
         if algorithm == "HS256" and self._secret:
             return self._secret, "HS256"
         if algorithm in PUBLIC_ALGORITHMS and isinstance(key_id, str):
-            known = self._own.get(key_id) or await self._public_key(key_id)
+            known = self._own.get(key_id) or await self._public_key(key_id, outgoing)
             if known is not None and known[1] == algorithm:
                 return known
         raise jwt.InvalidKeyError("no key fits the token")
 
-    async def _public_key(self, key_id: str) -> tuple[Any, str] | None:
+    async def _public_key(self, key_id: str, outgoing: Outgoing) -> tuple[Any, str] | None:
         if self._url is None:
             return None
         age = time.monotonic() - self._fetched_at
@@ -74,21 +79,21 @@ class UserTokens:
             async with self._lock:
                 # Whoever waited for the lock finds what the other one has fetched.
                 if time.monotonic() - self._fetched_at >= age:
-                    await self._fetch(self._url)
+                    await self._fetch(self._url, outgoing)
         return self._fetched.get(key_id)
 
-    async def _fetch(self, url: str) -> None:
+    async def _fetch(self, url: str, outgoing: Outgoing) -> None:
+        if time.monotonic() - self._failed_at < FAILED_PAUSE_SECONDS:
+            raise _unavailable()
         try:
-            async with httpx.AsyncClient(timeout=5.0) as client:
-                answer = (await client.get(url)).raise_for_status()
-            listed = answer.json()["keys"]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            raise Unavailable(
-                "the public keys of the project cannot be read at the moment",
-                details="jwks_unavailable",
-                hint="Try again in a moment; the operator can check PGFLEET_JWKS_URL.",
-            ) from error
-        self._fetched = _keys_of(listed)
+            # The operator's own address, which may well be on this machine.
+            request = httpx.Request("GET", url)
+            answer = await outgoing.call(request, KEYS_LIMITS, allow_private=True)
+            listed = answer.json()["keys"] if answer.is_success else None
+            self._fetched = _keys_of(listed)
+        except (OutgoingError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
+            self._failed_at = time.monotonic()
+            raise _unavailable() from error
         self._fetched_at = time.monotonic()
 
 
@@ -103,6 +108,14 @@ def _keys_of(listed: list[dict[str, Any]]) -> dict[str, tuple[Any, str]]:
         if found.key_id and found.algorithm_name in PUBLIC_ALGORITHMS:
             keys[found.key_id] = (found.key, found.algorithm_name)
     return keys
+
+
+def _unavailable() -> Unavailable:
+    return Unavailable(
+        "the public keys of the project cannot be read at the moment",
+        details="jwks_unavailable",
+        hint="Try again in a moment; the operator can check PGFLEET_JWKS_URL.",
+    )
 
 
 def _refused(message: str, reason: str) -> FunctionError:
