@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import Any
+
+# What is remembered goes along with each claim; whoever is forgotten earns it anew.
+MOST_REMEMBERED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +23,16 @@ class Bounds:
 class Shares:
     """Keeps count of what is under way.
 
-    Everybody begins with little. Each answer that came in time earns one more, and an answer that
-    did not come takes all of that back; what was earned is forgotten where nothing is under way.
-    And nobody gets more than what would be left for the others: so those who never answer hold
-    a few each, and never all.
+    Everybody begins with little. Each answer that came in time earns one more, up to a quarter of
+    all, and an answer that did not come takes all of that back. And nobody gets more than what
+    would be left for the others: so those who never answer hold a few each, and never all.
     """
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
         self._held = 0
-        self._owners = _Accounts(bounds.owner)
-        self._ways = _Accounts(bounds.way)
+        self._owners = _Accounts(bounds.owner, bounds.total // 4)
+        self._ways = _Accounts(bounds.way, bounds.total // 4)
 
     def room(self) -> dict[str, Any]:
         """Tell how much may be begun now, as a claim in SQL takes it.
@@ -67,19 +69,21 @@ class Shares:
 class _Accounts:
     """What each of one kind holds, and how much it has earned beyond the first."""
 
-    def __init__(self, first: int) -> None:
+    def __init__(self, first: int, most: int) -> None:
         self._first = first
+        self._most = max(first, most)
         self._held: Counter[str] = Counter()
-        self._earned: Counter[str] = Counter()
+        # Those who answered last are at the end.
+        self._earned: OrderedDict[str, int] = OrderedDict()
 
-    def room(self, free: int, key: str | None = None) -> int:
-        held = self._held[key] if key is not None else 0
-        allowed = self._first + (self._earned[key] if key is not None else 0)
+    def room(self, free: int, key: str = "") -> int:
+        held = self._held[key]
+        allowed = min(self._first + self._earned.get(key, 0), self._most)
         # Half of what is left over what it has: then as much is left as it holds.
         return max(0, min(allowed - held, (free - held + 1) // 2))
 
     def rooms(self, free: int) -> dict[str, int]:
-        return {key: self.room(free, key) for key in self._held}
+        return {key: self.room(free, key) for key in (*self._held, *self._earned)}
 
     def is_tight(self, free: int) -> bool:
         return any(self.room(free, key) == 0 for key in self._held)
@@ -89,9 +93,12 @@ class _Accounts:
 
     def give_back(self, key: str, *, is_slow: bool) -> None:
         self._held[key] -= 1
-        if is_slow:
-            self._earned[key] = 0
-        else:
-            self._earned[key] += 1
         if self._held[key] == 0:
-            del self._held[key], self._earned[key]
+            del self._held[key]
+        if is_slow:
+            self._earned.pop(key, None)
+            return
+        self._earned[key] = min(self._earned.get(key, 0) + 1, self._most)
+        self._earned.move_to_end(key)
+        if len(self._earned) > MOST_REMEMBERED:
+            self._earned.popitem(last=False)

@@ -39,7 +39,7 @@ def hostile(answer: Answering) -> Iterator[Hostile]:
         assert task is not None
         tasks.add(task)
         try:
-            with suppress(OSError, asyncio.IncompleteReadError):
+            with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while True:
                     head = (await reader.readuntil(b"\r\n\r\n")).decode()
                     for line in head.splitlines():

@@ -18,8 +18,9 @@ from pgfleet_functions.outgoing.errors import AddressRefused, OutgoingError, Too
 from pgfleet_functions.outgoing.retry_after import http_date, pause_of
 from pgfleet_functions.outgoing.transport import Limits, Outgoing
 
-# A page of a hundred devices has a tenth of it.
-LIMITS = Limits(seconds=30.0, body_bytes=4 * 1024 * 1024)
+# A page of a hundred devices has a fifth of it; what is not a list has next to nothing.
+LISTS = Limits(seconds=30.0, body_bytes=2 * 1024 * 1024)
+LIMITS = Limits(seconds=30.0, body_bytes=256 * 1024)
 LONGEST_SHOWN = 4000
 LONGEST_PAUSE_SECONDS = 60.0
 CLOCKS_AGREE_SECONDS = 2.0
@@ -162,7 +163,9 @@ class Api:
         began = time.monotonic()
         try:
             answer = await connection.outgoing.call(
-                request, LIMITS, allow_private=connection.allow_private
+                request,
+                LISTS if method == "GET" else LIMITS,
+                allow_private=connection.allow_private,
             )
         except OutgoingError as error:
             failure = _no_answer(error)

@@ -19,7 +19,7 @@ from pgfleet_functions.outgoing.transport import Outgoing
 from pgfleet_functions.shares import Bounds
 
 BOUNDS: Mapping[str, Bounds] = {
-    "commands": Bounds(total=128, owner=8, way=4),
+    "commands": Bounds(total=256, owner=8, way=4),
     "inventories": Bounds(total=32, owner=2, way=1),
     "rereads": Bounds(total=32, owner=4, way=2),
     "uploads": Bounds(total=16, owner=2, way=2),

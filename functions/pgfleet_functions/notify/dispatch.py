@@ -21,7 +21,7 @@ from pgfleet_functions.shares import Bounds
 
 log = logging.getLogger(__name__)
 
-WEBHOOKS = Bounds(total=128, owner=4, way=2)
+WEBHOOKS = Bounds(total=256, owner=4, way=2)
 # All through the one mail server of the operator.
 EMAILS = Bounds(total=8, owner=2, way=2)
 

@@ -89,8 +89,9 @@ class UserTokens:
             # The operator's own address, which may well be on this machine.
             request = httpx.Request("GET", url)
             answer = await outgoing.call(request, KEYS_LIMITS, allow_private=True)
-            listed = answer.json()["keys"] if answer.is_success else None
-            self._fetched = _keys_of(listed)
+            if not answer.is_success:
+                raise ValueError(f"answered {answer.status}")
+            self._fetched = _keys_of(answer.json()["keys"])
         except (OutgoingError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
             self._failed_at = time.monotonic()
             raise _unavailable() from error

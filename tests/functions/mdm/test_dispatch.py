@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tests.helpers.hostile import hostile
 from tests.helpers.mdm_dispatch import dispatch, dispatching
-from tests.helpers.sandbox import FULL, READ_ONLY, Sandbox, serving, wait_until
+from tests.helpers.sandbox import FULL, READ_ONLY, Sandbox, serving
 from tests.helpers.simplemdm_account import push_to_many
 
 from pgfleet_local.sandboxes.simplemdm import create_sandbox
@@ -30,16 +31,27 @@ def pushed(sandbox: Sandbox, profile: int) -> list[float]:
     ]
 
 
+async def until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    async with asyncio.timeout(seconds):
+        while not await asyncio.to_thread(condition):
+            await asyncio.sleep(0.05)
+
+
 def test_an_account_that_may_call_seldom_does_not_hold_up_the_others(
     own_database: Any, sandbox: Sandbox
 ) -> None:
     slow, _ = push_to_many(own_database, sandbox, 80, {"rate_per_second": 1, "burst": 1})
     fast, _ = push_to_many(own_database, sandbox, 60, {"rate_per_second": 100, "burst": 20})
+
+    async def serve() -> None:
+        async with dispatching(own_database) as functions:
+            functions.wake()
+            await until(lambda: len(pushed(sandbox, fast)) == 60)
+
     began = time.time()
-    dispatch(own_database, 5)
-    assert len(pushed(sandbox, fast)) == 60
-    assert max(pushed(sandbox, fast)) - began < 4
-    assert 3 <= len(pushed(sandbox, slow)) <= 15
+    asyncio.run(serve())
+    assert len(pushed(sandbox, slow)) <= time.time() - began + 3
+    assert max(pushed(sandbox, fast)) - began < 15
 
 
 def test_an_account_that_hangs_does_not_keep_another_from_being_served_at_once(
@@ -83,14 +95,53 @@ def test_one_run_drains_what_waits(own_database: Any, sandbox: Sandbox) -> None:
 
 def test_devices_are_looked_at_a_page_at_a_time(own_database: Any, sandbox: Sandbox) -> None:
     _, owner = push_to_many(own_database, sandbox, 150, {"rate_per_second": 500})
-    with own_database.connect(autocommit=True) as conn:
-        query = "select count(*) from device_commands where owner_id = %s and status = 'completed'"
+    query = "select count(*) from device_commands where owner_id = %s and status = 'completed'"
 
-        def completed() -> int:
-            dispatch(own_database, 1)
+    def completed() -> int:
+        with own_database.connect() as conn:
             [(count,)] = conn.execute(query, (owner,)).fetchall()
-            return int(count)
+        return int(count)
 
-        wait_until(lambda: completed() == 150)
+    async def serve() -> None:
+        async with dispatching(own_database) as functions:
+            while await asyncio.to_thread(completed) < 150:
+                # As the ticks do.
+                functions.wake()
+                await asyncio.sleep(1)
+
+    asyncio.run(asyncio.wait_for(serve(), 90))
     looks = [one for one in sandbox.requests() if one["method"] == "GET"]
-    assert len(looks) <= 15
+    pushes = [one for one in sandbox.requests() if one["method"] == "POST"]
+    assert len(pushes) == 150
+    assert len(looks) <= 30
+
+
+def test_owners_whose_servers_never_answer_hold_a_few_places_each(
+    own_database: Any, sandbox: Sandbox
+) -> None:
+    async def never(_: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    with hostile(never) as server:
+        for _ in range(6):
+            push_to_many(
+                own_database, sandbox, 20, {"base_url": server.url, "rate_per_second": 500}
+            )
+
+        async def serve() -> float:
+            async with dispatching(own_database) as functions:
+                functions.wake()
+                while len(server.requests) < 24:
+                    await asyncio.sleep(0.05)
+                began = time.time()
+                profile, _ = await asyncio.to_thread(
+                    push_to_many, own_database, sandbox, 10, {"rate_per_second": 500}
+                )
+                functions.wake()
+                while len(found := pushed(sandbox, profile)) < 10:
+                    await asyncio.sleep(0.02)
+                return max(found) - began
+
+        # Their calls last twice as long.
+        assert asyncio.run(serve()) < 15
+    assert len(server.requests) == 24
