@@ -14,7 +14,9 @@ from tests.helpers.sandbox import FULL
 from pgfleet_functions.integrations.calls import Api, Call, CallFailed, Connection
 from pgfleet_functions.mdm.provider import Order, Provider, Report
 from pgfleet_functions.mdm.providers import PROVIDERS
-from pgfleet_functions.outgoing.transport import Outgoing
+from pgfleet_functions.outgoing.transport import Outgoing, trusted_authorities
+
+AUTHORITIES = trusted_authorities()
 
 
 class Recorder:
@@ -42,7 +44,7 @@ class Recorder:
             self.pauses.append(seconds)
 
         async def run() -> Any:
-            async with aclosing(Outgoing()) as outgoing:
+            async with aclosing(Outgoing(AUTHORITIES)) as outgoing:
                 user = PROVIDERS[kind].user
                 connection = Connection(
                     integration_id=7,

@@ -32,12 +32,16 @@ def run(
         float | None,
         typer.Option(min=0.1, help="Look for work this often (seconds), where no pg_net pokes."),
     ] = None,
+    listen: Annotated[
+        bool,
+        typer.Option(help="Hear from the database at once that there is work."),
+    ] = True,
 ) -> None:
     """Serve the HTTP functions until Ctrl-C; they are told by environment variables.
 
     Example: pgfleet functions run --host 0.0.0.0 --port 8787
     """
-    served = _standalone(_settings(), poll)
+    served = _standalone(_settings(), poll, listen=listen)
     # Whose X-Forwarded-For is believed is one of the settings.
     uvicorn.run(
         served, host=host, port=port, log_level="info", access_log=False, proxy_headers=False
@@ -84,10 +88,10 @@ def _settings() -> FunctionSettings:
         ) from error
 
 
-def _standalone(settings: FunctionSettings, poll: float | None) -> Starlette:
+def _standalone(settings: FunctionSettings, poll: float | None, *, listen: bool) -> Starlette:
     """Serve the functions at the root, and where a Supabase project has them."""
     try:
-        inner = create_app(settings, poll_seconds=poll)
+        inner = create_app(settings, poll_seconds=poll, listen=listen)
     except SettingsError as error:
         raise InvalidInput(str(error), reason="setting_invalid") from error
 

@@ -42,7 +42,8 @@ def create_gateway(settings: StackSettings) -> Starlette:
             issuer=f"{settings.api_url}/auth/v1",
             # The sandboxes are on this machine.
             allow_private_addresses=True,
-        )
+        ),
+        listen=True,
     )
     sandbox = Mount("/sandbox/simplemdm", app=create_sandbox(settings.simplemdm_keys))
 

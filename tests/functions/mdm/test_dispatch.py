@@ -61,7 +61,7 @@ def test_an_account_that_hangs_does_not_keep_another_from_being_served_at_once(
     with serving(app, free_port()) as url:
         hanging = Sandbox(url)
         push_to_many(own_database, hanging, 60, {"rate_per_second": 500})
-        hanging.faults(slow_seconds=4)
+        hanging.faults(slow_seconds=25)
 
         async def serve() -> float:
             async with dispatching(own_database) as functions:
@@ -77,7 +77,7 @@ def test_an_account_that_hangs_does_not_keep_another_from_being_served_at_once(
                     await asyncio.sleep(0.02)
                 return found[0] - began
 
-        assert asyncio.run(serve()) < 2
+        assert asyncio.run(serve()) < 10
 
 
 def test_one_run_drains_what_waits(own_database: Any, sandbox: Sandbox) -> None:

@@ -20,6 +20,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from tests.helpers.sandbox import wait_until
 
 from pgfleet_functions.notify.messages import Delivery, Outcome
 from pgfleet_functions.notify.webhook import deliver_webhook
@@ -57,7 +58,7 @@ def make_certificate(folder: Path, name: str) -> Path:
 
 
 @contextmanager
-def receiving(certificate: Path, port: int, waiting: Any) -> Iterator[list[str]]:
+def receiving(certificate: Path, port: int) -> Iterator[list[str]]:
     """Serve HTTPS, and give the host names that requests were for."""
     hosts: list[str] = []
 
@@ -72,7 +73,7 @@ def receiving(certificate: Path, port: int, waiting: Any) -> Iterator[list[str]]
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    waiting(lambda: server.started)
+    wait_until(lambda: server.started)
     try:
         yield hosts
     finally:
@@ -102,31 +103,29 @@ def deliver(port: int) -> Outcome:
 
 
 def test_the_certificate_is_checked_against_the_name(
-    tmp_path: Path, free_port: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, free_port: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificate, port = make_certificate(tmp_path, "localhost"), free_port()
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    with receiving(certificate, port, waiting) as hosts:
+    with receiving(certificate, port) as hosts:
         assert deliver(port) == Outcome("delivered", 200)
     assert hosts == [f"localhost:{port}"]
 
 
 def test_a_certificate_of_another_name_is_refused(
-    tmp_path: Path, free_port: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, free_port: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificate, port = make_certificate(tmp_path, "other.example.com"), free_port()
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    with receiving(certificate, port, waiting) as hosts:
+    with receiving(certificate, port) as hosts:
         outcome = deliver(port)
     assert (outcome.kind, hosts) == ("retry", [])
     assert "certificate" in str(outcome.error)
 
 
-def test_an_authority_that_nobody_trusts_is_refused(
-    tmp_path: Path, free_port: Any, waiting: Any
-) -> None:
+def test_an_authority_that_nobody_trusts_is_refused(tmp_path: Path, free_port: Any) -> None:
     certificate, port = make_certificate(tmp_path, "localhost"), free_port()
-    with receiving(certificate, port, waiting) as hosts:
+    with receiving(certificate, port) as hosts:
         outcome = deliver(port)
     assert (outcome.kind, hosts) == ("retry", [])
     assert "certificate" in str(outcome.error)
