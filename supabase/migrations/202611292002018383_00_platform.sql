@@ -913,6 +913,8 @@ declare
   v_url text := fleet.setting('functions_url') #>> '{}';
   v_request_id bigint;
 begin
+  -- Functions that are up hear it at commit; however often it is said in a transaction, they hear it once.
+  perform pg_notify('pgfleet_poke', p_function);
   if v_url is null or to_regproc('net.http_post') is null then
     return null;
   end if;
@@ -923,15 +925,17 @@ begin
     headers => jsonb_build_object(
       'Content-Type', 'application/json',
       'Authorization', 'Bearer ' || fleet.sign_poke(p_function, p_body::text, p_now)
-    )
+    ),
+    -- A poke is answered at once; pg_net makes all that it sends together wait for the slowest.
+    timeout_milliseconds => 2000
   ) into v_request_id;
   return v_request_id;
 end;
 $$;
 
 comment on function fleet.poke(text, jsonb, timestamptz) is
-  'Tell an HTTP function that there is work; null where pg_net or the setting functions_url is missing. Losing a poke costs '
-  'one tick. Definer: it signs.';
+  'Tell an HTTP function that there is work: those that listen on channel pgfleet_poke hear its name at commit, and pg_net calls it. Answers '
+  'the request of pg_net; null where pg_net or the setting functions_url is missing. Losing a poke costs one tick. Definer: it signs.';
 revoke all on function fleet.poke(text, jsonb, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.poke_once_a_second(p_function text, p_now timestamptz)
@@ -1090,6 +1094,31 @@ $$;
 comment on function fleet.is_ticking() is
   'Whether what happens is done by a tick, and not by somebody who waits for it: triggers leave rings and pokes to its pace.';
 revoke all on function fleet.is_ticking() from public, anon, authenticated, service_role;
+
+-- db/sources/00_platform/75_room.sql
+-- How much a function may begin: it says for whom it has room, and every claim takes owners in turn.
+
+create or replace function fleet.room_for(p_room jsonb, p_kind text, p_id text)
+returns integer
+language sql
+immutable
+parallel safe
+return coalesce((p_room -> (p_kind || 's') ->> p_id)::integer, (p_room ->> p_kind)::integer, 100);
+
+comment on function fleet.room_for(jsonb, text, text) is
+  'How much may be begun for an owner (p_kind owner) or through an endpoint or integration (p_kind way), by the room of a claim: {all, owner, '
+  'way, owners, ways}, where owner and way hold for all that owners and ways do not name. Without a room it is 100.';
+revoke all on function fleet.room_for(jsonb, text, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.room_in_all(p_room jsonb)
+returns integer
+language sql
+immutable
+parallel safe
+return least(greatest(coalesce((p_room ->> 'all')::integer, 100), 0), 200);
+
+comment on function fleet.room_in_all(jsonb) is 'How much may be begun in all, by the room of a claim; never more than 200.';
+revoke all on function fleet.room_in_all(jsonb) from public, anon, authenticated, service_role;
 
 -- db/sources/00_platform/80_time_zones.sql
 -- Which time zones may be named.

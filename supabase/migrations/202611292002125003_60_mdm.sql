@@ -456,11 +456,31 @@ $$;
 comment on function fleet.mdm_jobs(bigint[]) is 'What a function has to know about the commands that it has leased.';
 revoke all on function fleet.mdm_jobs(bigint[]) from public, anon, authenticated, service_role;
 
-create or replace function fleet.worker_claim_mdm(
-  p_limit integer default 20,
-  p_except bigint[] default '{}',
-  p_now timestamptz default clock_timestamp()
-)
+create or replace function fleet.mdms_in_turn(p_room jsonb, p_now timestamptz)
+returns table (integration_id bigint, owner_id uuid)
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select t.id, t.owner_id
+  from (
+    select i.id, i.owner_id, row_number() over (partition by i.owner_id order by random()) as turn
+    from public.device_integrations as i
+    where i.status = 'active'
+      and i.integration_type = any (fleet.mdm_integration_types())
+      and fleet.room_for(p_room, 'owner', i.owner_id::text) > 0
+      and fleet.room_for(p_room, 'way', i.id::text) > 0
+      and (fleet.has_due_mdm(i.id, 'send', p_now) or fleet.has_due_mdm(i.id, 'settle', p_now))
+  ) as t
+  -- Owners in turn, and nobody is always last.
+  order by t.turn, random()
+$$;
+
+comment on function fleet.mdms_in_turn(jsonb, timestamptz) is
+  'The MDMs that have work by now and for which there is room, in the order in which they get it: each owner''s first before anybody''s second.';
+revoke all on function fleet.mdms_in_turn(jsonb, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_claim_mdm(p_room jsonb default '{}', p_now timestamptz default clock_timestamp())
 returns jsonb
 language plpgsql
 volatile
@@ -468,8 +488,11 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_integration_id bigint;
-  v_left integer := least(greatest(p_limit, 1), 200);
+  v_next record;
+  v_left integer := fleet.room_in_all(p_room);
+  v_rooms jsonb := '{}';
+  v_room integer;
+  v_taken integer;
   v_claim record;
   v_sends bigint[] := '{}';
   v_looks bigint[] := '{}';
@@ -477,19 +500,24 @@ declare
 begin
   perform fleet.sweep_mdm(p_now);
   perform fleet.run_due_mdm(p_now);
-  for v_integration_id in
-    select i.id
-    from public.device_integrations as i
-    where i.status = 'active' and i.integration_type = any (fleet.mdm_integration_types()) and i.id <> all (p_except)
-    -- Nobody is always last.
-    order by random()
+  for v_next in
+    select m.integration_id, m.owner_id from fleet.mdms_in_turn(p_room, p_now) as m
   loop
     exit when v_left <= 0;
-    select k.* into v_claim from fleet.claim_of_mdm(v_integration_id, v_left, p_now) as k;
+    v_room := coalesce(
+      (v_rooms ->> v_next.owner_id::text)::integer, fleet.room_for(p_room, 'owner', v_next.owner_id::text)
+    );
+    continue when v_room <= 0;
+    select k.* into v_claim
+    from fleet.claim_of_mdm(
+      v_next.integration_id, least(v_left, v_room, fleet.room_for(p_room, 'way', v_next.integration_id::text)), p_now
+    ) as k;
     v_sends := v_sends || v_claim.sends;
     v_looks := v_looks || v_claim.looks;
     v_next_at := least(v_next_at, v_claim.next_at);
-    v_left := v_left - cardinality(v_claim.sends) - (v_claim.looks <> '{}')::integer;
+    v_taken := cardinality(v_claim.sends) + (v_claim.looks <> '{}')::integer;
+    v_left := v_left - v_taken;
+    v_rooms := v_rooms || jsonb_build_object(v_next.owner_id, v_room - v_taken);
   end loop;
 
   return jsonb_build_object(
@@ -501,7 +529,7 @@ begin
     end,
     'integrations', (
       select coalesce(jsonb_object_agg(i.id, jsonb_build_object(
-        'integration_type', i.integration_type, 'settings', i.settings, 'secret', s.secret
+        'owner_id', i.owner_id, 'integration_type', i.integration_type, 'settings', i.settings, 'secret', s.secret
       )), '{}')
       from public.device_integrations as i
       left join public.pg_cron_secrets as s on s.name = 'integration:' || i.id
@@ -511,13 +539,14 @@ begin
 end;
 $$;
 
-comment on function fleet.worker_claim_mdm(integer, bigint[], timestamptz) is
-  'Lease commands for MDMs, as many as their rates let through now, but none of the integrations p_except: {sends, looks, wait, '
-  'integrations}. sends are to be handed over; looks were accepted, and their devices are to be looked at, those of one integration '
-  'together. Each is {command_id, attempt, command_type, payload, device_id, hostname, integration_id, external_id, attributes, '
-  'lease_expires_at, accepted_at, unanswered_at, result}. wait says after how many seconds more could be claimed, and is null where nothing '
-  'else waits. integrations: id to {integration_type, settings, secret}. Definer: the worker reads no table.';
-revoke all on function fleet.worker_claim_mdm(integer, bigint[], timestamptz) from public, anon, authenticated, service_role;
+comment on function fleet.worker_claim_mdm(jsonb, timestamptz) is
+  'Lease commands for MDMs, as many as their rates let through now: owners in turn, as many of each owner and for each integration as '
+  'p_room has room for, {all, owner, way, owners, ways}. {sends, looks, wait, integrations}. sends are to be handed over; looks were accepted, '
+  'and their devices are to be looked at, those of one integration together. Each is {command_id, attempt, command_type, payload, device_id, '
+  'hostname, integration_id, external_id, attributes, lease_expires_at, accepted_at, unanswered_at, result}. wait says after how many seconds '
+  'more could be claimed, and is null where nothing else waits. integrations: id to {owner_id, integration_type, settings, secret}. Definer: '
+  'the worker reads no table.';
+revoke all on function fleet.worker_claim_mdm(jsonb, timestamptz) from public, anon, authenticated, service_role;
 
 -- db/sources/60_mdm/40_finish.sql
 -- How an attempt at an MDM ended: accepted, seen to be done, or failed and tried again by class of failure.
@@ -1128,42 +1157,63 @@ $$;
 comment on function fleet.has_mdm_rereads(bigint, timestamptz) is 'Whether devices of an integration are to be looked at now.';
 revoke all on function fleet.has_mdm_rereads(bigint, timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.worker_claim_mdm_rereads(p_limit integer default 20, p_now timestamptz default clock_timestamp())
+create or replace function fleet.worker_claim_mdm_rereads(p_room jsonb default '{}', p_now timestamptz default clock_timestamp())
 returns setof jsonb
 language sql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  with due as (
-    select r.integration_id, r.external_id
-    from fleet.mdm_rereads as r
-    join public.device_integrations as i on i.id = r.integration_id and i.status = 'active'
-    where r.look_at <= p_now and coalesce(r.held_until <= p_now, true)
-    order by r.look_at
-    limit least(greatest(p_limit, 1), 200)
-    for update of r skip locked
+  with due as materialized (
+    select i.owner_id, k.integration_id, k.external_id, k.look_at
+    from public.device_integrations as i
+    cross join lateral (
+      select r.integration_id, r.external_id, r.look_at
+      from fleet.mdm_rereads as r
+      where r.integration_id = i.id and r.look_at <= p_now and coalesce(r.held_until <= p_now, true)
+      order by r.look_at
+      limit greatest(
+        0,
+        least(
+          fleet.room_for(p_room, 'way', i.id::text), fleet.room_for(p_room, 'owner', i.owner_id::text), fleet.room_in_all(p_room)
+        )
+      )
+      for update skip locked
+    ) as k
+    where i.status = 'active' and fleet.room_for(p_room, 'owner', i.owner_id::text) > 0
+  ),
+  chosen as (
+    select t.integration_id, t.external_id
+    from (
+      select d.*, row_number() over (partition by d.owner_id order by d.look_at) as turn
+      from due as d
+    ) as t
+    where t.turn <= fleet.room_for(p_room, 'owner', t.owner_id::text)
+    -- Owners in turn, and nobody is always last.
+    order by t.turn, random()
+    limit fleet.room_in_all(p_room)
   ),
   taken as (
     update fleet.mdm_rereads as r
     set held_until = p_now + interval '1 minute', tries = r.tries + 1
-    from due
-    where r.integration_id = due.integration_id and r.external_id = due.external_id
+    from chosen as c
+    where r.integration_id = c.integration_id and r.external_id = c.external_id
     returning r.*
   )
   select jsonb_build_object(
-    'integration_id', i.id, 'integration_type', i.integration_type, 'settings', i.settings, 'secret', s.secret,
-    'external_id', t.external_id, 'asked_at', t.asked_at, 'tries', t.tries
+    'integration_id', i.id, 'owner_id', i.owner_id, 'integration_type', i.integration_type, 'settings', i.settings,
+    'secret', s.secret, 'external_id', t.external_id, 'asked_at', t.asked_at, 'tries', t.tries
   )
   from taken as t
   join public.device_integrations as i on i.id = t.integration_id
   left join public.pg_cron_secrets as s on s.name = 'integration:' || i.id
 $$;
 
-comment on function fleet.worker_claim_mdm_rereads(integer, timestamptz) is
-  'Lease devices that are to be looked at again, for a minute: {integration_id, integration_type, settings, secret, external_id, asked_at, '
-  'tries}. worker_finish_mdm_reread ends the lease. Definer: the worker reads no table.';
-revoke all on function fleet.worker_claim_mdm_rereads(integer, timestamptz) from public, anon, authenticated, service_role;
+comment on function fleet.worker_claim_mdm_rereads(jsonb, timestamptz) is
+  'Lease devices that are to be looked at again, for a minute: {integration_id, owner_id, integration_type, settings, secret, external_id, '
+  'asked_at, tries}; owners in turn, as many of each owner and integration as p_room has room for. worker_finish_mdm_reread ends the lease. '
+  'Definer: the worker reads no table.';
+revoke all on function fleet.worker_claim_mdm_rereads(jsonb, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.worker_finish_mdm_reread(
   p_claim jsonb,

@@ -1011,7 +1011,7 @@ comment on function fleet.is_sync_due(public.device_integrations, timestamptz) i
   'Whether the devices of the other system are to be read now: somebody asked, or settings.syncIntervalSeconds (an hour) have passed.';
 revoke all on function fleet.is_sync_due(public.device_integrations, timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.worker_claim_mdm_syncs(p_limit integer default 1, p_now timestamptz default clock_timestamp())
+create or replace function fleet.worker_claim_mdm_syncs(p_room jsonb default '{}', p_now timestamptz default clock_timestamp())
 returns setof jsonb
 language sql
 volatile
@@ -1019,18 +1019,35 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
   with due as (
+    select i.id, i.owner_id,
+      row_number() over (
+        partition by i.owner_id order by i.sync_requested_at nulls last, i.last_sync_at nulls first
+      ) as turn
+    from public.device_integrations as i
+    where i.integration_type = any (fleet.mdm_integration_types())
+      and fleet.room_for(p_room, 'way', i.id::text) > 0
+      and fleet.is_sync_due(i, p_now)
+  ),
+  chosen as (
+    select d.id
+    from due as d
+    where d.turn <= fleet.room_for(p_room, 'owner', d.owner_id::text)
+    -- Owners in turn, and nobody is always last.
+    order by d.turn, random()
+    limit fleet.room_in_all(p_room)
+  ),
+  locked as (
     select i.id
     from public.device_integrations as i
-    where i.integration_type = any (fleet.mdm_integration_types()) and fleet.is_sync_due(i, p_now)
-    order by i.sync_requested_at nulls last, i.last_sync_at nulls first
-    limit p_limit
+    -- Another function may have taken it meanwhile.
+    where i.id in (select c.id from chosen as c) and fleet.is_sync_due(i, p_now)
     for update skip locked
   ),
   taken as (
     update public.device_integrations as i
     set sync_held_until = p_now + interval '5 minutes'
-    from due
-    where i.id = due.id
+    from locked as k
+    where i.id = k.id
     returning i.*
   )
   select jsonb_build_object(
@@ -1041,10 +1058,11 @@ as $$
   left join public.pg_cron_secrets as s on s.name = 'integration:' || t.id
 $$;
 
-comment on function fleet.worker_claim_mdm_syncs(integer, timestamptz) is
+comment on function fleet.worker_claim_mdm_syncs(jsonb, timestamptz) is
   'Lease integrations whose devices are to be read, for five minutes: {integration_id, owner_id, integration_type, settings, secret, '
-  'last_sync_at, started_at}. worker_end_mdm_sync ends the lease. Definer: the worker reads no table.';
-revoke all on function fleet.worker_claim_mdm_syncs(integer, timestamptz) from public, anon, authenticated, service_role;
+  'last_sync_at, started_at}; owners in turn, as many of each as p_room has room for. worker_end_mdm_sync ends the lease. Definer: the worker '
+  'reads no table.';
+revoke all on function fleet.worker_claim_mdm_syncs(jsonb, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.worker_sync_inventory(
   p_integration_id bigint,

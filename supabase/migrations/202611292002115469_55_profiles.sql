@@ -866,38 +866,59 @@ $$;
 comment on function fleet.is_upload_due(bigint, timestamptz) is 'Whether a profile waits to be uploaded to an MDM, or deleted there, now.';
 revoke all on function fleet.is_upload_due(bigint, timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.worker_claim_profile_uploads(p_limit integer default 4, p_now timestamptz default clock_timestamp())
+create or replace function fleet.worker_claim_profile_uploads(p_room jsonb default '{}', p_now timestamptz default clock_timestamp())
 returns setof jsonb
 language sql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  with due as (
-    select u.profile_id
-    from fleet.profile_uploads as u
-    join public.device_integrations as i on i.id = u.integration_id and i.status = 'active'
-    where u.next_at <= p_now
-      and (u.held_until is null or u.held_until <= p_now)
-      and not exists (
-        select 1 from fleet.rate_limits as r where r.integration_id = u.integration_id and r.blocked_until > p_now
+  with due as materialized (
+    select i.owner_id, k.profile_id, k.next_at
+    from public.device_integrations as i
+    cross join lateral (
+      select u.profile_id, u.next_at
+      from fleet.profile_uploads as u
+      where u.integration_id = i.id and u.next_at <= p_now and (u.held_until is null or u.held_until <= p_now)
+      order by u.next_at
+      limit greatest(
+        0,
+        least(
+          fleet.room_for(p_room, 'way', i.id::text), fleet.room_for(p_room, 'owner', i.owner_id::text), fleet.room_in_all(p_room)
+        )
       )
-    order by u.next_at
-    limit p_limit
-    for update of u skip locked
+      for update skip locked
+    ) as k
+    where i.status = 'active'
+      and fleet.room_for(p_room, 'owner', i.owner_id::text) > 0
+      and not exists (
+        select 1 from fleet.rate_limits as r where r.integration_id = i.id and r.blocked_until > p_now
+      )
+  ),
+  chosen as (
+    select t.profile_id
+    from (
+      select d.*, row_number() over (partition by d.owner_id order by d.next_at) as turn
+      from due as d
+    ) as t
+    where t.turn <= fleet.room_for(p_room, 'owner', t.owner_id::text)
+    -- Owners in turn, and nobody is always last.
+    order by t.turn, random()
+    limit fleet.room_in_all(p_room)
   ),
   taken as (
     update fleet.profile_uploads as u
     -- Longer than other leases: the list of the MDM is read first, page by page.
     set held_until = p_now + interval '3 minutes', attempt = u.attempt + 1, is_newer = false
-    from due
-    where u.profile_id = due.profile_id
+    from chosen as c
+    where u.profile_id = c.profile_id
     returning u.*
   )
   select jsonb_build_object(
     'profile_id', t.profile_id, 'attempt', t.attempt, 'action', t.action, 'name', p.name, 'external_id', p.external_id,
     'options', p.options, 'content', encode(t.content, 'base64'), 'lease_seconds', extract(epoch from t.held_until - p_now),
-    'integration_id', i.id, 'integration_type', i.integration_type, 'settings', i.settings, 'secret', s.secret,
+    'integration_id', i.id, 'owner_id', i.owner_id, 'integration_type', i.integration_type, 'settings', i.settings,
+    'secret', s.secret,
     'taken', coalesce((
       select jsonb_agg(o.external_id)
       from public.profiles as o
@@ -910,11 +931,11 @@ as $$
   left join public.pg_cron_secrets as s on s.name = 'integration:' || i.id
 $$;
 
-comment on function fleet.worker_claim_profile_uploads(integer, timestamptz) is
+comment on function fleet.worker_claim_profile_uploads(jsonb, timestamptz) is
   'Lease profiles that are to be uploaded or deleted: {profile_id, attempt, action, name, external_id (null for a new one), options, content '
-  '(base64), taken (ids that are other profiles of ours), integration_id, integration_type, settings, secret, lease_seconds}. Definer: the '
-  'worker reads no table.';
-revoke all on function fleet.worker_claim_profile_uploads(integer, timestamptz) from public, anon, authenticated, service_role;
+  '(base64), taken (ids that are other profiles of ours), integration_id, owner_id, integration_type, settings, secret, lease_seconds}; owners '
+  'in turn, as many of each owner and integration as p_room has room for. Definer: the worker reads no table.';
+revoke all on function fleet.worker_claim_profile_uploads(jsonb, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.end_upload(p_upload fleet.profile_uploads, p_status text, p_error text, p_now timestamptz)
 returns text

@@ -628,8 +628,14 @@ comment on function fleet.delivery_pause(integer) is
   'Pause after the n-th failure, a day in all; null where there is no attempt left.';
 revoke all on function fleet.delivery_pause(integer) from public, anon, authenticated, service_role;
 
-create or replace function fleet.worker_claim_deliveries(p_limit integer default 1, p_now timestamptz default clock_timestamp())
+create or replace function fleet.worker_claim_deliveries(
+  p_channel text default null,
+  p_room jsonb default '{}',
+  p_now timestamptz default clock_timestamp()
+)
 returns table (
+  owner_id uuid,
+  endpoint_id bigint,
   delivery_id bigint,
   attempt integer,
   event text,
@@ -655,24 +661,64 @@ begin
     and fleet.delivery_pause(d.failure_count + 1) is null;
 
   return query
-  with busy as materialized (
-    -- One receiver that is slow must not hold every worker.
-    select r.endpoint_id
-    from public.webhook_deliveries as r
-    where r.status = 'running' and r.next_attempt_at > p_now
-    group by r.endpoint_id
-    having count(*) >= 4
+  with recursive waiting as (
+    -- One look into the index for each endpoint, however much waits for it.
+    (
+      select d.endpoint_id as id
+      from public.webhook_deliveries as d
+      where d.status in ('pending', 'running')
+      order by d.endpoint_id
+      limit 1
+    )
+    union all
+    select (
+      select d.endpoint_id
+      from public.webhook_deliveries as d
+      where d.status in ('pending', 'running') and d.endpoint_id > w.id
+      order by d.endpoint_id
+      limit 1
+    )
+    from waiting as w
+    where w.id is not null
   ),
-  due as (
-    -- The lock keeps any number of functions from claiming the same one.
-    select d.id
-    from public.webhook_deliveries as d
-    where d.status in ('pending', 'running')
-      and d.next_attempt_at <= p_now
-      and d.endpoint_id not in (select b.endpoint_id from busy as b)
-    order by d.next_attempt_at
-    limit least(greatest(p_limit, 1), 100)
-    for update skip locked
+  due as materialized (
+    select e.owner_id, k.id, k.next_attempt_at
+    from waiting as w
+    join public.webhook_endpoints as e on e.id = w.id
+    cross join lateral (
+      -- The lock keeps any number of functions from claiming the same one.
+      select d.id, d.next_attempt_at
+      from public.webhook_deliveries as d
+      where d.endpoint_id = w.id and d.status in ('pending', 'running') and d.next_attempt_at <= p_now
+      order by d.next_attempt_at
+      limit greatest(
+        0,
+        least(
+          fleet.room_for(p_room, 'way', e.id::text),
+          fleet.room_for(p_room, 'owner', e.owner_id::text),
+          fleet.room_in_all(p_room),
+          -- Of all functions together: one receiver that is slow is not called ever more often.
+          4 - (
+            select count(*)
+            from public.webhook_deliveries as r
+            where r.endpoint_id = e.id and r.status = 'running' and r.next_attempt_at > p_now
+          )
+        )
+      )
+      for update skip locked
+    ) as k
+    where (p_channel is null or e.channel = p_channel) and fleet.room_for(p_room, 'owner', e.owner_id::text) > 0
+  ),
+  chosen as (
+    select t.id
+    from (
+      select d.owner_id, d.id, row_number() over (partition by d.owner_id order by d.next_attempt_at) as turn
+      from due as d
+    ) as t
+    where t.turn <= fleet.room_for(p_room, 'owner', t.owner_id::text)
+    -- Owners in turn, and nobody is always last.
+    order by t.turn, random()
+    limit fleet.room_in_all(p_room)
   ),
   taken as (
     update public.webhook_deliveries as d
@@ -681,12 +727,12 @@ begin
         failure_count = d.failure_count + (d.status = 'running')::integer,
         last_attempt_at = p_now,
         next_attempt_at = p_now + interval '1 minute'
-    from due
-    where d.id = due.id
+    from chosen as c
+    where d.id = c.id
     returning d.*
   )
   select
-    t.id, t.attempts, t.event, t.event_id, e.channel, e.url, e.email,
+    t.owner_id, t.endpoint_id, t.id, t.attempts, t.event, t.event_id, e.channel, e.url, e.email,
     fleet.webhook_headers(e.id, t.event_id, t.payload::text, p_now), t.payload::text,
     fleet.setting('webhook_allow_private') = 'true'::jsonb
   from taken as t
@@ -694,9 +740,10 @@ begin
 end;
 $$;
 
-comment on function fleet.worker_claim_deliveries(integer, timestamptz) is
-  'Lease due messages for a minute, signed for this attempt. Definer: the worker reads no table, and never a secret.';
-revoke all on function fleet.worker_claim_deliveries(integer, timestamptz) from public, anon, authenticated, service_role;
+comment on function fleet.worker_claim_deliveries(text, jsonb, timestamptz) is
+  'Lease due messages of a channel (of each, where it is null) for a minute, signed for this attempt: owners in turn, as many of each owner '
+  'and for each endpoint as p_room has room for, {all, owner, way, owners, ways}. Definer: the worker reads no table, and never a secret.';
+revoke all on function fleet.worker_claim_deliveries(text, jsonb, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.worker_finish_delivery(
   p_delivery_id bigint,
