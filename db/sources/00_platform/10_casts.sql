@@ -21,12 +21,9 @@ create or replace function fleet.try_uuid(p_text text)
 returns uuid
 language sql
 immutable
-set search_path = pg_catalog, pg_temp
-as $$
-  select case
-    when p_text ~* '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then p_text::uuid
-  end
-$$;
+return case
+  when p_text ~* '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then p_text::uuid
+end;
 
 comment on function fleet.try_uuid(text) is 'The text as a uuid; null where it is none.';
 revoke all on function fleet.try_uuid(text) from public, anon, authenticated, service_role;

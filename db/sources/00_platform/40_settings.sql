@@ -44,15 +44,21 @@ revoke all on function fleet.default_settings() from public, anon, authenticated
 
 create or replace function fleet.setting(p_name text)
 returns jsonb
-language sql
+language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(
-    (select s.value from fleet.settings as s where s.name = p_name),
-    (select d.value from fleet.default_settings() as d where d.name = p_name)
-  )
+declare
+  v_value jsonb;
+begin
+  -- plpgsql keeps its plans: each tick and each claim reads settings.
+  select s.value into v_value from fleet.settings as s where s.name = p_name;
+  if not found then
+    select d.value into v_value from fleet.default_settings() as d where d.name = p_name;
+  end if;
+  return v_value;
+end;
 $$;
 
 comment on function fleet.setting(text) is
@@ -64,10 +70,7 @@ create or replace function fleet.setting_number(p_name text)
 returns numeric
 language sql
 stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select (fleet.setting(p_name) #>> '{}')::numeric
-$$;
+return (fleet.setting(p_name) #>> '{}')::numeric;
 
 comment on function fleet.setting_number(text) is 'A setting that is a number.';
 revoke all on function fleet.setting_number(text) from public, anon, authenticated, service_role;

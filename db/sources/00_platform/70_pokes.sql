@@ -169,11 +169,13 @@ revoke all on function fleet.worker_verify_poke(text, text, text, timestamptz) f
 
 create or replace function fleet.set_ticking(p_is_ticking boolean)
 returns void
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select set_config('pgfleet.is_ticking', p_is_ticking::text, true)
+begin
+  perform set_config('pgfleet.is_ticking', p_is_ticking::text, true);
+end;
 $$;
 
 comment on function fleet.set_ticking(boolean) is 'Say that a tick begins, or ends, in this transaction. Called by the tick alone.';
@@ -183,11 +185,8 @@ create or replace function fleet.is_ticking()
 returns boolean
 language sql
 stable
-set search_path = pg_catalog, pg_temp
-as $$
-  -- Whoever sets it in a session of their own only leaves their rings to the tick.
-  select coalesce(current_setting('pgfleet.is_ticking', true) = 'true', false)
-$$;
+-- Whoever sets it in a session of their own only leaves their rings to the tick.
+return coalesce(current_setting('pgfleet.is_ticking', true) = 'true', false);
 
 comment on function fleet.is_ticking() is
   'Whether what happens is done by a tick, and not by somebody who waits for it: triggers leave rings and pokes to its pace.';
