@@ -32,22 +32,24 @@ revoke all on function fleet.tick_steps() from public, anon, authenticated, serv
 
 create or replace function fleet.step_outcome(p_answer jsonb, p_figure text, p_batch integer)
 returns jsonb
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case
-    when jsonb_typeof(p_answer) = 'object' then p_answer
-    when p_figure is null then '{}'
-    else jsonb_build_object(p_figure, n.count) || case when n.count >= p_batch then '{"more": true}' else '{}' end::jsonb
-  end
-  from (
-    select case jsonb_typeof(p_answer)
-      when 'array' then jsonb_array_length(p_answer)
-      when 'number' then p_answer::integer
-      else 0
-    end as count
-  ) as n
+declare
+  v_kind text := jsonb_typeof(p_answer);
+  v_count integer;
+begin
+  if v_kind = 'object' then
+    return p_answer;
+  elsif p_figure is null then
+    return '{}';
+  end if;
+
+  v_count := case v_kind when 'array' then jsonb_array_length(p_answer) when 'number' then p_answer::integer else 0 end;
+  return jsonb_build_object(p_figure, v_count)
+    || case when v_count >= p_batch then '{"more": true}'::jsonb else '{}' end;
+end;
 $$;
 
 comment on function fleet.step_outcome(jsonb, text, integer) is 'What the answer of a step says, as figures: see fleet.tick_steps().';
@@ -76,11 +78,10 @@ begin
     -- Each step by itself: a fault in one of them must not stop the others.
     begin
       execute format('select to_jsonb(fleet.%I($1))', v_step.function) into v_answer using p_now;
-      v_answer := fleet.step_outcome(v_answer, v_step.figure, v_step.batch);
     exception when others then
       v_error := left(sqlerrm, 500);
-      v_answer := fleet.step_outcome(null, v_step.figure, v_step.batch);
     end;
+    v_answer := fleet.step_outcome(v_answer, v_step.figure, v_step.batch);
     v_more := v_more or coalesce(v_answer -> 'more' = 'true', false);
     v_figures := v_figures || v_answer;
     v_steps := v_steps || jsonb_build_object(
@@ -99,24 +100,26 @@ revoke all on function fleet.run_tick_steps(timestamptz) from public, anon, auth
 
 create or replace function fleet.remembered_steps(p_before jsonb, p_steps jsonb, p_now timestamptz)
 returns jsonb
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(
-    jsonb_agg(
-      jsonb_build_object('name', s.step -> 'name', 'ms', s.step -> 'ms')
-        || case
-          when s.step ->> 'error' is null
-            then coalesce(jsonb_build_object('error', b.step -> 'error', 'error_at', b.step -> 'error_at'), '{}')
-          else jsonb_build_object('error', s.step -> 'error', 'error_at', p_now)
+begin
+  return (
+    select coalesce(
+      jsonb_agg(
+        s.step || case
+          when s.step ->> 'error' is null then jsonb_build_object('error', b.step -> 'error', 'error_at', b.step -> 'error_at')
+          else jsonb_build_object('error_at', p_now)
         end
-      order by s.n
-    ),
-    '[]'
-  )
-  from jsonb_array_elements(p_steps) with ordinality as s(step, n)
-  left join jsonb_array_elements(p_before) as b(step) on b.step ->> 'name' = s.step ->> 'name'
+        order by s.n
+      ),
+      '[]'
+    )
+    from jsonb_array_elements(p_steps) with ordinality as s(step, n)
+    left join jsonb_array_elements(p_before) as b(step) on b.step ->> 'name' = s.step ->> 'name'
+  );
+end;
 $$;
 
 comment on function fleet.remembered_steps(jsonb, jsonb, timestamptz) is

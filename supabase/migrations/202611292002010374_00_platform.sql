@@ -27,12 +27,9 @@ create or replace function fleet.try_uuid(p_text text)
 returns uuid
 language sql
 immutable
-set search_path = pg_catalog, pg_temp
-as $$
-  select case
-    when p_text ~* '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then p_text::uuid
-  end
-$$;
+return case
+  when p_text ~* '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then p_text::uuid
+end;
 
 comment on function fleet.try_uuid(text) is 'The text as a uuid; null where it is none.';
 revoke all on function fleet.try_uuid(text) from public, anon, authenticated, service_role;
@@ -68,9 +65,11 @@ begin
   if p_claims !~ '^\s*\{' then
     return null;
   end if;
-  -- json, not jsonb: what stands in other claims need not be fit for jsonb. Reading a claim is part of the trial: some
-  -- escapes are refused only then.
-  perform p_claims::json ->> 'sub';
+  -- json, not jsonb: what stands in other claims need not be fit for jsonb. Some escapes are refused only when a claim is
+  -- read.
+  if strpos(p_claims, '\u') > 0 then
+    perform p_claims::json ->> 'sub';
+  end if;
   return p_claims;
 exception
   when data_exception or program_limit_exceeded then
@@ -112,10 +111,7 @@ create or replace function fleet.jwt_claim(p_name text)
 returns text
 language sql
 stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select fleet.jwt_claims() ->> p_name
-$$;
+return fleet.jwt_claims() ->> p_name;
 
 comment on function fleet.jwt_claim(text) is 'One claim of the caller''s token as text, or null where there is none.';
 revoke all on function fleet.jwt_claim(text) from public, anon, authenticated, service_role;
@@ -123,12 +119,15 @@ grant execute on function fleet.jwt_claim(text) to authenticated, service_role;
 
 create or replace function fleet.current_subject()
 returns uuid
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case when t.sub ~* '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then t.sub::uuid end
-  from (select fleet.jwt_claim('sub') as sub) as t
+declare
+  v_sub text := fleet.jwt_claim('sub');
+begin
+  return case when v_sub ~* '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then v_sub::uuid end;
+end;
 $$;
 
 comment on function fleet.current_subject() is
@@ -422,15 +421,21 @@ revoke all on function fleet.default_settings() from public, anon, authenticated
 
 create or replace function fleet.setting(p_name text)
 returns jsonb
-language sql
+language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(
-    (select s.value from fleet.settings as s where s.name = p_name),
-    (select d.value from fleet.default_settings() as d where d.name = p_name)
-  )
+declare
+  v_value jsonb;
+begin
+  -- plpgsql keeps its plans: each tick and each claim reads settings.
+  select s.value into v_value from fleet.settings as s where s.name = p_name;
+  if not found then
+    select d.value into v_value from fleet.default_settings() as d where d.name = p_name;
+  end if;
+  return v_value;
+end;
 $$;
 
 comment on function fleet.setting(text) is
@@ -442,10 +447,7 @@ create or replace function fleet.setting_number(p_name text)
 returns numeric
 language sql
 stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select (fleet.setting(p_name) #>> '{}')::numeric
-$$;
+return (fleet.setting(p_name) #>> '{}')::numeric;
 
 comment on function fleet.setting_number(text) is 'A setting that is a number.';
 revoke all on function fleet.setting_number(text) from public, anon, authenticated, service_role;
@@ -1071,11 +1073,13 @@ revoke all on function fleet.worker_verify_poke(text, text, text, timestamptz) f
 
 create or replace function fleet.set_ticking(p_is_ticking boolean)
 returns void
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select set_config('pgfleet.is_ticking', p_is_ticking::text, true)
+begin
+  perform set_config('pgfleet.is_ticking', p_is_ticking::text, true);
+end;
 $$;
 
 comment on function fleet.set_ticking(boolean) is 'Say that a tick begins, or ends, in this transaction. Called by the tick alone.';
@@ -1085,11 +1089,8 @@ create or replace function fleet.is_ticking()
 returns boolean
 language sql
 stable
-set search_path = pg_catalog, pg_temp
-as $$
-  -- Whoever sets it in a session of their own only leaves their rings to the tick.
-  select coalesce(current_setting('pgfleet.is_ticking', true) = 'true', false)
-$$;
+-- Whoever sets it in a session of their own only leaves their rings to the tick.
+return coalesce(current_setting('pgfleet.is_ticking', true) = 'true', false);
 
 comment on function fleet.is_ticking() is
   'Whether what happens is done by a tick, and not by somebody who waits for it: triggers leave rings and pokes to its pace.';
