@@ -68,7 +68,8 @@ def status() -> None:
 def env() -> None:
     """Print the platform's addresses and keys as lines for the shell; ends with 1 if it is down.
 
-    With them, pgfleet and its agent find the platform from any folder.
+    With them, pgfleet and its agents find the platform from any folder, and agents keep what they
+    keep in its data folder.
 
     Example: pgfleet stack env
     """
@@ -87,9 +88,9 @@ def env() -> None:
         "PGFLEET_URL": str(found["API_URL"]),
         "PGFLEET_ANON_KEY": str(found["ANON_KEY"]),
         "PGFLEET_DATABASE_URL": str(found["DB_URL"]),
+        # Devices of this platform are none of this machine's: their secrets go with its data.
+        "PGFLEET_STATE_DIR": str(settings.data_dir / "agents"),
         "PGFLEET_LOCAL_DATA_DIR": str(settings.data_dir),
-        "PGFLEET_LOCAL_API_PORT": str(settings.api_port),
-        "PGFLEET_LOCAL_DB_PORT": str(settings.db_port),
     }
     if options.current().as_json or options.current().as_csv:
         output.show_row(values)
