@@ -109,7 +109,7 @@ class Mdm:
         )
         return user
 
-    def pair(self, install: Row) -> Row:
+    def install_state(self, install: Row) -> Row:
         """Read the pair as people see it."""
         return self.fleet.row(
             "select * from temporary_profiles where install_id = %s", install["id"]

@@ -14,7 +14,7 @@ as $$
     ('fleet.webhook_secrets', 'expires_at', null, 'history_days', 5000),
     ('public.mdm_api_logs', 'created_at', null, 'history_days', 5000),
     ('public.integration_activity_log', 'created_at', null, 'history_days', 5000),
-    -- What policies have not acted on yet is no history.
+    -- What location policies have not acted on yet is no history.
     ('public.location_events', 'created_at', 'acted_at is not null', 'history_days', 5000)
 $$;
 

@@ -32,7 +32,7 @@ def test_extending_moves_the_removal(mdm: Any, live: Any) -> None:
     after = mdm.schedules(live)[1]
     assert after["id"] == before["id"]
     assert after["start_time"] == after["next_run_at"] == before["start_time"] + HOUR
-    assert mdm.pair(live)["duration_minutes"] == 90
+    assert mdm.install_state(live)["duration_minutes"] == 90
 
 
 def test_ending_removes_at_once(mdm: Any, live: Any) -> None:
@@ -40,7 +40,7 @@ def test_ending_removes_at_once(mdm: Any, live: Any) -> None:
 
     (removal,) = mdm.claim()
     assert removal["command_type"] == "remove_profile"
-    assert mdm.pair(live)["state"] == "removing"
+    assert mdm.install_state(live)["state"] == "removing"
 
 
 def test_ending_before_it_began_calls_both_off(mdm: Any) -> None:
@@ -49,7 +49,7 @@ def test_ending_before_it_began_calls_both_off(mdm: Any) -> None:
     mdm.fleet.run("select end_profile(%s)", install["id"])
 
     assert {row["status"] for row in mdm.schedules(install)} == {"cancelled"}
-    assert mdm.pair(install)["reason"] == "ended before it began"
+    assert mdm.install_state(install)["reason"] == "ended before it began"
 
 
 def test_ending_while_the_push_waits_calls_both_off(mdm: Any) -> None:
@@ -113,7 +113,7 @@ def test_after_its_removal_installing_is_a_new_pair(mdm: Any, live: Any) -> None
     again = mdm.install(live["device_id"], "1 hour")
 
     assert again["id"] != live["id"]
-    assert mdm.pair(again)["state"] == "waiting"
+    assert mdm.install_state(again)["state"] == "waiting"
 
 
 def test_removing_a_temporary_profile_uses_its_own_removal(mdm: Any, live: Any) -> None:
@@ -170,4 +170,4 @@ def test_whoever_may_only_look_installs_nothing(mdm: Any) -> None:
         mdm.install(device, "1 hour")
     with mdm.fleet.acting(manager):
         made = mdm.install(device, "1 hour")
-        assert mdm.pair(made)["state"] == "waiting"
+        assert mdm.install_state(made)["state"] == "waiting"

@@ -95,7 +95,7 @@ def test_the_pairs_have_the_right_minutes(mdm: Any) -> None:
         "90": 90.0,
     }
     for install in installs:
-        row, exact = told[install["install_schedule_id"]], mdm.pair(install)
+        row, exact = told[install["install_schedule_id"]], mdm.install_state(install)
         assert row["remove_id"] == install["remove_schedule_id"] == exact["remove_schedule_id"]
         assert row["installed_at"] == exact["installed_at"]
         assert row["scheduled_removal_time"] == exact["scheduled_removal_time"]
@@ -130,7 +130,7 @@ def test_what_failed_and_what_was_called_off_is_told(mdm: Any) -> None:
 
     assert [row["state"] for row in told] == ["Failed", "Cancelled"]
     assert told[0]["reason"] == "object not found"
-    assert mdm.pair(install)["reason"] == "object not found"
+    assert mdm.install_state(install)["reason"] == "object not found"
 
 
 def test_people_see_their_own_and_devices_nothing(mdm: Any) -> None:

@@ -37,7 +37,7 @@ def test_it_is_executed_when_the_provider_accepts_and_not_before(mdm: Any) -> No
     taken = mdm.now()
     mdm.finish(job, "accepted", now=taken)
     assert mdm.schedules(install)[0]["last_executed_at"] == taken
-    assert mdm.pair(install)["state"] == "installed"
+    assert mdm.install_state(install)["state"] == "installed"
 
 
 def test_the_tick_and_a_run_by_hand_leave_the_execution_to_the_provider(mdm: Any) -> None:
@@ -82,7 +82,7 @@ def test_it_goes_again_after_its_duration(mdm: Any) -> None:
 
     assert removal["command_type"] == "remove_profile"
     mdm.finish(removal, "completed", now=mdm.now() + HALF)
-    seen = mdm.pair(install)
+    seen = mdm.install_state(install)
     assert (seen["state"], seen["duration_minutes"]) == ("removed", 30)
 
 
@@ -95,7 +95,7 @@ def test_the_removal_of_a_failed_push_is_cancelled_with_its_reason(mdm: Any) -> 
     removal = mdm.schedules(install)[1]
     assert removal["status"] == "cancelled"
     assert removal["status_reason"] == "the profile was never installed: object not found"
-    assert mdm.pair(install)["state"] == "never installed"
+    assert mdm.install_state(install)["state"] == "never installed"
 
 
 def test_a_failure_that_is_tried_again_cancels_nothing(mdm: Any) -> None:
@@ -184,7 +184,7 @@ def test_a_removal_never_overtakes_its_push(mdm: Any) -> None:
     (removal,) = mdm.claim(now=late + HALF)
     assert removal["command_type"] == "remove_profile"
     mdm.finish(removal, "completed", now=late + HALF)
-    assert mdm.pair(install)["removed_at"] - mdm.pair(install)["installed_at"] == HALF
+    assert mdm.install_state(install)["removed_at"] - mdm.install_state(install)["installed_at"] == HALF
 
 
 def test_a_removal_is_made_up_for_after_a_long_stop(mdm: Any) -> None:
