@@ -184,7 +184,8 @@ def test_a_removal_never_overtakes_its_push(mdm: Any) -> None:
     (removal,) = mdm.claim(now=late + HALF)
     assert removal["command_type"] == "remove_profile"
     mdm.finish(removal, "completed", now=late + HALF)
-    assert mdm.install_state(install)["removed_at"] - mdm.install_state(install)["installed_at"] == HALF
+    state = mdm.install_state(install)
+    assert state["removed_at"] - state["installed_at"] == HALF
 
 
 def test_a_removal_is_made_up_for_after_a_long_stop(mdm: Any) -> None:
