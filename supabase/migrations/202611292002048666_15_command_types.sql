@@ -16,7 +16,12 @@ as $$
     name, channel, description, payload_keys, timeout_seconds, rerun_safe, destructive, is_built_in
   )
   select b.name, b.channel, b.description, b.payload_keys, b.timeout_seconds, b.rerun_safe, b.destructive, true
-  from fleet.built_in_command_types() as b
+  from (
+    select * from fleet.built_in_command_types()
+    union all
+    select m.name, 'mdm', m.description, m.payload_keys, m.timeout_seconds, m.rerun_safe, m.destructive
+    from fleet.mdm_command_types() as m
+  ) as b
   -- A type that an operator made under the same name stays the operator's.
   on conflict (name) do update
     set channel = excluded.channel, description = excluded.description, payload_keys = excluded.payload_keys,
@@ -57,7 +62,7 @@ as $$
         "create_path_if_not_exists": {"type": "boolean"}}'::jsonb, 600, false, false)
 $$;
 
-comment on function fleet.built_in_command_types() is 'The command types that come with pgfleet.';
+comment on function fleet.built_in_command_types() is 'The command types of channel agent.';
 revoke all on function fleet.built_in_command_types() from public, anon, authenticated, service_role;
 
 create or replace function fleet.mdm_command_types()
@@ -108,17 +113,6 @@ $$;
 comment on function fleet.is_mdm_action(text) is
   'Whether an MDM carries it out: then a schedule counts as executed when the provider accepted, not when its run started.';
 revoke all on function fleet.is_mdm_action(text) from public, anon, authenticated, service_role;
-
-insert into public.command_types as t (
-  name, channel, description, payload_keys, timeout_seconds, rerun_safe, destructive, is_built_in
-)
-select b.name, 'mdm', b.description, b.payload_keys, b.timeout_seconds, b.rerun_safe, b.destructive, true
-from fleet.mdm_command_types() as b
--- A type that an operator made under the same name stays the operator's.
-on conflict (name) do update
-  set channel = excluded.channel, description = excluded.description, payload_keys = excluded.payload_keys,
-      timeout_seconds = excluded.timeout_seconds, rerun_safe = excluded.rerun_safe, destructive = excluded.destructive
-  where t.is_built_in;
 
 -- db/sources/15_command_types/20_payloads.sql
 -- What a payload must hold for its command type, and which types need a permission of their own.
