@@ -44,3 +44,16 @@ $$;
 
 comment on function fleet.try_inet(text) is 'The text as an address; null where it is none.';
 revoke all on function fleet.try_inet(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.try_bigint(p_text text)
+returns bigint
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when p_text ~ '^[0-9]{1,18}$' then p_text::bigint end
+$$;
+
+comment on function fleet.try_bigint(text) is 'The text as an id; null where it is none.';
+revoke all on function fleet.try_bigint(text) from public, anon, authenticated, service_role;
+grant execute on function fleet.try_bigint(text) to authenticated, service_role;

@@ -41,6 +41,7 @@ $$;
 
 comment on function fleet.default_settings() is 'Every setting with its default value and what it means.';
 revoke all on function fleet.default_settings() from public, anon, authenticated, service_role;
+grant execute on function fleet.default_settings() to service_role;
 
 create or replace function fleet.setting(p_name text)
 returns jsonb

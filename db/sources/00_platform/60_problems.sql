@@ -169,6 +169,7 @@ return (case jsonb_typeof(p_value) when 'object' then p_value else '{}'::jsonb e
 
 comment on function fleet.object_or_empty(jsonb) is 'The value where it is an object, else {}.';
 revoke all on function fleet.object_or_empty(jsonb) from public, anon, authenticated, service_role;
+grant execute on function fleet.object_or_empty(jsonb) to authenticated, service_role;
 
 create or replace function fleet.is_id_list(p_list jsonb)
 returns boolean

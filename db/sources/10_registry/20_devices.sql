@@ -231,3 +231,34 @@ $$;
 comment on function fleet.device_by_hostname(text, uuid) is
   'The active device of that name that the caller may see. Raises device_not_found (PT404) or device_ambiguous (PT409).';
 revoke all on function fleet.device_by_hostname(text, uuid) from public, anon, authenticated, service_role;
+
+create or replace function public.tag_device(p_device_id bigint, p_add text[] default '{}', p_remove text[] default '{}')
+returns public.devices
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.devices;
+begin
+  update public.devices as d
+  set tags = array(
+    select distinct t.tag
+    from unnest(d.tags || p_add) as t(tag)
+    where t.tag <> all (p_remove)
+    order by t.tag
+  )
+  where d.id = p_device_id
+  returning d.* into v_row;
+  if not found then
+    perform fleet.only_one('device', p_device_id::text, null, null);
+  end if;
+  return v_row;
+end;
+$$;
+
+comment on function public.tag_device(bigint, text[], text[]) is
+  'Add and take away tags of a device; what it has already, or has not, is no fault. Raises device_not_found (PT404), also without the '
+  'permission manage.';
+revoke all on function public.tag_device(bigint, text[], text[]) from public, anon, authenticated, service_role;
+grant execute on function public.tag_device(bigint, text[], text[]) to authenticated, service_role;

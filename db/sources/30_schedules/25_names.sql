@@ -151,3 +151,22 @@ $$;
 comment on function fleet.resolved_spec(uuid, jsonb) is
   'A specification with names turned into ids. Raises schedule_invalid (PT404) naming each that was not found.';
 revoke all on function fleet.resolved_spec(uuid, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function public.schedule_id(p_name text)
+returns bigint
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.only_one(
+    'schedule', p_name,
+    array(select x.id::text from public.schedules as x where lower(x.name) = lower(p_name) order by x.id),
+    (select x.id::text from public.schedules as x where x.id = fleet.try_bigint(p_name))
+  )::bigint
+$$;
+
+comment on function public.schedule_id(text) is
+  'The schedule that a name or an id means, whatever its status; a name in any case, and it wins over an id. Raises schedule_not_found (PT404) or '
+  'schedule_ambiguous (PT409).';
+revoke all on function public.schedule_id(text) from public, anon, authenticated, service_role;
+grant execute on function public.schedule_id(text) to authenticated, service_role;

@@ -230,3 +230,22 @@ comment on function public.delete_blackout_calendar(bigint) is
   'a schedule that is not over names it.';
 revoke all on function public.delete_blackout_calendar(bigint) from public, anon, authenticated, service_role;
 grant execute on function public.delete_blackout_calendar(bigint) to authenticated, service_role;
+
+create or replace function public.blackout_calendar_id(p_name text)
+returns bigint
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.only_one(
+    'calendar', p_name,
+    array(select x.id::text from public.blackout_calendars as x where lower(x.name) = lower(p_name) order by x.id),
+    (select x.id::text from public.blackout_calendars as x where x.id = fleet.try_bigint(p_name)), 'blackout'
+  )::bigint
+$$;
+
+comment on function public.blackout_calendar_id(text) is
+  'The blackout calendar that a name or an id means; a name in any case, and it wins over an id. Raises calendar_not_found (PT404) or '
+  'calendar_ambiguous (PT409).';
+revoke all on function public.blackout_calendar_id(text) from public, anon, authenticated, service_role;
+grant execute on function public.blackout_calendar_id(text) to authenticated, service_role;

@@ -131,3 +131,22 @@ comment on function public.create_integration(jsonb, text) is
   'permission_missing (PT403).';
 revoke all on function public.create_integration(jsonb, text) from public, anon, authenticated, service_role;
 grant execute on function public.create_integration(jsonb, text) to authenticated, service_role;
+
+create or replace function public.integration_id(p_name text)
+returns bigint
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.only_one(
+    'integration', p_name,
+    array(select x.id::text from public.device_integrations as x where lower(x.name) = lower(p_name) order by x.id),
+    (select x.id::text from public.device_integrations as x where x.id = fleet.try_bigint(p_name))
+  )::bigint
+$$;
+
+comment on function public.integration_id(text) is
+  'The integration that a name or an id means; a name in any case, and it wins over an id. Raises integration_not_found (PT404) or '
+  'integration_ambiguous (PT409).';
+revoke all on function public.integration_id(text) from public, anon, authenticated, service_role;
+grant execute on function public.integration_id(text) to authenticated, service_role;

@@ -117,3 +117,32 @@ comment on column public.temporary_profiles.state is
   'waiting, installed, removing, removed, never installed, removal cancelled, removal failed or removal deleted.';
 comment on column public.temporary_profiles.reason is 'Why it was never installed, or is not removed.';
 comment on column public.temporary_profiles.profile_name is 'What the MDM of the device calls the profile; null where that is not known.';
+
+drop view if exists public.profile_list;
+create view public.profile_list with (security_invoker = true) as
+select
+  p.id,
+  p.owner_id,
+  p.external_id as profile_id,
+  p.name,
+  p.kind,
+  p.status,
+  i.name as integration,
+  p.integration_id,
+  p.error_message,
+  p.is_managed,
+  p.options,
+  p.content_sha256,
+  p.uploaded_at,
+  p.seen_at,
+  p.created_at
+from public.profiles as p
+join public.device_integrations as i on i.id = p.integration_id;
+
+comment on view public.profile_list is
+  'Profiles that the MDMs have, or are to have.';
+comment on column public.profile_list.profile_id is 'The MDM''s id of the profile; null while it is not there.';
+comment on column public.profile_list.integration is 'The name of the MDM.';
+select fleet.inherit_comments('public.profile_list', 'public.profiles');
+revoke all on table public.profile_list from public, anon, authenticated, service_role;
+grant select on table public.profile_list to authenticated, service_role;

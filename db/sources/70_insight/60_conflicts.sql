@@ -154,7 +154,7 @@ grant execute on function fleet.schedule_conflicts(bigint, timestamptz, timestam
 create or replace function public.schedule_conflicts(
   p_schedule_id bigint default null,
   p_from timestamptz default now(),
-  p_to timestamptz default now() + interval '7 days',
+  p_to timestamptz default null,
   p_within interval default '0'
 )
 returns table (
@@ -173,13 +173,13 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select * from fleet.schedule_conflicts(p_schedule_id, p_from, p_to, p_within)
+  select * from fleet.schedule_conflicts(p_schedule_id, p_from, coalesce(p_to, p_from + interval '7 days'), p_within)
 $$;
 
 comment on function public.schedule_conflicts(bigint, timestamptz, timestamptz, interval) is
   'Pairs of active schedules that start on the same devices within p_within of each other, the most devices first: how often, on how '
-  'many devices, with examples. Of one schedule with all others, or of all. Looks at the 300 schedules that are due soonest and at 100 '
-  'runs of each. Raises schedule_not_found (PT404).';
+  'many devices, with examples; a week from p_from without p_to. Of one schedule with all others, or of all. Looks at the 300 schedules '
+  'that are due soonest and at 100 runs of each. Raises schedule_not_found (PT404).';
 revoke all on function public.schedule_conflicts(bigint, timestamptz, timestamptz, interval)
   from public, anon, authenticated, service_role;
 grant execute on function public.schedule_conflicts(bigint, timestamptz, timestamptz, interval)

@@ -134,7 +134,7 @@ grant execute on function fleet.simulate_fleet(timestamptz, timestamptz, integer
 
 create or replace function public.simulate_fleet(
   p_from timestamptz default now(),
-  p_to timestamptz default now() + interval '1 day',
+  p_to timestamptz default null,
   p_limit integer default 1000,
   p_now timestamptz default clock_timestamp()
 )
@@ -152,12 +152,12 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select * from fleet.simulate_fleet(p_from, p_to, p_limit, p_now)
+  select * from fleet.simulate_fleet(p_from, coalesce(p_to, p_from + interval '1 day'), p_limit, p_now)
 $$;
 
 comment on function public.simulate_fleet(timestamptz, timestamptz, integer, timestamptz) is
-  'What all of the caller''s schedules would do within [p_from, p_to), in the order of time, at most p_limit rows: run, skip with its '
-  'reason, or follow another one. The engine''s own decisions, with today''s devices; nothing is written. Overlap cannot be known: nobody '
+  'What all of the caller''s schedules would do within [p_from, p_to), a day without p_to, in the order of time, at most p_limit rows: '
+  'run, skip with its reason, or follow another one. The engine''s own decisions, with today''s devices; nothing is written. Overlap cannot be known: nobody '
   'knows how long devices will take.';
 revoke all on function public.simulate_fleet(timestamptz, timestamptz, integer, timestamptz)
   from public, anon, authenticated, service_role;

@@ -213,3 +213,22 @@ comment on function public.delete_webhook_endpoint(bigint) is
   'Remove an endpoint with its secret and its messages. Raises webhook_endpoint_not_found (PT404) or permission_missing (PT403).';
 revoke all on function public.delete_webhook_endpoint(bigint) from public, anon, authenticated, service_role;
 grant execute on function public.delete_webhook_endpoint(bigint) to authenticated, service_role;
+
+create or replace function public.webhook_endpoint_id(p_name text)
+returns bigint
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.only_one(
+    'webhook endpoint', p_name,
+    array(select x.id::text from public.webhook_endpoints as x where lower(x.name) = lower(p_name) order by x.id),
+    (select x.id::text from public.webhook_endpoints as x where x.id = fleet.try_bigint(p_name)), 'webhook'
+  )::bigint
+$$;
+
+comment on function public.webhook_endpoint_id(text) is
+  'The webhook endpoint that a name or an id means; a name in any case, and it wins over an id. Raises webhook_endpoint_not_found (PT404) or '
+  'webhook_endpoint_ambiguous (PT409).';
+revoke all on function public.webhook_endpoint_id(text) from public, anon, authenticated, service_role;
+grant execute on function public.webhook_endpoint_id(text) to authenticated, service_role;

@@ -43,6 +43,10 @@ API = """
     public.test_webhook_endpoint public.unassign_profile public.upcoming_runs
     public.update_geo_schedule
     public.update_schedule public.update_webhook_endpoint public.upload_profile
+    public.add_to_group public.remove_from_group public.tag_device
+    public.blackout_calendar_id public.device_id public.group_id public.integration_id
+    public.location_id public.owner_id public.profile_id public.schedule_id
+    public.webhook_endpoint_id
 """
 
 # What those, views and policies call with the caller's own rights, besides a function of the
@@ -51,7 +55,7 @@ BEHIND_THE_API = """
     fleet.calendar_of_caller fleet.careful_claims fleet.current_device_id fleet.current_subject
     fleet.current_user_id fleet.device_matches fleet.engine_status fleet.is_trusted_caller
     fleet.jwt_claim fleet.jwt_claims
-    fleet.my_owners fleet.require_device fleet.run_counts fleet.run_figures
+    fleet.my_owners fleet.profiles_by_name fleet.require_device fleet.run_counts fleet.run_figures
     fleet.schedule_figures fleet.set_integration_status fleet.set_schedule_status
     fleet.task_type
 """
@@ -65,9 +69,12 @@ RECURRENCE = frozenset(
     for name in re.findall(r"^create or replace function (fleet\.\w+)", file.read_text(), re.M)
 )
 # The rest of what is pure and open.
-PURE = "fleet.as_list fleet.default_policies fleet.effective_policies"
+PURE = """
+    fleet.as_list fleet.default_policies fleet.effective_policies fleet.object_or_empty
+    fleet.only_one fleet.try_bigint
+"""
 
-SERVICE_ROLE = "fleet.set_setting fleet.setting"
+SERVICE_ROLE = "fleet.default_settings fleet.set_setting fleet.setting"
 
 WORKER = """
     fleet.worker_as_user fleet.worker_calendar_feed fleet.worker_claim_deliveries

@@ -10,6 +10,19 @@ import pytest
 # A call with ids of my fleet for each function of the API, and for each behind it that is no
 # twin of one.
 CALLS = {
+    "public.add_to_group": "({empty_group}, array[{device}::bigint])",
+    "public.blackout_calendar_id": "('{calendar}')",
+    "public.device_id": "('{device}')",
+    "public.group_id": "('{group}')",
+    "public.integration_id": "('{integration}')",
+    "public.location_id": "('{location}')",
+    "public.owner_id": "('{owner}')",
+    "public.profile_id": "('mine-wifi')",
+    "public.remove_from_group": "({group}, array[{device}::bigint])",
+    "public.schedule_id": "('{schedule}')",
+    "public.tag_device": "({device}, '{{taken}}')",
+    "public.webhook_endpoint_id": "('{endpoint}')",
+    "fleet.profiles_by_name": "('mine-wifi', null)",
     "public.apply_document": "('{{\"version\": 1}}', false, true, '{owner}')",
     "public.bulk_schedules": "('cancel', '{{\"ids\": [{schedule}]}}', false)",
     "public.calendar_ics": "()",
@@ -112,10 +125,10 @@ CALLS = {
 # nothing of mine.
 ANSWERING = """
     public.bulk_schedules public.calendar_ics public.create_owner public.export_schedules
-    public.fleet_status public.group_devices public.preview_schedule public.schedule_calendar
+    public.fleet_status public.group_devices public.remove_from_group public.preview_schedule public.schedule_calendar
     public.schedule_conflicts
     public.schedule_stats public.simulate_fleet fleet.calendar_of_caller
-    fleet.careful_claims fleet.current_device_id fleet.current_subject fleet.current_user_id
+    fleet.careful_claims fleet.profiles_by_name fleet.current_device_id fleet.current_subject fleet.current_user_id
     fleet.engine_status fleet.is_trusted_caller fleet.jwt_claim fleet.jwt_claims fleet.my_owners
     fleet.run_counts fleet.run_figures fleet.schedule_figures
 """.split()
