@@ -1,19 +1,36 @@
-"""The connection of a command: where to, and what is sent over it."""
+"""The connection of a command: where to, and what is sent over it.
+
+A command reads views, calls functions and writes rows, each in a statement about that one thing;
+what there is to be joined, counted or decided, the database does, for everybody alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
+from psycopg.types.numeric import Int8
 
 from pgfleet import options, output
 from pgfleet.errors import NotFound, Unavailable, translate_errors
 
-Params = dict[str, Any]
+Row = dict[str, Any]
+Name = LiteralString
+"""The name of a view, function, table, column or parameter: always written in the code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """How a column is compared where it is not simply to equal a value."""
+
+    operator: LiteralString
+    value: Any
 
 
 class Database:
@@ -23,18 +40,70 @@ class Database:
         self._conn = conn
         self._fill = psycopg.ClientCursor(conn)
 
-    def rows(self, sql: LiteralString, params: Params | None = None) -> list[dict[str, Any]]:
-        """Run one statement and give its rows."""
-        if options.current().show_sql:
-            output.say(self.filled(sql, params))
-        return self._conn.execute(sql, params or {}).fetchall()
+    def find(
+        self,
+        view: Name,
+        where: Mapping[Name, Any] | None = None,
+        *,
+        columns: Sequence[Name] = ("*",),
+        order: Sequence[Name] = (),
+        limit: int | None = None,
+    ) -> list[Row]:
+        """Read a view; a condition whose value is None is none. `-id` is from the last on."""
+        wanted = {name: value for name, value in (where or {}).items() if value is not None}
+        parts = [_selected(columns), sql.SQL("from {}").format(_qualified(view))]
+        for word, (name, value) in zip(_words("where", "and"), wanted.items(), strict=False):
+            operator = value.operator if isinstance(value, Compared) else "= {}"
+            test = sql.SQL(operator).format(sql.Placeholder(name))
+            parts.append(sql.SQL("{} {} {}").format(sql.SQL(word), sql.SQL(name), test))
+        if order:
+            keys = [sql.SQL(f"{k[1:]} desc" if k.startswith("-") else k) for k in order]
+            parts.append(sql.SQL("order by {}").format(sql.SQL(", ").join(keys)))
+        if limit is not None:
+            parts.append(sql.SQL("limit {}").format(sql.Literal(limit)))
+        values = {n: _typed(v.value if isinstance(v, Compared) else v) for n, v in wanted.items()}
+        return self._run(sql.SQL("\n").join(parts), values)
 
-    def row(self, sql: LiteralString, params: Params | None = None) -> dict[str, Any]:
-        """Run one statement that gives exactly one row."""
-        rows = self.rows(sql, params)
+    def call(self, function: Name, *columns: Name, **arguments: Any) -> list[Row]:
+        """Call a function for its rows; an argument that is None is left to its default."""
+        called, given = _called(function, arguments)
+        return self._run(sql.SQL("{}\nfrom {}").format(_selected(columns), called), given)
+
+    def row(self, function: Name, *columns: Name, **arguments: Any) -> Row:
+        """Call a function that gives exactly one row."""
+        rows = self.call(function, *columns, **arguments)
         if not rows:
             raise NotFound("the database gave no row", reason="not_found")
         return rows[0]
+
+    def value(self, function: Name, **arguments: Any) -> Any:
+        """Call a function for its value; an argument that is None is left to its default."""
+        called, given = _called(function, arguments)
+        return self._run(sql.SQL("select {} as answer").format(called), given)[0]["answer"]
+
+    def insert(self, table: Name, values: Mapping[Name, Any], *columns: Name) -> Row:
+        """Add a row and give its columns; a value that is None is left to its default."""
+        given = {name: value for name, value in values.items() if value is not None}
+        query = sql.SQL("insert into {} ({})\nvalues ({})\nreturning {}").format(
+            _qualified(table),
+            sql.SQL(", ").join(map(sql.SQL, given)),
+            sql.SQL(", ").join(map(sql.Placeholder, given)),
+            sql.SQL(", ").join(map(sql.SQL, columns)),
+        )
+        return self._run(query, given)[0]
+
+    def delete(self, table: Name, row_id: int, *columns: Name) -> list[Row]:
+        """Delete the row with this id and give its columns; nothing, where there is none."""
+        query = sql.SQL("delete from {}\nwhere id = {}\nreturning {}").format(
+            _qualified(table), sql.Placeholder("id"), sql.SQL(", ").join(map(sql.SQL, columns))
+        )
+        return self._run(query, {"id": row_id})
+
+    def _run(self, query: sql.Composed, values: Row) -> list[Row]:
+        """Run one statement and give its rows."""
+        if options.current().show_sql:
+            output.say(f"{self._fill.mogrify(query, values)};")
+        return self._conn.execute(query, values).fetchall()
 
     def script(self, text: str) -> None:
         """Run the statements of a file of ours, which takes no parameters."""
@@ -42,15 +111,34 @@ class Database:
             output.say(text)
         self._conn.execute(text.encode())
 
-    def filled(self, sql: LiteralString, params: Params | None = None) -> str:
-        """Give the statement with its parameters in it, ready for the SQL editor."""
-        lines = self._fill.mogrify(sql, params or {}).strip("\n").splitlines()
-        indent = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
-        return "\n".join(line[indent:] for line in lines).rstrip() + ";"
-
     def commit(self) -> None:
         """End the transaction before the command waits: nobody is to wait for a person."""
         self._conn.commit()
+
+
+def contains(text: str | None) -> Compared | None:
+    """Compare with what has this text in it, in any case."""
+    return None if text is None else Compared("ilike {}", f"%{_literal(text)}%")
+
+
+def same(text: str | None) -> Compared | None:
+    """Compare with what is this text, in any case."""
+    return None if text is None else Compared("ilike {}", _literal(text))
+
+
+def holding(items: Sequence[str] | None) -> Compared | None:
+    """Compare with lists that have all of these items."""
+    return Compared("@> {}", list(items)) if items else None
+
+
+def among(values: Sequence[Any] | None) -> Compared | None:
+    """Compare with each of these values."""
+    return None if values is None else Compared("= any ({})", list(values))
+
+
+def since(at: str | None) -> Compared | None:
+    """Compare with what is not earlier."""
+    return None if at is None else Compared(">= {}", at)
 
 
 @contextmanager
@@ -87,3 +175,35 @@ def database_url() -> str:
 def json_value(value: Any) -> Jsonb:
     """Wrap a value so that it arrives as jsonb."""
     return Jsonb(value)
+
+
+def _called(function: Name, arguments: Row) -> tuple[sql.Composed, Row]:
+    given = {name: _typed(value) for name, value in arguments.items() if value is not None}
+    named = [sql.SQL("{} => {}").format(sql.SQL(n), sql.Placeholder(n)) for n in given]
+    return sql.SQL("{}({})").format(_qualified(function), sql.SQL(", ").join(named)), given
+
+
+def _selected(columns: Sequence[Name]) -> sql.Composed:
+    return sql.SQL("select {}").format(sql.SQL(", ").join(map(sql.SQL, columns or ("*",))))
+
+
+def _qualified(name: Name) -> sql.SQL:
+    return sql.SQL(name if "." in name else f"public.{name}")
+
+
+def _words(first: LiteralString, other: LiteralString) -> Iterator[LiteralString]:
+    yield first
+    while True:
+        yield other
+
+
+def _typed(value: Any) -> Any:
+    """Let whole numbers in a list be ids; alone they fit wherever a number does."""
+    if isinstance(value, list) and all(isinstance(item, int) for item in value):
+        return [Int8(item) for item in value]
+    return value
+
+
+def _literal(text: str) -> str:
+    """Take the meaning from the signs that stand for anything."""
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

@@ -52,4 +52,4 @@ def test_a_mailbox_and_wrong_fields(pgfleet: Any) -> None:
     assert "url: " in refused.err
     assert "events: " in refused.err
     missing = pgfleet("webhook", "test", "nobody")
-    assert (missing.code, "webhook_not_found" in missing.err) == (1, True)
+    assert (missing.code, "webhook_endpoint_not_found" in missing.err) == (1, True)

@@ -33,7 +33,6 @@ def demo(
     and went. Ends with one line of JSON on stdout, and with 1 if a command was lost or handled
     twice. That is what it does without a verb.
 
-    \b
     Example: pgfleet demo --devices 25
     """
     if ctx.invoked_subcommand is not None:

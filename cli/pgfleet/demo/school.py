@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any, LiteralString
 
@@ -20,56 +21,54 @@ PEOPLE = {
 }
 _TOKEN_SECONDS = 12 * 3600
 
-_IS_THERE: LiteralString = """
-select exists (select from public.owners as o where o.name = 'Demo school') as is_there
-"""
-
-_CONTENTS: LiteralString = """
-with school as (
-  select o.id from public.owners as o where o.name = 'Demo school' order by o.created_at limit 1
-)
-select c.what, c.id, c.name, c.more
-from (
-  select 1 as place, 'owner' as what, o.id::text, o.name, '' as more, 0::bigint as number
-  from public.owners as o
-  where o.id in (select s.id from school as s)
-  union all
-  select 2, 'device', d.id::text, d.hostname, concat_ws(', ', d.platform, d.timezone), d.id
-  from public.devices as d
-  where d.owner_id in (select s.id from school as s)
-  union all
-  select 3, 'group', g.id::text, g.name, g.selector::text, g.id
-  from public.device_groups as g
-  where g.owner_id in (select s.id from school as s)
-  union all
-  select 4, 'calendar', b.id::text, b.name, b.description, b.id
-  from public.blackout_calendars as b
-  where b.owner_id in (select s.id from school as s)
-  union all
-  select 5, 'schedule', t.id::text, t.name, t.action_type, t.id
-  from public.schedules as t
-  where t.owner_id in (select s.id from school as s) and t.recurrence_type <> 'once'
-  union all
-  select 6, 'person', m.user_id::text, p.name, array_to_string(m.permissions, ', '), p.place
-  from public.owner_members as m
-  join unnest(%(names)s::text[], %(ids)s::uuid[]) with ordinality as p (name, id, place)
-    on p.id = m.user_id
-  where m.owner_id in (select s.id from school as s)
-) as c
-order by c.place, c.number
-"""
+_NAME = "Demo school"
 
 
 def load(db: Database) -> bool:
     """Load the school and tell whether it is new; where it is there, nothing changes."""
-    is_new = not db.row(_IS_THERE)["is_there"]
+    is_new = not db.find("owner_list", {"name": _NAME}, columns=("id",))
     db.script((sql_folder() / "seed" / "demo.sql").read_text(encoding="utf-8"))
     return is_new
 
 
 def contents(db: Database) -> list[dict[str, Any]]:
     """List what the school has, with the ids that examples use."""
-    return db.rows(_CONTENTS, {"names": list(PEOPLE), "ids": list(PEOPLE.values())})
+    school = db.find("owner_list", {"name": _NAME}, columns=("id",), order=("created_at",))[0]["id"]
+    people = {user: person for person, user in PEOPLE.items()}
+
+    def read(view: LiteralString, *columns: LiteralString) -> list[dict[str, Any]]:
+        return db.find(view, {"owner_id": school}, columns=columns, order=(columns[0],))
+
+    return [
+        _line("owner", school, _NAME),
+        *(
+            _line("device", d["id"], d["hostname"], d["platform"], d["timezone"])
+            for d in read("device_list", "id", "hostname", "platform", "timezone")
+        ),
+        *(
+            _line("group", g["id"], g["name"], json.dumps(g["selector"]) if g["selector"] else None)
+            for g in read("group_list", "id", "name", "selector")
+        ),
+        *(
+            _line("calendar", c["id"], c["name"], c["description"])
+            for c in read("blackout_list", "id", "name", "description")
+        ),
+        *(
+            _line("schedule", s["id"], s["name"], s["action_type"])
+            for s in read("schedule_list", "id", "name", "action_type", "recurrence_type")
+            if s["recurrence_type"] != "once"
+        ),
+        *(
+            _line("person", m["user_id"], people[str(m["user_id"])], *m["permissions"])
+            for m in read("owner_members", "user_id", "permissions")
+            if str(m["user_id"]) in people
+        ),
+    ]
+
+
+def _line(what: str, row_id: object, name: str, *more: str | None) -> dict[str, Any]:
+    told = ", ".join(word for word in more if word)
+    return {"what": what, "id": str(row_id), "name": name, "more": told}
 
 
 def token(person: str) -> str:

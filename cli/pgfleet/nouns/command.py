@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, LiteralString
+from typing import Annotated, Any
 
 import typer
 
@@ -16,35 +16,10 @@ CommandId = Annotated[int, typer.Argument(help="Id of the command.")]
 
 _FINAL = ("completed", "failed", "expired", "cancelled")
 _LOOK_SECONDS = 0.5
-
-_COMMANDS: LiteralString = """
-select
-  c.id, c.device_hostname, c.device_id, c.command_type, c.status, c.reason, c.attempt,
-  c.max_attempts, c.failure_count, c.priority, c.payload, c.result, c.error_message, c.channel,
-  c.run_id, c.step, c.not_before, c.expires_at, c.lease_expires_at, c.claimed_at, c.executed_at,
-  c.idempotency_key, c.created_at
-from public.device_commands as c
-where (%(id)s::bigint is null or c.id = %(id)s)
-  and (%(device_id)s::bigint is null or c.device_id = %(device_id)s)
-  and (%(run_id)s::bigint is null or c.run_id = %(run_id)s)
-  and (%(status)s::text is null or c.status = %(status)s)
-order by c.id desc
-limit %(limit)s
-"""
-
-_SEND: LiteralString = """
-select c.id, c.device_hostname, c.command_type, c.status, c.not_before, c.expires_at
-from public.send_command(
-  p_device_id => %(device_id)s,
-  p_command_type => %(command_type)s,
-  p_payload => %(payload)s,
-  p_idempotency_key => %(key)s,
-  p_priority => %(priority)s,
-  p_not_before => %(not_before)s::timestamptz,
-  p_expires_after => %(expires_after)s::interval,
-  p_max_attempts => %(max_attempts)s
-) as c
-"""
+_TYPE = (
+    *("name", "channel", "description", "payload_keys", "timeout_seconds", "rerun_safe"),
+    "destructive",
+)
 
 
 @app.command()
@@ -68,17 +43,16 @@ def send(
     wanted = inputs.json_object(payload, "--payload")
     with open_database() as db:
         row = db.row(
-            _SEND,
-            {
-                "device_id": names.device_id(db, device),
-                "command_type": command_type,
-                "payload": json_value(wanted),
-                "key": key,
-                "priority": priority,
-                "not_before": not_before,
-                "expires_after": expires_after,
-                "max_attempts": max_attempts,
-            },
+            "send_command",
+            *("id", "device_hostname", "command_type", "status", "not_before", "expires_at"),
+            p_device_id=names.device_id(db, device),
+            p_command_type=command_type,
+            p_payload=json_value(wanted),
+            p_idempotency_key=key,
+            p_priority=priority,
+            p_not_before=not_before,
+            p_expires_after=expires_after,
+            p_max_attempts=max_attempts,
         )
         db.commit()
         if wait:
@@ -101,10 +75,8 @@ def list_commands(
     """
     with open_database() as db:
         found = names.device_id(db, device) if device else None
-        rows = db.rows(
-            _COMMANDS,
-            {"id": None, "device_id": found, "run_id": run, "status": status, "limit": limit},
-        )
+        wanted = {"device_id": found, "run_id": run, "status": status}
+        rows = db.find("command_list", wanted, order=("-id",), limit=limit)
     output.show_rows(
         rows,
         [
@@ -154,11 +126,10 @@ def cancel(
             db.commit()
             output.confirm(f"Cancel command {command} on {row['device_hostname']}?", yes=yes)
             row = db.row(
-                """
-                select c.id, c.device_hostname, c.command_type, c.status, c.reason
-                from public.cancel_command(%(id)s, %(reason)s) as c
-                """,
-                {"id": command, "reason": reason},
+                "cancel_command",
+                *("id", "device_hostname", "command_type", "status", "reason"),
+                p_command_id=command,
+                p_reason=reason,
             )
     output.show_row(row)
     if dry_run:
@@ -172,21 +143,12 @@ def types() -> None:
     Example: pgfleet command types
     """
     with open_database() as db:
-        rows = db.rows(
-            """
-            select
-              t.name, t.channel, t.description, t.payload_keys, t.timeout_seconds, t.rerun_safe,
-              t.destructive
-            from public.command_types as t
-            order by t.name
-            """
-        )
+        rows = db.find("command_types", columns=_TYPE, order=("name",))
     output.show_rows(rows, ["name", "channel", "description", "payload_keys", "destructive"])
 
 
 def _read(db: Database, command_id: int) -> dict[str, Any]:
-    params = {"id": command_id, "device_id": None, "run_id": None, "status": None, "limit": 1}
-    return names.found(db.rows(_COMMANDS, params), "command", command_id)
+    return names.found(db.find("command_list", {"id": command_id}), "command", command_id)
 
 
 def _follow(db: Database, command_id: int) -> dict[str, Any]:

@@ -3,81 +3,35 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, LiteralString
+from typing import Annotated, Any
 
 import typer
 
 from pgfleet import inputs, names, options, output
-from pgfleet.database import json_value, open_database
+from pgfleet.database import (
+    Database,
+    among,
+    contains,
+    holding,
+    json_value,
+    open_database,
+    same,
+)
 from pgfleet.errors import Unavailable
 
 app = options.Noun("Devices: list, enrol, tag, retire.")
 
 Device = Annotated[str, typer.Argument(help="Host name or id.")]
 
-_LIST: LiteralString = """
-select
-  d.id, d.hostname, d.status, d.platform, d.tags, d.timezone, d.last_seen, d.enrolled_at,
-  (
-    select count(*)
-    from public.device_commands as c
-    where c.device_id = d.id and c.status = 'pending'
-  ) as pending,
-  o.name as owner
-from public.devices as d
-join public.owners as o on o.id = d.owner_id
-where (%(status)s::text is null or d.status = %(status)s)
-  and (%(platform)s::text is null or lower(d.platform) = lower(%(platform)s))
-  and d.tags @> %(tags)s::text[]
-  and (%(search)s::text is null or d.hostname ilike '%%' || %(search)s || '%%')
-  and (
-    %(group_id)s::bigint is null
-    or d.id in (select g.id from public.group_devices(%(group_id)s) as g)
-  )
-order by lower(d.hostname), d.id
-limit %(limit)s
-"""
+_LISTED = (
+    *("id", "hostname", "status", "platform", "tags", "timezone", "last_seen", "enrolled_at"),
+    *("pending", "owner"),
+)
+_CREATED = (
+    *("id", "hostname", "status", "platform", "timezone", "tags", "attributes", "owner_id"),
+)
+_CODE = ("id", "code", "expires_at", "max_uses")
 
-_SHOW: LiteralString = """
-select
-  d.id, d.hostname, d.status, d.platform, d.timezone, d.tags, d.attributes, d.last_seen,
-  d.enrolled_at, d.latitude, d.longitude, d.accuracy_m, d.located_at, d.auth_id,
-  'device:' || d.auth_id as topic,
-  array(
-    select g.name
-    from public.device_group_members as m
-    join public.device_groups as g on g.id = m.group_id
-    where m.device_id = d.id
-    order by g.name
-  ) as groups,
-  (
-    select coalesce(jsonb_object_agg(s.status, s.count), '{}')
-    from (
-      select c.status, count(*)
-      from public.device_commands as c
-      where c.device_id = d.id
-      group by c.status
-    ) as s
-  ) as commands,
-  o.name as owner, d.owner_id, d.created_at, d.updated_at
-from public.devices as d
-join public.owners as o on o.id = d.owner_id
-where d.id = %(id)s
-"""
-
-# A name that no device has is waited for like one that has not enrolled.
-_WAITED_FOR: LiteralString = """
-select
-  d.id, coalesce(d.hostname, w.name) as hostname, d.last_seen,
-  coalesce(d.status = 'active' and d.last_seen is not null, false) as has_called
-from (
-  select unnest(%(devices)s::text[]) as name
-  union
-  select g.hostname from public.group_devices(%(group_id)s) as g
-) as w
-left join public.devices as d on lower(d.hostname) = lower(w.name) or d.id::text = w.name
-order by lower(coalesce(d.hostname, w.name)), d.id
-"""
 _LOOK_SECONDS = 0.25
 
 
@@ -95,16 +49,19 @@ def list_devices(
     Example: pgfleet device list --tag school-7 --json
     """
     with open_database() as db:
-        rows = db.rows(
-            _LIST,
-            {
-                "tags": tag or [],
-                "group_id": names.group_id(db, group) if group else None,
-                "platform": platform,
-                "status": status,
-                "search": search,
-                "limit": limit,
-            },
+        members = None
+        if group is not None:
+            found = db.call("group_devices", "id", p_group_id=names.group_id(db, group))
+            members = [row["id"] for row in found]
+        wanted = {
+            "tags": holding(tag),
+            "id": among(members),
+            "platform": same(platform),
+            "status": status,
+            "hostname": contains(search),
+        }
+        rows = db.find(
+            "device_list", wanted, columns=_LISTED, order=("hostname", "id"), limit=limit
         )
     output.show_rows(rows, ["id", "hostname", "status", "platform", "tags", "last_seen", "pending"])
 
@@ -116,7 +73,7 @@ def show(device: Device) -> None:
     Example: pgfleet device show lab-01
     """
     with open_database() as db:
-        output.show_row(db.row(_SHOW, {"id": names.device_id(db, device)}))
+        output.show_row(_read(db, names.device_id(db, device)))
 
 
 @app.command()
@@ -135,12 +92,9 @@ def wait(
         raise typer.BadParameter("name devices, or a group with --group")
     end = time.monotonic() + timeout
     with open_database() as db:
-        wanted = {
-            "devices": device or [],
-            "group_id": names.group_id(db, group) if group else None,
-        }
+        group_id = names.group_id(db, group) if group else None
         while True:
-            rows = db.rows(_WAITED_FOR, wanted)
+            rows = db.call("expected_devices", p_names=device, p_group_id=group_id)
             missing = [row["hostname"] for row in rows if not row["has_called"]]
             db.commit()
             if not missing and rows:
@@ -169,22 +123,17 @@ def create(
     Example: pgfleet device create lab-01 --platform linux --tag school-7
     """
     with open_database() as db:
-        row = db.row(
-            """
-            insert into public.devices (hostname, platform, timezone, tags, attributes, owner_id)
-            values (
-              %(hostname)s, %(platform)s, %(timezone)s, %(tags)s, %(attributes)s, %(owner_id)s
-            )
-            returning id, hostname, status, platform, timezone, tags, attributes, owner_id
-            """,
+        row = db.insert(
+            "devices",
             {
                 "hostname": hostname,
                 "platform": platform,
                 "timezone": timezone,
-                "tags": tag or [],
+                "tags": tag,
                 "attributes": json_value(inputs.json_object(attributes, "--attributes")),
                 "owner_id": names.owner_id(db, owner),
             },
+            *_CREATED,
         )
     output.show_row(row)
 
@@ -204,25 +153,14 @@ def enroll_code(
     Example: pgfleet device enroll-code --uses 30 --expires "2 days" --tag school-7
     """
     with open_database() as db:
-        row = db.row(
-            """
-            select r.id, r.code, r.expires_at, r.max_uses
-            from jsonb_to_record(
-              public.create_enrollment_code(
-                p_max_uses => %(uses)s,
-                p_expires_in => %(expires)s::interval,
-                p_tags => %(tags)s::text[],
-                p_group_ids => %(group_ids)s::bigint[]
-              )
-            ) as r (id bigint, code text, expires_at timestamptz, max_uses int)
-            """,
-            {
-                "uses": uses,
-                "expires": expires,
-                "tags": tag or [],
-                "group_ids": names.group_ids(db, group),
-            },
+        made = db.value(
+            "create_enrollment_code",
+            p_max_uses=uses,
+            p_expires_in=expires,
+            p_tags=tag,
+            p_group_ids=names.group_ids(db, group),
         )
+    row = {key: made[key] for key in _CODE}
     if plain:
         output.show_text(row["code"])
         return
@@ -237,25 +175,7 @@ def codes(limit: options.Limit = 100) -> None:
     Example: pgfleet device codes
     """
     with open_database() as db:
-        rows = db.rows(
-            """
-            select
-              c.id,
-              case
-                when c.revoked_at is not null then 'revoked'
-                when c.used_count >= c.max_uses then 'used up'
-                when c.expires_at <= now() then 'expired'
-                else 'good'
-              end as state,
-              c.used_count, c.max_uses, d.hostname as only_for, c.tags, c.group_ids, c.expires_at,
-              c.created_at
-            from public.enrollment_codes as c
-            left join public.devices as d on d.id = c.device_id
-            order by c.id desc
-            limit %(limit)s
-            """,
-            {"limit": limit},
-        )
+        rows = db.find("enrollment_code_list", order=("-id",), limit=limit)
     output.show_rows(rows)
 
 
@@ -268,7 +188,7 @@ def revoke_code(
     Example: pgfleet device revoke-code 3
     """
     with open_database() as db:
-        db.rows("select public.revoke_enrollment_code(%(id)s)", {"id": code})
+        db.value("revoke_enrollment_code", p_id=code)
     output.say(f"Code {code} is revoked.")
 
 
@@ -279,14 +199,8 @@ def rekey(device: Device) -> None:
     Example: pgfleet device rekey lab-01
     """
     with open_database() as db:
-        row = db.row(
-            """
-            select r.id, r.code, r.expires_at, r.max_uses
-            from jsonb_to_record(public.rekey_device(%(id)s)) as
-              r (id bigint, code text, expires_at timestamptz, max_uses int)
-            """,
-            {"id": names.device_id(db, device)},
-        )
+        made = db.value("rekey_device", p_device_id=names.device_id(db, device))
+    row = {key: made[key] for key in _CODE}
     output.show_row(row)
     output.say("Its former secret is void once the code is used.")
 
@@ -300,15 +214,12 @@ def retire(device: Device, yes: options.Yes = False, dry_run: options.DryRun = F
     with open_database() as db:
         found = names.device_id(db, device)
         if dry_run:
-            output.show_row(db.row(_SHOW, {"id": found}))
+            output.show_row(_read(db, found))
             output.say("Would be retired; what waits for it would be cancelled.")
             return
         db.commit()
         output.confirm(f"Retire device {device} and cancel what waits for it?", yes=yes)
-        row = db.row(
-            "select r.id, r.hostname, r.status from public.retire_device(%(id)s) as r",
-            {"id": found},
-        )
+        row = db.row("retire_device", "id", "hostname", "status", p_device_id=found)
     output.show_row(row)
 
 
@@ -324,17 +235,14 @@ def tag(
     """
     with open_database() as db:
         row = db.row(
-            """
-            update public.devices as d
-            set tags = array(
-              select distinct t.tag
-              from unnest(d.tags || %(add)s::text[]) as t (tag)
-              where t.tag <> all (%(remove)s::text[])
-              order by t.tag
-            )
-            where d.id = %(id)s
-            returning d.id, d.hostname, d.tags
-            """,
-            {"id": names.device_id(db, device), "add": add or [], "remove": remove or []},
+            "tag_device",
+            *("id", "hostname", "tags"),
+            p_device_id=names.device_id(db, device),
+            p_add=add,
+            p_remove=remove,
         )
     output.show_row(row)
+
+
+def _read(db: Database, device_id: int) -> dict[str, Any]:
+    return names.found(db.find("device_list", {"id": device_id}), "device", device_id)

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, LiteralString
+from typing import Annotated, Any
 
 import typer
 
 from pgfleet import inputs, names, options, output
-from pgfleet.database import json_value, open_database
+from pgfleet.database import Database, json_value, open_database
 
 app = options.Noun("Device groups and who is in them.")
 
 Group = Annotated[str, typer.Argument(help="Name or id of the group.")]
 Devices = Annotated[list[str], typer.Argument(help="Host names or ids.")]
-
-_GROUPS: LiteralString = """
-select
-  g.id, g.name, g.description,
-  case when g.selector is null then 'static' else 'dynamic' end as kind,
-  g.selector,
-  (select count(*) from public.group_devices(g.id)) as devices,
-  o.name as owner, g.created_at, g.updated_at
-from public.device_groups as g
-join public.owners as o on o.id = g.owner_id
-where %(id)s::bigint is null or g.id = %(id)s
-order by lower(g.name), g.id
-limit %(limit)s
-"""
 
 
 @app.command("list")
@@ -36,7 +22,7 @@ def list_groups(limit: options.Limit = 1000) -> None:
     Example: pgfleet group list --json
     """
     with open_database() as db:
-        rows = db.rows(_GROUPS, {"id": None, "limit": limit})
+        rows = db.find("group_list", order=("name", "id"), limit=limit)
     output.show_rows(rows, ["id", "name", "kind", "devices", "description"])
 
 
@@ -47,7 +33,7 @@ def show(group: Group) -> None:
     Example: pgfleet group show classroom
     """
     with open_database() as db:
-        output.show_row(db.row(_GROUPS, {"id": names.group_id(db, group), "limit": 1}))
+        output.show_row(_read(db, names.group_id(db, group)))
 
 
 @app.command()
@@ -66,33 +52,21 @@ def create(
     """
     wanted = inputs.json_object(selector, "--selector")
     with open_database() as db:
-        made = db.row(
-            """
-            insert into public.device_groups (name, description, selector, owner_id)
-            values (%(name)s, %(description)s, %(selector)s, %(owner_id)s)
-            returning id
-            """,
+        made = db.insert(
+            "device_groups",
             {
                 "name": name,
                 "description": description,
                 "selector": None if wanted is None else json_value(wanted),
                 "owner_id": names.owner_id(db, owner),
             },
+            "id",
         )
         members = names.device_ids(db, device)
         if members:
-            db.rows(_ADD, {"id": made["id"], "device_ids": members})
-        row = db.row(_GROUPS, {"id": made["id"], "limit": 1})
+            db.value("add_to_group", p_group_id=made["id"], p_device_ids=members)
+        row = _read(db, made["id"])
     output.show_row(row)
-
-
-_ADD: LiteralString = """
-insert into public.device_group_members (group_id, device_id)
-select %(id)s, u.device_id
-from unnest(%(device_ids)s::bigint[]) as u (device_id)
-on conflict (group_id, device_id) do nothing
-returning group_id, device_id
-"""
 
 
 @app.command()
@@ -103,10 +77,11 @@ def add(group: Group, device: Devices) -> None:
     """
     with open_database() as db:
         found = names.group_id(db, group)
-        added = db.rows(_ADD, {"id": found, "device_ids": names.device_ids(db, device)})
-        row = db.row(_GROUPS, {"id": found, "limit": 1})
+        members = names.device_ids(db, device)
+        added = db.value("add_to_group", p_group_id=found, p_device_ids=members)
+        row = _read(db, found)
     output.show_row(row)
-    output.say(f"Added {len(added)} of {len(device)}.")
+    output.say(f"Added {added} of {len(device)}.")
 
 
 @app.command()
@@ -117,17 +92,11 @@ def remove(group: Group, device: Devices) -> None:
     """
     with open_database() as db:
         found = names.group_id(db, group)
-        removed = db.rows(
-            """
-            delete from public.device_group_members as m
-            where m.group_id = %(id)s and m.device_id = any (%(device_ids)s::bigint[])
-            returning m.device_id
-            """,
-            {"id": found, "device_ids": names.device_ids(db, device)},
-        )
-        row = db.row(_GROUPS, {"id": found, "limit": 1})
+        members = names.device_ids(db, device)
+        removed = db.value("remove_from_group", p_group_id=found, p_device_ids=members)
+        row = _read(db, found)
     output.show_row(row)
-    output.say(f"Removed {len(removed)} of {len(device)}.")
+    output.say(f"Removed {removed} of {len(device)}.")
 
 
 @app.command()
@@ -137,14 +106,9 @@ def devices(group: Group) -> None:
     Example: pgfleet group devices classroom --csv
     """
     with open_database() as db:
-        rows = db.rows(
-            """
-            select d.id, d.hostname, d.platform, d.tags, d.last_seen
-            from public.group_devices(%(id)s) as d
-            order by lower(d.hostname)
-            """,
-            {"id": names.group_id(db, group)},
-        )
+        columns = ("id", "hostname", "platform", "tags", "last_seen")
+        rows = db.call("group_devices", *columns, p_group_id=names.group_id(db, group))
+    rows.sort(key=lambda row: row["hostname"].lower())
     output.show_rows(rows)
 
 
@@ -156,13 +120,14 @@ def delete(group: Group, yes: options.Yes = False, dry_run: options.DryRun = Fal
     """
     with open_database() as db:
         found = names.group_id(db, group)
-        row = db.row(_GROUPS, {"id": found, "limit": 1})
+        row = _read(db, found)
         if not dry_run:
             db.commit()
             output.confirm(f"Delete group {row['name']}?", yes=yes)
-            db.rows(
-                "delete from public.device_groups as g where g.id = %(id)s returning g.id",
-                {"id": found},
-            )
+            db.delete("device_groups", found, "id")
     output.show_row(row)
     output.say("Would be deleted." if dry_run else "Deleted.")
+
+
+def _read(db: Database, group_id: int) -> dict[str, Any]:
+    return names.found(db.find("group_list", {"id": group_id}), "group", group_id)

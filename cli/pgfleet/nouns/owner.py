@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from pgfleet import names, options, output
-from pgfleet.database import open_database
+from pgfleet.database import Database, json_value, open_database
 
 app = options.Noun("Owners: whose devices and schedules these are.")
+
+_OWNER = ("id", "name", "devices", "schedules", "members")
 
 
 @app.command("list")
@@ -19,21 +21,9 @@ def list_owners(limit: options.Limit = 1000) -> None:
     Example: pgfleet owner list
     """
     with open_database() as db:
-        rows = db.rows(
-            """
-            select
-              o.id, o.name,
-              (select count(*) from public.devices as d where d.owner_id = o.id) as devices,
-              (select count(*) from public.schedules as s where s.owner_id = o.id) as schedules,
-              (select count(*) from public.owner_members as m where m.owner_id = o.id) as members,
-              coalesce(fleet.setting('default_owner') #>> '{}' = o.id::text, false) as is_default
-            from public.owners as o
-            order by lower(o.name), o.id
-            limit %(limit)s
-            """,
-            {"limit": limit},
-        )
-    output.show_rows(rows)
+        rows = db.find("owner_list", columns=_OWNER, order=("name", "id"), limit=limit)
+        default = db.value("fleet.setting", p_name="default_owner")
+    output.show_rows([row | {"is_default": str(row["id"]) == default} for row in rows])
 
 
 @app.command()
@@ -48,12 +38,9 @@ def create(
     Example: pgfleet owner create "School 7" --default
     """
     with open_database() as db:
-        row = db.row(
-            "select o.id, o.name, o.created_at from public.create_owner(%(name)s) as o",
-            {"name": name},
-        )
+        row = db.row("create_owner", "id", "name", "created_at", p_name=name)
         if default:
-            db.row(_SET_DEFAULT, {"id": str(row["id"])})
+            _set_default(db, str(row["id"]))
     output.show_row(row)
 
 
@@ -64,10 +51,10 @@ def set_default(owner: Annotated[str, typer.Argument(help="Name or id.")]) -> No
     Example: pgfleet owner set-default "School 7"
     """
     with open_database() as db:
-        row = db.row(_SET_DEFAULT, {"id": names.owner_id(db, owner)})
-    output.show_row(row)
+        found = names.owner_id(db, owner)
+        _set_default(db, found)
+    output.show_row({"default_owner": found})
 
 
-_SET_DEFAULT = """
-select fleet.set_setting('default_owner', to_jsonb(%(id)s::text)) #>> '{}' as default_owner
-"""
+def _set_default(db: Database, owner_id: str | None) -> None:
+    db.value("fleet.set_setting", p_name="default_owner", p_value=json_value(owner_id))

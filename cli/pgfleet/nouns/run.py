@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, LiteralString
+from typing import Annotated, Any
 
 import typer
 
@@ -16,21 +16,6 @@ RunId = Annotated[int, typer.Argument(help="Id of the run.")]
 
 _FINAL = ("completed", "failed", "skipped", "cancelled")
 _LOOK_SECONDS = 0.5
-
-_RUNS: LiteralString = """
-select
-  r.id, s.name as schedule, r.schedule_id, r.scheduled_for, r.trigger, r.status, r.reason,
-  r.targeted, r.completed, r.failed, r.skipped, r.missed_from, r.missed_to, r.missed_count,
-  r.dst_rule, r.error_message, r.action_type, r.payload, r.priority, r.result, r.expires_at,
-  r.started_at, r.finished_at, r.created_at
-from public.schedule_runs as r
-join public.schedules as s on s.id = r.schedule_id
-where (%(id)s::bigint is null or r.id = %(id)s)
-  and (%(schedule_id)s::bigint is null or r.schedule_id = %(schedule_id)s)
-  and (%(status)s::text is null or r.status = %(status)s)
-order by r.id desc
-limit %(limit)s
-"""
 
 
 @app.command("list")
@@ -45,8 +30,8 @@ def list_runs(
     """
     with open_database() as db:
         found = names.schedule_id(db, schedule) if schedule else None
-        params = {"id": None, "schedule_id": found, "status": status, "limit": limit}
-        rows = db.rows(_RUNS, params)
+        wanted = {"schedule_id": found, "status": status}
+        rows = db.find("run_list", wanted, order=("-id",), limit=limit)
     output.show_rows(
         rows,
         [
@@ -99,8 +84,7 @@ def _newest_run(db: Database, schedule: str | None) -> int:
     """Give the newest run of a schedule, waiting for the first where it has none."""
     assert schedule is not None
     found = names.schedule_id(db, schedule)
-    params = {"id": None, "schedule_id": found, "status": None, "limit": 1}
-    while not (rows := db.rows(_RUNS, params)):
+    while not (rows := db.find("run_list", {"schedule_id": found}, order=("-id",), limit=1)):
         db.commit()
         time.sleep(_LOOK_SECONDS)
     return int(rows[0]["id"])
@@ -108,5 +92,4 @@ def _newest_run(db: Database, schedule: str | None) -> int:
 
 def read_run(db: Database, run_id: int) -> dict[str, Any]:
     """Read one run by its id."""
-    rows = db.rows(_RUNS, {"id": run_id, "schedule_id": None, "status": None, "limit": 1})
-    return names.found(rows, "run", run_id)
+    return names.found(db.find("run_list", {"id": run_id}), "run", run_id)

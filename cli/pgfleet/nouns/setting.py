@@ -20,13 +20,7 @@ def list_settings() -> None:
     Example: pgfleet setting list
     """
     with open_database() as db:
-        rows = db.rows(
-            """
-            select d.name, fleet.setting(d.name) as value, d.value as default, d.description
-            from fleet.default_settings() as d
-            order by d.name
-            """
-        )
+        rows = db.find("setting_list", order=("name",))
     output.show_rows(rows)
 
 
@@ -40,11 +34,8 @@ def set_setting(
     Example: pgfleet setting set doorbell_rate 500
     """
     with open_database() as db:
-        row = db.row(
-            "select %(name)s as name, fleet.set_setting(%(name)s, %(value)s) as value",
-            {"name": name, "value": json_value(_json_or_text(value))},
-        )
-    output.show_row(row)
+        held = db.value("fleet.set_setting", p_name=name, p_value=json_value(_json_or_text(value)))
+    output.show_row({"name": name, "value": held})
 
 
 def _json_or_text(value: str) -> Any:

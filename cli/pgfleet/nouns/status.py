@@ -17,7 +17,7 @@ def status() -> None:
     Example: pgfleet status --json
     """
     with open_database() as db:
-        found = db.row("select public.fleet_status() as status")["status"]
+        found = db.value("fleet_status")
     output.show_row(found if options.current().as_json else _flat(found))
 
 

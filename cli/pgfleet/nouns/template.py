@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, LiteralString
+from typing import Annotated, Any
 
 import typer
 
 from pgfleet import inputs, names, options, output
-from pgfleet.database import json_value, open_database
+from pgfleet.database import Database, json_value, open_database, same
 from pgfleet.errors import InvalidInput
 from pgfleet.nouns.schedule.document import read_document
 
@@ -17,21 +17,8 @@ app = options.Noun("Templates: schedules with parameters.")
 Template = Annotated[str, typer.Argument(help="Name of the template.")]
 Version = Annotated[int | None, typer.Option("--version", help="The latest without it.")]
 
-_LIST: LiteralString = """
-select
-  t.id, t.name, t.version, t.description,
-  array(select jsonb_object_keys(t.parameters) order by 1) as parameters,
-  o.name as owner, t.created_at
-from public.schedule_templates as t
-join public.owners as o on o.id = t.owner_id
-where %(versions)s or not exists (
-  select 1
-  from public.schedule_templates as n
-  where n.owner_id = t.owner_id and lower(n.name) = lower(t.name) and n.version > t.version
-)
-order by lower(t.name), t.version desc
-limit %(limit)s
-"""
+_LISTED = ("id", "name", "version", "description", "parameter_names", "owner", "created_at")
+_SHOWN = ("id", "name", "version", "description", "spec", "parameters", "created_at")
 
 
 @app.command("list")
@@ -44,7 +31,15 @@ def list_templates(
     Example: pgfleet template list --versions
     """
     with open_database() as db:
-        rows = db.rows(_LIST, {"versions": versions, "limit": limit})
+        rows = db.find(
+            "template_list",
+            {"is_latest": None if versions else True},
+            columns=_LISTED,
+            order=("name", "-version"),
+            limit=limit,
+        )
+    for row in rows:
+        row["parameters"] = row.pop("parameter_names")
     output.show_rows(rows, ["id", "name", "version", "parameters", "description"])
 
 
@@ -55,17 +50,7 @@ def show(template: Template, version: Version = None) -> None:
     Example: pgfleet template show lock-up
     """
     with open_database() as db:
-        rows = db.rows(
-            """
-            select t.id, t.name, t.version, t.description, t.spec, t.parameters, t.created_at
-            from public.schedule_templates as t
-            where lower(t.name) = lower(%(name)s)
-              and (%(version)s::integer is null or t.version = %(version)s)
-            order by t.version desc
-            limit 1
-            """,
-            {"name": template, "version": version},
-        )
+        rows = _versions(db, template, version)
     output.show_row(names.found(rows, "template", template))
 
 
@@ -89,10 +74,7 @@ def save(
     with open_database() as db:
         if owner is not None:
             content["owner_id"] = names.owner_id(db, owner)
-        row = db.row(
-            "select public.create_template(%(template)s) as template",
-            {"template": json_value(content)},
-        )["template"]
+        row = db.value("create_template", p_template=json_value(content))
     output.show_row(row)
 
 
@@ -110,28 +92,13 @@ def use(
     Example: pgfleet template use lock-up --param school=north --param 'days=[0, 1]'
     """
     with open_database() as db:
-        kinds = _kinds(
-            db.rows(
-                """
-                select t.parameters
-                from public.schedule_templates as t
-                where lower(t.name) = lower(%(name)s)
-                order by t.version desc
-                limit 1
-                """,
-                {"name": template},
-            )
+        kinds = _kinds(_versions(db, template, None)[:1])
+        row = db.value(
+            "instantiate_template",
+            p_name=template,
+            p_parameters=json_value(_values(param or [], kinds)),
+            p_version=version,
         )
-        row = db.row(
-            """
-            select public.instantiate_template(%(name)s, %(values)s, %(version)s) as schedule
-            """,
-            {
-                "name": template,
-                "values": json_value(_values(param or [], kinds)),
-                "version": version,
-            },
-        )["schedule"]
     output.show_row(row)
     for warning in row.get("warnings", []):
         output.say(f"Warning: {warning}")
@@ -144,22 +111,21 @@ def delete(template: Template, yes: options.Yes = False, dry_run: options.DryRun
     Example: pgfleet template delete lock-up --yes
     """
     with open_database() as db:
-        rows = db.rows(
-            """
-            select min(t.name) as name, count(*) as versions
-            from public.schedule_templates as t
-            where lower(t.name) = lower(%(name)s)
-            having count(*) > 0
-            """,
-            {"name": template},
-        )
-        row = names.found(rows, "template", template)
+        rows = _versions(db, template, None)
+        first = names.found(rows, "template", template)
+        row = {"name": first["name"], "versions": len(rows)}
         if not dry_run:
             db.commit()
             output.confirm(f"Delete template {row['name']}?", yes=yes)
-            db.row("select public.delete_template(%(name)s)", {"name": template})
+            db.value("delete_template", p_name=template)
     output.show_row(row)
     output.say("Would be deleted." if dry_run else "Deleted.")
+
+
+def _versions(db: Database, name: str, version: int | None) -> list[dict[str, Any]]:
+    """Read a template, its newest version first."""
+    wanted = {"name": same(name), "version": version}
+    return db.find("template_list", wanted, columns=_SHOWN, order=("-version",))
 
 
 def _kinds(rows: list[dict[str, Any]]) -> dict[str, str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, LiteralString
+from typing import Annotated, Any
 
 import typer
 
 from pgfleet import names, options, output
 from pgfleet.database import Database, json_value, open_database
-from pgfleet.errors import Conflict
 
 app = options.Noun("Webhooks and e-mail: be told of runs that fail.")
 
@@ -18,42 +17,10 @@ Events = Annotated[
     typer.Option("--event", help="run.failed, run.*, … or *; repeatable."),
 ]
 
-_FIND: LiteralString = """
-select e.id, e.name
-from public.webhook_endpoints as e
-where lower(e.name) = lower(%(text)s) or e.id::text = %(text)s
-order by (lower(e.name) = lower(%(text)s)) desc, e.id
-"""
-
-_LIST: LiteralString = """
-select
-  e.id, e.name, e.channel, coalesce(e.url, e.email) as address, e.events, e.enabled,
-  e.disabled_reason, d.waiting, d.failed, d.last_delivered_at, e.created_at
-from public.webhook_endpoints as e
-cross join lateral (
-  select
-    count(*) filter (where d.status in ('pending', 'running')) as waiting,
-    count(*) filter (where d.status = 'failed') as failed,
-    max(d.delivered_at) as last_delivered_at
-  from public.webhook_deliveries as d
-  where d.endpoint_id = e.id
-) as d
-order by e.id
-limit %(limit)s
-"""
-
-_DELIVERIES: LiteralString = """
-select
-  d.id, d.endpoint_id, e.name as endpoint, d.event, d.event_id, d.status, d.attempts, d.last_status,
-  d.last_error, d.next_attempt_at, d.delivered_at, d.created_at, d.payload
-from public.webhook_deliveries as d
-join public.webhook_endpoints as e on e.id = d.endpoint_id
-where (%(endpoint_id)s::bigint is null or d.endpoint_id = %(endpoint_id)s)
-  and (%(status)s::text is null or d.status = %(status)s)
-  and (%(event)s::text is null or d.event = %(event)s)
-order by d.id desc
-limit %(limit)s
-"""
+_DELIVERY = (
+    *("id", "endpoint_id", "endpoint", "event", "event_id", "status", "attempts", "last_status"),
+    *("last_error", "next_attempt_at", "delivered_at", "created_at", "payload"),
+)
 
 
 @app.command()
@@ -77,9 +44,7 @@ def create(
             "owner_id": names.owner_id(db, owner),
         }
         spec = {key: value for key, value in given.items() if value is not None}
-        row = db.row(
-            "select public.create_webhook_endpoint(%(spec)s) as made", {"spec": json_value(spec)}
-        )["made"]
+        row = db.value("create_webhook_endpoint", p_spec=json_value(spec))
     shown = ("id", "name", "channel", "url", "email", "events", "enabled", "secret")
     output.show_row({key: row[key] for key in shown if row[key] is not None})
     if row["secret"]:
@@ -93,7 +58,7 @@ def list_endpoints(limit: options.Limit = 100) -> None:
     Example: pgfleet webhook list
     """
     with open_database() as db:
-        rows = db.rows(_LIST, {"limit": limit})
+        rows = db.find("webhook_list", order=("id",), limit=limit)
     output.show_rows(
         rows, ["id", "name", "channel", "address", "events", "enabled", "waiting", "failed"]
     )
@@ -124,8 +89,9 @@ def update(
     changes = {key: value for key, value in given.items() if value is not None}
     with open_database() as db:
         row = db.row(
-            "select e.* from public.update_webhook_endpoint(%(id)s, %(changes)s) as e",
-            {"id": _endpoint_id(db, endpoint), "changes": json_value(changes)},
+            "update_webhook_endpoint",
+            p_endpoint_id=_endpoint_id(db, endpoint),
+            p_changes=json_value(changes),
         )
     output.show_row(row)
 
@@ -138,9 +104,9 @@ def test(endpoint: Endpoint) -> None:
     """
     with open_database() as db:
         row = db.row(
-            "select d.id, d.event, d.event_id, d.status, d.created_at"
-            " from public.test_webhook_endpoint(%(id)s) as d",
-            {"id": _endpoint_id(db, endpoint)},
+            "test_webhook_endpoint",
+            *("id", "event", "event_id", "status", "created_at"),
+            p_endpoint_id=_endpoint_id(db, endpoint),
         )
     output.show_row(row)
     output.say("See what became of it: pgfleet webhook deliveries")
@@ -160,14 +126,13 @@ def deliveries(
     Example: pgfleet webhook deliveries --status failed
     """
     with open_database() as db:
-        rows = db.rows(
-            _DELIVERIES,
-            {
-                "endpoint_id": _endpoint_id(db, endpoint) if endpoint else None,
-                "status": status,
-                "event": event,
-                "limit": limit,
-            },
+        wanted = {
+            "endpoint_id": _endpoint_id(db, endpoint) if endpoint else None,
+            "status": status,
+            "event": event,
+        }
+        rows = db.find(
+            "webhook_delivery_list", wanted, columns=_DELIVERY, order=("-id",), limit=limit
         )
     output.show_rows(
         rows, ["id", "endpoint", "event", "status", "attempts", "last_status", "last_error"]
@@ -184,9 +149,9 @@ def redeliver(
     """
     with open_database() as db:
         row = db.row(
-            "select d.id, d.event, d.event_id, d.status, d.attempts, d.next_attempt_at"
-            " from public.redeliver(%(id)s) as d",
-            {"id": delivery},
+            "redeliver",
+            *("id", "event", "event_id", "status", "attempts", "next_attempt_at"),
+            p_delivery_id=delivery,
         )
     output.show_row(row)
 
@@ -201,14 +166,10 @@ def rotate(
     Example: pgfleet webhook rotate ops --keep "2 hours"
     """
     with open_database() as db:
-        row = db.row(
-            """
-            select r.id, r.secret, r.former_expires_at
-            from jsonb_to_record(public.rotate_webhook_secret(%(id)s, %(keep)s::interval)) as
-              r (id bigint, secret text, former_expires_at timestamptz)
-            """,
-            {"id": _endpoint_id(db, endpoint), "keep": keep},
+        made = db.value(
+            "rotate_webhook_secret", p_endpoint_id=_endpoint_id(db, endpoint), p_keep=keep
         )
+    row = {key: made[key] for key in ("id", "secret", "former_expires_at")}
     output.show_row(row)
 
 
@@ -225,18 +186,10 @@ def delete(endpoint: Endpoint, yes: options.Yes = False, dry_run: options.DryRun
             return
         db.commit()
         output.confirm(f"Remove endpoint {endpoint} and its messages?", yes=yes)
-        db.rows("select public.delete_webhook_endpoint(%(id)s)", {"id": found})
+        db.value("delete_webhook_endpoint", p_endpoint_id=found)
     output.say(f"Endpoint {found} is removed.")
 
 
 def _endpoint_id(db: Database, text: str) -> int:
     """Find an endpoint by its name, in any case, or by id."""
-    rows = db.rows(_FIND, {"text": text})
-    named = [row for row in rows if str(row["name"]).lower() == text.lower()]
-    if len(named) > 1:
-        raise Conflict(
-            f'webhook "{text}" is ambiguous: ids {", ".join(str(row["id"]) for row in named)}',
-            reason="webhook_ambiguous",
-            hint="Name the id",
-        )
-    return int(names.found(rows, "webhook", text)["id"])
+    return int(db.value("webhook_endpoint_id", p_name=text))

@@ -56,3 +56,29 @@ comment on function public.group_id(text) is
   'group_ambiguous (PT409).';
 revoke all on function public.group_id(text) from public, anon, authenticated, service_role;
 grant execute on function public.group_id(text) to authenticated, service_role;
+
+create or replace function public.expected_devices(p_names text[] default '{}', p_group_id bigint default null)
+returns table (id bigint, hostname text, last_seen timestamptz, has_called boolean)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    d.id,
+    coalesce(d.hostname, w.name) as hostname,
+    d.last_seen,
+    coalesce(d.status = 'active' and d.last_seen is not null, false) as has_called
+  from (
+    select unnest(p_names) as name
+    union
+    select g.hostname from public.group_devices(p_group_id) as g
+  ) as w
+  left join public.devices as d on lower(d.hostname) = lower(w.name) or d.id = fleet.try_bigint(w.name)
+  order by lower(coalesce(d.hostname, w.name)), d.id
+$$;
+
+comment on function public.expected_devices(text[], bigint) is
+  'The devices of these names or ids, and of a group, and whether each has ever called or been seen by an MDM. A name that no device has is '
+  'one that has not enrolled: its id is null.';
+revoke all on function public.expected_devices(text[], bigint) from public, anon, authenticated, service_role;
+grant execute on function public.expected_devices(text[], bigint) to authenticated, service_role;

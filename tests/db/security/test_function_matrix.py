@@ -44,8 +44,8 @@ API = """
     public.update_geo_schedule
     public.update_schedule public.update_webhook_endpoint public.upload_profile
     public.add_to_group public.remove_from_group public.tag_device
-    public.blackout_calendar_id public.device_id public.group_id public.integration_id
-    public.location_id public.owner_id public.profile_id public.schedule_id
+    public.blackout_calendar_id public.device_id public.expected_devices public.group_id
+    public.integration_id public.location_id public.owner_id public.profile_id public.schedule_id
     public.webhook_endpoint_id
 """
 

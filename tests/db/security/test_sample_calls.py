@@ -13,6 +13,7 @@ CALLS = {
     "public.add_to_group": "({empty_group}, array[{device}::bigint])",
     "public.blackout_calendar_id": "('{calendar}')",
     "public.device_id": "('{device}')",
+    "public.expected_devices": "('{{}}', {group})",
     "public.group_id": "('{group}')",
     "public.integration_id": "('{integration}')",
     "public.location_id": "('{location}')",
@@ -124,11 +125,14 @@ CALLS = {
 # Functions that find no fault with the caller: they speak of what the caller has, which is
 # nothing of mine.
 ANSWERING = """
-    public.bulk_schedules public.calendar_ics public.create_owner public.export_schedules
-    public.fleet_status public.group_devices public.remove_from_group public.preview_schedule public.schedule_calendar
+    public.bulk_schedules public.calendar_ics public.create_owner public.expected_devices
+    public.export_schedules
+    public.fleet_status public.group_devices public.preview_schedule public.remove_from_group
+    public.schedule_calendar
     public.schedule_conflicts
     public.schedule_stats public.simulate_fleet fleet.calendar_of_caller
-    fleet.careful_claims fleet.profiles_by_name fleet.current_device_id fleet.current_subject fleet.current_user_id
+    fleet.careful_claims fleet.current_device_id fleet.current_subject fleet.current_user_id
+    fleet.profiles_by_name
     fleet.engine_status fleet.is_trusted_caller fleet.jwt_claim fleet.jwt_claims fleet.my_owners
     fleet.run_counts fleet.run_figures fleet.schedule_figures
 """.split()

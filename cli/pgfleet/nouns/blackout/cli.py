@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, LiteralString
+from typing import Annotated, Any
 
 import typer
 
 from pgfleet import inputs, names, options, output
 from pgfleet.database import Database, json_value, open_database
-from pgfleet.errors import Conflict, InvalidInput
+from pgfleet.errors import InvalidInput
 from pgfleet.nouns.blackout.ics import periods_of
 
 app = options.Noun("Blackout calendars: times in which nothing runs.")
@@ -18,25 +18,7 @@ Calendar = Annotated[str, typer.Argument(help="Name or id of the calendar.")]
 Description = Annotated[str | None, typer.Option(help="What the calendar is for.")]
 Owner = Annotated[str | None, typer.Option(help="Name or id of the owner.")]
 
-_LIST: LiteralString = """
-select
-  c.id, c.name, c.description, count(p.id) as periods,
-  o.name as owner, c.created_at
-from public.blackout_calendars as c
-join public.owners as o on o.id = c.owner_id
-left join public.blackout_periods as p on p.calendar_id = c.id
-group by c.id, o.id
-order by lower(c.name), c.id
-limit %(limit)s
-"""
-
-_PERIODS: LiteralString = """
-select p.starts_on, p.ends_on, p.starts_at, p.ends_at, p.summary
-from public.blackout_periods as p
-where p.calendar_id = %(id)s
-order by coalesce(p.starts_at, p.starts_on), p.id
-limit %(limit)s
-"""
+_PERIOD = ("starts_on", "ends_on", "starts_at", "ends_at", "summary")
 
 
 @app.command("list")
@@ -46,7 +28,7 @@ def list_calendars(limit: options.Limit = 1000) -> None:
     Example: pgfleet blackout list
     """
     with open_database() as db:
-        rows = db.rows(_LIST, {"limit": limit})
+        rows = db.find("blackout_list", order=("name", "id"), limit=limit)
     output.show_rows(rows, ["id", "name", "periods", "description"])
 
 
@@ -57,7 +39,13 @@ def show(calendar: Calendar, limit: options.Limit = 1000) -> None:
     Example: pgfleet blackout show holidays
     """
     with open_database() as db:
-        rows = db.rows(_PERIODS, {"id": _calendar(db, calendar)["id"], "limit": limit})
+        rows = db.find(
+            "blackout_period_list",
+            {"calendar_id": _calendar(db, calendar)["id"]},
+            columns=_PERIOD,
+            order=("begins_at", "id"),
+            limit=limit,
+        )
     output.show_rows(rows)
 
 
@@ -85,19 +73,13 @@ def create(
         )
     whole = [*(given or []), *(_days(text) for text in day or [])]
     with open_database() as db:
-        row = db.row(
-            """
-            select public.create_blackout_calendar(
-              %(name)s, %(periods)s, %(description)s, %(owner_id)s::uuid
-            ) as calendar
-            """,
-            {
-                "name": name,
-                "periods": json_value(whole),
-                "description": description,
-                "owner_id": names.owner_id(db, owner),
-            },
-        )["calendar"]
+        row = db.value(
+            "create_blackout_calendar",
+            p_name=name,
+            p_periods=json_value(whole),
+            p_description=description,
+            p_owner_id=names.owner_id(db, owner),
+        )
     output.show_row(row)
 
 
@@ -120,19 +102,13 @@ def import_calendar(
     text = inputs.read_source(file, "FILE")
     found = periods_of(text, timezone=timezone, today=datetime.now(tz=UTC).date())
     with open_database() as db:
-        row = db.row(
-            """
-            select public.import_blackouts(
-              %(name)s, %(periods)s, %(description)s, %(owner_id)s::uuid
-            ) as calendar
-            """,
-            {
-                "name": name,
-                "periods": json_value(found),
-                "description": description,
-                "owner_id": names.owner_id(db, owner),
-            },
-        )["calendar"]
+        row = db.value(
+            "import_blackouts",
+            p_name=name,
+            p_periods=json_value(found),
+            p_description=description,
+            p_owner_id=names.owner_id(db, owner),
+        )
     output.show_row(row)
 
 
@@ -147,30 +123,15 @@ def delete(calendar: Calendar, yes: options.Yes = False, dry_run: options.DryRun
         if not dry_run:
             db.commit()
             output.confirm(f"Delete calendar {row['name']}?", yes=yes)
-            db.row("select id from public.delete_blackout_calendar(%(id)s)", {"id": row["id"]})
+            db.row("delete_blackout_calendar", "id", p_calendar_id=row["id"])
     output.show_row(row)
     output.say("Would be deleted." if dry_run else "Deleted.")
 
 
 def _calendar(db: Database, text: str) -> dict[str, Any]:
     """Find a calendar by name or id; a name wins over an id."""
-    rows = db.rows(
-        """
-        select c.id, c.name, c.description
-        from public.blackout_calendars as c
-        where lower(c.name) = lower(%(text)s) or c.id::text = %(text)s
-        order by (lower(c.name) = lower(%(text)s)) desc, c.id
-        """,
-        {"text": text},
-    )
-    named = [row["id"] for row in rows if row["name"].lower() == text.lower()]
-    if len(named) > 1:
-        raise Conflict(
-            f'blackout calendar "{text}" is ambiguous: ids {", ".join(map(str, named))}',
-            reason="blackout_ambiguous",
-            hint="Name the id",
-        )
-    return names.found(rows, "blackout", text)
+    found = db.value("blackout_calendar_id", p_name=text)
+    return db.find("blackout_list", {"id": found}, columns=("id", "name", "description"))[0]
 
 
 def _days(text: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import getpass
 import os
 import sys
 from dataclasses import replace
-from typing import Annotated, Any, LiteralString
+from typing import Annotated, Any
 
 import typer
 
@@ -24,42 +24,10 @@ FromEnvironment = Annotated[
     typer.Option("--from-env", help="Environment variable with the secret; else stdin is read."),
 ]
 
-_LIST: LiteralString = """
-select
-  i.id, i.name, i.integration_type, i.status, i.status_reason, i.needs_secret, i.settings,
-  (
-    select count(*)
-    from public.device_links as l
-    where l.integration_id = i.id and l.left_at is null
-  ) as devices,
-  i.last_sync_at, i.sync_requested_at, i.owner_id, i.created_at
-from public.device_integrations as i
-where (%(id)s::bigint is null or i.id = %(id)s)
-order by i.id
-limit %(limit)s
-"""
-
-_CALLS: LiteralString = """
-select
-  c.id, c.created_at, c.method, c.url, c.status, c.duration_ms, c.error, c.command_id, c.attempt,
-  c.request_body, c.response_body
-from public.mdm_api_logs as c
-where c.integration_id = %(id)s
-  and (%(command_id)s::bigint is null or c.command_id = %(command_id)s)
-order by c.id desc
-limit %(limit)s
-"""
-
-_ACTIVITY: LiteralString = """
-select
-  a.id, a.created_at, i.name as integration, a.activity_type, a.status, a.counts, a.duration_ms,
-  a.error, a.detail, a.integration_id
-from public.integration_activity_log as a
-left join public.device_integrations as i on i.id = a.integration_id
-where (%(id)s::bigint is null or a.integration_id = %(id)s)
-order by a.id desc
-limit %(limit)s
-"""
+_CALL = (
+    *("id", "created_at", "method", "url", "status", "duration_ms", "error", "command_id"),
+    *("attempt", "request_body", "response_body"),
+)
 
 
 @app.command()
@@ -90,9 +58,7 @@ def create(
             "owner_id": names.owner_id(db, owner),
         }
         spec = {key: value for key, value in given.items() if value is not None}
-        row = db.row(
-            "select i.* from public.create_integration(%(spec)s) as i", {"spec": json_value(spec)}
-        )
+        row = db.row("create_integration", p_spec=json_value(spec))
         _show(db, int(row["id"]))
     output.say(f"Now its secret: pgfleet integration set-secret {name}")
 
@@ -104,7 +70,7 @@ def list_integrations(limit: options.Limit = 100) -> None:
     Example: pgfleet integration list
     """
     with open_database() as db:
-        rows = db.rows(_LIST, {"id": None, "limit": limit})
+        rows = db.find("integration_list", order=("id",), limit=limit)
     output.show_rows(
         rows,
         ["id", "name", "integration_type", "status", "status_reason", "devices", "last_sync_at"],
@@ -132,10 +98,8 @@ def calls(
     Example: pgfleet integration calls office --command 12
     """
     with open_database() as db:
-        rows = db.rows(
-            _CALLS,
-            {"id": names.integration_id(db, integration), "command_id": command, "limit": limit},
-        )
+        wanted = {"integration_id": names.integration_id(db, integration), "command_id": command}
+        rows = db.find("mdm_api_logs", wanted, columns=_CALL, order=("-id",), limit=limit)
     output.show_rows(
         rows, ["created_at", "method", "url", "status", "duration_ms", "error", "command_id"]
     )
@@ -154,7 +118,8 @@ def activity(
     """
     with open_database() as db:
         found = names.integration_id(db, integration)
-        rows = db.rows(_ACTIVITY, {"id": found, "limit": limit})
+        wanted = {"integration_id": found}
+        rows = db.find("integration_activity_list", wanted, order=("-id",), limit=limit)
     output.show_rows(
         rows,
         ["created_at", "integration", "activity_type", "status", "counts", "duration_ms", "error"],
@@ -172,10 +137,7 @@ def set_secret(integration: Integration, from_env: FromEnvironment = None) -> No
         found = names.integration_id(db, integration)
         # What --show-sql prints is often kept; this statement is not for it.
         with options.using(replace(options.current(), show_sql=False)):
-            db.rows(
-                "select id from public.set_integration_secret(%(id)s, %(secret)s)",
-                {"id": found, "secret": secret},
-            )
+            db.row("set_integration_secret", "id", p_integration_id=found, p_secret=secret)
         _show(db, found)
 
 
@@ -190,10 +152,7 @@ def pause(
     """
     with open_database() as db:
         found = names.integration_id(db, integration)
-        db.rows(
-            "select id from public.pause_integration(%(id)s, %(reason)s)",
-            {"id": found, "reason": reason},
-        )
+        db.row("pause_integration", "id", p_integration_id=found, p_reason=reason)
         _show(db, found)
 
 
@@ -205,7 +164,7 @@ def resume(integration: Integration) -> None:
     """
     with open_database() as db:
         found = names.integration_id(db, integration)
-        db.rows("select id from public.resume_integration(%(id)s)", {"id": found})
+        db.row("resume_integration", "id", p_integration_id=found)
         _show(db, found)
 
 
@@ -217,7 +176,7 @@ def sync(integration: Integration) -> None:
     """
     with open_database() as db:
         found = names.integration_id(db, integration)
-        db.rows("select id from public.sync_integration(%(id)s)", {"id": found})
+        db.row("sync_integration", "id", p_integration_id=found)
         _show(db, found)
     output.say("last_sync_at tells when it is done.")
 
@@ -237,7 +196,7 @@ def delete(
             return
         db.commit()
         output.confirm(f"Remove integration {integration} and its secret?", yes=yes)
-        db.rows("select public.delete_integration(%(id)s)", {"id": found})
+        db.value("delete_integration", p_integration_id=found)
     output.say(f"Integration {found} is removed.")
 
 
@@ -260,4 +219,5 @@ def _secret(variable: str | None) -> str:
 
 
 def _show(db: Database, integration_id: int) -> None:
-    output.show_row(db.row(_LIST, {"id": integration_id, "limit": 1}))
+    rows = db.find("integration_list", {"id": integration_id})
+    output.show_row(names.found(rows, "integration", integration_id))

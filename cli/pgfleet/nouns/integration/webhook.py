@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, LiteralString
+from typing import Annotated
 
 import typer
 
@@ -13,17 +13,6 @@ app = options.Noun("Addresses on which another system tells what happens there."
 
 Integration = Annotated[str, typer.Argument(help="Name or id of the integration.")]
 
-_LIST: LiteralString = """
-select
-  w.id, i.name as integration, w.integration_id, w.last_used_at, w.revoked_at, w.created_by,
-  w.created_at
-from public.integration_webhooks as w
-join public.device_integrations as i on i.id = w.integration_id
-where (%(id)s::bigint is null or w.integration_id = %(id)s)
-order by w.id
-limit %(limit)s
-"""
-
 
 @app.command()
 def create(integration: Integration) -> None:
@@ -32,10 +21,9 @@ def create(integration: Integration) -> None:
     Example: pgfleet integration webhook create office
     """
     with open_database() as db:
-        made = db.row(
-            "select public.create_integration_webhook(%(id)s) as made",
-            {"id": names.integration_id(db, integration)},
-        )["made"]
+        made = db.value(
+            "create_integration_webhook", p_integration_id=names.integration_id(db, integration)
+        )
     output.show_row({key: made[key] for key in ("id", "token", "path", "url")})
     output.say("Enter the address in the other system; it is not shown again.")
     if made["url"] is None:
@@ -55,7 +43,8 @@ def list_webhooks(
     """
     with open_database() as db:
         found = names.integration_id(db, integration)
-        rows = db.rows(_LIST, {"id": found, "limit": limit})
+        wanted = {"integration_id": found}
+        rows = db.find("integration_webhook_list", wanted, order=("id",), limit=limit)
     output.show_rows(rows, ["id", "integration", "created_at", "last_used_at", "revoked_at"])
 
 
@@ -74,5 +63,5 @@ def revoke(
         return
     output.confirm(f"Revoke webhook {webhook_id}?", yes=yes)
     with open_database() as db:
-        db.rows("select public.revoke_integration_webhook(%(id)s)", {"id": webhook_id})
+        db.value("revoke_integration_webhook", p_id=webhook_id)
     output.say(f"Webhook {webhook_id} is revoked.")

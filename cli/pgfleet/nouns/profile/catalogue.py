@@ -6,14 +6,14 @@ import plistlib
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, LiteralString
+from typing import Annotated, Any
 from xml.parsers.expat import ExpatError
 
 import typer
 
 from pgfleet import names, options, output
-from pgfleet.database import Database, json_value, open_database
-from pgfleet.errors import Conflict, InvalidInput
+from pgfleet.database import Database, json_value, open_database, same
+from pgfleet.errors import Conflict, InvalidInput, NotFound
 
 app = options.Noun("What the MDMs have.", panel="What the MDMs have")
 
@@ -23,25 +23,6 @@ _OPTIONS = (
     *("user_scope", "attribute_support", "escape_attributes"),
     *("reinstall_after_os_update", "declarative"),
 )
-
-_UPLOAD: LiteralString = """
-select p.id
-from public.upload_profile(%(name)s, %(content)s, %(integration_id)s, %(options)s) as p
-"""
-
-_PROFILES: LiteralString = """
-select
-  p.id, p.external_id as profile_id, p.name, p.kind, p.status, i.name as integration,
-  p.error_message, p.is_managed, p.options, p.content_sha256, p.uploaded_at, p.seen_at,
-  p.integration_id, p.owner_id, p.created_at
-from public.profiles as p
-join public.device_integrations as i on i.id = p.integration_id
-where (%(id)s::bigint is null or p.id = %(id)s)
-  and (%(integration_id)s::bigint is null or p.integration_id = %(integration_id)s)
-  and (%(text)s::text is null or lower(p.name) = lower(%(text)s) or p.external_id = %(text)s)
-order by lower(p.name), p.id
-limit %(limit)s
-"""
 
 Integration = Annotated[
     str | None, typer.Option(help="Name or id of the MDM, where there are several.")
@@ -68,18 +49,20 @@ def upload(
     Example: pgfleet profile upload wifi.mobileconfig --name "Office Wi-Fi" --wait
     """
     content = _read(file)
-    wanted = {
-        "name": name if name is not None else file.stem,
-        "content": content,
-        "options": json_value(_switches(option or [])),
-    }
     with open_database() as db:
-        wanted["integration_id"] = names.integration_id(db, integration)
+        found = names.integration_id(db, integration)
         # What --show-sql prints is often kept, and the file may hold passwords.
         with options.using(replace(options.current(), show_sql=False)):
-            found = int(db.row(_UPLOAD, wanted)["id"])
+            made = db.row(
+                "upload_profile",
+                "id",
+                p_name=name if name is not None else file.stem,
+                p_mobileconfig=content,
+                p_integration_id=found,
+                p_options=json_value(_switches(option or [])),
+            )
         db.commit()
-        row = _follow(db, found) if wait else _show(db, found)
+        row = _follow(db, made["id"]) if wait else _show(db, made["id"])
     output.show_row(row)
     if wait and row["status"] != "uploaded":
         raise typer.Exit(1)
@@ -96,9 +79,8 @@ def available(
     """
     with open_database() as db:
         found = names.integration_id(db, integration)
-        rows = db.rows(
-            _PROFILES, {"id": None, "integration_id": found, "text": None, "limit": limit}
-        )
+        wanted = {"integration_id": found}
+        rows = db.find("profile_list", wanted, order=("name", "id"), limit=limit)
     output.show_rows(
         rows, ["profile_id", "name", "kind", "status", "integration", "error_message", "seen_at"]
     )
@@ -126,10 +108,9 @@ def delete(
                 return
             output.confirm(f"Delete profile {where}, also from its devices?", yes=yes)
         row = db.row(
-            "select p.id, p.external_id as profile_id, p.name, p.status"
-            " from public.delete_profile(%(id)s) as p",
-            {"id": row["id"]},
+            "delete_profile", "id", "external_id", "name", "status", p_profile_id=row["id"]
         )
+    row["profile_id"] = row.pop("external_id")
     output.show_row(row)
 
 
@@ -180,7 +161,7 @@ def _switches(given: list[str]) -> dict[str, bool]:
 
 
 def _show(db: Database, profile_id: int) -> dict[str, Any]:
-    return db.row(_PROFILES, {"id": profile_id, "integration_id": None, "text": None, "limit": 1})
+    return db.find("profile_list", {"id": profile_id})[0]
 
 
 def _follow(db: Database, profile_id: int) -> dict[str, Any]:
@@ -200,9 +181,13 @@ def _follow(db: Database, profile_id: int) -> dict[str, Any]:
 
 def _only(db: Database, text: str, integration_id: int | None) -> dict[str, Any]:
     """Find the profile to delete: what was uploaded from here wins over what was not."""
-    wanted = {"id": None, "integration_id": integration_id, "text": text, "limit": 100}
-    rows = db.rows(_PROFILES, wanted)
-    rows = [row for row in rows if row["is_managed"]] or rows
+    meant = ({"name": same(text)}, {"profile_id": text})
+    found = {
+        row["id"]: row
+        for wanted in meant
+        for row in db.find("profile_list", {**wanted, "integration_id": integration_id}, limit=100)
+    }
+    rows = [row for row in found.values() if row["is_managed"]] or list(found.values())
     if len(rows) > 1:
         where = ", ".join(f"{row['profile_id']} ({row['integration']})" for row in rows)
         raise Conflict(
@@ -210,4 +195,10 @@ def _only(db: Database, text: str, integration_id: int | None) -> dict[str, Any]
             reason="profile_ambiguous",
             hint="Name the MDM with --integration, or the id",
         )
-    return names.known_profile(rows, text)
+    if not rows:
+        raise NotFound(
+            f'profile "{text}" was not found',
+            reason="profile_not_found",
+            hint="List what the MDMs have with: pgfleet profile available",
+        )
+    return rows[0]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, LiteralString
+from decimal import Decimal
+from typing import Annotated, Any
 
 import typer
 
 from pgfleet import inputs, names, options, output
-from pgfleet.database import json_value, open_database
+from pgfleet.database import Database, json_value, open_database
 from pgfleet.nouns.profile import catalogue
 
 app = options.Noun("Profiles: install, remove, for good or for a time.")
@@ -18,54 +19,20 @@ Device = Annotated[str, typer.Argument(help="Host name or id.")]
 Install = Annotated[int, typer.Argument(help="Id of the install; see pgfleet profile list.")]
 At = Annotated[str | None, typer.Option(help="At this time instead of now.")]
 
-_INSTALL: LiteralString = """
-select
-  p.id as install_id, p.profile_id, p.device_id, p.duration, p.install_schedule_id,
-  p.remove_schedule_id, p.failure
-from public.install_profile(
-  %(profile)s, %(device_id)s, %(duration)s::interval, coalesce(%(at)s::timestamptz, now())
-) as p
-"""
-
-_REMOVE: LiteralString = """
-select s.id as schedule_id, s.profile_id, s.device_id, s.start_time, s.status
-from public.remove_profile(
-  %(profile)s, %(device_id)s, coalesce(%(at)s::timestamptz, now())
-) as s
-"""
-
-# A step of its own: a view does not see what a function of the same statement has moved.
-_TEMPORARY: LiteralString = """
-select
-  t.install_id, t.profile_id, t.profile_name, t.hostname, t.state, t.install_time, t.installed_at,
-  t.scheduled_removal_time, t.removed_at, round(t.duration_minutes, 2) as duration_minutes,
-  t.reason, t.device_id, t.install_schedule_id, t.remove_schedule_id
-from public.temporary_profiles as t
-where (%(install_id)s::bigint is null or t.install_id = %(install_id)s)
-  and (%(device_id)s::bigint is null or t.device_id = %(device_id)s)
-  and (%(profile)s::text is null or t.profile_id = %(profile)s)
-order by t.install_id desc
-limit %(limit)s
-"""
-
-_ASSIGNMENTS: LiteralString = """
-select a.id, a.profile_id, a.description, a.device_ids, a.group_ids, a.selector, a.created_at
-from public.profile_assignments as a
-order by a.id
-limit %(limit)s
-"""
-
-_SCHEDULES: LiteralString = """
-select
-  p.id, p.action_type, p.profile_id, p.profile_name, p.hostname, p.state, p.start_time,
-  p.last_executed_at, p.command_status, p.reason, p.install_id, p.device_id, p.command_id,
-  p.ui_initiated, p.created_at
-from public.profile_schedules as p
-where (%(device_id)s::bigint is null or p.device_id = %(device_id)s)
-  and (%(profile)s::text is null or p.profile_id = %(profile)s)
-order by p.created_at desc, p.id desc
-limit %(limit)s
-"""
+_TEMPORARY = (
+    *("install_id", "profile_id", "profile_name", "hostname", "state", "install_time"),
+    *("installed_at", "scheduled_removal_time", "removed_at", "duration_minutes", "reason"),
+    *("device_id", "install_schedule_id", "remove_schedule_id"),
+)
+_SCHEDULES = (
+    *("id", "action_type", "profile_id", "profile_name", "hostname", "state", "start_time"),
+    *("last_executed_at", "command_status", "reason", "install_id", "device_id", "command_id"),
+    *("ui_initiated", "created_at"),
+)
+_ASSIGNMENT = (
+    *("id", "profile_id", "description", "device_ids", "group_ids", "selector", "created_at"),
+)
+_DRIFT = ("hostname", "profile_id", "action_type", "state", "device_id")
 
 
 @app.command()
@@ -84,14 +51,15 @@ def install(
     with open_database() as db:
         device_id = names.device_id(db, device)
         row = db.row(
-            _INSTALL,
-            {
-                "profile": names.profile_id(db, profile, device_id),
-                "device_id": device_id,
-                "duration": duration,
-                "at": at,
-            },
+            "install_profile",
+            *("id", "profile_id", "device_id", "duration", "install_schedule_id"),
+            *("remove_schedule_id", "failure"),
+            p_profile_id=names.profile_id(db, profile, device_id),
+            p_device_id=device_id,
+            p_duration=duration,
+            p_at=at,
         )
+    row = {"install_id": row.pop("id")} | row
     output.show_row(row)
 
 
@@ -104,7 +72,14 @@ def remove(profile: Profile, device: Device, at: At = None) -> None:
     with open_database() as db:
         device_id = names.device_id(db, device)
         found = names.profile_id(db, profile, device_id)
-        row = db.row(_REMOVE, {"profile": found, "device_id": device_id, "at": at})
+        row = db.row(
+            "remove_profile",
+            *("id", "profile_id", "device_id", "start_time", "status"),
+            p_profile_id=found,
+            p_device_id=device_id,
+            p_at=at,
+        )
+    row = {"schedule_id": row.pop("id")} | row
     output.show_row(row)
 
 
@@ -118,11 +93,8 @@ def extend(
     Example: pgfleet profile extend 7 "1 hour"
     """
     with open_database() as db:
-        db.rows(
-            "select id from public.extend_profile(%(install)s, %(by)s::interval)",
-            {"install": install, "by": by},
-        )
-        row = db.row(_TEMPORARY, _only(install))
+        db.row("extend_profile", "id", p_install_id=install, p_by=by)
+        row = _temporary(db, {"install_id": install})[0]
     output.show_row(row)
 
 
@@ -133,8 +105,8 @@ def end(install: Install) -> None:
     Example: pgfleet profile end 7
     """
     with open_database() as db:
-        db.rows("select id from public.end_profile(%(install)s)", {"install": install})
-        row = db.row(_TEMPORARY, _only(install))
+        db.row("end_profile", "id", p_install_id=install)
+        row = _temporary(db, {"install_id": install})[0]
     output.show_row(row)
 
 
@@ -154,12 +126,16 @@ def list_profiles(
     with open_database() as db:
         device_id = names.device_id(db, device) if device else None
         wanted = {
-            "install_id": None,
             "device_id": device_id,
-            "profile": names.profile_id(db, profile, device_id) if profile else None,
-            "limit": limit,
+            "profile_id": names.profile_id(db, profile, device_id) if profile else None,
         }
-        rows = db.rows(_TEMPORARY if temporary else _SCHEDULES, wanted)
+        if temporary:
+            rows = _temporary(db, wanted, limit)
+        else:
+            order = ("-created_at", "-id")
+            rows = db.find(
+                "profile_schedules", wanted, columns=_SCHEDULES, order=order, limit=limit
+            )
     if temporary:
         columns = ["install_id", "profile_id", "profile_name", "hostname", "state", "installed_at"]
         columns += ["scheduled_removal_time", "removed_at", "duration_minutes"]
@@ -191,14 +167,11 @@ def assign(
         if wanted is not None:
             targets["selector"] = wanted
         row = db.row(
-            "select a.* from public.assign_profile("
-            "%(profile)s, %(targets)s, %(description)s, %(owner_id)s::uuid) as a",
-            {
-                "profile": names.profile_id(db, profile),
-                "targets": json_value(targets),
-                "description": description,
-                "owner_id": names.owner_id(db, owner),
-            },
+            "assign_profile",
+            p_profile_id=names.profile_id(db, profile),
+            p_targets=json_value(targets),
+            p_description=description,
+            p_owner_id=names.owner_id(db, owner),
         )
     output.show_row(row)
 
@@ -212,7 +185,7 @@ def unassign(
     Example: pgfleet profile unassign 3
     """
     with open_database() as db:
-        row = db.row("select public.unassign_profile(%(id)s) as made", {"id": assignment})["made"]
+        row = db.value("unassign_profile", p_assignment_id=assignment)
     output.show_row(row)
 
 
@@ -223,7 +196,7 @@ def assignments(limit: options.Limit = 100) -> None:
     Example: pgfleet profile assignments
     """
     with open_database() as db:
-        rows = db.rows(_ASSIGNMENTS, {"limit": limit})
+        rows = db.find("profile_assignments", columns=_ASSIGNMENT, order=("id",), limit=limit)
     output.show_rows(rows, ["id", "profile_id", "device_ids", "group_ids", "selector"])
 
 
@@ -236,11 +209,7 @@ def drift(
     Example: pgfleet profile drift
     """
     with open_database() as db:
-        rows = db.rows(
-            "select d.hostname, d.profile_id, d.action_type, d.state, d.device_id"
-            " from public.profile_drift(%(owner_id)s::uuid) as d",
-            {"owner_id": names.owner_id(db, owner)},
-        )
+        rows = db.call("profile_drift", *_DRIFT, p_owner_id=names.owner_id(db, owner))
     output.show_rows(rows, ["hostname", "profile_id", "action_type", "state"])
 
 
@@ -253,12 +222,22 @@ def reconcile(
     Example: pgfleet profile reconcile
     """
     with open_database() as db:
-        row = db.row(
-            "select public.reconcile_profiles(%(owner_id)s::uuid) as made",
-            {"owner_id": names.owner_id(db, owner)},
-        )["made"]
+        row = db.value("reconcile_profiles", p_owner_id=names.owner_id(db, owner))
     output.show_row(row)
 
 
-def _only(install: int) -> dict[str, int | None]:
-    return {"install_id": install, "device_id": None, "profile": None, "limit": 1}
+def _temporary(
+    db: Database, wanted: dict[str, Any], limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Read what was installed for a time, the newest first.
+
+    A step of its own: a view does not see what a function of the same statement has changed.
+    """
+    rows = db.find(
+        "temporary_profiles", wanted, columns=_TEMPORARY, order=("-install_id",), limit=limit
+    )
+    return [row | {"duration_minutes": _rounded(row["duration_minutes"])} for row in rows]
+
+
+def _rounded(minutes: Decimal | None) -> Decimal | None:
+    return None if minutes is None else round(minutes, 2)

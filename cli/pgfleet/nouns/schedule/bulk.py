@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, LiteralString
+from typing import Annotated, Any
 
 import typer
 
 from pgfleet import options, output
-from pgfleet.database import json_value, open_database
+from pgfleet.database import Database, among, json_value, open_database
 from pgfleet.nouns.schedule.filter import Where, schedule_filter
 
 app = options.Noun("Many schedules at once.", panel="Many at once")
-
-_BULK: LiteralString = (
-    "select public.bulk_schedules(%(action)s, %(filter)s, %(dry_run)s, %(reason)s) as answer"
-)
 
 
 class Action(StrEnum):
@@ -42,16 +38,12 @@ def bulk(
     """
     with open_database() as db:
         wanted = schedule_filter(db, where)
-        params = {"action": action.value, "reason": reason}
-        found = db.row(_BULK, {**params, "filter": json_value(wanted), "dry_run": True})["answer"]
-        rows = db.rows(
-            """
-            select s.id, s.name, s.status, s.next_run_at
-            from public.schedules as s
-            where s.id = any (%(ids)s::bigint[])
-            order by s.id
-            """,
-            {"ids": found["ids"]},
+        found = _bulk(db, action, wanted, reason, dry_run=True)
+        rows = db.find(
+            "schedules",
+            {"id": among(found["ids"])},
+            columns=("id", "name", "status", "next_run_at"),
+            order=("id",),
         )
         db.commit()
         output.show_rows(rows)
@@ -60,6 +52,18 @@ def bulk(
             return
         output.confirm(f"{action.value.capitalize()} {len(rows)} schedules?", yes=yes)
         # What was counted, and nothing that has come to match since.
-        chosen = json_value({"ids": found["ids"]})
-        found = db.row(_BULK, {**params, "filter": chosen, "dry_run": False})["answer"]
+        found = _bulk(db, action, {"ids": found["ids"]}, reason, dry_run=False)
     output.say(f"{action.value}: {found['changed']} schedules.")
+
+
+def _bulk(
+    db: Database, action: Action, wanted: dict[str, Any], reason: str | None, *, dry_run: bool
+) -> dict[str, Any]:
+    found: dict[str, Any] = db.value(
+        "bulk_schedules",
+        p_action=action.value,
+        p_filter=json_value(wanted),
+        p_dry_run=dry_run,
+        p_reason=reason,
+    )
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,10 +71,7 @@ def calendar(
             span = (first, end) if asked else None
             _write_ics(_read_ics(db, schedule, device, name, span, zone), to_file)
             return
-        rows = db.rows(
-            "select * from public.schedule_calendar(%(first)s, %(end)s, %(zone)s)",
-            {"first": first, "end": end, "zone": zone},
-        )
+        rows = db.call("schedule_calendar", p_from=first, p_to=end, p_timezone=zone)
     output.show_drawing(
         rows,
         ["day", "first_local", "name", *_STATES],
@@ -123,18 +120,21 @@ def _read_ics(
         wanted["device_id"] = names.device_id(db, device)
     if name:
         wanted["name"] = name
-    first, end = span or (None, None)
-    row = db.row(
-        """
-        select public.calendar_ics(
-          %(filter)s,
-          greatest(coalesce(fleet.local_to_instant(%(first)s::timestamp, %(zone)s), now()), now()),
-          coalesce(fleet.local_to_instant(%(end)s::timestamp, %(zone)s), now() + '90 days')
-        ) as text
-        """,
-        {"filter": json_value(wanted), "first": first, "end": end, "zone": zone},
+    begin, end = (_midnight(db, day, zone) for day in span or (None, None))
+    if begin is not None:
+        # What is over is in no calendar of what is to come.
+        begin = max(begin, datetime.now(UTC))
+    text = db.value("calendar_ics", p_filter=json_value(wanted), p_from=begin, p_to=end)
+    return str(text)
+
+
+def _midnight(db: Database, day: date | None, zone: str) -> datetime | None:
+    if day is None:
+        return None
+    found: datetime = db.value(
+        "fleet.local_to_instant", p_local=datetime.combine(day, time.min), p_timezone=zone
     )
-    return str(row["text"])
+    return found
 
 
 def _write_ics(text: str, to_file: Path | None) -> None:

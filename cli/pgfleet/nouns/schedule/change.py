@@ -34,10 +34,7 @@ def update(
     with open_database() as db:
         found = names.schedule_id(db, schedule)
         changes = given.spec(db, name) | dict.fromkeys(clear or [])
-        row = db.row(
-            "select public.update_schedule(%(id)s, %(changes)s) as schedule",
-            {"id": found, "changes": json_value(changes)},
-        )["schedule"]
+        row = db.value("update_schedule", p_schedule_id=found, p_changes=json_value(changes))
     _show(row)
 
 
@@ -56,10 +53,7 @@ def duplicate(
     with open_database() as db:
         found = names.schedule_id(db, schedule)
         changes = given.spec(db, name) | ({"status": "active"} if active else {})
-        row = db.row(
-            "select public.duplicate_schedule(%(id)s, %(changes)s) as schedule",
-            {"id": found, "changes": json_value(changes)},
-        )["schedule"]
+        row = db.value("duplicate_schedule", p_schedule_id=found, p_changes=json_value(changes))
     _show(row)
 
 
@@ -71,23 +65,13 @@ def delete(schedule: Schedule, yes: options.Yes = False, dry_run: options.DryRun
     """
     with open_database() as db:
         found = names.schedule_id(db, schedule)
-        row = db.row(
-            """
-            select
-              s.id, s.name, s.status,
-              (select count(*) from public.schedule_runs as r where r.schedule_id = s.id) as runs,
-              (select count(*) from public.device_commands as c where c.schedule_id = s.id)
-                as commands
-            from public.schedules as s
-            where s.id = %(id)s
-            """,
-            {"id": found},
-        )
+        columns = ("id", "name", "status", "runs", "commands")
+        row = db.find("schedule_list", {"id": found}, columns=columns)[0]
         if not dry_run:
             db.commit()
             question = f"Delete schedule {row['name']} with its {row['runs']} runs?"
             output.confirm(question, yes=yes)
-            db.row("select id from public.delete_schedule(%(id)s)", {"id": found})
+            db.row("delete_schedule", "id", p_schedule_id=found)
     output.show_row(row)
     output.say("Would be deleted." if dry_run else "Deleted.")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, LiteralString
+from typing import Annotated, Any
 
 import typer
 
 from pgfleet import names, options, output
-from pgfleet.database import Database, json_value, open_database
+from pgfleet.database import Database, contains, json_value, open_database
 from pgfleet.nouns.schedule import bulk, calendar, change, history, insight, transfer
 from pgfleet.nouns.schedule.spec import Given, takes_a_schedule
 
@@ -18,30 +18,18 @@ for _verbs in (change, bulk, transfer, history, insight, calendar):
 Schedule = Annotated[str, typer.Argument(help="Name or id of the schedule.")]
 Reason = Annotated[str | None, typer.Option(help="Why; kept with the schedule.")]
 
-_LIST: LiteralString = """
-select
-  s.id, s.name, s.status, s.action_type, s.recurrence_type, s.timezone, s.next_run_at,
-  s.last_executed_at, s.execution_count, s.priority, s.status_reason, o.name as owner,
-  s.created_at
-from public.schedules as s
-join public.owners as o on o.id = s.owner_id
-where (%(status)s::text is null or s.status = %(status)s)
-  and (%(search)s::text is null or s.name ilike '%%' || %(search)s || '%%')
-order by s.next_run_at nulls last, s.id
-limit %(limit)s
-"""
-
-_SHOW: LiteralString = """
-select
-  s.id, s.name, s.description, s.status, s.status_reason, s.action_type, s.payload,
-  s.recurrence_type, s.recurrence_config, s.timezone, s.start_time, s.end_time, s.next_run_at,
-  s.last_executed_at, s.execution_count, s.device_ids, s.group_ids, s.selector, s.profile_id,
-  fleet.effective_policies(s.policies) as policies, s.priority, s.ui_initiated,
-  o.name as owner, s.owner_id, s.created_at, s.updated_at
-from public.schedules as s
-join public.owners as o on o.id = s.owner_id
-where s.id = %(id)s
-"""
+_LISTED = (
+    *("id", "name", "status", "action_type", "recurrence_type", "timezone", "next_run_at"),
+    *("last_executed_at", "execution_count", "priority", "status_reason", "owner", "created_at"),
+)
+_SHOWN = (
+    *("id", "name", "description", "status", "status_reason", "action_type", "payload"),
+    *("recurrence_type", "recurrence_config", "timezone", "start_time", "end_time"),
+    *("next_run_at", "last_executed_at", "execution_count", "device_ids", "group_ids"),
+    *("selector", "profile_id", "policies", "priority", "ui_initiated", "owner", "owner_id"),
+    *("created_at", "updated_at"),
+)
+_WAITING = ("id", "name", "status", "next_run_at", "pending")
 
 
 @app.command("list")
@@ -55,7 +43,10 @@ def list_schedules(
     Example: pgfleet schedule list --status active
     """
     with open_database() as db:
-        rows = db.rows(_LIST, {"status": status, "search": search, "limit": limit})
+        wanted = {"status": status, "name": contains(search)}
+        rows = db.find(
+            "schedule_list", wanted, columns=_LISTED, order=("next_run_at", "id"), limit=limit
+        )
     output.show_rows(
         rows,
         ["id", "name", "status", "action_type", "recurrence_type", "next_run_at"],
@@ -69,7 +60,7 @@ def show(schedule: Schedule) -> None:
     Example: pgfleet schedule show nightly
     """
     with open_database() as db:
-        output.show_row(db.row(_SHOW, {"id": names.schedule_id(db, schedule)}))
+        output.show_row(_read(db, names.schedule_id(db, schedule), _SHOWN))
 
 
 @app.command()
@@ -83,10 +74,7 @@ def create(
     Example: pgfleet schedule create nightly --action clear_cache --group labs --daily 02:30
     """
     with open_database() as db:
-        row = db.row(
-            "select public.create_schedule(%(spec)s) as schedule",
-            {"spec": json_value(given.spec(db, name))},
-        )["schedule"]
+        row = db.value("create_schedule", p_spec=json_value(given.spec(db, name)))
     output.show_row(row)
     for warning in row.get("warnings", []):
         output.say(f"Warning: {warning}")
@@ -100,11 +88,10 @@ def pause(schedule: Schedule, reason: Reason = None) -> None:
     """
     with open_database() as db:
         row = db.row(
-            """
-            select s.id, s.name, s.status, s.status_reason, s.next_run_at
-            from public.pause_schedule(%(id)s, %(reason)s) as s
-            """,
-            {"id": names.schedule_id(db, schedule), "reason": reason},
+            "pause_schedule",
+            *("id", "name", "status", "status_reason", "next_run_at"),
+            p_schedule_id=names.schedule_id(db, schedule),
+            p_reason=reason,
         )
     output.show_row(row)
 
@@ -117,11 +104,9 @@ def resume(schedule: Schedule) -> None:
     """
     with open_database() as db:
         row = db.row(
-            """
-            select s.id, s.name, s.status, s.next_run_at
-            from public.resume_schedule(%(id)s) as s
-            """,
-            {"id": names.schedule_id(db, schedule)},
+            "resume_schedule",
+            *("id", "name", "status", "next_run_at"),
+            p_schedule_id=names.schedule_id(db, schedule),
         )
     output.show_row(row)
 
@@ -140,16 +125,15 @@ def cancel(
     with open_database() as db:
         found = names.schedule_id(db, schedule)
         if dry_run:
-            row = _waiting(db, found)
+            row = _read(db, found, _WAITING)
         else:
             db.commit()
             output.confirm(f"Cancel schedule {schedule} for good?", yes=yes)
             row = db.row(
-                """
-                select s.id, s.name, s.status, s.status_reason
-                from public.cancel_schedule(%(id)s, %(reason)s) as s
-                """,
-                {"id": found, "reason": reason},
+                "cancel_schedule",
+                *("id", "name", "status", "status_reason"),
+                p_schedule_id=found,
+                p_reason=reason,
             )
     output.show_row(row)
     if dry_run:
@@ -169,29 +153,15 @@ def run(
     """
     with open_database() as db:
         row = db.row(
-            """
-            select r.id, r.schedule_id, r.scheduled_for, r.trigger, r.status, r.reason, r.targeted
-            from public.run_schedule(%(id)s, %(key)s) as r
-            """,
-            {"id": names.schedule_id(db, schedule), "key": key},
+            "run_schedule",
+            *("id", "schedule_id", "scheduled_for", "trigger", "status", "reason", "targeted"),
+            p_schedule_id=names.schedule_id(db, schedule),
+            p_idempotency_key=key,
         )
     output.show_row(row)
     output.say(f"Follow it with: pgfleet run watch {row['id']}")
 
 
-def _waiting(db: Database, schedule_id: int) -> dict[str, Any]:
-    """Say what of a schedule has not been started."""
-    return db.row(
-        """
-        select
-          s.id, s.name, s.status, s.next_run_at,
-          (
-            select count(*)
-            from public.device_commands as c
-            where c.schedule_id = s.id and c.status = 'pending'
-          ) as pending
-        from public.schedules as s
-        where s.id = %(id)s
-        """,
-        {"id": schedule_id},
-    )
+def _read(db: Database, schedule_id: int, columns: tuple[str, ...]) -> dict[str, Any]:
+    rows = db.find("schedule_list", {"id": schedule_id}, columns=columns)
+    return names.found(rows, "schedule", schedule_id)

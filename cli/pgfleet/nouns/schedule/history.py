@@ -25,12 +25,11 @@ def history(
     Example: pgfleet schedule history nightly --limit 10
     """
     with open_database() as db:
-        rows = db.rows(
-            """
-            select *
-            from public.schedule_history(%(id)s, %(limit)s, %(before)s::timestamptz)
-            """,
-            {"id": names.schedule_id(db, schedule), "limit": limit, "before": before},
+        rows = db.call(
+            "schedule_history",
+            p_schedule_id=names.schedule_id(db, schedule),
+            p_limit=limit,
+            p_before=before,
         )
     output.show_rows(
         rows,
@@ -48,5 +47,5 @@ def stats() -> None:
     Example: pgfleet schedule stats --json
     """
     with open_database() as db:
-        row = db.row("select public.schedule_stats() as stats")["stats"]
+        row = db.value("schedule_stats")
     output.show_row(row)

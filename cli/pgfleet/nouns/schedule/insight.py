@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, LiteralString
+from typing import Annotated, Any
 
 import typer
 
@@ -23,19 +23,6 @@ To = Annotated[str | None, typer.Option("--to", help="Look until before this ins
 
 _COLUMNS = ["due_at", "local_time", "zones", "would", "reason", "detail", "dst_note", "devices"]
 
-_MOMENT: LiteralString = """
-select case
-  when %(offset)s then %(at)s::timestamptz
-  else fleet.local_to_instant(
-    %(at)s::timestamp,
-    case s.timezone when 'device' then coalesce(d.timezone, 'UTC') else s.timezone end
-  )
-end as at
-from public.schedules as s
-left join public.devices as d on d.id = %(device)s
-where s.id = %(id)s
-"""
-
 
 @app.command()
 def upcoming(schedule: Schedule, count: Count = 10, since: From = None) -> None:
@@ -44,14 +31,11 @@ def upcoming(schedule: Schedule, count: Count = 10, since: From = None) -> None:
     Example: pgfleet schedule upcoming nightly --count 5
     """
     with open_database() as db:
-        rows = db.rows(
-            """
-            select *
-            from public.upcoming_runs(
-              %(id)s, %(count)s, coalesce(%(from)s::timestamptz, now())
-            )
-            """,
-            {"id": names.schedule_id(db, schedule), "count": count, "from": since},
+        rows = db.call(
+            "upcoming_runs",
+            p_schedule_id=names.schedule_id(db, schedule),
+            p_count=count,
+            p_from=since,
         )
     output.show_rows(rows, _COLUMNS)
 
@@ -70,15 +54,7 @@ def preview(
     """
     with open_database() as db:
         spec = {"name": "preview"} | given.spec(db, name)
-        rows = db.rows(
-            """
-            select *
-            from public.preview_schedule(
-              %(spec)s, %(count)s, coalesce(%(from)s::timestamptz, now())
-            )
-            """,
-            {"spec": json_value(spec), "count": count, "from": since},
-        )
+        rows = db.call("preview_schedule", p_spec=json_value(spec), p_count=count, p_from=since)
     output.show_rows(rows, _COLUMNS)
     if not rows:
         output.say("It has no due instants of its own.")
@@ -92,19 +68,12 @@ def diff(given: Given, schedule: Schedule, count: Count = 20, since: From = None
     Example: pgfleet schedule diff nightly --daily 03:00
     """
     with open_database() as db:
-        rows = db.rows(
-            """
-            select *
-            from public.diff_schedule(
-              %(id)s, %(changes)s, %(count)s, coalesce(%(from)s::timestamptz, now())
-            )
-            """,
-            {
-                "id": names.schedule_id(db, schedule),
-                "changes": json_value(given.spec(db)),
-                "count": count,
-                "from": since,
-            },
+        rows = db.call(
+            "diff_schedule",
+            p_schedule_id=names.schedule_id(db, schedule),
+            p_changes=json_value(given.spec(db)),
+            p_count=count,
+            p_from=since,
         )
     output.show_rows(
         rows,
@@ -128,10 +97,12 @@ def explain(
     with open_database() as db:
         found = names.schedule_id(db, schedule)
         device_id = names.device_id(db, device) if device else None
-        answer = db.row(
-            "select public.explain_schedule(%(id)s, %(at)s, %(device)s) as answer",
-            {"id": found, "at": _moment(db, found, device_id, at), "device": device_id},
-        )["answer"]
+        answer = db.value(
+            "explain_schedule",
+            p_schedule_id=found,
+            p_at=_moment(db, found, device_id, at),
+            p_device_id=device_id,
+        )
     first = ("verdict", "reason", "detail", "local_time")
     output.show_row({key: answer.get(key) for key in first} | answer)
 
@@ -143,14 +114,11 @@ def describe(schedule: Schedule) -> None:
     Example: pgfleet schedule describe nightly
     """
     with open_database() as db:
-        row = db.row(
-            "select public.describe_schedule(%(id)s) as description",
-            {"id": names.schedule_id(db, schedule)},
-        )
+        text = db.value("describe_schedule", p_schedule_id=names.schedule_id(db, schedule))
     if options.current().as_json or options.current().as_csv:
-        output.show_row(row)
+        output.show_row({"description": text})
     else:
-        output.show_text(row["description"])
+        output.show_text(text)
 
 
 @app.command()
@@ -169,21 +137,12 @@ def conflicts(
     Example: pgfleet schedule conflicts nightly --within "5 minutes"
     """
     with open_database() as db:
-        rows = db.rows(
-            """
-            select *
-            from public.schedule_conflicts(
-              %(id)s, coalesce(%(from)s::timestamptz, now()),
-              coalesce(%(to)s::timestamptz, coalesce(%(from)s::timestamptz, now()) + '7 days'),
-              %(within)s::interval
-            )
-            """,
-            {
-                "id": names.schedule_id(db, schedule) if schedule else None,
-                "from": since,
-                "to": until,
-                "within": within,
-            },
+        rows = db.call(
+            "schedule_conflicts",
+            p_schedule_id=names.schedule_id(db, schedule) if schedule else None,
+            p_from=since,
+            p_to=until,
+            p_within=within,
         )
     output.show_rows(
         rows,
@@ -198,17 +157,7 @@ def simulate(since: From = None, until: To = None, limit: options.Limit = 1000) 
     Example: pgfleet schedule simulate --from 2026-03-29T00:00Z --to 2026-03-30T00:00Z
     """
     with open_database() as db:
-        rows = db.rows(
-            """
-            select *
-            from public.simulate_fleet(
-              coalesce(%(from)s::timestamptz, now()),
-              coalesce(%(to)s::timestamptz, coalesce(%(from)s::timestamptz, now()) + '1 day'),
-              %(limit)s
-            )
-            """,
-            {"from": since, "to": until, "limit": limit},
-        )
+        rows = db.call("simulate_fleet", p_from=since, p_to=until, p_limit=limit)
     output.show_rows(rows, ["due_at", "name", "action_type", "would", "reason", "devices"])
     if len(rows) == limit:
         output.say(f"These are the first {limit}; see more with --limit.")
@@ -225,5 +174,10 @@ def _moment(db: Database, schedule_id: int, device_id: int | None, text: str) ->
             reason="time_invalid",
             hint="Write it like 2026-03-29T02:30 (local) or 2026-03-29T00:30Z",
         ) from error
-    params = {"at": text, "offset": has_offset, "id": schedule_id, "device": device_id}
-    return db.row(_MOMENT, params)["at"]
+    if has_offset:
+        return text
+    zone = db.find("schedule_list", {"id": schedule_id}, columns=("timezone",))[0]["timezone"]
+    if zone == "device":
+        own = db.find("device_list", {"id": device_id or 0}, columns=("timezone",))
+        zone = (own[0]["timezone"] if own else None) or "UTC"
+    return db.value("fleet.local_to_instant", p_local=text, p_timezone=zone)

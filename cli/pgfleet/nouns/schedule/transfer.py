@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, LiteralString
+from typing import Annotated, Any
 
 import typer
 
@@ -17,10 +17,6 @@ from pgfleet.nouns.schedule.filter import Where, schedule_filter
 app = options.Noun("Schedules as documents.", panel="Many at once")
 
 Owner = Annotated[str | None, typer.Option(help="Name or id of the owner.")]
-
-_APPLY: LiteralString = """
-select public.apply_document(%(document)s, %(dry_run)s, %(prune)s, %(owner_id)s::uuid) as plan
-"""
 
 
 class Format(StrEnum):
@@ -46,13 +42,11 @@ def export(
     Example: pgfleet schedule export -o schedules.yaml
     """
     with open_database() as db:
-        document = db.row(
-            "select public.export_schedules(%(filter)s, %(owner_id)s::uuid) as document",
-            {
-                "filter": json_value(schedule_filter(db, where)),
-                "owner_id": names.owner_id(db, owner),
-            },
-        )["document"]
+        document = db.value(
+            "export_schedules",
+            p_filter=json_value(schedule_filter(db, where)),
+            p_owner_id=names.owner_id(db, owner),
+        )
     named = file is not None and file.suffix == ".json"
     as_json = form is Format.JSON or (form is None and (named or options.current().as_json))
     text = write_document(document, as_json=as_json)
@@ -84,12 +78,12 @@ def apply(
     """
     document = read_document(inputs.read_source(file, "FILE"), file)
     with open_database() as db:
-        params = {
-            "document": json_value(document),
-            "prune": prune,
-            "owner_id": names.owner_id(db, owner),
+        given = {
+            "p_document": json_value(document),
+            "p_prune": prune,
+            "p_owner_id": names.owner_id(db, owner),
         }
-        plan = db.row(_APPLY, {**params, "dry_run": True})["plan"]
+        plan = db.value("apply_document", **given, p_dry_run=True)
         db.commit()
         rows = _rows(plan)
         output.show_rows(rows, ["do", "kind", "name", "what"])
@@ -97,7 +91,7 @@ def apply(
             output.say(_summary(plan))
             return
         output.confirm(f"Apply {file}: {_summary(plan).rstrip('.')}?", yes=yes)
-        plan = db.row(_APPLY, {**params, "dry_run": False})["plan"]
+        plan = db.value("apply_document", **given, p_dry_run=False)
     output.say(f"Applied: {_summary(plan)}")
 
 
