@@ -126,15 +126,6 @@ class Commands(typer.Typer):
 
         return add
 
-    def callback(self, **settings: Any) -> Callable[..., Any]:
-        """Register what the group does by itself."""
-
-        def add(function: Callable[..., Any]) -> Callable[..., Any]:
-            super(Commands, self).callback(help=_help_text(function), **settings)(function)
-            return function
-
-        return add
-
     def _prepared(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return function
 
