@@ -42,6 +42,7 @@ _ENTRIES = (
         "admin",
         "Blackout calendars: times in which nothing runs.",
     ),
+    _Entry(_PLAN, "geo", "nouns.geo", "admin", "Geo schedules: when and where apps are blocked."),
     _Entry(_PLAN, "feed", "nouns.feed", "admin", "Calendar feeds, for calendar programs."),
     _Entry(_FLEET, "device", "nouns.device", "admin", "Devices: list, enrol, tag, retire."),
     _Entry(_FLEET, "group", "nouns.group", "admin", "Device groups and who is in them."),

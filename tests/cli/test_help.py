@@ -47,7 +47,7 @@ FOUND = dict(commands())
 GROUPS = dict(groups("pgfleet", typer.main.get_command(app)))
 PANELS = {
     "Watch": ["status", "run", "command"],
-    "Plan": ["schedule", "template", "blackout", "feed"],
+    "Plan": ["schedule", "template", "blackout", "geo", "feed"],
     "Fleet": ["device", "group", "location", "owner"],
     "MDM": ["profile", "integration"],
     "Operate": ["db", "functions", "setting", "stack", "webhook", "audit", "demo"],

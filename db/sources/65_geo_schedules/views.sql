@@ -3,7 +3,7 @@
 create or replace view public.geo_schedule_list
 with (security_invoker = true)
 as
-select s.id, s.owner_id, s.name, d.hostname as device, g.name as "group", l.name as location, s.side, s.blocked_apps as apps, s.enforce,
+select s.id, s.owner_id, s.name, d.hostname as device, g.name as group_name, l.name as location, s.side, s.blocked_apps as apps, s.enforce,
   to_char(make_interval(mins => s.start_minute), 'HH24:MI') as starts, to_char(make_interval(mins => s.end_minute), 'HH24:MI') as ends,
   s.recurrence, s.days, s.timezone, s.update_delay_type, s.update_delay_seconds, s.effective_from,
   case
@@ -23,7 +23,7 @@ comment on view public.geo_schedule_list is
   'Geo schedules with the names of what they name, and their state: active, waiting (for the delay of the one they replace), ending (until '
   'delay_ends_at), ended, deleted.';
 comment on column public.geo_schedule_list.device is 'Its hostname; null where it is for a group.';
-comment on column public.geo_schedule_list."group" is 'Its name; null where it is for one device.';
+comment on column public.geo_schedule_list.group_name is 'Its name; null where it is for one device.';
 comment on column public.geo_schedule_list.location is 'Its name; null with anywhere.';
 comment on column public.geo_schedule_list.side is 'inside, outside or anywhere.';
 comment on column public.geo_schedule_list.apps is 'What is blocked, with the categories resolved.';

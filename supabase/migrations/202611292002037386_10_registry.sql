@@ -284,6 +284,37 @@ comment on function fleet.device_by_hostname(text, uuid) is
   'The active device of that name that the caller may see. Raises device_not_found (PT404) or device_ambiguous (PT409).';
 revoke all on function fleet.device_by_hostname(text, uuid) from public, anon, authenticated, service_role;
 
+create or replace function public.tag_device(p_device_id bigint, p_add text[] default '{}', p_remove text[] default '{}')
+returns public.devices
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.devices;
+begin
+  update public.devices as d
+  set tags = array(
+    select distinct t.tag
+    from unnest(d.tags || p_add) as t(tag)
+    where t.tag <> all (p_remove)
+    order by t.tag
+  )
+  where d.id = p_device_id
+  returning d.* into v_row;
+  if not found then
+    perform fleet.only_one('device', p_device_id::text, null, null);
+  end if;
+  return v_row;
+end;
+$$;
+
+comment on function public.tag_device(bigint, text[], text[]) is
+  'Add and take away tags of a device; what it has already, or has not, is no fault. Raises device_not_found (PT404), also without the '
+  'permission manage.';
+revoke all on function public.tag_device(bigint, text[], text[]) from public, anon, authenticated, service_role;
+grant execute on function public.tag_device(bigint, text[], text[]) to authenticated, service_role;
+
 -- db/sources/10_registry/30_enrollment_codes.sql
 -- Enrolment codes: an operator makes a code, which devices trade for a secret of their own.
 
@@ -947,6 +978,264 @@ comment on function fleet.target_problems(uuid, bigint[], bigint[], jsonb) is
   'Targets that do not exist for this owner. What belongs to another owner is as good as not there.';
 revoke all on function fleet.target_problems(uuid, bigint[], bigint[], jsonb)
   from public, anon, authenticated, service_role;
+
+-- db/sources/10_registry/47_members.sql
+-- Who is in a group that lists its members.
+
+create or replace function public.add_to_group(p_group_id bigint, p_device_ids bigint[])
+returns integer
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  with added as (
+    insert into public.device_group_members (group_id, device_id)
+    select p_group_id, u.id
+    from unnest(p_device_ids) as u(id)
+    on conflict (group_id, device_id) do nothing
+    returning device_id
+  )
+  select count(*)::integer from added
+$$;
+
+comment on function public.add_to_group(bigint, bigint[]) is
+  'Add devices to a group; how many were not in it. Raises what an insert into device_group_members raises.';
+revoke all on function public.add_to_group(bigint, bigint[]) from public, anon, authenticated, service_role;
+grant execute on function public.add_to_group(bigint, bigint[]) to authenticated, service_role;
+
+create or replace function public.remove_from_group(p_group_id bigint, p_device_ids bigint[])
+returns integer
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  with removed as (
+    delete from public.device_group_members as m
+    where m.group_id = p_group_id and m.device_id = any (p_device_ids)
+    returning m.device_id
+  )
+  select count(*)::integer from removed
+$$;
+
+comment on function public.remove_from_group(bigint, bigint[]) is
+  'Take devices out of a group; how many were in it. None of a group that is not yours.';
+revoke all on function public.remove_from_group(bigint, bigint[]) from public, anon, authenticated, service_role;
+grant execute on function public.remove_from_group(bigint, bigint[]) to authenticated, service_role;
+
+-- db/sources/10_registry/50_names.sql
+-- Owners, devices and groups by their names.
+
+create or replace function public.owner_id(p_name text)
+returns uuid
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.only_one(
+    'owner', p_name,
+    array(select x.id::text from public.owners as x where lower(x.name) = lower(p_name) order by x.id),
+    (select x.id::text from public.owners as x where x.id::text = lower(p_name))
+  )::uuid
+$$;
+
+comment on function public.owner_id(text) is
+  'The owner that a name or an id means; a name in any case, and it wins over an id. Raises owner_not_found (PT404) or '
+  'owner_ambiguous (PT409).';
+revoke all on function public.owner_id(text) from public, anon, authenticated, service_role;
+grant execute on function public.owner_id(text) to authenticated, service_role;
+
+create or replace function public.device_id(p_name text)
+returns bigint
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.only_one(
+    'device', p_name,
+    array(select x.id::text from public.devices as x where lower(x.hostname) = lower(p_name) order by x.id),
+    (select x.id::text from public.devices as x where x.id = fleet.try_bigint(p_name))
+  )::bigint
+$$;
+
+comment on function public.device_id(text) is
+  'The device that a host name or an id means; a name in any case, and it wins over an id. Raises device_not_found (PT404) or '
+  'device_ambiguous (PT409).';
+revoke all on function public.device_id(text) from public, anon, authenticated, service_role;
+grant execute on function public.device_id(text) to authenticated, service_role;
+
+create or replace function public.group_id(p_name text)
+returns bigint
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.only_one(
+    'group', p_name,
+    array(select x.id::text from public.device_groups as x where lower(x.name) = lower(p_name) order by x.id),
+    (select x.id::text from public.device_groups as x where x.id = fleet.try_bigint(p_name))
+  )::bigint
+$$;
+
+comment on function public.group_id(text) is
+  'The group that a name or an id means; a name in any case, and it wins over an id. Raises group_not_found (PT404) or '
+  'group_ambiguous (PT409).';
+revoke all on function public.group_id(text) from public, anon, authenticated, service_role;
+grant execute on function public.group_id(text) to authenticated, service_role;
+
+create or replace function public.expected_devices(p_names text[] default '{}', p_group_id bigint default null)
+returns table (id bigint, hostname text, last_seen timestamptz, has_called boolean)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    d.id,
+    coalesce(d.hostname, w.name) as hostname,
+    d.last_seen,
+    coalesce(d.status = 'active' and d.last_seen is not null, false) as has_called
+  from (
+    select unnest(p_names) as name
+    union
+    select g.hostname from public.group_devices(p_group_id) as g
+  ) as w
+  left join public.devices as d on lower(d.hostname) = lower(w.name) or d.id = fleet.try_bigint(w.name)
+  order by lower(coalesce(d.hostname, w.name)), d.id
+$$;
+
+comment on function public.expected_devices(text[], bigint) is
+  'The devices of these names or ids, and of a group, and whether each has ever called or been seen by an MDM. A name that no device has is '
+  'one that has not enrolled: its id is null.';
+revoke all on function public.expected_devices(text[], bigint) from public, anon, authenticated, service_role;
+grant execute on function public.expected_devices(text[], bigint) to authenticated, service_role;
+
+-- db/sources/10_registry/views.sql
+-- The registry as people list it.
+
+drop view if exists public.owner_list;
+create view public.owner_list with (security_invoker = true) as
+select
+  o.id,
+  o.id as owner_id,
+  o.name,
+  (select count(*) from public.devices as d where d.owner_id = o.id) as devices,
+  (select count(*) from public.schedules as s where s.owner_id = o.id) as schedules,
+  (select count(*) from public.owner_members as m where m.owner_id = o.id) as members,
+  o.created_at
+from public.owners as o;
+
+comment on view public.owner_list is
+  'Owners with what each has.';
+comment on column public.owner_list.devices is 'How many devices it has, retired ones among them.';
+comment on column public.owner_list.schedules is 'How many schedules, of every status.';
+comment on column public.owner_list.members is 'How many people.';
+revoke all on table public.owner_list from public, anon, authenticated, service_role;
+grant select on table public.owner_list to authenticated, service_role;
+
+drop view if exists public.device_list;
+create view public.device_list with (security_invoker = true) as
+select
+  d.id,
+  d.owner_id,
+  o.name as owner,
+  d.hostname,
+  d.status,
+  d.platform,
+  d.timezone,
+  d.tags,
+  d.attributes,
+  d.last_seen,
+  d.enrolled_at,
+  d.latitude,
+  d.longitude,
+  d.accuracy_m,
+  d.located_at,
+  d.auth_id,
+  'device:' || d.auth_id as topic,
+  array(
+    select g.name
+    from public.device_group_members as m
+    join public.device_groups as g on g.id = m.group_id
+    where m.device_id = d.id
+    order by g.name
+  ) as groups,
+  (select count(*) from public.device_commands as c where c.device_id = d.id and c.status = 'pending') as pending,
+  (
+    select coalesce(jsonb_object_agg(s.status, s.count), '{}')
+    from (
+      select c.status, count(*) from public.device_commands as c where c.device_id = d.id group by c.status
+    ) as s
+  ) as commands,
+  d.created_at,
+  d.updated_at
+from public.devices as d
+join public.owners as o on o.id = d.owner_id;
+
+comment on view public.device_list is
+  'Devices with what is known of them and what waits for them.';
+comment on column public.device_list.owner is 'The name of the owner.';
+comment on column public.device_list.topic is 'The Realtime topic on which its doorbell rings.';
+comment on column public.device_list.groups is 'Names of the groups that list it; those that select it are not among them.';
+comment on column public.device_list.pending is 'How many commands wait for it.';
+comment on column public.device_list.commands is 'How many commands it has had, by status.';
+select fleet.inherit_comments('public.device_list', 'public.devices');
+revoke all on table public.device_list from public, anon, authenticated, service_role;
+grant select on table public.device_list to authenticated, service_role;
+
+drop view if exists public.group_list;
+create view public.group_list with (security_invoker = true) as
+select
+  g.id,
+  g.owner_id,
+  o.name as owner,
+  g.name,
+  g.description,
+  case when g.selector is null then 'static' else 'dynamic' end as kind,
+  g.selector,
+  (select count(*) from public.group_devices(g.id)) as devices,
+  g.created_at,
+  g.updated_at
+from public.device_groups as g
+join public.owners as o on o.id = g.owner_id;
+
+comment on view public.group_list is
+  'Groups with how many devices each has at this moment.';
+comment on column public.group_list.owner is 'The name of the owner.';
+comment on column public.group_list.kind is
+  'static (its members are listed) or dynamic (a selector finds them, beside those that are listed).';
+comment on column public.group_list.devices is 'How many active devices it has now.';
+select fleet.inherit_comments('public.group_list', 'public.device_groups');
+revoke all on table public.group_list from public, anon, authenticated, service_role;
+grant select on table public.group_list to authenticated, service_role;
+
+drop view if exists public.enrollment_code_list;
+create view public.enrollment_code_list with (security_invoker = true) as
+select
+  c.id,
+  c.owner_id,
+  case
+    when c.revoked_at is not null then 'revoked'
+    when c.used_count >= c.max_uses then 'used up'
+    when c.expires_at <= now() then 'expired'
+    else 'good'
+  end as state,
+  c.used_count,
+  c.max_uses,
+  c.device_id,
+  d.hostname as only_for,
+  c.tags,
+  c.group_ids,
+  c.expires_at,
+  c.created_at
+from public.enrollment_codes as c
+left join public.devices as d on d.id = c.device_id;
+
+comment on view public.enrollment_code_list is
+  'Enrolment codes with how they are; the codes themselves are not kept.';
+comment on column public.enrollment_code_list.state is 'good, used up, expired or revoked.';
+comment on column public.enrollment_code_list.only_for is 'The host name of the only device that may use it.';
+select fleet.inherit_comments('public.enrollment_code_list', 'public.enrollment_codes');
+revoke all on table public.enrollment_code_list from public, anon, authenticated, service_role;
+grant select on table public.enrollment_code_list to authenticated, service_role;
 
 -- db/sources/10_registry/triggers.sql
 -- What holds for the registry however a row is written.

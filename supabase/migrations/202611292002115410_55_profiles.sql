@@ -1138,6 +1138,85 @@ comment on function fleet.worker_sync_profiles(bigint, jsonb, timestamptz, times
 revoke all on function fleet.worker_sync_profiles(bigint, jsonb, timestamptz, timestamptz)
   from public, anon, authenticated, service_role;
 
+create or replace function fleet.profiles_by_name(p_name text, p_device_id bigint)
+returns table (profile_id text, name text, is_managed boolean, status text, error_message text, integration_id bigint, integration text)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with known as (
+    select p.external_id as id, p.name, p.is_managed, p.status, p.error_message, p.integration_id
+    from public.profiles as p
+    where lower(p.name) = lower(p_name) or p.external_id = p_name
+    union
+    -- Some MDMs keep no list, and their profiles are described here.
+    select k.id, k.id, false, 'uploaded', null, i.id
+    from public.device_integrations as i
+    cross join lateral jsonb_object_keys(fleet.object_or_empty(i.settings -> 'profiles')) as k(id)
+    where lower(k.id) = lower(p_name)
+  ),
+  linked as (
+    select l.integration_id from public.device_links as l where l.device_id = p_device_id and l.left_at is null
+  ),
+  found as (
+    select k.*, i.name as integration, bool_or(k.is_managed) over (partition by i.id) as any_managed
+    from known as k
+    join public.device_integrations as i on i.id = k.integration_id and i.status <> 'disabled'
+    where k.integration_id in (select l.integration_id from linked as l) or not exists (select from linked)
+  )
+  -- In one MDM, what was uploaded from here wins over its namesakes.
+  select f.id, f.name, f.is_managed, f.status, f.error_message, f.integration_id, f.integration
+  from found as f
+  where f.is_managed or not f.any_managed
+  order by f.integration_id, f.is_managed desc, f.id
+$$;
+
+comment on function fleet.profiles_by_name(text, bigint) is
+  'Profiles that a name, or an id that is no number, means in the MDMs of a device; in all of them where it is in none, or none is named.';
+revoke all on function fleet.profiles_by_name(text, bigint) from public, anon, authenticated, service_role;
+grant execute on function fleet.profiles_by_name(text, bigint) to authenticated, service_role;
+
+create or replace function public.profile_id(p_name text, p_device_id bigint default null)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_found bigint;
+  v_where text;
+  v_row record;
+begin
+  if p_name ~ '^[0-9]+$' then
+    return p_name;
+  end if;
+
+  select count(*), string_agg(format('%s (%s)', coalesce(f.profile_id, 'not uploaded'), f.integration), ', ')
+  into v_found, v_where
+  from fleet.profiles_by_name(p_name, p_device_id) as f;
+  if v_found > 1 then
+    raise exception 'profile "%" is ambiguous: %', left(p_name, 200), left(v_where, 1000)
+      using errcode = 'PT409', detail = 'profile_ambiguous', hint = 'Name the id.';
+  elsif v_found = 0 then
+    raise exception 'profile "%" was not found', left(p_name, 200)
+      using errcode = 'PT404', detail = 'profile_not_found', hint = 'List what the MDMs have with: pgfleet profile available';
+  end if;
+
+  select f.* into v_row from fleet.profiles_by_name(p_name, p_device_id) as f;
+  if v_row.profile_id is null then
+    raise exception 'profile "%" is not in the MDM (%)', left(p_name, 200), concat_ws(': ', v_row.status, v_row.error_message)
+      using errcode = 'PT409', detail = 'profile_not_uploaded', hint = 'Look how it is with: pgfleet profile available';
+  end if;
+  return v_row.profile_id;
+end;
+$$;
+
+comment on function public.profile_id(text, bigint) is
+  'The MDM''s id of a profile: digits are that id, anything else is a name, in any case. With a device its MDM decides; without one the '
+  'name must be of one profile only. Raises profile_not_found (PT404), profile_ambiguous or profile_not_uploaded (PT409).';
+revoke all on function public.profile_id(text, bigint) from public, anon, authenticated, service_role;
+grant execute on function public.profile_id(text, bigint) to authenticated, service_role;
+
 -- db/sources/55_profiles/60_assignments.sql
 -- Desired state: which profile should be where. People say so by assignments.
 
@@ -1637,6 +1716,35 @@ comment on column public.temporary_profiles.state is
   'waiting, installed, removing, removed, never installed, removal cancelled, removal failed or removal deleted.';
 comment on column public.temporary_profiles.reason is 'Why it was never installed, or is not removed.';
 comment on column public.temporary_profiles.profile_name is 'What the MDM of the device calls the profile; null where that is not known.';
+
+drop view if exists public.profile_list;
+create view public.profile_list with (security_invoker = true) as
+select
+  p.id,
+  p.owner_id,
+  p.external_id as profile_id,
+  p.name,
+  p.kind,
+  p.status,
+  i.name as integration,
+  p.integration_id,
+  p.error_message,
+  p.is_managed,
+  p.options,
+  p.content_sha256,
+  p.uploaded_at,
+  p.seen_at,
+  p.created_at
+from public.profiles as p
+join public.device_integrations as i on i.id = p.integration_id;
+
+comment on view public.profile_list is
+  'Profiles that the MDMs have, or are to have.';
+comment on column public.profile_list.profile_id is 'The MDM''s id of the profile; null while it is not there.';
+comment on column public.profile_list.integration is 'The name of the MDM.';
+select fleet.inherit_comments('public.profile_list', 'public.profiles');
+revoke all on table public.profile_list from public, anon, authenticated, service_role;
+grant select on table public.profile_list to authenticated, service_role;
 
 -- db/sources/55_profiles/triggers.sql
 -- What becomes of the removal of a profile when its push comes to nothing, and what is logged of profiles:

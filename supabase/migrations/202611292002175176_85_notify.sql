@@ -543,6 +543,25 @@ comment on function public.delete_webhook_endpoint(bigint) is
 revoke all on function public.delete_webhook_endpoint(bigint) from public, anon, authenticated, service_role;
 grant execute on function public.delete_webhook_endpoint(bigint) to authenticated, service_role;
 
+create or replace function public.webhook_endpoint_id(p_name text)
+returns bigint
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select fleet.only_one(
+    'webhook endpoint', p_name,
+    array(select x.id::text from public.webhook_endpoints as x where lower(x.name) = lower(p_name) order by x.id),
+    (select x.id::text from public.webhook_endpoints as x where x.id = fleet.try_bigint(p_name)), 'webhook'
+  )::bigint
+$$;
+
+comment on function public.webhook_endpoint_id(text) is
+  'The webhook endpoint that a name or an id means; a name in any case, and it wins over an id. Raises webhook_endpoint_not_found (PT404) or '
+  'webhook_endpoint_ambiguous (PT409).';
+revoke all on function public.webhook_endpoint_id(text) from public, anon, authenticated, service_role;
+grant execute on function public.webhook_endpoint_id(text) to authenticated, service_role;
+
 -- db/sources/85_notify/50_signatures.sql
 -- Signatures by Standard Webhooks (https://www.standardwebhooks.com): made here, so that no secret leaves the database
 -- after it was shown.
@@ -947,6 +966,71 @@ comment on function public.redeliver(bigint) is
   'webhook_delivery_not_found (PT404), permission_missing (PT403) or webhook_endpoint_disabled (PT409).';
 revoke all on function public.redeliver(bigint) from public, anon, authenticated, service_role;
 grant execute on function public.redeliver(bigint) to authenticated, service_role;
+
+-- db/sources/85_notify/views.sql
+-- Who is told of what happens, and whether they were.
+
+drop view if exists public.webhook_list;
+create view public.webhook_list with (security_invoker = true) as
+select
+  e.id,
+  e.owner_id,
+  e.name,
+  e.channel,
+  coalesce(e.url, e.email) as address,
+  e.events,
+  e.enabled,
+  e.disabled_reason,
+  d.waiting,
+  d.failed,
+  d.last_delivered_at,
+  e.created_at
+from public.webhook_endpoints as e
+cross join lateral (
+  select
+    count(*) filter (where d.status in ('pending', 'running')) as waiting,
+    count(*) filter (where d.status = 'failed') as failed,
+    max(d.delivered_at) as last_delivered_at
+  from public.webhook_deliveries as d
+  where d.endpoint_id = e.id
+) as d;
+
+comment on view public.webhook_list is
+  'Endpoints with what waits for them and what failed.';
+comment on column public.webhook_list.address is 'Its URL, or its mailbox.';
+comment on column public.webhook_list.waiting is 'How many messages wait.';
+comment on column public.webhook_list.failed is 'How many were given up.';
+comment on column public.webhook_list.last_delivered_at is 'When it last took one.';
+select fleet.inherit_comments('public.webhook_list', 'public.webhook_endpoints');
+revoke all on table public.webhook_list from public, anon, authenticated, service_role;
+grant select on table public.webhook_list to authenticated, service_role;
+
+drop view if exists public.webhook_delivery_list;
+create view public.webhook_delivery_list with (security_invoker = true) as
+select
+  d.id,
+  d.owner_id,
+  d.endpoint_id,
+  e.name as endpoint,
+  d.event,
+  d.event_id,
+  d.status,
+  d.attempts,
+  d.last_status,
+  d.last_error,
+  d.next_attempt_at,
+  d.delivered_at,
+  d.created_at,
+  d.payload
+from public.webhook_deliveries as d
+join public.webhook_endpoints as e on e.id = d.endpoint_id;
+
+comment on view public.webhook_delivery_list is
+  'Messages with the names of their endpoints.';
+comment on column public.webhook_delivery_list.endpoint is 'The name of the endpoint.';
+select fleet.inherit_comments('public.webhook_delivery_list', 'public.webhook_deliveries');
+revoke all on table public.webhook_delivery_list from public, anon, authenticated, service_role;
+grant select on table public.webhook_delivery_list to authenticated, service_role;
 
 -- db/sources/85_notify/triggers.sql
 -- What holds for endpoints however a row is written, and what is told: after the triggers that do the work, which is why

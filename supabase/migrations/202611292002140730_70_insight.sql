@@ -1972,7 +1972,7 @@ grant execute on function fleet.schedule_conflicts(bigint, timestamptz, timestam
 create or replace function public.schedule_conflicts(
   p_schedule_id bigint default null,
   p_from timestamptz default now(),
-  p_to timestamptz default now() + interval '7 days',
+  p_to timestamptz default null,
   p_within interval default '0'
 )
 returns table (
@@ -1991,13 +1991,13 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select * from fleet.schedule_conflicts(p_schedule_id, p_from, p_to, p_within)
+  select * from fleet.schedule_conflicts(p_schedule_id, p_from, coalesce(p_to, p_from + interval '7 days'), p_within)
 $$;
 
 comment on function public.schedule_conflicts(bigint, timestamptz, timestamptz, interval) is
   'Pairs of active schedules that start on the same devices within p_within of each other, the most devices first: how often, on how '
-  'many devices, with examples. Of one schedule with all others, or of all. Looks at the 300 schedules that are due soonest and at 100 '
-  'runs of each. Raises schedule_not_found (PT404).';
+  'many devices, with examples; a week from p_from without p_to. Of one schedule with all others, or of all. Looks at the 300 schedules '
+  'that are due soonest and at 100 runs of each. Raises schedule_not_found (PT404).';
 revoke all on function public.schedule_conflicts(bigint, timestamptz, timestamptz, interval)
   from public, anon, authenticated, service_role;
 grant execute on function public.schedule_conflicts(bigint, timestamptz, timestamptz, interval)
@@ -2140,7 +2140,7 @@ grant execute on function fleet.simulate_fleet(timestamptz, timestamptz, integer
 
 create or replace function public.simulate_fleet(
   p_from timestamptz default now(),
-  p_to timestamptz default now() + interval '1 day',
+  p_to timestamptz default null,
   p_limit integer default 1000,
   p_now timestamptz default clock_timestamp()
 )
@@ -2158,12 +2158,12 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select * from fleet.simulate_fleet(p_from, p_to, p_limit, p_now)
+  select * from fleet.simulate_fleet(p_from, coalesce(p_to, p_from + interval '1 day'), p_limit, p_now)
 $$;
 
 comment on function public.simulate_fleet(timestamptz, timestamptz, integer, timestamptz) is
-  'What all of the caller''s schedules would do within [p_from, p_to), in the order of time, at most p_limit rows: run, skip with its '
-  'reason, or follow another one. The engine''s own decisions, with today''s devices; nothing is written. Overlap cannot be known: nobody '
+  'What all of the caller''s schedules would do within [p_from, p_to), a day without p_to, in the order of time, at most p_limit rows: '
+  'run, skip with its reason, or follow another one. The engine''s own decisions, with today''s devices; nothing is written. Overlap cannot be known: nobody '
   'knows how long devices will take.';
 revoke all on function public.simulate_fleet(timestamptz, timestamptz, integer, timestamptz)
   from public, anon, authenticated, service_role;
@@ -2815,6 +2815,23 @@ comment on function fleet.worker_calendar_feed(text, timestamptz) is
   'The calendar under a secret address: what is coming within three months. Raises calendar_feed_not_found (PT404). Definer: the '
   'address alone says what may be read.';
 revoke all on function fleet.worker_calendar_feed(text, timestamptz) from public, anon, authenticated, service_role;
+
+-- db/sources/70_insight/views.sql
+-- Calendar feeds as people list them.
+
+drop view if exists public.calendar_feed_list;
+create view public.calendar_feed_list with (security_invoker = true) as
+select
+  f.id, f.owner_id, o.name as owner, f.name, f.filter, f.last_read_at, f.revoked_at, f.created_by, f.created_at
+from public.calendar_feeds as f
+join public.owners as o on o.id = f.owner_id;
+
+comment on view public.calendar_feed_list is
+  'Calendars that programs read by a secret address, without the secrets.';
+comment on column public.calendar_feed_list.owner is 'The name of the owner.';
+select fleet.inherit_comments('public.calendar_feed_list', 'public.calendar_feeds');
+revoke all on table public.calendar_feed_list from public, anon, authenticated, service_role;
+grant select on table public.calendar_feed_list to authenticated, service_role;
 
 -- db/sources/70_insight/access.sql
 -- Who sees calendar feeds: the owner's people; who manages, changes them through functions.

@@ -51,6 +51,19 @@ $$;
 comment on function fleet.try_inet(text) is 'The text as an address; null where it is none.';
 revoke all on function fleet.try_inet(text) from public, anon, authenticated, service_role;
 
+create or replace function fleet.try_bigint(p_text text)
+returns bigint
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when p_text ~ '^[0-9]{1,18}$' then p_text::bigint end
+$$;
+
+comment on function fleet.try_bigint(text) is 'The text as an id; null where it is none.';
+revoke all on function fleet.try_bigint(text) from public, anon, authenticated, service_role;
+grant execute on function fleet.try_bigint(text) to authenticated, service_role;
+
 -- db/sources/00_platform/20_jwt_claims.sql
 -- Who is calling: the claims of the request, and the person or device that they stand for. None of these functions ever raises:
 -- row security asks them, and one that raises can stop Realtime for all.
@@ -418,6 +431,7 @@ $$;
 
 comment on function fleet.default_settings() is 'Every setting with its default value and what it means.';
 revoke all on function fleet.default_settings() from public, anon, authenticated, service_role;
+grant execute on function fleet.default_settings() to service_role;
 
 create or replace function fleet.setting(p_name text)
 returns jsonb
@@ -812,6 +826,7 @@ return (case jsonb_typeof(p_value) when 'object' then p_value else '{}'::jsonb e
 
 comment on function fleet.object_or_empty(jsonb) is 'The value where it is an object, else {}.';
 revoke all on function fleet.object_or_empty(jsonb) from public, anon, authenticated, service_role;
+grant execute on function fleet.object_or_empty(jsonb) to authenticated, service_role;
 
 create or replace function fleet.is_id_list(p_list jsonb)
 returns boolean
@@ -1156,6 +1171,84 @@ $$;
 comment on function fleet.is_time_zone(text) is
   'Whether this is the exact name of a known IANA zone. Definer: triggers ask it on behalf of anybody.';
 revoke all on function fleet.is_time_zone(text) from public, anon, authenticated, service_role;
+
+-- db/sources/00_platform/85_names.sql
+-- People write a name or an id; everything else wants the id.
+
+create or replace function fleet.only_one(p_kind text, p_text text, p_named text[], p_numbered text, p_noun text default null)
+returns text
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if cardinality(p_named) > 1 then
+    raise exception '% "%" is ambiguous: ids %', p_kind, left(p_text, 200), array_to_string(p_named[:20], ', ')
+      using errcode = 'PT409',
+            detail = replace(p_kind, ' ', '_') || '_ambiguous',
+            hint = 'Name the id.';
+  end if;
+
+  if coalesce(p_named[1], p_numbered) is null then
+    raise exception '% "%" was not found', p_kind, left(p_text, 200)
+      using errcode = 'PT404',
+            detail = replace(p_kind, ' ', '_') || '_not_found',
+            hint = format('List what there is with: pgfleet %s list', coalesce(p_noun, p_kind));
+  end if;
+  return coalesce(p_named[1], p_numbered);
+end;
+$$;
+
+comment on function fleet.only_one(text, text, text[], text, text) is
+  'What a text means, of the ids that have it as their name and the one that it is: a name wins over an id, but not over another name. '
+  'Raises <kind>_ambiguous (PT409) or <kind>_not_found (PT404).';
+revoke all on function fleet.only_one(text, text, text[], text, text) from public, anon, authenticated, service_role;
+grant execute on function fleet.only_one(text, text, text[], text, text) to authenticated, service_role;
+
+-- db/sources/00_platform/90_comments.sql
+-- What a column is, is said once: in the table that has it. A view over it says only what is its own.
+
+create or replace function fleet.inherit_comments(p_view regclass, p_table regclass)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_column record;
+begin
+  for v_column in
+    select a.attname, col_description(b.attrelid, b.attnum) as said
+    from pg_attribute as a
+    join pg_attribute as b on b.attrelid = p_table and b.attname = a.attname and b.attnum > 0 and not b.attisdropped
+    where a.attrelid = p_view
+      and a.attnum > 0
+      and col_description(a.attrelid, a.attnum) is null
+      and col_description(b.attrelid, b.attnum) is not null
+  loop
+    execute format('comment on column %s.%I is %L', p_view, v_column.attname, v_column.said);
+  end loop;
+end;
+$$;
+
+comment on function fleet.inherit_comments(regclass, regclass) is
+  'Give the columns of a view that say nothing the comments of the columns of that name in a table. Called where the view is made.';
+revoke all on function fleet.inherit_comments(regclass, regclass) from public, anon, authenticated, service_role;
+
+-- db/sources/00_platform/views.sql
+-- Settings as the service role lists them.
+
+drop view if exists public.setting_list;
+create view public.setting_list with (security_invoker = true) as
+select d.name, fleet.setting(d.name) as value, d.value as default_value, d.description
+from fleet.default_settings() as d;
+
+comment on view public.setting_list is
+  'Every setting of the engine with its value, its default and what it means. Change one with fleet.set_setting.';
+comment on column public.setting_list.value is 'What holds now.';
+comment on column public.setting_list.default_value is 'What holds where nobody has set it.';
+revoke all on table public.setting_list from public, anon, authenticated, service_role;
+grant select on table public.setting_list to service_role;
 
 -- db/sources/00_platform/triggers.sql
 -- Trigger functions that tables of every room use.
