@@ -74,16 +74,19 @@ language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_claims json;
 begin
   if p_claims !~ '^\s*\{' then
     return null;
   end if;
   -- json, not jsonb: what stands in other claims need not be fit for jsonb. Some escapes are refused only when a claim is
   -- read.
+  v_claims := p_claims;
   if strpos(p_claims, '\u') > 0 then
-    perform p_claims::json ->> 'sub';
+    perform v_claims ->> 'sub';
   end if;
-  return p_claims;
+  return v_claims;
 exception
   when data_exception or program_limit_exceeded then
     return null;
