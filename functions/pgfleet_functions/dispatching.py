@@ -1,7 +1,7 @@
 """Work that waits in the database: claimed when somebody says so, and done side by side.
 
 A poke, a notification or a clock only says "look". Whoever says it is not kept waiting: a
-dispatcher claims what is due, as much as its shares leave room for, and claims again for as long
+dispatcher claims what is due, as much as its shares let it, and claims again for as long
 as something is left.
 """
 
@@ -54,7 +54,7 @@ class Claim:
     wait: float | None = None
 
 
-# Takes the room that there is (`Shares.room`). Raises `FunctionError` where the database is away.
+# Takes what may be begun (`Shares.left`). Raises `FunctionError` where the database is away.
 Claiming = Callable[[Mapping[str, Any]], Awaitable[Claim]]
 
 
@@ -125,11 +125,11 @@ class Dispatcher:
 
     async def _claim(self) -> float | None:
         """Claim once and begin; tell after how many seconds more could be claimed."""
-        room = self._shares.room()
-        if room["all"] <= 0:
+        left = self._shares.left()
+        if left["all"] <= 0:
             return None
         try:
-            claim = await self._claiming(room)
+            claim = await self._claiming(left)
         except FunctionError as error:
             # The database may be away; its words are for the log, the work waits in its table.
             self.failure = error

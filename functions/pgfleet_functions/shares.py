@@ -34,7 +34,7 @@ class Shares:
         self._owners = _Accounts(bounds.owner, bounds.total // 4)
         self._ways = _Accounts(bounds.way, bounds.total // 4)
 
-    def room(self) -> dict[str, Any]:
+    def left(self) -> dict[str, Any]:
         """Tell how much may be begun now, as a claim in SQL takes it.
 
         {all, owner, way, owners, ways}: `owner` and `way` hold for those that `owners` (by id)
@@ -43,13 +43,13 @@ class Shares:
         free = self._bounds.total - self._held
         return {
             "all": free,
-            **{"owner": self._owners.room(free), "owners": self._owners.rooms(free)},
-            **{"way": self._ways.room(free), "ways": self._ways.rooms(free)},
+            **{"owner": self._owners.left(free), "owners": self._owners.each_left(free)},
+            **{"way": self._ways.left(free), "ways": self._ways.each_left(free)},
         }
 
     @property
     def is_tight(self) -> bool:
-        """Tell whether somebody could not have begun more for want of room."""
+        """Tell whether somebody has all that it may have."""
         free = self._bounds.total - self._held
         return free <= 0 or self._owners.is_tight(free) or self._ways.is_tight(free)
 
@@ -76,17 +76,17 @@ class _Accounts:
         # Those who answered last are at the end.
         self._earned: OrderedDict[str, int] = OrderedDict()
 
-    def room(self, free: int, key: str = "") -> int:
+    def left(self, free: int, key: str = "") -> int:
         held = self._held[key]
         allowed = min(self._first + self._earned.get(key, 0), self._most)
         # Half of what is left over what it has: then as much is left as it holds.
         return max(0, min(allowed - held, (free - held + 1) // 2))
 
-    def rooms(self, free: int) -> dict[str, int]:
-        return {key: self.room(free, key) for key in (*self._held, *self._earned)}
+    def each_left(self, free: int) -> dict[str, int]:
+        return {key: self.left(free, key) for key in (*self._held, *self._earned)}
 
     def is_tight(self, free: int) -> bool:
-        return any(self.room(free, key) == 0 for key in self._held)
+        return any(self.left(free, key) == 0 for key in self._held)
 
     def take(self, key: str) -> None:
         self._held[key] += 1

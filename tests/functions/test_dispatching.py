@@ -26,16 +26,16 @@ class Queue:
         self.failure: Exception | None = None
         self.work = work
 
-    async def claim(self, room: Mapping[str, Any]) -> Claim:
+    async def claim(self, left: Mapping[str, Any]) -> Claim:
         self.claims += 1
         await asyncio.sleep(0)
         if self.failure is not None:
             raise self.failure
-        rooms = dict(room["owners"])
+        rooms = dict(left["owners"])
         taken = []
         for owner, way in list(self.waiting):
-            rooms.setdefault(owner, room["owner"])
-            if len(taken) < room["all"] and rooms[owner] > 0:
+            rooms.setdefault(owner, left["owner"])
+            if len(taken) < left["all"] and rooms[owner] > 0:
                 rooms[owner] -= 1
                 self.waiting.remove((owner, way))
                 taken.append(self.piece(owner, way))

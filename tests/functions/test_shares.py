@@ -11,13 +11,13 @@ BOUNDS = Bounds(total=128, owner=4, way=2)
 
 def begin(shares: Shares, owner: str, way: int) -> int:
     """Begin as much as there is room for, and tell how much that was."""
-    room = shares.room()
+    left = shares.left()
     begun = max(
         0,
         min(
-            room["all"],
-            room["owners"].get(owner, room["owner"]),
-            room["ways"].get(str(way), room["way"]),
+            left["all"],
+            left["owners"].get(owner, left["owner"]),
+            left["ways"].get(str(way), left["way"]),
         ),
     )
     for _ in range(begun):
@@ -44,7 +44,7 @@ def test_answers_earn_more_and_one_that_does_not_come_takes_it_back() -> None:
     assert begin(shares, "a", 2) == 2
     shares.give_back("a", 1, is_slow=True)
     assert begin(shares, "a", 1) == 0
-    assert shares.room()["owners"]["a"] == 0
+    assert shares.left()["owners"]["a"] == 0
 
 
 def answer(shares: Shares, owner: str, way: int, times: int = 1, *, is_slow: bool = False) -> None:
@@ -58,12 +58,12 @@ def test_what_was_earned_holds_for_those_who_answered_last() -> None:
     shares = Shares(BOUNDS)
     answer(shares, "a", 1)
     expected = {"all": 128, "owner": 4, "way": 2, "owners": {"a": 5}, "ways": {"1": 3}}
-    assert shares.room() == expected
+    assert shares.left() == expected
     assert not shares.is_tight
     for number in range(MOST_REMEMBERED):
         answer(shares, f"other-{number}", 100 + number)
-    assert "a" not in shares.room()["owners"]
-    assert len(shares.room()["owners"]) == len(shares.room()["ways"]) == MOST_REMEMBERED
+    assert "a" not in shares.left()["owners"]
+    assert len(shares.left()["owners"]) == len(shares.left()["ways"]) == MOST_REMEMBERED
 
 
 def test_nobody_earns_more_than_a_quarter() -> None:
@@ -80,7 +80,7 @@ def test_nobody_holds_more_than_is_left_for_the_others() -> None:
         begin(shares, "a", round % 40)
         if round % 3:
             shares.give_back("a", round % 40, is_slow=False)
-    assert shares.room()["all"] >= BOUNDS.total * 3 // 4
+    assert shares.left()["all"] >= BOUNDS.total * 3 // 4
     assert begin(shares, "b", 99) == 2
 
 
@@ -124,5 +124,5 @@ def test_what_is_given_back_is_there_again() -> None:
         assert len(held) <= BOUNDS.total
     for owner, way in held:
         shares.give_back(owner, way, is_slow=False)
-    assert shares.room()["all"] == BOUNDS.total
+    assert shares.left()["all"] == BOUNDS.total
     assert not shares.is_tight

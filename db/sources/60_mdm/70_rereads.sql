@@ -108,7 +108,7 @@ $$;
 comment on function fleet.has_mdm_rereads(bigint, timestamptz) is 'Whether devices of an integration are to be looked at now.';
 revoke all on function fleet.has_mdm_rereads(bigint, timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.worker_claim_mdm_rereads(p_room jsonb default '{}', p_now timestamptz default clock_timestamp())
+create or replace function fleet.worker_claim_mdm_rereads(p_shares jsonb default '{}', p_now timestamptz default clock_timestamp())
 returns setof jsonb
 language sql
 volatile
@@ -126,12 +126,12 @@ as $$
       limit greatest(
         0,
         least(
-          fleet.room_for(p_room, 'way', i.id::text), fleet.room_for(p_room, 'owner', i.owner_id::text), fleet.room_in_all(p_room)
+          fleet.share_of(p_shares, 'way', i.id::text), fleet.share_of(p_shares, 'owner', i.owner_id::text), fleet.share_in_all(p_shares)
         )
       )
       for update skip locked
     ) as k
-    where i.status = 'active' and fleet.room_for(p_room, 'owner', i.owner_id::text) > 0
+    where i.status = 'active' and fleet.share_of(p_shares, 'owner', i.owner_id::text) > 0
   ),
   chosen as (
     select t.integration_id, t.external_id
@@ -139,10 +139,10 @@ as $$
       select d.*, row_number() over (partition by d.owner_id order by d.look_at) as turn
       from due as d
     ) as t
-    where t.turn <= fleet.room_for(p_room, 'owner', t.owner_id::text)
+    where t.turn <= fleet.share_of(p_shares, 'owner', t.owner_id::text)
     -- Owners in turn, and nobody is always last.
     order by t.turn, random()
-    limit fleet.room_in_all(p_room)
+    limit fleet.share_in_all(p_shares)
   ),
   taken as (
     update fleet.mdm_rereads as r
@@ -162,7 +162,7 @@ $$;
 
 comment on function fleet.worker_claim_mdm_rereads(jsonb, timestamptz) is
   'Lease devices that are to be looked at again, for a minute: {integration_id, owner_id, integration_type, settings, secret, external_id, '
-  'asked_at, tries}; owners in turn, as many of each owner and integration as p_room has room for. worker_finish_mdm_reread ends the lease. '
+  'asked_at, tries}; owners in turn, as many of each owner and integration as p_shares allows. worker_finish_mdm_reread ends the lease. '
   'Definer: the worker reads no table.';
 revoke all on function fleet.worker_claim_mdm_rereads(jsonb, timestamptz) from public, anon, authenticated, service_role;
 

@@ -42,10 +42,10 @@ Then = Callable[[P, int], Awaitable[None]]
 
 
 async def claim_syncs(
-    pool: Pool, connections: Connections[P], then: Then[P], room: Mapping[str, Any]
+    pool: Pool, connections: Connections[P], then: Then[P], shares: Mapping[str, Any]
 ) -> Claim:
     """Claim the integrations whose inventory is due."""
-    claims = await fetch_value(pool, _CLAIM, Jsonb(room))
+    claims = await fetch_value(pool, _CLAIM, Jsonb(shares))
     pieces = [
         Piece(one["owner_id"], one["integration_id"], partial(_sync, pool, connections, then, one))
         for one in claims

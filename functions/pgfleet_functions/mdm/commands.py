@@ -46,10 +46,10 @@ from (select fleet.worker_log_mdm_calls(%s) offset 0) as logged
 
 
 async def claim_commands(
-    pool: Pool, connections: Connections[Provider], room: Mapping[str, Any]
+    pool: Pool, connections: Connections[Provider], shares: Mapping[str, Any]
 ) -> Claim:
     """Claim commands that are to be handed over, and those whose devices are to be looked at."""
-    claim = await fetch_value(pool, _CLAIM, Jsonb(room))
+    claim = await fetch_value(pool, _CLAIM, Jsonb(shares))
     integrations = {
         int(key): Integration.from_claim(int(key), told)
         for key, told in claim["integrations"].items()

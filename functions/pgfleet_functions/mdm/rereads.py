@@ -30,10 +30,10 @@ select fleet.worker_finish_mdm_reread(
 
 
 async def claim_rereads(
-    pool: Pool, connections: Connections[Provider], room: Mapping[str, Any]
+    pool: Pool, connections: Connections[Provider], shares: Mapping[str, Any]
 ) -> Claim:
     """Claim the devices that are to be read again."""
-    claims = await fetch_value(pool, _CLAIM, Jsonb(room))
+    claims = await fetch_value(pool, _CLAIM, Jsonb(shares))
     pieces = [
         Piece(one["owner_id"], one["integration_id"], partial(_read, pool, connections, one))
         for one in claims

@@ -51,10 +51,10 @@ class Ending:
 
 
 async def claim_uploads(
-    pool: Pool, connections: Connections[Provider], room: Mapping[str, Any]
+    pool: Pool, connections: Connections[Provider], shares: Mapping[str, Any]
 ) -> Claim:
     """Claim the profiles that are to be uploaded or deleted."""
-    claims = await fetch_value(pool, _CLAIM, Jsonb(room))
+    claims = await fetch_value(pool, _CLAIM, Jsonb(shares))
     pieces = [
         Piece(one["owner_id"], one["integration_id"], partial(_handle, pool, connections, one))
         for one in claims

@@ -52,10 +52,10 @@ def dispatchers(
 
 
 async def claim_deliveries(
-    pool: Pool, channel: str, deliver: Delivering, room: Mapping[str, Any]
+    pool: Pool, channel: str, deliver: Delivering, shares: Mapping[str, Any]
 ) -> Claim:
     """Claim what is due on a channel."""
-    rows = await fetch_value(pool, _CLAIM, channel, Jsonb(room))
+    rows = await fetch_value(pool, _CLAIM, channel, Jsonb(shares))
 
     def piece(row: dict[str, Any]) -> Piece:
         owner, way = row.pop("owner_id"), row.pop("endpoint_id")

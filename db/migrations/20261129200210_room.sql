@@ -20,6 +20,6 @@ end;
 $$;
 
 -- What waits for an endpoint, and for an integration, by time.
-create index webhook_deliveries_endpoint_due_idx on public.webhook_deliveries (endpoint_id, next_attempt_at)
+create index if not exists webhook_deliveries_endpoint_due_idx on public.webhook_deliveries (endpoint_id, next_attempt_at)
   where status in ('pending', 'running');
-create index mdm_rereads_integration_due_idx on fleet.mdm_rereads (integration_id, look_at);
+create index if not exists mdm_rereads_integration_due_idx on fleet.mdm_rereads (integration_id, look_at);
