@@ -456,7 +456,7 @@ $$;
 comment on function fleet.mdm_jobs(bigint[]) is 'What a function has to know about the commands that it has leased.';
 revoke all on function fleet.mdm_jobs(bigint[]) from public, anon, authenticated, service_role;
 
-create or replace function fleet.mdms_in_turn(p_room jsonb, p_now timestamptz)
+create or replace function fleet.mdms_in_turn(p_shares jsonb, p_now timestamptz)
 returns table (integration_id bigint, owner_id uuid)
 language sql
 volatile
@@ -468,8 +468,8 @@ as $$
     from public.device_integrations as i
     where i.status = 'active'
       and i.integration_type = any (fleet.mdm_integration_types())
-      and fleet.room_for(p_room, 'owner', i.owner_id::text) > 0
-      and fleet.room_for(p_room, 'way', i.id::text) > 0
+      and fleet.share_of(p_shares, 'owner', i.owner_id::text) > 0
+      and fleet.share_of(p_shares, 'way', i.id::text) > 0
       and (fleet.has_due_mdm(i.id, 'send', p_now) or fleet.has_due_mdm(i.id, 'settle', p_now))
   ) as t
   -- Owners in turn, and nobody is always last.
@@ -477,10 +477,10 @@ as $$
 $$;
 
 comment on function fleet.mdms_in_turn(jsonb, timestamptz) is
-  'The MDMs that have work by now and for which there is room, in the order in which they get it: each owner''s first before anybody''s second.';
+  'The MDMs that have work by now and that have a share left, in the order in which they get it: each owner''s first before anybody''s second.';
 revoke all on function fleet.mdms_in_turn(jsonb, timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.worker_claim_mdm(p_room jsonb default '{}', p_now timestamptz default clock_timestamp())
+create or replace function fleet.worker_claim_mdm(p_shares jsonb default '{}', p_now timestamptz default clock_timestamp())
 returns jsonb
 language plpgsql
 volatile
@@ -489,7 +489,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_next record;
-  v_left integer := fleet.room_in_all(p_room);
+  v_left integer := fleet.share_in_all(p_shares);
   v_rooms jsonb := '{}';
   v_room integer;
   v_taken integer;
@@ -501,16 +501,16 @@ begin
   perform fleet.sweep_mdm(p_now);
   perform fleet.run_due_mdm(p_now);
   for v_next in
-    select m.integration_id, m.owner_id from fleet.mdms_in_turn(p_room, p_now) as m
+    select m.integration_id, m.owner_id from fleet.mdms_in_turn(p_shares, p_now) as m
   loop
     exit when v_left <= 0;
     v_room := coalesce(
-      (v_rooms ->> v_next.owner_id::text)::integer, fleet.room_for(p_room, 'owner', v_next.owner_id::text)
+      (v_rooms ->> v_next.owner_id::text)::integer, fleet.share_of(p_shares, 'owner', v_next.owner_id::text)
     );
     continue when v_room <= 0;
     select k.* into v_claim
     from fleet.claim_of_mdm(
-      v_next.integration_id, least(v_left, v_room, fleet.room_for(p_room, 'way', v_next.integration_id::text)), p_now
+      v_next.integration_id, least(v_left, v_room, fleet.share_of(p_shares, 'way', v_next.integration_id::text)), p_now
     ) as k;
     v_sends := v_sends || v_claim.sends;
     v_looks := v_looks || v_claim.looks;
@@ -541,7 +541,7 @@ $$;
 
 comment on function fleet.worker_claim_mdm(jsonb, timestamptz) is
   'Lease commands for MDMs, as many as their rates let through now: owners in turn, as many of each owner and for each integration as '
-  'p_room has room for, {all, owner, way, owners, ways}. {sends, looks, wait, integrations}. sends are to be handed over; looks were accepted, '
+  'p_shares allows, {all, owner, way, owners, ways}. {sends, looks, wait, integrations}. sends are to be handed over; looks were accepted, '
   'and their devices are to be looked at, those of one integration together. Each is {command_id, attempt, command_type, payload, device_id, '
   'hostname, integration_id, external_id, attributes, lease_expires_at, accepted_at, unanswered_at, result}. wait says after how many seconds '
   'more could be claimed, and is null where nothing else waits. integrations: id to {owner_id, integration_type, settings, secret}. Definer: '
@@ -1157,7 +1157,7 @@ $$;
 comment on function fleet.has_mdm_rereads(bigint, timestamptz) is 'Whether devices of an integration are to be looked at now.';
 revoke all on function fleet.has_mdm_rereads(bigint, timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.worker_claim_mdm_rereads(p_room jsonb default '{}', p_now timestamptz default clock_timestamp())
+create or replace function fleet.worker_claim_mdm_rereads(p_shares jsonb default '{}', p_now timestamptz default clock_timestamp())
 returns setof jsonb
 language sql
 volatile
@@ -1175,12 +1175,12 @@ as $$
       limit greatest(
         0,
         least(
-          fleet.room_for(p_room, 'way', i.id::text), fleet.room_for(p_room, 'owner', i.owner_id::text), fleet.room_in_all(p_room)
+          fleet.share_of(p_shares, 'way', i.id::text), fleet.share_of(p_shares, 'owner', i.owner_id::text), fleet.share_in_all(p_shares)
         )
       )
       for update skip locked
     ) as k
-    where i.status = 'active' and fleet.room_for(p_room, 'owner', i.owner_id::text) > 0
+    where i.status = 'active' and fleet.share_of(p_shares, 'owner', i.owner_id::text) > 0
   ),
   chosen as (
     select t.integration_id, t.external_id
@@ -1188,10 +1188,10 @@ as $$
       select d.*, row_number() over (partition by d.owner_id order by d.look_at) as turn
       from due as d
     ) as t
-    where t.turn <= fleet.room_for(p_room, 'owner', t.owner_id::text)
+    where t.turn <= fleet.share_of(p_shares, 'owner', t.owner_id::text)
     -- Owners in turn, and nobody is always last.
     order by t.turn, random()
-    limit fleet.room_in_all(p_room)
+    limit fleet.share_in_all(p_shares)
   ),
   taken as (
     update fleet.mdm_rereads as r
@@ -1211,7 +1211,7 @@ $$;
 
 comment on function fleet.worker_claim_mdm_rereads(jsonb, timestamptz) is
   'Lease devices that are to be looked at again, for a minute: {integration_id, owner_id, integration_type, settings, secret, external_id, '
-  'asked_at, tries}; owners in turn, as many of each owner and integration as p_room has room for. worker_finish_mdm_reread ends the lease. '
+  'asked_at, tries}; owners in turn, as many of each owner and integration as p_shares allows. worker_finish_mdm_reread ends the lease. '
   'Definer: the worker reads no table.';
 revoke all on function fleet.worker_claim_mdm_rereads(jsonb, timestamptz) from public, anon, authenticated, service_role;
 

@@ -1,4 +1,4 @@
--- Generated from db/migrations/20261129200200_room.sql by pgfleet db bundle; edit that file instead.
+-- Generated from db/migrations/20261129200210_room.sql by pgfleet db bundle; edit that file instead.
 -- Claims of the functions say for whom there is room, and take owners in turn.
 
 -- The claims as they were: their arguments change, and the sources that follow bring them back.
@@ -21,6 +21,6 @@ end;
 $$;
 
 -- What waits for an endpoint, and for an integration, by time.
-create index webhook_deliveries_endpoint_due_idx on public.webhook_deliveries (endpoint_id, next_attempt_at)
+create index if not exists webhook_deliveries_endpoint_due_idx on public.webhook_deliveries (endpoint_id, next_attempt_at)
   where status in ('pending', 'running');
-create index mdm_rereads_integration_due_idx on fleet.mdm_rereads (integration_id, look_at);
+create index if not exists mdm_rereads_integration_due_idx on fleet.mdm_rereads (integration_id, look_at);

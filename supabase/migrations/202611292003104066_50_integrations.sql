@@ -1030,7 +1030,7 @@ comment on function fleet.is_sync_due(public.device_integrations, timestamptz) i
   'Whether the devices of the other system are to be read now: somebody asked, or settings.syncIntervalSeconds (an hour) have passed.';
 revoke all on function fleet.is_sync_due(public.device_integrations, timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.worker_claim_mdm_syncs(p_room jsonb default '{}', p_now timestamptz default clock_timestamp())
+create or replace function fleet.worker_claim_mdm_syncs(p_shares jsonb default '{}', p_now timestamptz default clock_timestamp())
 returns setof jsonb
 language sql
 volatile
@@ -1044,16 +1044,16 @@ as $$
       ) as turn
     from public.device_integrations as i
     where i.integration_type = any (fleet.mdm_integration_types())
-      and fleet.room_for(p_room, 'way', i.id::text) > 0
+      and fleet.share_of(p_shares, 'way', i.id::text) > 0
       and fleet.is_sync_due(i, p_now)
   ),
   chosen as (
     select d.id
     from due as d
-    where d.turn <= fleet.room_for(p_room, 'owner', d.owner_id::text)
+    where d.turn <= fleet.share_of(p_shares, 'owner', d.owner_id::text)
     -- Owners in turn, and nobody is always last.
     order by d.turn, random()
-    limit fleet.room_in_all(p_room)
+    limit fleet.share_in_all(p_shares)
   ),
   locked as (
     select i.id
@@ -1079,7 +1079,7 @@ $$;
 
 comment on function fleet.worker_claim_mdm_syncs(jsonb, timestamptz) is
   'Lease integrations whose devices are to be read, for five minutes: {integration_id, owner_id, integration_type, settings, secret, '
-  'last_sync_at, started_at}; owners in turn, as many of each as p_room has room for. worker_end_mdm_sync ends the lease. Definer: the worker '
+  'last_sync_at, started_at}; owners in turn, as many of each as p_shares allows. worker_end_mdm_sync ends the lease. Definer: the worker '
   'reads no table.';
 revoke all on function fleet.worker_claim_mdm_syncs(jsonb, timestamptz) from public, anon, authenticated, service_role;
 

@@ -649,7 +649,7 @@ revoke all on function fleet.delivery_pause(integer) from public, anon, authenti
 
 create or replace function fleet.worker_claim_deliveries(
   p_channel text default null,
-  p_room jsonb default '{}',
+  p_shares jsonb default '{}',
   p_now timestamptz default clock_timestamp()
 )
 returns table (
@@ -713,9 +713,9 @@ begin
       limit greatest(
         0,
         least(
-          fleet.room_for(p_room, 'way', e.id::text),
-          fleet.room_for(p_room, 'owner', e.owner_id::text),
-          fleet.room_in_all(p_room),
+          fleet.share_of(p_shares, 'way', e.id::text),
+          fleet.share_of(p_shares, 'owner', e.owner_id::text),
+          fleet.share_in_all(p_shares),
           -- Of all functions together: one receiver that is slow is not called ever more often.
           4 - (
             select count(*)
@@ -726,7 +726,7 @@ begin
       )
       for update skip locked
     ) as k
-    where (p_channel is null or e.channel = p_channel) and fleet.room_for(p_room, 'owner', e.owner_id::text) > 0
+    where (p_channel is null or e.channel = p_channel) and fleet.share_of(p_shares, 'owner', e.owner_id::text) > 0
   ),
   chosen as (
     select t.id
@@ -734,10 +734,10 @@ begin
       select d.owner_id, d.id, row_number() over (partition by d.owner_id order by d.next_attempt_at) as turn
       from due as d
     ) as t
-    where t.turn <= fleet.room_for(p_room, 'owner', t.owner_id::text)
+    where t.turn <= fleet.share_of(p_shares, 'owner', t.owner_id::text)
     -- Owners in turn, and nobody is always last.
     order by t.turn, random()
-    limit fleet.room_in_all(p_room)
+    limit fleet.share_in_all(p_shares)
   ),
   taken as (
     update public.webhook_deliveries as d
@@ -761,7 +761,7 @@ $$;
 
 comment on function fleet.worker_claim_deliveries(text, jsonb, timestamptz) is
   'Lease due messages of a channel (of each, where it is null) for a minute, signed for this attempt: owners in turn, as many of each owner '
-  'and for each endpoint as p_room has room for, {all, owner, way, owners, ways}. Definer: the worker reads no table, and never a secret.';
+  'and for each endpoint as p_shares allows, {all, owner, way, owners, ways}. Definer: the worker reads no table, and never a secret.';
 revoke all on function fleet.worker_claim_deliveries(text, jsonb, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.worker_finish_delivery(

@@ -1114,30 +1114,30 @@ comment on function fleet.is_ticking() is
   'Whether what happens is done by a tick, and not by somebody who waits for it: triggers leave rings and pokes to its pace.';
 revoke all on function fleet.is_ticking() from public, anon, authenticated, service_role;
 
--- db/sources/00_platform/75_room.sql
--- How much a function may begin: it says for whom it has room, and every claim takes owners in turn.
+-- db/sources/00_platform/75_shares.sql
+-- Shares of the work that a function may begin: how much in all, of one owner, and through one endpoint or integration.
 
-create or replace function fleet.room_for(p_room jsonb, p_kind text, p_id text)
+create or replace function fleet.share_of(p_shares jsonb, p_kind text, p_id text)
 returns integer
 language sql
 immutable
 parallel safe
-return coalesce((p_room -> (p_kind || 's') ->> p_id)::integer, (p_room ->> p_kind)::integer, 100);
+return coalesce((p_shares -> (p_kind || 's') ->> p_id)::integer, (p_shares ->> p_kind)::integer, 100);
 
-comment on function fleet.room_for(jsonb, text, text) is
-  'How much may be begun for an owner (p_kind owner) or through an endpoint or integration (p_kind way), by the room of a claim: {all, owner, '
-  'way, owners, ways}, where owner and way hold for all that owners and ways do not name. Without a room it is 100.';
-revoke all on function fleet.room_for(jsonb, text, text) from public, anon, authenticated, service_role;
+comment on function fleet.share_of(jsonb, text, text) is
+  'How much may be begun for an owner (p_kind owner) or through an endpoint or integration (p_kind way), by the shares that a claim says: '
+  '{all, owner, way, owners, ways}, where owner and way hold for all that owners and ways do not name. Without them it is 100.';
+revoke all on function fleet.share_of(jsonb, text, text) from public, anon, authenticated, service_role;
 
-create or replace function fleet.room_in_all(p_room jsonb)
+create or replace function fleet.share_in_all(p_shares jsonb)
 returns integer
 language sql
 immutable
 parallel safe
-return least(greatest(coalesce((p_room ->> 'all')::integer, 100), 0), 200);
+return least(greatest(coalesce((p_shares ->> 'all')::integer, 100), 0), 200);
 
-comment on function fleet.room_in_all(jsonb) is 'How much may be begun in all, by the room of a claim; never more than 200.';
-revoke all on function fleet.room_in_all(jsonb) from public, anon, authenticated, service_role;
+comment on function fleet.share_in_all(jsonb) is 'How much may be begun in all, by the shares that a claim says; never more than 200.';
+revoke all on function fleet.share_in_all(jsonb) from public, anon, authenticated, service_role;
 
 -- db/sources/00_platform/80_time_zones.sql
 -- Which time zones may be named.

@@ -866,7 +866,7 @@ $$;
 comment on function fleet.is_upload_due(bigint, timestamptz) is 'Whether a profile waits to be uploaded to an MDM, or deleted there, now.';
 revoke all on function fleet.is_upload_due(bigint, timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.worker_claim_profile_uploads(p_room jsonb default '{}', p_now timestamptz default clock_timestamp())
+create or replace function fleet.worker_claim_profile_uploads(p_shares jsonb default '{}', p_now timestamptz default clock_timestamp())
 returns setof jsonb
 language sql
 volatile
@@ -884,13 +884,13 @@ as $$
       limit greatest(
         0,
         least(
-          fleet.room_for(p_room, 'way', i.id::text), fleet.room_for(p_room, 'owner', i.owner_id::text), fleet.room_in_all(p_room)
+          fleet.share_of(p_shares, 'way', i.id::text), fleet.share_of(p_shares, 'owner', i.owner_id::text), fleet.share_in_all(p_shares)
         )
       )
       for update skip locked
     ) as k
     where i.status = 'active'
-      and fleet.room_for(p_room, 'owner', i.owner_id::text) > 0
+      and fleet.share_of(p_shares, 'owner', i.owner_id::text) > 0
       and not exists (
         select 1 from fleet.rate_limits as r where r.integration_id = i.id and r.blocked_until > p_now
       )
@@ -901,10 +901,10 @@ as $$
       select d.*, row_number() over (partition by d.owner_id order by d.next_at) as turn
       from due as d
     ) as t
-    where t.turn <= fleet.room_for(p_room, 'owner', t.owner_id::text)
+    where t.turn <= fleet.share_of(p_shares, 'owner', t.owner_id::text)
     -- Owners in turn, and nobody is always last.
     order by t.turn, random()
-    limit fleet.room_in_all(p_room)
+    limit fleet.share_in_all(p_shares)
   ),
   taken as (
     update fleet.profile_uploads as u
@@ -934,7 +934,7 @@ $$;
 comment on function fleet.worker_claim_profile_uploads(jsonb, timestamptz) is
   'Lease profiles that are to be uploaded or deleted: {profile_id, attempt, action, name, external_id (null for a new one), options, content '
   '(base64), taken (ids that are other profiles of ours), integration_id, owner_id, integration_type, settings, secret, lease_seconds}; owners '
-  'in turn, as many of each owner and integration as p_room has room for. Definer: the worker reads no table.';
+  'in turn, as many of each owner and integration as p_shares allows. Definer: the worker reads no table.';
 revoke all on function fleet.worker_claim_profile_uploads(jsonb, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.end_upload(p_upload fleet.profile_uploads, p_status text, p_error text, p_now timestamptz)
