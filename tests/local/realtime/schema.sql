@@ -100,3 +100,17 @@ create policy messages_say_hello on realtime.messages
   for insert
   to authenticated
   with check ((select realtime.topic()) = 'device:' || (select auth.jwt() ->> 'sub'));
+
+-- Who may meet whom: presence has policies of its own.
+create policy messages_meet on realtime.messages
+  for select
+  to authenticated
+  using (
+    (select realtime.topic()) in ('meeting', 'quiet')
+    and (extension = 'presence' or (select realtime.topic()) = 'quiet')
+  );
+
+create policy messages_be_seen on realtime.messages
+  for insert
+  to authenticated
+  with check ((select realtime.topic()) = 'meeting' and extension = 'presence');

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from pgfleet_local.realtime.filters import Filter, FilterError, parse_filters
@@ -29,17 +31,48 @@ def test_filters_are_split_at_commas_outside_quotes_and_lists() -> None:
 
     assert parse_filters(text) == (
         Filter("a", "eq", ("1",)),
-        Filter("b", "in", ("x", 'y,"z')),
+        Filter("b", "in", (r'x,"y,\"z"',)),
         Filter("c", "is", ("null",), negated=True),
     )
 
 
 @pytest.mark.parametrize(
-    "text", ["a", "a=1", "=eq.1", "a=in.1", 'a=eq."x', "a=is.maybe", "a=eq.(1"]
+    ("text", "reason"),
+    [
+        ("a", '["a"]'),
+        ("undefined", '["undefined"]'),
+        ("a=1", '["1"]'),
+        ("a=near.1", '["near","1"]'),
+        (" a = eq.1", '[" eq","1"]'),
+        ("a=in.1", "must be wrapped by parentheses"),
+        ("a=in.(1", "must be wrapped by parentheses"),
+        ("a=eq.1,", "must not contain empty segments"),
+    ],
 )
-def test_filters_that_cannot_be_read_are_refused(text: str) -> None:
-    with pytest.raises(FilterError):
+def test_filters_that_cannot_be_read_are_refused(text: str, reason: str) -> None:
+    with pytest.raises(FilterError, match=re.escape(reason)):
         parse_filters(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ('a=eq."x"', ["x"]),
+        ('a=eq."x', ['"x']),
+        ('a=eq.x"y"', ['x"y"']),
+        (r'a=eq."x\"y"', ['x"y']),
+        ("a=eq.(1", ["(1"]),
+        ("a=eq.", [""]),
+        ("a=eq.1.5", ["1.5"]),
+        ("a=eq.x=y", ["x=y"]),
+        ('a=eq.5"",b=eq.6', ['5""', "6"]),
+        (" ", []),
+    ],
+)
+def test_a_quote_that_is_not_around_a_whole_value_is_part_of_it(
+    text: str, values: list[str]
+) -> None:
+    assert [one.values[0] for one in parse_filters(text)] == values
 
 
 def test_equal_bindings_share_an_id_whatever_the_order_of_their_keys() -> None:

@@ -73,3 +73,26 @@ create function public.sleep_for(p_seconds double precision) returns void
 revoke all on all functions in schema public from public, anon, authenticated, service_role;
 grant execute on all functions in schema public to authenticated, service_role;
 grant execute on function public.add_up(integer, integer), public.context() to anon;
+
+create table public.books (
+  shelf text, number integer, title text not null, summary tsvector, span int4range,
+  primary key (shelf, number)
+);
+grant select, insert, update, delete on public.books to authenticated;
+create function public.whole_json(json) returns json language sql immutable as $$ select $1 $$;
+create function public.whole_jsonb(jsonb) returns text language sql immutable
+  as $$ select jsonb_typeof($1) $$;
+create function public.whole_text(text) returns text language sql immutable
+  as $$ select upper($1) $$;
+create function public.whole_bytes(bytea) returns integer language sql immutable
+  as $$ select length($1) $$;
+create function public.named_or_whole(a integer) returns text language sql immutable
+  as $$ select 'named' $$;
+create function public.named_or_whole(jsonb) returns text language sql immutable
+  as $$ select 'whole' $$;
+revoke all on function public.whole_json(json), public.whole_jsonb(jsonb), public.whole_text(text),
+  public.whole_bytes(bytea), public.named_or_whole(integer), public.named_or_whole(jsonb)
+  from public, anon, authenticated, service_role;
+grant execute on function public.whole_json(json), public.whole_jsonb(jsonb),
+  public.whole_text(text), public.whole_bytes(bytea), public.named_or_whole(integer),
+  public.named_or_whole(jsonb) to authenticated;

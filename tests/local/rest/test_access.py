@@ -87,7 +87,7 @@ def test_only_the_exposed_schemas_can_be_asked(shop: Any) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("PUT", "/jobs", 405, "PGRST117"),
+        ("PUT", "/jobs", 400, "PGRST127"),
         ("PATCH", "/rpc/add_up", 405, "PGRST101"),
         ("GET", "/a/b/c", 404, "PGRST125"),
         ("GET", "/job", 404, "PGRST205"),

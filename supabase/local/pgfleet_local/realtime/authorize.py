@@ -15,9 +15,10 @@ from pgfleet_local.realtime.relations import Relation
 
 logger = logging.getLogger(__name__)
 
-INSERT_MESSAGE = (
+INSERT_MESSAGES = (
     "insert into realtime.messages (id, topic, extension, event, private)"
-    " values (gen_random_uuid(), %s, %s, 'pgfleet-probe', true)"
+    " select gen_random_uuid(), %s, e.extension, 'pgfleet-probe', true"
+    " from unnest(%s::text[]) as e (extension)"
 )
 BECOME = (
     "select set_config('role', %s, true), set_config('request.jwt.claims', %s, true),"
@@ -44,34 +45,35 @@ class Authorizer:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def may_read(self, access: Access, topic: str) -> bool:
-        """Tell whether the policies let this listener read broadcasts of a private topic.
+    async def readable(
+        self, access: Access, topic: str, extensions: Collection[str]
+    ) -> frozenset[str]:
+        """Tell what of a private topic the policies let this listener read.
 
-        A probe message is inserted, looked for under the listener's role, and rolled back.
+        Probe messages are inserted, looked for under the listener's role, and rolled back.
         """
         async with self._database.connection() as connection:
             async with connection.transaction(force_rollback=True):
                 cursor = await connection.execute(
-                    INSERT_MESSAGE + " returning id", (topic, "broadcast")
+                    INSERT_MESSAGES + " returning id", (topic, list(extensions))
                 )
-                probe = await cursor.fetchone()
-                assert probe is not None
+                probes = [row[0] for row in await cursor.fetchall()]
                 try:
                     await _become_on_topic(connection, access, topic)
                     found = await connection.execute(
-                        "select 1 from realtime.messages where id = %s", (probe[0],)
+                        "select extension from realtime.messages where id = any (%s)", (probes,)
                     )
-                    return await found.fetchone() is not None
+                    return frozenset(str(row[0]) for row in await found.fetchall())
                 except psycopg.errors.InsufficientPrivilege:
-                    return False
+                    return frozenset()
 
-    async def may_write(self, access: Access, topic: str) -> bool:
-        """Tell whether the policies let this listener send broadcasts to a private topic."""
+    async def may_write(self, access: Access, topic: str, extension: str) -> bool:
+        """Tell whether the policies let this listener send such messages to a private topic."""
         async with self._database.connection() as connection:
             async with connection.transaction(force_rollback=True):
                 try:
                     await _become_on_topic(connection, access, topic)
-                    await connection.execute(INSERT_MESSAGE, (topic, "broadcast"))
+                    await connection.execute(INSERT_MESSAGES, (topic, [extension]))
                 except psycopg.errors.InsufficientPrivilege:
                     return False
                 return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,10 @@ import psycopg
 from pgfleet_local.realtime.database import Unreachable
 from pgfleet_local.realtime.identity import Access, Identity, IdentityError, choose_token, identify
 from pgfleet_local.realtime.listener import Sender
+from pgfleet_local.realtime.presence import CallLimit
 from pgfleet_local.realtime.protocol import EMPTY, Broadcast, Frame, Outgoing, Serializer, to_json
 from pgfleet_local.realtime.services import Services
-from pgfleet_local.realtime.subscriptions import Binding, SubscriptionError, bind
+from pgfleet_local.realtime.subscriptions import Binding, SubscriptionError, bind, bind_topic
 from pgfleet_local.realtime.topics import WIRE_PREFIX
 
 logger = logging.getLogger(__name__)
@@ -24,6 +26,7 @@ logger = logging.getLogger(__name__)
 # The hosted server looks at the expiry at least this often.
 EXPIRY_CHECK_SECONDS = 300.0
 RETRY_SECONDS = 5.0
+REVOKED = "You no longer have permission to read from this Channel topic:"
 SUBSCRIBED = "Subscribed to PostgreSQL"
 REPLICATION_READY = "Replication connection established"
 
@@ -36,19 +39,28 @@ class JoinConfig:
     ack: bool = False
     echo: bool = False
     replication_ready: bool = False
+    replay: bool = False
+    presence: bool = False
+    presence_key: str = ""
     bindings: tuple[Binding, ...] = ()
 
 
-def read_config(payload: Mapping[str, Any]) -> JoinConfig:
-    """Read the `config` of a join."""
+def read_config(payload: Mapping[str, Any], name: str) -> JoinConfig:
+    """Read the `config` of a join; without one the topic's name says which rows it wants."""
+    if "config" not in payload:
+        return JoinConfig(presence_key=str(uuid.uuid4()), bindings=(bind_topic(name),))
     config = _mapping(payload.get("config"))
     broadcast = _mapping(config.get("broadcast"))
+    presence = _mapping(config.get("presence"))
     asked = config.get("postgres_changes")
     return JoinConfig(
         private=_flag(config.get("private")),
         ack=_flag(broadcast.get("ack")),
         echo=_flag(broadcast.get("self")),
         replication_ready=_flag(broadcast.get("replication_ready")),
+        replay="replay" in broadcast,
+        presence=_flag(presence.get("enabled")),
+        presence_key=str(presence.get("key") or uuid.uuid4()),
         bindings=tuple(bind(one) for one in asked if isinstance(one, Mapping))
         if isinstance(asked, list)
         else (),
@@ -60,7 +72,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _flag(value: Any) -> bool:
-    return value is True or value == "true"
+    return value is True or (isinstance(value, str) and value.lower() == "true")
 
 
 class Channel:
@@ -83,7 +95,10 @@ class Channel:
         self._services = services
         self._sender = sender
         self._joined = False
-        self._may_write: bool | None = None
+        self._readable: frozenset[str] = frozenset()
+        self._writable: dict[str, bool] = {}
+        limit = services.options
+        self._presence_calls = CallLimit(limit.presence_calls, limit.presence_seconds)
         self._held: Frame | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._subscribing: asyncio.Task[None] | None = None
@@ -104,6 +119,16 @@ class Channel:
         """The version of the wire format that the client reads."""
         return self._sender.serializer
 
+    @property
+    def hears_broadcasts(self) -> bool:
+        """Whether broadcasts of its topic are for it."""
+        return not self.private or "broadcast" in self._readable
+
+    @property
+    def hears_presence(self) -> bool:
+        """Whether it may know who else is on its topic."""
+        return not self.private or "presence" in self._readable
+
     # Beginning and end
 
     def start(self) -> None:
@@ -114,6 +139,9 @@ class Channel:
         if not self._joined:
             return
         options, faults = self._services.options, self._services.faults
+        if self.config.presence and self.hears_presence:
+            state = self._services.presences.state(self)
+            self._sender.push(Outgoing(self.topic, "presence_state", state))
         if self.config.bindings:
             self._subscribe_after(options.subscribe_delay + faults.subscribe_delay)
         if self.config.replication_ready:
@@ -123,6 +151,7 @@ class Channel:
         """End listening without a word to the client."""
         self._joined = False
         self._services.topics.remove(self)
+        self._services.presences.untrack(self)
         self._services.subscriptions.remove(self)
         if self._expiry is not None:
             self._expiry.cancel()
@@ -236,23 +265,30 @@ class Channel:
             self.shut(error.text)
             return
         self.identity = identity
-        self._may_write = None
-        if self.config.private and not await self.may_read():
-            self.shut("You no longer have permission to read from this Channel topic: " + self.name)
-            return
+        self._writable = {}
+        before = self._readable
+        if self.config.private:
+            await self.may_read()
+            if before - self._readable:
+                self.shut(f"{REVOKED} {self.name}")
+                return
         self._watch_expiry()
         if self.config.bindings:
             self._subscribe_after(self._services.options.resubscribe_delay)
 
-    async def may_read(self) -> bool:
-        """Ask the policies whether the private topic may be read with the present token."""
+    async def may_read(self, *more: str) -> bool:
+        """Ask the policies what of the private topic may be read with the present token."""
+        asked = {"broadcast", *more, *self._readable}
+        if self.config.presence:
+            asked.add("presence")
         try:
-            return await self._services.authorizer.may_read(self.access, self.name)
+            self._readable = await self._services.authorizer.readable(self.access, self.name, asked)
         except Unreachable:
             raise
         except psycopg.DatabaseError as error:
             logger.warning("cannot authorise %s: %s", self.topic, error)
-            return False
+            self._readable = frozenset()
+        return bool(self._readable)
 
     def _watch_expiry(self) -> None:
         """Look again when the token ends, or after five minutes if that is sooner."""
@@ -269,7 +305,7 @@ class Channel:
 
     async def broadcast(self, payload: Mapping[str, Any], ref: str | None) -> None:
         """Hand a client's broadcast to the others; only an acknowledged channel gets a reply."""
-        if self.config.private and not await self._write_allowed():
+        if self.config.private and not await self._write_allowed("broadcast"):
             return
         content = payload.get("payload", {})
         body = content if isinstance(content, bytes) else to_json(content)
@@ -286,16 +322,53 @@ class Channel:
             only=lambda listener: listener is not self or self.config.echo,
         )
         if self.config.ack:
-            self._sender.reply(self.topic, ref, self.join_ref, "ok", {})
+            self._answer(ref, "ok")
 
-    async def _write_allowed(self) -> bool:
+    async def presence(self, payload: Mapping[str, Any], ref: str | None) -> None:
+        """Let the client be present, or no more, and answer; too many calls end the channel."""
+        event = payload.get("event")
+        if not isinstance(event, str):
+            self._answer(ref, "ok")
+        elif not self._presence_calls.take():
+            self.shut("Client presence rate limit exceeded")
+        elif event.lower() == "track":
+            await self._track(payload.get("payload", {}), ref)
+        elif event.lower() == "untrack":
+            self._services.presences.untrack(self)
+            self._answer(ref, "ok")
+        else:
+            self._answer(ref, "error")
+
+    async def _track(self, told: Any, ref: str | None) -> None:
+        if self.private and not await self._may_track():
+            self._answer(ref, "error")
+        elif not isinstance(told, Mapping):
+            self._answer(ref, "error", reason="Presence track payload must be a map")
+        elif len(to_json(told)) > self._services.options.max_broadcast_bytes:
+            self.shut("Track message size exceeded")
+        else:
+            self._services.presences.track(self, self.config.presence_key, told)
+            self._answer(ref, "ok")
+
+    async def _may_track(self) -> bool:
+        """Ask the policies; who may be present is asked too whether it may see the others."""
+        if "presence" not in self._writable and "presence" not in self._readable:
+            await self.may_read("presence")
+        return await self._write_allowed("presence")
+
+    def _answer(self, ref: str | None, status: str, **response: Any) -> None:
+        self._sender.reply(self.topic, ref, self.join_ref, status, response)
+
+    async def _write_allowed(self, extension: str) -> bool:
         """Ask the policies once per token."""
-        if self._may_write is None:
+        if extension not in self._writable:
             try:
-                self._may_write = await self._services.authorizer.may_write(self.access, self.name)
+                self._writable[extension] = await self._services.authorizer.may_write(
+                    self.access, self.name, extension
+                )
             except Unreachable:
                 raise
             except psycopg.DatabaseError as error:
                 logger.warning("cannot authorise sending on %s: %s", self.topic, error)
-                self._may_write = False
-        return self._may_write
+                self._writable[extension] = False
+        return self._writable[extension]

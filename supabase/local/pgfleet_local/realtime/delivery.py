@@ -150,10 +150,10 @@ async def _allowed(
     """Return who may see the row; who may not see the table is told so."""
     relation, change = picture.relation, picture.change
     if not relation.key:
-        _push(listeners, _error(change, NO_KEY))
+        _push(listeners, change, _error(change, NO_KEY))
         return []
     blind = [one for one in listeners if not set(relation.key) <= readable[one.role]]
-    _push(blind, _error(change, UNAUTHORIZED))
+    _push(blind, change, _error(change, UNAUTHORIZED))
     listeners = [one for one in listeners if one not in blind]
     if not relation.row_security:
         return listeners
@@ -174,7 +174,7 @@ def _send(
         shown = readable[role]
         if select is not None:
             shown = shown & {*select, *picture.relation.key}
-        _push(members, _data(picture, shown))
+        _push(members, picture.change, _data(picture, shown))
 
 
 def _rows(change: Change, relation: Relation) -> tuple[Row | None, Row | None]:
@@ -260,10 +260,14 @@ def _error(change: Change, message: str) -> str:
     )
 
 
-def _push(listeners: Iterable[Subscription], data: str) -> None:
+def _push(listeners: Iterable[Subscription], change: Change, data: str) -> None:
     """Send one frame to each listener, with the ids of all its bindings that match."""
     ids: dict[Listener, list[int]] = {}
     for one in listeners:
+        if one.binding.is_old:
+            old = Outgoing(one.listener.topic, change.action, data)
+            one.listener.deliver(one.listener.serializer.encode(old))
+            continue
         found = ids.setdefault(one.listener, [])
         if one.binding.id not in found:
             found.append(one.binding.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,11 @@ from psycopg import sql
 
 from pgfleet_local.realtime.database import Connection
 from pgfleet_local.realtime.pgoutput import Row
+from pgfleet_local.realtime.protocol import to_json
 from pgfleet_local.realtime.relations import Column, Relation
+from pgfleet_local.realtime.values import as_told
+
+logger = logging.getLogger(__name__)
 
 MAX_LIST = 100
 COMPARISONS = {
@@ -22,16 +27,27 @@ COMPARISONS = {
     "lte": "<=",
     "gt": ">",
     "gte": ">=",
-    "isdistinct": "is distinct from",
 }
-PATTERNS = {"like": "~~", "ilike": "~~*", "match": "~", "imatch": "~*"}
-OPERATORS = (*COMPARISONS, *PATTERNS, "in", "is")
-IS_VALUES = ("null", "true", "false", "unknown")
-TEXT_TYPES = ("text", "varchar", "bpchar", "name", "citext")
+LIKE = {"like": "~~", "ilike": "~~*"}
+MATCH = {"match": "~", "imatch": "~*"}
+OPERATORS = (*COMPARISONS, *LIKE, *MATCH, "isdistinct", "in", "is")
+IS_VALUES = {"null": None, "unknown": None, "true": "t", "false": "f"}
 INTEGER_TYPES = ("int2", "int4", "int8")
 # Types whose text form is one-to-one with the value, so that text can be compared for equality.
 CANONICAL_TYPES = (*INTEGER_TYPES, "text", "varchar", "uuid", "bool", "date", "timestamptz")
-PART = re.compile(r"(?P<column>[^=]+)=(?P<negated>not\.)?(?P<operator>[a-z]+)\.(?P<value>.*)", re.S)
+
+CAST = "select pg_catalog.format('%%s', %s::text::{0}), null"
+# The list is an array in SQL's own notation, so its quotes and its nulls are those of arrays.
+CAST_LIST = (
+    "select coalesce(array_agg(pg_catalog.format('%%s', e.one) order by e.position)"
+    " filter (where e.one is not null), '{{}}'), coalesce(bool_or(e.one is null), false)"
+    " from unnest(%s::text::{0}[]) with ordinality as e (one, position)"
+)
+HAS_OPERATOR = (
+    "select exists (select from pg_catalog.pg_operator as o"
+    " where o.oprname = %s and o.oprleft = %s::regtype"
+    " and (not %s or o.oprright = o.oprleft) and o.oprresult = 'boolean'::regtype)"
+)
 
 
 class FilterError(ValueError):
@@ -40,63 +56,70 @@ class FilterError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """One condition on one column; `values` has one entry except for `in`."""
+    """One condition on one column.
+
+    `values` has one entry except for `in`, whose one entry is the list as it was written until the
+    filter has been checked, and the elements afterwards; `has_null` tells whether one of them is
+    null.
+    """
 
     column: str
     operator: str
     values: tuple[str, ...]
     negated: bool = False
+    has_null: bool = False
 
 
 def parse_filters(text: str) -> tuple[Filter, ...]:
     """Read conditions joined by commas, or raise `FilterError`."""
-    return tuple(_parse_part(part) for part in _split(text)) if text.strip() else ()
+    text = text.strip()
+    return tuple(_parse_part(part.strip()) for part in _split(text)) if text else ()
 
 
 def _parse_part(part: str) -> Filter:
-    match = PART.fullmatch(part.strip())
-    if match is None:
-        raise FilterError(f'expected column=operator.value, got "{part}"')
-    operator, value = match["operator"], match["value"]
-    if operator not in OPERATORS:
-        raise FilterError(f'unknown operator "{operator}"')
-    values: tuple[str, ...] = (_unquote(value),)
-    if operator == "in":
-        if not (value.startswith("(") and value.endswith(")")):
-            raise FilterError("`in` needs a list in parentheses")
-        values = tuple(_unquote(one.strip()) for one in _split(value[1:-1]))
-        if len(values) > MAX_LIST:
-            raise FilterError(f"too many values for `in` filter. Maximum {MAX_LIST}")
-    if operator == "is" and value.lower() not in IS_VALUES:
-        raise FilterError(f"`is` takes one of {', '.join(IS_VALUES)}")
-    return Filter(match["column"].strip(), operator, values, match["negated"] is not None)
+    if not part:
+        raise FilterError("filter must not contain empty segments (check for extra commas)")
+    column, equals, condition = part.partition("=")
+    if not equals:
+        raise FilterError(to_json([part]))
+    negated = condition.startswith("not.")
+    condition = condition.removeprefix("not.")
+    operator, dot, value = condition.partition(".")
+    if not dot or operator not in OPERATORS:
+        raise FilterError(to_json([operator, value] if dot else [condition]))
+    if operator != "in":
+        return Filter(column, operator, (_unquote(value),), negated)
+    if not (len(value) >= 2 and value[0] == "(" and value[-1] == ")"):
+        raise FilterError("`in` filter value must be wrapped by parentheses")
+    return Filter(column, operator, (value[1:-1],), negated)
 
 
 def _split(text: str) -> list[str]:
-    """Split at commas that stand outside quotes and parentheses."""
-    parts, start, depth, quoted, index = [], 0, 0, False, 0
-    while index < len(text):
-        char = text[index]
-        if quoted and char == "\\":
-            index += 1
-        elif char == '"':
-            quoted = not quoted
-        elif not quoted and char in "()":
-            depth += 1 if char == "(" else -1
-        elif not quoted and depth == 0 and char == ",":
-            parts.append(text[start:index])
-            start = index + 1
-        index += 1
-    parts.append(text[start:])
-    if quoted or depth:
-        raise FilterError("a quote or a parenthesis is not closed")
-    return parts
+    """Split at commas outside parentheses and quotes; a quote opens only where a value begins."""
+    parts, current, depth, quoted, escaped = [], "", 0, False, False
+    for char in text:
+        before = current[-1:]
+        if escaped:
+            escaped = False
+        elif quoted:
+            escaped = char == "\\"
+            quoted = char != '"'
+        elif char == '"' and before in (".", "(", ","):
+            quoted = True
+        elif char == "," and depth == 0:
+            parts.append(current)
+            current = ""
+            continue
+        elif char in "()":
+            depth = max(0, depth + (1 if char == "(" else -1))
+        current += char
+    return [*parts, current]
 
 
 def _unquote(value: str) -> str:
-    """Take the double quotes and backslashes off a quoted value."""
-    if len(value) >= 2 and value[0] == value[-1] == '"':
-        return re.sub(r"\\(.)", r"\1", value[1:-1])
+    """Take the quotes and backslashes off a value that is quoted as a whole."""
+    if re.fullmatch(r'"(?:[^"\\]|\\.)*"', value, re.DOTALL):
+        return re.sub(r"\\(.)", r"\1", value[1:-1], flags=re.DOTALL)
     return value
 
 
@@ -114,26 +137,54 @@ async def check_filters(
 
 
 async def _check(connection: Connection, column: Column, one: Filter) -> Filter:
-    if one.operator in PATTERNS and column.type_name not in TEXT_TYPES:
+    if one.operator == "is":
+        return _check_is(column, one)
+    if one.operator in LIKE or one.operator in MATCH:
+        await _check_pattern(connection, column, one)
+        return one
+    is_list = one.operator == "in"
+    query = sql.SQL(CAST_LIST if is_list else CAST).format(sql.SQL(column.sql_type))
+    value = f"{{{one.values[0]}}}" if is_list else one.values[0]
+    try:
+        row = await (await connection.execute(query, (value,))).fetchone()
+    except (psycopg.DataError, psycopg.ProgrammingError) as error:
+        raise FilterError(str(error.diag.message_primary)) from error
+    assert row is not None
+    if not is_list:
+        return Filter(one.column, one.operator, (str(row[0]),), one.negated)
+    values = tuple(str(value) for value in row[0])  # type: ignore[attr-defined]
+    has_null = bool(row[1])
+    if len(values) + has_null > MAX_LIST:
+        raise FilterError(f"too many values for `in` filter. Maximum {MAX_LIST}")
+    return Filter(one.column, "in", values, one.negated, has_null)
+
+
+def _check_is(column: Column, one: Filter) -> Filter:
+    value = one.values[0]
+    if value not in IS_VALUES:
+        raise FilterError("invalid value for is filter: must be null, true, false, or unknown")
+    if value != "null" and column.type_name != "bool":
+        raise FilterError(f"is {value} filter requires a boolean column, got {column.sql_type}")
+    return one
+
+
+async def _check_pattern(connection: Connection, column: Column, one: Filter) -> None:
+    """Refuse types that have no such operator, and expressions that cannot be read."""
+    symbol = {**LIKE, **MATCH}[one.operator]
+    wanted = (symbol, column.sql_type, one.operator in MATCH)
+    row = await (await connection.execute(HAS_OPERATOR, wanted)).fetchone()
+    if row != (True,):
         raise FilterError(
             f"operator {one.operator} requires a text-compatible column type, got {column.sql_type}"
         )
-    if one.operator == "is":
-        if one.values[0].lower() != "null" and column.type_name != "bool":
-            raise FilterError(f"is.{one.values[0]} requires a boolean column")
-        return one
-    if one.operator in PATTERNS:
-        return one
-    cast = sql.SQL("select %s::text::{}::text").format(sql.SQL(column.sql_type))
-    values = []
-    for value in one.values:
+    if one.operator in MATCH:
         try:
-            row = await (await connection.execute(cast, (value,))).fetchone()
+            await connection.execute("select '' ~ %s", (one.values[0],))
         except psycopg.DataError as error:
-            raise FilterError(str(error.diag.message_primary)) from error
-        assert row is not None
-        values.append(str(row[0]))
-    return Filter(one.column, one.operator, tuple(values), one.negated)
+            raise FilterError(
+                f"invalid regular expression for {one.operator} filter:"
+                f" {error.diag.message_primary}"
+            ) from error
 
 
 async def passes(
@@ -147,9 +198,15 @@ async def passes(
         value = row[one.column]
         if not (value is None or isinstance(value, str)):
             return False
+        value = as_told(column.type_name, value)
         answer = compare(column, value, one)
         if answer is None and value is not None:
-            answer = await _compare_in_sql(connection, column, value, one)
+            try:
+                answer = await _compare_in_sql(connection, column, value, one)
+            except (psycopg.DataError, psycopg.ProgrammingError) as error:
+                # A type without such an operator: nobody hears, as it is refused elsewhere.
+                logger.warning("a filter of %s cannot be decided: %s", column.name, error)
+                return False
         if not answer:
             return False
     return True
@@ -158,18 +215,20 @@ async def passes(
 def compare(column: Column, value: str | None, one: Filter) -> bool | None:
     """Decide what can be decided without asking Postgres; None means it must be asked."""
     if one.operator == "is":
-        wanted = {"null": None, "unknown": None, "true": "t", "false": "f"}[one.values[0].lower()]
-        return (value == wanted) != one.negated
+        return (value == IS_VALUES[one.values[0]]) != one.negated
     if one.operator == "isdistinct" and value is None:
         return not one.negated
     if value is None:
         return False
     if column.type_name not in CANONICAL_TYPES:
         return None
-    if one.operator in ("eq", "neq", "in", "isdistinct"):
-        same = value in one.values
-        return (same if one.operator in ("eq", "in") else not same) != one.negated
-    if column.type_name in INTEGER_TYPES and one.operator in ("lt", "lte", "gt", "gte"):
+    if one.operator == "in":
+        if value not in one.values and one.has_null:
+            return False
+        return (value in one.values) != one.negated
+    if one.operator in ("eq", "neq", "isdistinct"):
+        return ((value == one.values[0]) == (one.operator == "eq")) != one.negated
+    if column.type_name in INTEGER_TYPES and one.operator in COMPARISONS:
         left, right = int(value), int(one.values[0])
         answer = {
             "lt": left < right,
@@ -185,16 +244,17 @@ async def _compare_in_sql(connection: Connection, column: Column, value: str, on
     """Let Postgres compare, by the rules of the column's type."""
     type_name = sql.SQL(column.sql_type)
     parameters: list[Any] = [value]
-    if one.operator in PATTERNS:
-        expression: sql.Composable = sql.SQL("%s::text " + PATTERNS[one.operator] + " %s::text")
-        parameters.append(one.values[0])
-    elif one.operator == "in":
+    if one.operator == "in":
         expression = sql.SQL("%s::text::{0} = any (%s::text[]::{0}[])").format(type_name)
-        parameters.append(list(one.values))
+        parameters.append([*one.values, *([None] if one.has_null else [])])
     else:
-        expression = sql.SQL(
-            "%s::text::{0} " + COMPARISONS[one.operator] + " %s::text::{0}"
-        ).format(type_name)
+        symbols = {**COMPARISONS, **LIKE, **MATCH, "isdistinct": "is distinct from"}
+        right = sql.SQL("text" if one.operator in (*LIKE, *MATCH) else column.sql_type)
+        if one.operator in LIKE and column.type_name == "bytea":
+            right = type_name
+        expression = sql.SQL("%s::text::{0} " + symbols[one.operator] + " %s::text::{1}").format(
+            type_name, right
+        )
         parameters.append(one.values[0])
     query = sql.SQL("select ({})").format(expression)
     row = await (await connection.execute(query, parameters)).fetchone()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import uuid
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from pgfleet_local.realtime.database import Unreachable
 from pgfleet_local.realtime.faults import FaultError
 from pgfleet_local.realtime.identity import Identity, IdentityError, choose_token, identify
-from pgfleet_local.realtime.protocol import Broadcast, to_json
+from pgfleet_local.realtime.protocol import Broadcast, ProtocolError, parse_json, to_json
 from pgfleet_local.realtime.services import Services
 from pgfleet_local.realtime.topics import wire_topic
 
@@ -84,7 +83,9 @@ class BroadcastApi:
         for one in messages:
             if one.private:
                 try:
-                    allowed = await self._services.authorizer.may_write(identity.access, one.topic)
+                    allowed = await self._services.authorizer.may_write(
+                        identity.access, one.topic, "broadcast"
+                    )
                 except Unreachable as error:
                     raise RequestError(500, "Error connecting to Realtime") from error
                 if not allowed:
@@ -149,8 +150,8 @@ def _identify(services: Services, request: Request) -> Identity:
 
 def _json(body: bytes) -> Any:
     try:
-        return json.loads(body or b"{}")
-    except ValueError as error:
+        return parse_json(body or b"{}")
+    except ProtocolError as error:
         raise RequestError(400, "the body is no JSON") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,8 +58,17 @@ def identify(verifier: TokenVerifier, token: str) -> Identity:
     return Identity(token, access, float(claims["exp"]))
 
 
+def token_of_join(payload: Mapping[str, Any], apikey: str) -> str:
+    """Return the token of a join; clients of years ago call it `user_token`."""
+    user_token, access_token = payload.get("user_token"), payload.get("access_token")
+    sent = user_token if isinstance(user_token, str) and user_token else access_token
+    if isinstance(access_token, str) and access_token.startswith(OPAQUE_KEY_PREFIX):
+        return apikey
+    return choose_token(sent, apikey)
+
+
 def choose_token(access_token: Any, apikey: str) -> str:
-    """Return the token of a join or refresh, which is the API key unless a real one was sent."""
+    """Return the token of a refresh, which is the API key unless a real one was sent."""
     if not isinstance(access_token, str) or not access_token:
         return apikey
     return apikey if access_token.startswith(OPAQUE_KEY_PREFIX) else access_token

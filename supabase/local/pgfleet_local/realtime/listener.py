@@ -38,8 +38,18 @@ class Listener(Protocol):
         """The version of the wire format that it reads."""
         ...
 
+    @property
+    def hears_broadcasts(self) -> bool:
+        """Whether broadcasts of its topic are for it."""
+        ...
+
+    @property
+    def hears_presence(self) -> bool:
+        """Whether it may know who else is on its topic."""
+        ...
+
     def deliver(self, frame: Frame) -> None:
-        """Take a broadcast or a change."""
+        """Take a broadcast, a change, or who came and left."""
         ...
 
 

@@ -26,6 +26,8 @@ class RealtimeOptions:
     max_broadcast_bytes: int = 3_000_000
     max_record_bytes: int = 1_048_576
     max_queued_frames: int = 10_000
+    presence_calls: int = 5
+    presence_seconds: float = 30.0
     refusal_delay: float = 0.0
     join_error_delay: float = 1.0
     subscribe_delay: float = 0.0

@@ -7,6 +7,7 @@ with many listeners is encoded once, and numbers keep every digit Postgres print
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ BROADCAST = 4
 RAW_BYTES = 0
 JSON_TEXT = 1
 EMPTY = "{}"
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class ProtocolError(ValueError):
@@ -83,7 +85,7 @@ class ObjectSerializer:
 
     def decode(self, frame: Frame) -> Incoming:
         """Read a JSON object."""
-        data = _parse(frame)
+        data = parse_json(frame)
         if not isinstance(data, dict):
             raise ProtocolError("the frame is no JSON object")
         return _incoming(
@@ -116,7 +118,7 @@ class ArraySerializer:
         """Read a JSON array or a binary push."""
         if isinstance(frame, bytes):
             return _decode_push(frame)
-        data = _parse(frame)
+        data = parse_json(frame)
         if not isinstance(data, list) or len(data) != 5:
             raise ProtocolError("the frame is no JSON array of five")
         join_ref, ref, topic, event, payload = data
@@ -153,11 +155,22 @@ def _quote(value: str | None) -> str:
     return "null" if value is None else to_json(value)
 
 
-def _parse(frame: Frame) -> Any:
+def parse_json(text: str | bytes) -> Any:
+    """Read JSON as strictly as every client does, or raise `ProtocolError`.
+
+    One half of a character, and numbers that are none, can be written here and read by nobody.
+    """
     try:
-        return json.loads(frame)
-    except ValueError as error:
+        value = json.loads(text, parse_constant=_refuse_constant)
+        if SURROGATE.search(text if isinstance(text, str) else text.decode()):
+            to_json(value).encode()
+    except (ValueError, RecursionError) as error:
         raise ProtocolError("the frame is no JSON") from error
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _incoming(topic: Any, event: Any, payload: Any, ref: Any, join_ref: Any) -> Incoming:
@@ -201,7 +214,7 @@ def _decode_push(frame: bytes) -> Incoming:
     except UnicodeDecodeError as error:
         raise ProtocolError("the header of the binary frame is no UTF-8") from error
     body = frame[offset:]
-    payload = _parse(body) if encoding == JSON_TEXT else body
+    payload = parse_json(body) if encoding == JSON_TEXT else body
     content = {"type": "broadcast", "event": event, "payload": payload, "compact": True}
     return Incoming(topic, "broadcast", content, ref or None, join_ref or None)
 

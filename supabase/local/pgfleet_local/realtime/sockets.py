@@ -12,7 +12,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from pgfleet_local.realtime.channels import Channel, read_config
 from pgfleet_local.realtime.database import Unreachable
-from pgfleet_local.realtime.identity import IdentityError, choose_token, identify
+from pgfleet_local.realtime.identity import IdentityError, identify, token_of_join
 from pgfleet_local.realtime.listener import Listener
 from pgfleet_local.realtime.protocol import (
     EMPTY,
@@ -29,6 +29,13 @@ from pgfleet_local.realtime.topics import WIRE_PREFIX
 logger = logging.getLogger(__name__)
 
 NO_DATABASE = "UnableToConnectToProject: Realtime was unable to connect to the project database"
+
+
+NO_REPLAY = "UnableToReplayMessages: the local platform does not replay broadcasts"
+
+
+class Refused(Exception):
+    """Raised when a join asks for what cannot be had; the text is the reason in its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +189,8 @@ class Socket:
                 await channel.refresh(message.payload)
             elif message.event == "broadcast":
                 await channel.broadcast(message.payload, message.ref)
+            elif message.event == "presence":
+                await channel.presence(message.payload, message.ref)
         except Unreachable as error:
             logger.warning("%s on %s: %s", message.event, message.topic, error)
             channel.shut("Realtime was unable to connect to the project database")
@@ -207,6 +216,8 @@ class Socket:
             channel = None if refused else await self._admit(message)
         except IdentityError as error:
             channel, refused = None, f"{error.code}: {error.text}"
+        except Refused as error:
+            channel, refused = None, str(error)
         except Unreachable as error:
             logger.warning("join of %s: %s", message.topic, error)
             channel, refused = None, NO_DATABASE
@@ -231,13 +242,16 @@ class Socket:
 
     async def _admit(self, message: Incoming) -> Channel | None:
         """Verify the token, and for a private topic ask the policies; None means refused."""
-        token = choose_token(message.payload.get("access_token"), self._apikey)
+        token = token_of_join(message.payload, self._apikey)
+        config = read_config(message.payload, message.topic.removeprefix(WIRE_PREFIX))
+        if config.replay:
+            raise Refused(NO_REPLAY)
         channel = Channel(
             self._services,
             self,
             message.topic,
             message.join_ref,
-            read_config(message.payload),
+            config,
             identify(self._services.verifier, token),
         )
         if channel.config.private and not await channel.may_read():

@@ -15,6 +15,7 @@ from pgfleet_local.realtime.options import CHANGES_PUBLICATION
 from pgfleet_local.realtime.protocol import to_json
 from pgfleet_local.realtime.relations import load_relation
 
+UNABLE = "Unable to subscribe to changes with given parameters."
 ACTIONS = ("INSERT", "UPDATE", "DELETE")
 PUBLISHED_TABLES = """
 select c.oid
@@ -37,6 +38,8 @@ class Binding:
 
     id: int
     asked: Mapping[str, Any]
+    # Joined without a config, as clients of years ago do: they know events by their own names.
+    is_old: bool = False
 
     @property
     def action(self) -> str:
@@ -69,10 +72,15 @@ class Binding:
         return {**self.asked, "id": self.id}
 
 
-def bind(asked: Mapping[str, Any]) -> Binding:
+def bind(asked: Mapping[str, Any], is_old: bool = False) -> Binding:
     """Give a request its id, which stays the same across rejoins and is never 0."""
     digest = zlib.crc32(to_json(dict(sorted(asked.items()))).encode()) & 0x7FFFFFF
-    return Binding(digest or 1, asked)
+    return Binding(digest or 1, asked, is_old)
+
+
+def bind_topic(name: str) -> Binding:
+    """Read what a topic asks for by its own name: `schema`, `schema:table` or with a filter."""
+    return bind(dict(zip(("schema", "table", "filter"), name.split(":", 2), strict=False)), True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,14 +171,14 @@ class SubscriptionCheck:
         try:
             filters = parse_filters(str(binding.asked.get("filter") or ""))
         except FilterError as error:
-            raise SubscriptionError(f"Error parsing `filter` params: [{error}]") from error
+            raise SubscriptionError(f"Error parsing `filter` params: {error}") from error
         if binding.asked.get("schema") is None and binding.table is None:
             raise SubscriptionError(
                 "No subscription params provided. Please provide at least a `schema` or `table`"
                 " to subscribe to"
             )
         if binding.table is None and filters:
-            raise SubscriptionError("Error parsing `filter` params: [a filter needs a table]")
+            raise SubscriptionError("Error parsing `filter` params: a filter needs a table")
         if binding.table is None and binding.select:
             raise SubscriptionError(
                 "Column selection is not supported for wildcard subscriptions."
@@ -179,7 +187,7 @@ class SubscriptionCheck:
         try:
             return await self._check_tables(binding, role, filters)
         except FilterError as error:
-            raise SubscriptionError(_refused(binding, f"Exception: {error}")) from error
+            raise SubscriptionError(_failed(binding, str(error))) from error
 
     async def _check_tables(
         self, binding: Binding, role: str, filters: tuple[Filter, ...]
@@ -192,13 +200,15 @@ class SubscriptionCheck:
             )
             oids = [int(str(row[0])) for row in await cursor.fetchall()]
             if not oids:
-                hint = "Please check Realtime is enabled for the given connect parameters"
-                raise SubscriptionError(_refused(binding, hint))
+                raise SubscriptionError(
+                    f"{UNABLE} Please check Realtime is enabled for the given connect parameters:"
+                    f" [{_described(binding)}]"
+                )
             if table is None or not (filters or binding.select):
                 return ()
             relation = await load_relation(connection, oids[0])
             if relation is None:
-                raise SubscriptionError(_refused(binding, "The table is gone"))
+                raise SubscriptionError(_failed(binding, "the table is gone"))
             readable = (await selectable_columns(connection, relation, [role]))[role]
             for name in binding.select or ():
                 if relation.find(name) is None or name not in readable:
@@ -213,6 +223,12 @@ async def _horizon(connection: Connection) -> Horizon:
     return Horizon.parse(str(row[0]))
 
 
-def _refused(binding: Binding, why: str) -> str:
-    asked = ", ".join(f"{key}: {value}" for key, value in binding.asked.items())
-    return f"Unable to subscribe to changes with given parameters. {why}: [{asked}]"
+def _failed(binding: Binding, why: str) -> str:
+    return (
+        f"{UNABLE} An exception happened so please check your connect parameters:"
+        f" [{_described(binding)}]. Exception: {why}"
+    )
+
+
+def _described(binding: Binding) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in binding.asked.items())

@@ -36,14 +36,29 @@ class Topics:
         broadcast: Broadcast,
         only: Callable[[Listener], bool] = lambda listener: True,
     ) -> None:
-        """Hand a broadcast to the listeners of a topic; each version is encoded once."""
+        """Hand a broadcast to the listeners of a topic."""
+        self.hand_out(
+            name,
+            private,
+            lambda serializer: serializer.encode_broadcast(broadcast),
+            only=lambda listener: listener.hears_broadcasts and only(listener),
+        )
+
+    def hand_out(
+        self,
+        name: str,
+        private: bool,
+        encode: Callable[[Serializer], Frame | None],
+        only: Callable[[Listener], bool],
+    ) -> None:
+        """Hand a message to listeners of a topic; it is encoded once for each version."""
         encoded: dict[Serializer, Frame | None] = {}
         for listener in list(self._listeners.get((name, private), ())):
             if not only(listener):
                 continue
             serializer = listener.serializer
             if serializer not in encoded:
-                encoded[serializer] = serializer.encode_broadcast(broadcast)
+                encoded[serializer] = encode(serializer)
             frame = encoded[serializer]
             if frame is not None:
                 listener.deliver(frame)

@@ -16,25 +16,38 @@ NUMBER_TYPES = ("int2", "int4", "int8", "float4", "float8", "numeric", "oid")
 JSON_TYPES = ("json", "jsonb")
 TEXT_TYPES = ("text", "varchar", "bpchar", "name", "uuid", "interval", "date", "time", "timetz")
 TIMESTAMP_TYPES = ("timestamp", "timestamptz")
-NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
+FRACTION_TYPES = ("float4", "float8", "numeric")
+NO_NUMBERS = ("NaN", "Infinity", "-Infinity")
 TIMESTAMP = re.compile(r"(\S+) (\d\d:\d\d:\d\d(?:\.\d+)?)([+-]\d\d)?")
+
+
+def as_told(type_name: str, value: str | None) -> str | None:
+    """Return the text of a value as listeners and filters know it.
+
+    The hosted server gets values as JSON, in which a number that is none is null, and bytes are
+    digits alone.
+    """
+    if value in NO_NUMBERS and type_name in FRACTION_TYPES:
+        return None
+    if value is not None and type_name == "bytea":
+        return value.removeprefix("\\x")
+    return value
 
 
 def encode(type_name: str, value: str | None) -> str | None:
     """Return a value as JSON text, or None when only Postgres knows how its type looks."""
+    value = as_told(type_name, value)
     if value is None:
         return "null"
     if type_name == "bool":
         return "true" if value == "t" else "false"
     if type_name in NUMBER_TYPES:
-        return value if NUMBER.fullmatch(value) else to_json(value)
+        return value
     if type_name in JSON_TYPES:
         return value
     if type_name in TIMESTAMP_TYPES:
         return to_json(_timestamp(value))
-    if type_name == "bytea":
-        return to_json(value.removeprefix("\\x"))
-    return to_json(value) if type_name in TEXT_TYPES else None
+    return to_json(value) if type_name in (*TEXT_TYPES, "bytea") else None
 
 
 def _timestamp(value: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +134,10 @@ class Function:
         required = {argument.name for argument in self.arguments if argument.is_required}
         return required <= names <= known and "" not in known
 
+    def takes_whole(self, types: Collection[str]) -> bool:
+        """Tell whether its only argument has no name and one of these types."""
+        return [one.name for one in self.arguments] == [""] and self.arguments[0].type in types
+
     def __str__(self) -> str:
         inner = ", ".join(f"{a.name} => {a.type}" for a in self.arguments)
         return f"{self.schema}.{self.name}({inner})"
@@ -167,10 +171,18 @@ class Catalogue:
             )
         return found
 
-    def function(self, schema: str, name: str, names: frozenset[str]) -> Function:
-        """Return the one overload that takes these argument names, or answer why not."""
+    def function(
+        self, schema: str, name: str, names: frozenset[str], whole: Collection[str] = ()
+    ) -> Function:
+        """Return the one overload that takes these argument names, or answer why not.
+
+        Without one, a function whose only argument has no name and one of the types `whole` is
+        called with all of the body.
+        """
         overloads = self._functions.get((schema, name), [])
-        candidates = [function for function in overloads if function.takes(names)]
+        candidates = [function for function in overloads if function.takes(names)] or [
+            function for function in overloads if function.takes_whole(whole)
+        ]
         if len(candidates) == 1:
             return candidates[0]
         if candidates:
@@ -183,6 +195,10 @@ class Catalogue:
                 "function overloading can be resolved",
             )
         raise self._no_function(schema, name, names, overloads)
+
+    def takes_whole(self, schema: str, name: str, types: Collection[str]) -> bool:
+        """Tell whether a function of this name takes a body of these types whole."""
+        return any(one.takes_whole(types) for one in self._functions.get((schema, name), []))
 
     def _no_function(
         self, schema: str, name: str, names: frozenset[str], overloads: list[Function]

@@ -107,6 +107,12 @@ def unavailable(code: str, message: str, error: Exception | None = None) -> Rest
     return RestError(503, code, message, details, headers={"Retry-After": "1"})
 
 
+def not_served(what: str) -> RestError:
+    """Give 400, in PostgREST's own words, for what it can do and the local platform cannot."""
+    details = f"The local platform does not serve {what}."
+    return RestError(400, "PGRST127", "Feature not implemented", details)
+
+
 def bad_query(message: str, details: str | None = None) -> RestError:
     """Give 400 for a query string that cannot be read."""
     return RestError(400, "PGRST100", message, details)

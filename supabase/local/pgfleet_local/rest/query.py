@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from psycopg import sql
 
-from pgfleet_local.rest.errors import bad_query
+from pgfleet_local.rest.errors import RestError, bad_query, not_served
 
 RESERVED = frozenset({"select", "order", "limit", "offset", "columns", "on_conflict", "apikey"})
 LOGIC = re.compile(r"^(not\.)?(and|or)$")
@@ -28,8 +28,28 @@ OPERATORS: dict[str, sql.SQL] = {
     "cd": sql.SQL("<@"),
     "ov": sql.SQL("&&"),
     "isdistinct": sql.SQL("is distinct from"),
+    "sl": sql.SQL("<<"),
+    "sr": sql.SQL(">>"),
+    "nxr": sql.SQL("&<"),
+    "nxl": sql.SQL("&>"),
+    "adj": sql.SQL("-|-"),
 }
-CONDITION = re.compile(rf"^(not\.)?({'|'.join([*OPERATORS, 'in', 'is'])})\.(.*)$", re.DOTALL)
+SEARCHES = {
+    "fts": sql.SQL("to_tsquery"),
+    "plfts": sql.SQL("plainto_tsquery"),
+    "phfts": sql.SQL("phraseto_tsquery"),
+    "wfts": sql.SQL("websearch_to_tsquery"),
+}
+# Only these can be asked of any or of all of several values.
+QUANTIFIED = ("eq", "gt", "gte", "lt", "lte", "like", "ilike", "match", "imatch")
+CONDITION = re.compile(
+    rf"(?P<not>not\.)?(?:(?P<plain>{'|'.join([*OPERATORS, 'in', 'is'])})"
+    rf"|(?P<quantified>{'|'.join(QUANTIFIED)})\((?P<quantifier>any|all)\)"
+    rf"|(?P<search>{'|'.join(SEARCHES)})(?:\((?P<language>[A-Za-z0-9_ $]+)\))?)"
+    r"\.(?P<value>.*)",
+    re.DOTALL,
+)
+AGGREGATE = re.compile(r"(?:^|\.|:)(?:count|sum|avg|min|max)\(\)(?:::\w+)?$")
 IS_VALUES = {
     "null": sql.SQL("is null"),
     "not_null": sql.SQL("is not null"),
@@ -44,6 +64,9 @@ ORDERS = {
     "nullslast": sql.SQL(" nulls last"),
 }
 SELECTED = re.compile(r"^(?:(?P<alias>[^:]+):(?!:))?(?P<path>[^:]+)(?:::(?P<type>[^:]+))?$")
+QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+QUOTED_ELEMENT = re.compile(QUOTED.pattern + r"(?=[,)])", re.DOTALL)
+BARE_ELEMENT = re.compile(r"[^,)]*")
 TYPE_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_ ]*(\[\])?$")
 
 
@@ -101,12 +124,20 @@ class Query:
 
 def is_condition(value: str) -> bool:
     """Tell a filter (`eq.5`) from the plain argument of a function (`5`)."""
-    return CONDITION.match(value) is not None
+    return CONDITION.fullmatch(value) is not None
 
 
-def read(items: Iterable[tuple[str, str]], source: sql.Composable, values: Values) -> Query:
-    """Read the pairs of a query string, or answer PGRST100."""
-    reader = _Reader(source, values)
+def read(
+    items: Iterable[tuple[str, str]],
+    source: sql.Composable,
+    values: Values,
+    types: Mapping[str, str] | None = None,
+) -> Query:
+    """Read the pairs of a query string, or answer PGRST100.
+
+    `types` has the types of the columns, as far as they are known.
+    """
+    reader = _Reader(source, values, types or {})
     query = Query(source)
     for key, value in items:
         if key == "select":
@@ -129,16 +160,18 @@ def read(items: Iterable[tuple[str, str]], source: sql.Composable, values: Value
 class _Reader:
     """Build fragments for one source, with its values."""
 
-    def __init__(self, source: sql.Composable, values: Values) -> None:
+    def __init__(self, source: sql.Composable, values: Values, types: Mapping[str, str]) -> None:
         self._source = source
         self._values = values
+        self._types = types
 
     def selected(self, item: str) -> sql.Composable:
-        if "(" in item:
-            raise bad_query(
-                f"failed to parse select parameter ({item})",
-                "embedded resources are not served by the local platform",
-            )
+        item = item.strip()
+        if AGGREGATE.search(item):
+            raise RestError(400, "PGRST123", "Use of aggregate functions is not allowed")
+        if item.endswith(")"):
+            name = item.partition("(")[0].removeprefix("...")
+            raise not_served(f"resources that are embedded by select ({name})")
         if item == "*":
             return sql.SQL("{}.*").format(self._source)
         found = SELECTED.match(item)
@@ -154,21 +187,34 @@ class _Reader:
         return sql.SQL("{} as {}").format(fragment, quoted(name))
 
     def ordered(self, item: str) -> sql.Composable:
-        name, *modes = item.split(".")
+        name, *modes = item.strip().split(".")
+        if "(" in name:
+            raise not_served(f"an order by the column of an embedded resource ({name})")
         if any(mode not in ORDERS for mode in modes):
             raise bad_query(f"failed to parse order ({item})", "expecting asc, desc, nullsfirst")
         return sql.Composed([self._path(name), *(ORDERS[mode] for mode in modes)])
 
     def condition(self, key: str, value: str, *, quoted: bool = False) -> sql.Composable:
-        found = CONDITION.match(value)
+        found = CONDITION.fullmatch(value)
         if found is None:
             raise bad_query(
                 f'"failed to parse filter ({value})" (line 1, column 1)',
                 f"unexpected {value[:1]!r} expecting operator (eq, gt, ...)",
             )
-        negated, operator, operand = found.groups()
-        fragment = self._path(key) + sql.SQL(" ") + self._comparison(operator, operand, quoted)
-        return sql.SQL("not ({})").format(fragment) if negated else fragment
+        name = re.split(r"->>?", key)[0]
+        if "." in name and not name.startswith('"'):
+            raise not_served(f"filters on embedded resources ({name})")
+        operand = found["value"]
+        if found["search"]:
+            text = unquote(operand) if quoted else operand
+            fragment = self._search(key, found["search"], found["language"], text)
+        else:
+            if found["quantified"]:
+                comparison = self._quantified(found["quantified"], found["quantifier"], operand)
+            else:
+                comparison = self._comparison(found["plain"], operand, quoted)
+            fragment = self._path(key) + sql.SQL(" ") + comparison
+        return sql.SQL("not ({})").format(fragment) if found["not"] else fragment
 
     def logic(self, key: str, value: str) -> sql.Composable:
         found = LOGIC.match(key)
@@ -194,14 +240,32 @@ class _Reader:
                 )
             return IS_VALUES[operand.lower()]
         if operator == "in":
-            if not (operand.startswith("(") and operand.endswith(")")):
-                raise bad_query(f'"failed to parse filter (in.{operand})"', 'expecting "("')
-            listed = [unquote(item) for item in split(operand[1:-1])] if operand != "()" else []
+            listed = list_elements(operand)
             return sql.SQL("= any ({})").format(self._values.add(array_literal(listed)))
         if operator in ("like", "ilike"):
             operand = operand.replace("*", "%")
         value = self._values.add(unquote(operand) if quoted else operand)
         return sql.SQL("{} {}").format(OPERATORS[operator], value)
+
+    def _quantified(self, operator: str, quantifier: str, operand: str) -> sql.Composable:
+        """Compare with any or all elements of an array in SQL's notation."""
+        if operator in ("like", "ilike"):
+            operand = operand.replace("*", "%")
+        return sql.SQL("{} {} ({})").format(
+            OPERATORS[operator], sql.SQL(quantifier), self._values.add(operand)
+        )
+
+    def _search(self, key: str, operator: str, language: str | None, text: str) -> sql.Composable:
+        """Search a column's text, or the document that it holds already."""
+        column = self._path(key)
+        config: sql.Composable = sql.SQL("")
+        if language is not None:
+            config = sql.SQL("{}::regconfig, ").format(self._values.add(language.strip()))
+        if self._types.get(unquote(key)) != "tsvector":
+            column = sql.SQL("to_tsvector({}{})").format(config, column)
+        return sql.SQL("{} @@ {}({}{})").format(
+            column, SEARCHES[operator], config, self._values.add(text)
+        )
 
     def _path(self, path: str) -> sql.Composable:
         name, *steps = re.split(r"(->>?)", path)
@@ -218,14 +282,17 @@ class _Reader:
 
 
 def split(text: str) -> list[str]:
-    """Split at the commas that stand outside quotes and parentheses."""
+    """Split at the commas that stand outside quotes and parentheses.
+
+    A quote opens only where a name or a value begins; elsewhere it is a letter like any other.
+    """
     parts, depth, quoted, escaped, current = [], 0, False, False, ""
     for letter in text:
         if escaped:
             escaped = False
         elif letter == "\\" and quoted:
             escaped = True
-        elif letter == '"':
+        elif letter == '"' and (quoted or current.strip()[-1:] in ("", ",", "(", ".", ":", ">")):
             quoted = not quoted
         elif not quoted:
             depth += {"(": 1, "{": 1, ")": -1, "}": -1}.get(letter, 0)
@@ -237,10 +304,29 @@ def split(text: str) -> list[str]:
     return [*parts, current]
 
 
+def list_elements(text: str) -> list[str]:
+    """Read `(a,"b,c",d)`: an element is quoted as a whole or not at all, else PGRST100."""
+    elements: list[str] = []
+    if text == "()":
+        return elements
+    at = 1
+    while text.startswith("("):
+        found = QUOTED_ELEMENT.match(text, at) or BARE_ELEMENT.match(text, at)
+        if found is None:
+            break
+        elements.append(unquote(found[0]))
+        at = found.end() + 1
+        if found.end() == len(text) - 1 and text.endswith(")"):
+            return elements
+        if text[found.end() : at] != ",":
+            break
+    raise bad_query(f'"failed to parse filter (in.{text})"', 'expecting "(", "," and ")"')
+
+
 def unquote(text: str) -> str:
-    """Take the double quotes off a name or value that has them."""
-    if len(text) >= 2 and text[0] == text[-1] == '"':
-        return re.sub(r"\\(.)", r"\1", text[1:-1])
+    """Take the double quotes off a name or value that is quoted as a whole."""
+    if QUOTED.fullmatch(text):
+        return re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL)
     return text
 
 

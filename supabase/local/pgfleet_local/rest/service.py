@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncClientCursor, AsyncConnection, sql
 from psycopg_pool import AsyncConnectionPool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,9 +19,14 @@ from starlette.routing import BaseRoute, Route
 
 from pgfleet_local.background import Backoff, keep_running
 from pgfleet_local.rest import errors
+from pgfleet_local.rest.callers import Caller, authenticate
+from pgfleet_local.rest.calls import plan_call
 from pgfleet_local.rest.catalogue import Catalogue, load
 from pgfleet_local.rest.errors import RestError
-from pgfleet_local.rest.requests import Caller, Outcome, Plan, authenticate, plan_call, plan_table
+from pgfleet_local.rest.plans import Outcome, Plan
+from pgfleet_local.rest.preferences import Preferences, read_preferences
+from pgfleet_local.rest.statements import Estimate, Statement
+from pgfleet_local.rest.tables import plan_table
 from pgfleet_local.tokens import TokenVerifier
 
 log = logging.getLogger(__name__)
@@ -147,10 +152,11 @@ class Rest:
         schema = self._schema(request)
         body = await request.body()
         async with self._connection() as connection:
-            plan = await self._plan(request, schema, body, connection)
+            prefer = read_preferences(request, await self._time_zones(request, connection))
+            plan = await self._plan(request, prefer, schema, body, connection)
             await connection.set_read_only(plan.read_only)
             async with connection.transaction():
-                await self._prepare(connection, request, caller, schema, plan)
+                await self._prepare(connection, request, caller, schema, plan, prefer)
                 outcome = await _execute(connection, plan)
                 response = plan.respond(outcome)
         return response
@@ -174,26 +180,43 @@ class Rest:
         finally:
             await self._pool.putconn(connection)
 
+    async def _time_zones(
+        self, request: Request, connection: AsyncConnection[Any]
+    ) -> frozenset[str]:
+        """Return the zones that a preference may name; looked up only when one does."""
+        if not any("timezone=" in one for one in request.headers.getlist("prefer")):
+            return frozenset()
+        cursor = await connection.execute("select name from pg_timezone_names")
+        return frozenset(str(row[0]) for row in await cursor.fetchall())
+
     async def _plan(
-        self, request: Request, schema: str, body: bytes, connection: AsyncConnection[Any]
+        self,
+        request: Request,
+        prefer: Preferences,
+        schema: str,
+        body: bytes,
+        connection: AsyncConnection[Any],
     ) -> Plan:
         """Plan the request; a name that is unknown may only be new, so look once more."""
         if self._catalogue is None:
             await self._load(connection)
         try:
-            return self._planned(request, schema, body)
+            return self._planned(request, prefer, schema, body)
         except RestError as error:
             if error.code not in UNKNOWN_NAMES:
                 raise
         await self._load(connection)
-        return self._planned(request, schema, body)
+        return self._planned(request, prefer, schema, body)
 
-    def _planned(self, request: Request, schema: str, body: bytes) -> Plan:
+    def _planned(self, request: Request, prefer: Preferences, schema: str, body: bytes) -> Plan:
         assert self._catalogue is not None
+        asked = (request, prefer, self._catalogue, schema, body, self._max_rows)
         if "function" in request.path_params:
-            return plan_call(request, self._catalogue, schema, body, self._max_rows)
+            return plan_call(*asked)
         if "relation" in request.path_params:
-            return plan_table(request, self._catalogue, schema, body, self._max_rows)
+            return plan_table(*asked)
+        if not request.path_params["path"].strip("/"):
+            raise RestError(404, "PGRST126", "Root endpoint metadata is disabled")
         raise RestError(404, "PGRST125", "Invalid path specified in request URL")
 
     def _schema(self, request: Request) -> str:
@@ -217,6 +240,7 @@ class Rest:
         caller: Caller,
         schema: str,
         plan: Plan,
+        prefer: Preferences,
     ) -> None:
         """Make the transaction the caller's, as PostgREST does before its statement."""
         assert self._catalogue is not None
@@ -232,6 +256,7 @@ class Rest:
             Setting("request.path", _path_of(request)),
             Setting("request.headers", errors.plain(dict(request.headers))),
             Setting("request.cookies", errors.plain(dict(request.cookies))),
+            *([Setting("timezone", prefer.timezone)] if prefer.timezone else []),
             *(Setting(name, value) for name, value in plan.settings.items()),
         ]
         calls = sql.SQL(", ").join(sql.SQL("set_config(%s, %s, true)") for _ in settings)
@@ -256,8 +281,27 @@ async def _execute(connection: AsyncConnection[Any], plan: Plan) -> Outcome:
     headers = {
         name: value for entry in json.loads(wanted[0] or "[]") for name, value in entry.items()
     }
-    total, rows, body = row
-    return Outcome(total, rows, body, headers, int(wanted[1]) if wanted[1] else None)
+    total, rows, body, location = row
+    if statement.estimate is not None:
+        total = await _estimated(connection, statement, statement.estimate, total)
+    status = int(wanted[1]) if wanted[1] else None
+    return Outcome(total, rows, body, headers, status, location)
+
+
+async def _estimated(
+    connection: AsyncConnection[Any], statement: Statement, estimate: Estimate, counted: int | None
+) -> int:
+    """Return what the planner expects, unless the rows could be counted to the end."""
+    if counted is not None and estimate.above is not None and counted <= estimate.above:
+        return counted
+    # A statement that is explained takes no parameters from outside.
+    cursor = AsyncClientCursor(connection)
+    query = sql.SQL("explain (format json) {}").format(estimate.query)
+    await cursor.execute(query, statement.values.parameters)
+    row = await cursor.fetchone()
+    assert row is not None
+    planned = int(row[0][0]["Plan"]["Plan Rows"])
+    return max(planned, counted or 0)
 
 
 def _path_of(request: Request) -> str:
