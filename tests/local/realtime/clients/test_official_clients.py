@@ -204,11 +204,11 @@ def test_a_rekeyed_device_hears_under_its_new_identity_only(add_device: Any, joi
 
 def test_an_expired_token_hears_nothing(add_device: Any, join: Any) -> None:
     one = add_device()
-    client = join(one.doorbell(), one.rows(), token=one.token(expires_in=2.99))
-    witness = join(one.doorbell(), one.rows(), token=one.token())
+    client, witness = (join(one.doorbell(), one.rows(), token=one.token()) for _ in range(2))
     client.ready()
     witness.ready()
 
+    client.order(do="set_auth", token=one.token(expires_in=2.99))
     client.status(f"device:{one.auth_id}", "CLOSED")
     client.status("commands", "CLOSED")
     one.send("for one")
