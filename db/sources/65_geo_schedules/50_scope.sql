@@ -168,3 +168,36 @@ $$;
 comment on function fleet.inherit_geo_commitments(bigint[], timestamptz) is
   'A device that enrols under the hostname or serial number of one that still owes something owes the same. Answers how many commitments.';
 revoke all on function fleet.inherit_geo_commitments(bigint[], timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.follow_geo_devices(p_device_ids bigint[], p_now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ids bigint[];
+begin
+  -- Most owners have none, and then this is all that it costs.
+  if not exists (
+    select 1
+    from public.devices as d
+    join public.geo_schedules as s on s.owner_id = d.owner_id
+    where d.id = any (p_device_ids)
+  ) then
+    return;
+  end if;
+  perform fleet.inherit_geo_commitments(p_device_ids, p_now);
+  v_ids := array(
+    select s.id
+    from public.geo_schedules as s
+    where s.deletion_status is null
+      and s.owner_id in (select d.owner_id from public.devices as d where d.id = any (p_device_ids))
+  );
+  perform fleet.reconcile_geo_scope(v_ids, p_device_ids, p_now);
+end;
+$$;
+
+comment on function fleet.follow_geo_devices(bigint[], timestamptz) is
+  'Bring the commitments of these devices to what they are now: what they are in scope of, what they left, what they owe from before.';
+revoke all on function fleet.follow_geo_devices(bigint[], timestamptz) from public, anon, authenticated, service_role;
