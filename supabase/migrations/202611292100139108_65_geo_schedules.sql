@@ -923,6 +923,39 @@ comment on function fleet.inherit_geo_commitments(bigint[], timestamptz) is
   'A device that enrols under the hostname or serial number of one that still owes something owes the same. Answers how many commitments.';
 revoke all on function fleet.inherit_geo_commitments(bigint[], timestamptz) from public, anon, authenticated, service_role;
 
+create or replace function fleet.follow_geo_devices(p_device_ids bigint[], p_now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ids bigint[];
+begin
+  -- Most owners have none, and then this is all that it costs.
+  if not exists (
+    select 1
+    from public.devices as d
+    join public.geo_schedules as s on s.owner_id = d.owner_id
+    where d.id = any (p_device_ids)
+  ) then
+    return;
+  end if;
+  perform fleet.inherit_geo_commitments(p_device_ids, p_now);
+  v_ids := array(
+    select s.id
+    from public.geo_schedules as s
+    where s.deletion_status is null
+      and s.owner_id in (select d.owner_id from public.devices as d where d.id = any (p_device_ids))
+  );
+  perform fleet.reconcile_geo_scope(v_ids, p_device_ids, p_now);
+end;
+$$;
+
+comment on function fleet.follow_geo_devices(bigint[], timestamptz) is
+  'Bring the commitments of these devices to what they are now: what they are in scope of, what they left, what they owe from before.';
+revoke all on function fleet.follow_geo_devices(bigint[], timestamptz) from public, anon, authenticated, service_role;
+
 -- db/sources/65_geo_schedules/55_change.sql
 -- Making, changing and deleting geo schedules. A row is never edited: the new one takes over when the old one's delay is over.
 
@@ -2330,57 +2363,47 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_ids bigint[];
 begin
-  if tg_op = 'INSERT' then
-    v_ids := array(select n.id from new_rows as n);
-  else
-    v_ids := array(
-      select n.id
-      from new_rows as n
-      join old_rows as o on o.id = n.id
-      where (n.status, n.timezone, n.tags, n.platform, n.attributes, n.hostname)
-        is distinct from (o.status, o.timezone, o.tags, o.platform, o.attributes, o.hostname)
-    );
-  end if;
-  if cardinality(v_ids) = 0
-    or not exists (
-      select 1 from public.geo_schedules as s
-      where s.owner_id in (select n.owner_id from new_rows as n) and s.deletion_status is null
-    )
-  then
-    if tg_op = 'INSERT' and exists (
-      select 1 from public.geo_commitments as c where c.owner_id in (select n.owner_id from new_rows as n)
-    ) then
-      perform fleet.inherit_geo_commitments(v_ids, clock_timestamp());
-    end if;
-    return null;
-  end if;
-  perform fleet.inherit_geo_commitments(v_ids, clock_timestamp());
-  perform fleet.reconcile_geo_scope(
-    array(
-      select s.id from public.geo_schedules as s
-      where s.owner_id in (select n.owner_id from new_rows as n) and s.deletion_status is null
-    ),
-    v_ids, clock_timestamp()
-  );
+  perform fleet.follow_geo_devices(array(select n.id from new_rows as n), clock_timestamp());
   return null;
 end;
 $$;
 
 comment on function fleet.tg_follow_geo_devices() is
-  'Devices that join or leave the scope of geo schedules, or report another zone, begin or end to owe them. Definer: commitments are nobody''s to write.';
+  'Devices that come begin to owe the geo schedules that are for them. Definer: commitments are nobody''s to write.';
 revoke all on function fleet.tg_follow_geo_devices() from public, anon, authenticated, service_role;
 
-create or replace trigger devices_50_follow_geo_schedules_inserted
+create or replace trigger devices_50_follow_geo_schedules
   after insert on public.devices
   referencing new table as new_rows
   for each statement execute function fleet.tg_follow_geo_devices();
-create or replace trigger devices_51_follow_geo_schedules_changed
+
+create or replace function fleet.tg_follow_geo_device()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform fleet.follow_geo_devices(array[new.id], clock_timestamp());
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_follow_geo_device() is
+  'A device that joins or leaves the scope of geo schedules, or reports another zone, begins or ends to owe them. Definer: commitments are '
+  'nobody''s to write.';
+revoke all on function fleet.tg_follow_geo_device() from public, anon, authenticated, service_role;
+
+-- By row, since only so its condition keeps it out of the way of every device that is merely seen.
+create or replace trigger devices_51_follow_geo_schedules
   after update on public.devices
-  referencing new table as new_rows old table as old_rows
-  for each statement execute function fleet.tg_follow_geo_devices();
+  for each row
+  when (
+    (old.status, old.timezone, old.tags, old.platform, old.attributes, old.hostname)
+      is distinct from (new.status, new.timezone, new.tags, new.platform, new.attributes, new.hostname)
+  )
+  execute function fleet.tg_follow_geo_device();
 
 create or replace function fleet.tg_guard_committed_device()
 returns trigger
