@@ -44,6 +44,13 @@ def test_every_room_is_in_the_table_in_its_order() -> None:
     assert told == folders, "each room has its row in docs/explanation/the-house.md"
 
 
+def test_every_room_has_tests_in_a_folder_of_its_name() -> None:
+    rooms = {path.name.split("_", 1)[1] for path in (ROOT / "db" / "sources").iterdir()}
+    folders = {path.parent.name for path in (ROOT / "tests" / "db").glob("*/test_*.py")}
+    assert rooms - folders == set()
+    assert folders - rooms == {"concurrency", "schema", "security"}
+
+
 def test_every_part_is_a_folder() -> None:
     missing = {name for row in PARTS for name in code(row["part"]) if not (ROOT / name).is_dir()}
     assert missing == set()
