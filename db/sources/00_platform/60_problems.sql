@@ -12,8 +12,11 @@ begin
   end if;
 
   raise exception '% is not valid: %', p_what, (
-    select string_agg(p.field || ': ' || p.problem, '; ') from unnest(p_problems) as p
-  )
+    -- What was sent is quoted: its beginning tells enough, and of a thousand problems the first ones.
+    select string_agg(fleet.cut_text(p.field, 100) || ': ' || fleet.cut_text(p.problem, 300), '; ' order by p.n)
+    from unnest(p_problems) with ordinality as p(field, problem, hint, n)
+    where p.n <= 50
+  ) || case when cardinality(p_problems) > 50 then format('; and %s more', cardinality(p_problems) - 50) else '' end
     using errcode = case
             when (select bool_and(p.problem like '% was not found') from unnest(p_problems) as p) then 'PT404'
             else 'PT422'
@@ -24,7 +27,7 @@ begin
             from (
               select p.hint, min(p.n) as n
               from unnest(p_problems) with ordinality as p(field, problem, hint, n)
-              where p.hint <> ''
+              where p.hint <> '' and p.n <= 50
               group by p.hint
             ) as h
           );

@@ -29,3 +29,52 @@ $$;
 
 comment on function fleet.tg_set_updated_at() is 'Stamp updated_at.';
 revoke all on function fleet.tg_set_updated_at() from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_keep_limits()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row jsonb := to_jsonb(new);
+begin
+  perform fleet.raise_problems(
+    format('what is written to %s', tg_table_name), 'limit_exceeded',
+    array(select q from fleet.row_limit_problems(tg_table_name, v_row) as q)
+  );
+  new := jsonb_populate_record(new, fleet.cut_row(tg_table_name, v_row));
+  return new;
+end;
+$$;
+
+comment on function fleet.tg_keep_limits() is
+  'Refuse a row that holds more than its limits, or cut what is only a report; called where one of them is passed. Definer: whoever may '
+  'write the table may not call what it checks with.';
+revoke all on function fleet.tg_keep_limits() from public, anon, authenticated, service_role;
+
+-- One trigger a table, made from the table of limits, so that each number is written once.
+do $$
+declare
+  v_table record;
+begin
+  for v_table in
+    select c.oid::regclass as name, c.relname, string_agg(distinct quote_ident(a.attname), ', ') as columns,
+      string_agg(
+        '(' || fleet.limit_condition(a.attname::text, format_type(a.atttypid, null), l.unit, l.value) || ')', ' or '
+        order by a.attnum, l.name
+      ) as condition
+    from fleet.limits() as l
+    cross join lateral unnest(l.columns) as k(name)
+    join pg_class as c on c.relname = split_part(k.name, '.', 1) and c.relkind in ('r', 'p')
+      and c.relnamespace in ('public'::regnamespace, 'fleet'::regnamespace)
+    join pg_attribute as a on a.attrelid = c.oid and a.attname = split_part(k.name, '.', 2)
+    group by c.oid, c.relname
+  loop
+    execute format(
+      'create or replace trigger %I before insert or update of %s on %s for each row when (%s) execute function fleet.tg_keep_limits()',
+      v_table.relname || '_09_keep_limits', v_table.columns, v_table.name, v_table.condition
+    );
+  end loop;
+end;
+$$;

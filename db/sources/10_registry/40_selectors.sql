@@ -49,6 +49,10 @@ begin
     and (jsonb_typeof(e.value) <> 'array' or jsonb_path_exists(e.value, 'strict $[*] ? (@.type() != "string")', '{}', true))
     and not (e.key = 'platform' and jsonb_typeof(e.value) = 'string')
   union all
+  select q.*
+  from unnest('{tags,any_tags,platform}'::text[]) as k(key)
+  cross join lateral fleet.list_problem('selector.' || k.key, 'selector_list', p_selector -> k.key) as q
+  union all
   select 'selector.attributes', 'must be an object', 'Example: {"attributes": {"lab": 3}}'
   where jsonb_typeof(p_selector) = 'object'
     and p_selector ? 'attributes'

@@ -177,10 +177,11 @@ begin
   if jsonb_typeof(p_value) is distinct from 'object' then
     raise exception '% must be a JSON object', p_what using errcode = 'PT422', detail = 'schedule_invalid', hint = p_hint;
   end if;
+  perform fleet.require_size(p_what, 'spec', p_value);
 end;
 $$;
 
-comment on function fleet.require_object(jsonb, text, text) is 'Raise schedule_invalid (PT422) where a value is no JSON object.';
+comment on function fleet.require_object(jsonb, text, text) is 'Raise schedule_invalid (PT422) where a value is no JSON object, limit_exceeded (PT422) where it is larger than any is.';
 revoke all on function fleet.require_object(jsonb, text, text) from public, anon, authenticated, service_role;
 
 create or replace function fleet.status_of_spec(p_spec jsonb)

@@ -94,6 +94,10 @@ begin
     select 'name' as field, 'must not be blank' as problem, 'Give the calendar a name.' as hint
     where btrim(coalesce(p_name, '')) = ''
     union all
+    select p.field, p.problem, p.hint from fleet.list_problem('periods', 'periods', p_periods) as p
+    union all
+    select p.field, p.problem, p.hint from fleet.row_limit_problems('blackout_calendars', jsonb_build_object('name', p_name)) as p
+    union all
     select p.field, p.problem, p.hint from fleet.period_problems(p_periods) as p
   ) as q;
 end;

@@ -165,6 +165,16 @@ as $$
   select 'expires_at', 'is not after not_before', 'Leave expires_at out for 24 hours.'
   where p_command.expires_at <= p_command.not_before
   union all
+  select q.*
+  from (values ('not_before', p_command.not_before), ('expires_at', p_command.expires_at)) as t(field, at)
+  cross join lateral fleet.limit_problem(
+    t.field, 'horizon',
+    case
+      when not isfinite(t.at) then 1000000
+      when t.at > now() then ceil(extract(epoch from t.at - now()) / 86400)
+    end
+  ) as q
+  union all
   select * from fleet.whole_number_problem('priority', coalesce(to_jsonb(p_command.priority), 'null'), -100, 100)
   union all
   select * from fleet.whole_number_problem('max_attempts', coalesce(to_jsonb(p_command.max_attempts), 'null'), 1, 1000)

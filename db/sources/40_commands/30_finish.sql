@@ -125,7 +125,8 @@ begin
   if v_refusal = 'already_final' and v_command.attempt = p_attempt and v_command.status = p_status then
     return jsonb_build_object('accepted', true, 'status', v_command.status);
   elsif v_refusal = 'stale_attempt' and v_command.attempt = p_attempt and p_status = 'failed'
-    and v_command.reason = coalesce(p_reason, 'error') and v_command.error_message is not distinct from p_error
+    and v_command.reason = fleet.cut_text(coalesce(p_reason, 'error'), fleet.limit_value('reason'))
+    and v_command.error_message is not distinct from fleet.cut_text(p_error, fleet.limit_value('error'))
   then
     return jsonb_build_object('accepted', true, 'status', v_command.status, 'retry_at', v_command.not_before);
   elsif v_refusal is not null then

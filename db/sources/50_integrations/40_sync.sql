@@ -15,7 +15,9 @@ as $$
         and coalesce(
           p_integration.last_sync_at + make_interval(secs => case
             when jsonb_typeof(p_integration.settings -> 'syncIntervalSeconds') = 'number'
-              then (p_integration.settings ->> 'syncIntervalSeconds')::double precision
+              then least(
+                (p_integration.settings ->> 'syncIntervalSeconds')::numeric, fleet.limit_value('sync_interval')
+              )::double precision
             else 3600
           end) <= p_now,
           true

@@ -46,6 +46,7 @@ begin
       using errcode = 'PT422', detail = 'targets_invalid', hint = 'Example: {"group_ids": [3]}';
   end if;
 
+  perform fleet.require_size('p_targets', 'spec', p_targets);
   v_row.device_ids := array(select jsonb_array_elements_text(p_targets -> 'device_ids')::bigint);
   v_row.group_ids := array(select jsonb_array_elements_text(p_targets -> 'group_ids')::bigint);
   perform fleet.raise_problems('the assignment', 'assignment_invalid', array_agg(q))

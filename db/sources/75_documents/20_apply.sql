@@ -185,6 +185,7 @@ declare
   v_removed jsonb := '[]';
 begin
   perform fleet.require_permission(v_owner, 'manage', format('owner %s', v_owner));
+  perform fleet.require_size('the document', 'document', p_document);
   perform fleet.raise_problems('the document', 'document_invalid', array_agg(q))
   from fleet.document_problems(p_document) as q;
   -- Two that apply at once take turns; the second finds what the first has made.

@@ -62,6 +62,7 @@ declare
   v_owner uuid;
   v_row public.schedule_templates;
 begin
+  perform fleet.require_size('the template', 'spec', p_template);
   perform fleet.raise_problems('the template', 'template_invalid', array_agg(q))
   from fleet.template_problems(p_template) as q;
 
@@ -112,6 +113,7 @@ declare
   v_values jsonb;
   v_id bigint;
 begin
+  perform fleet.require_size('the parameters', 'template', v_given);
   perform fleet.raise_problems(format('the use of template "%s"', v_row.name), 'parameters_invalid', array_agg(q))
   from fleet.parameter_value_problems(v_row.parameters, v_given) as q;
 

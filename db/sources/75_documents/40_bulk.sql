@@ -53,6 +53,7 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  perform fleet.require_size('the filter', 'spec', p_filter);
   perform fleet.raise_problems('the filter', 'filter_invalid', array_agg(q))
   from fleet.filter_problems(p_filter) as q;
   return fleet.without_nulls(p_filter);

@@ -44,6 +44,7 @@ begin
             detail = 'webhook_endpoint_invalid',
             hint = 'Example: {"url": "https://example.com/hooks", "events": ["run.failed"]}';
   end if;
+  perform fleet.require_size('the endpoint', 'spec', p_spec);
 
   v_row.owner_id := fleet.owner_or_own(fleet.try_uuid(p_spec ->> 'owner_id'));
   perform fleet.require_permission(v_row.owner_id, 'manage', format('owner %s', v_row.owner_id));
@@ -100,6 +101,7 @@ begin
     raise exception 'the changes of an endpoint must be a JSON object'
       using errcode = 'PT422', detail = 'webhook_endpoint_invalid', hint = 'Example: {"enabled": true}';
   end if;
+  perform fleet.require_size('the changes', 'spec', p_changes);
 
   v_row := fleet.checked_endpoint(v_row, p_changes, '{name,url,email,events,enabled}');
   update public.webhook_endpoints as e
