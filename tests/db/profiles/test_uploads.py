@@ -269,7 +269,7 @@ def test_files_of_every_form_are_taken(mdm: Any, content: bytes) -> None:
     ("name", "content", "options", "words"),
     [
         (" ", file(), {}, ["p_name: must not be blank"]),
-        ("x" * 201, file(), {}, ["p_name: must not be longer"]),
+        ("x" * 201, file(), {}, ["p_name: has 201 characters; at most 200"]),
         ("x", b"", {}, ["p_mobileconfig: is empty"]),
         ("x", file() + b" " * 1_048_576, {}, ["p_mobileconfig: has", "at most 1048576"]),
         ("x", WORD.encode(), {}, ["p_mobileconfig: is no configuration profile"]),

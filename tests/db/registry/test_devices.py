@@ -61,7 +61,9 @@ def test_retiring_takes_secret_topic_and_work_away(fleet: Fleet) -> None:
     device, secret = enrolled["device_id"], enrolled["device_secret"]
     former = fleet.auth_id(device)
     pending, running = fleet.send(device, "lock"), fleet.send(device, "lock", p_priority=9)
-    later = fleet.send(device, "lock", p_not_before="2100-01-01", p_expires_after="1 day")
+    later = fleet.send(
+        device, "lock", p_not_before=fleet.value("select now() + interval '9 years'")
+    )
     assert [c["command_id"] for c in fleet.claim(device, 1)] == [running["id"]]
 
     with fleet.acting(fleet.owner_id):

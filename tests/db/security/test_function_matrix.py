@@ -70,8 +70,8 @@ RECURRENCE = frozenset(
 )
 # The rest of what is pure and open.
 PURE = """
-    fleet.as_list fleet.default_policies fleet.effective_policies fleet.object_or_empty
-    fleet.only_one fleet.try_bigint
+    fleet.as_list fleet.default_policies fleet.effective_policies fleet.limits
+    fleet.object_or_empty fleet.only_one fleet.try_bigint
 """
 
 SERVICE_ROLE = "fleet.default_settings fleet.set_setting fleet.setting"
