@@ -1,6 +1,6 @@
 -- How much a row may hold, whoever writes it: the backstop behind fleet.limits(), which says it in words and by column.
 -- Text is bounded in bytes here, four for each character that is taken. A toasted value counts as it is stored.
--- depends: 20261122090730_integration_activity 20261129100100_dead_functions 20261129110000_one_way_to_write_schedules
+-- depends: 20261122090730_integration_activity 20261129100000_geo_schedules 20261129100100_profile_holds 20261129100100_dead_functions 20261129110000_one_way_to_write_schedules
 
 -- What is over a limit already must not stop the engine where it writes such a row next.
 update public.schedules as s
@@ -215,4 +215,13 @@ alter table fleet.heartbeat add constraint heartbeat_is_within_limits check (
 
 alter table fleet.mdm_rereads add constraint mdm_rereads_is_within_limits check (
   octet_length(external_id) <= 1020
+) not valid;
+
+alter table public.geo_schedules add constraint geo_schedules_is_within_limits check (
+  octet_length(timezone) <= 1020
+) not valid;
+
+alter table public.profile_holds add constraint profile_holds_is_within_limits check (
+  octet_length(holder) <= 1020
+  and octet_length(profile_id) <= 1020
 ) not valid;

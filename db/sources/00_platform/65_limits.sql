@@ -10,58 +10,72 @@ as $$
   values
     -- Texts.
     ('name', 200::bigint, 'characters', 'refuse', 'names that people give',
-      '{blackout_calendars.name,calendar_feeds.name,device_groups.name,device_integrations.name,location_events.location_name,'
-      'location_policies.name,locations.name,owners.name,profiles.name,schedule_templates.name,schedules.name,'
-      'webhook_endpoints.name}'::text[]),
+      '{app_categories.name, blackout_calendars.name, calendar_feeds.name, device_groups.name, device_integrations.name,
+        geo_schedules.name, location_events.location_name, location_policies.name, locations.name, owners.name,
+        profiles.name, schedule_templates.name, schedules.name, webhook_endpoints.name}'::text[]),
     ('hostname', 253, 'characters', 'refuse', 'host names', '{device_commands.device_hostname,devices.hostname}'),
     ('description', 4000, 'characters', 'refuse', 'descriptions',
-      '{blackout_calendars.description,blackout_periods.summary,command_types.description,device_groups.description,'
-      'profile_assignments.description,schedule_templates.description,schedules.description}'),
+      '{blackout_calendars.description, blackout_periods.summary, command_types.description, device_groups.description,
+        geo_schedules.notes, profile_assignments.description, schedule_templates.description, schedules.description}'),
     ('identifier', 255, 'characters', 'refuse', 'keys, kinds, time zones and ids of other systems',
-      '{command_types.name,device_commands.command_type,device_commands.idempotency_key,device_integrations.integration_type,'
-      'device_links.external_id,device_profiles.profile_id,devices.platform,devices.timezone,location_policies.action_type,'
-      'mdm_rereads.external_id,'
-      'pg_cron_secrets.name,profile_assignments.profile_id,profile_installs.profile_id,profiles.external_id,profiles.kind,'
-      'schedule_runs.action_type,schedule_runs.idempotency_key,schedules.action_type,schedules.profile_id,schedules.timezone}'),
-    ('address', 2000, 'characters', 'refuse', 'addresses that people give', '{webhook_endpoints.email,webhook_endpoints.url}'),
+      '{command_types.name, device_commands.command_type, device_commands.idempotency_key,
+        device_integrations.integration_type, device_links.external_id, device_profiles.profile_id, devices.platform,
+        devices.timezone, geo_schedules.timezone, location_policies.action_type, mdm_rereads.external_id,
+        pg_cron_secrets.name, profile_assignments.profile_id, profile_holds.holder, profile_holds.profile_id,
+        profile_installs.profile_id, profiles.external_id, profiles.kind, schedule_runs.action_type,
+        schedule_runs.idempotency_key, schedules.action_type, schedules.profile_id, schedules.timezone}'),
+    ('address', 2000, 'characters', 'refuse', 'addresses that people give',
+      '{webhook_endpoints.email,webhook_endpoints.url}'),
     ('secret', 65536, 'characters', 'refuse', 'secrets', '{pg_cron_secrets.secret}'),
     ('reason', 255, 'characters', 'cut', 'reasons in a word or a line',
-      '{device_commands.reason,device_integrations.status_reason,profile_installs.failure,schedule_runs.reason,'
-      'schedules.status_reason,webhook_endpoints.disabled_reason}'),
+      '{device_commands.reason, device_integrations.status_reason, profile_installs.failure, schedule_runs.reason,
+        schedules.status_reason, webhook_endpoints.disabled_reason}'),
     ('error', 4000, 'characters', 'cut', 'error messages',
-      '{device_commands.error_message,heartbeat.last_error,integration_activity_log.error,location_actions.error_message,mdm_api_logs.error,'
-      'profiles.error_message,schedule_runs.error_message,webhook_deliveries.last_error}'),
+      '{device_commands.error_message, heartbeat.last_error, integration_activity_log.error,
+        location_actions.error_message, mdm_api_logs.error, profiles.error_message, schedule_runs.error_message,
+        webhook_deliveries.last_error}'),
+    ('explanation', 2000, 'characters', 'cut', 'reasons in a few lines',
+      '{geo_action_reports.reason,geo_commitments.override_reason}'),
     ('log_line', 2000, 'characters', 'cut', 'what is logged of a call in a line',
       '{integration_activity_log.origin_key,mdm_api_logs.method,mdm_api_logs.url}'),
-    ('log_body', 20000, 'characters', 'cut', 'bodies of calls in the log', '{mdm_api_logs.request_body,mdm_api_logs.response_body}'),
+    ('log_body', 20000, 'characters', 'cut', 'bodies of calls in the log',
+      '{mdm_api_logs.request_body,mdm_api_logs.response_body}'),
     -- JSON, in bytes as Postgres holds it.
     ('payload', 65536, 'bytes', 'refuse', 'payloads of commands',
       '{device_commands.payload,location_policies.payload,schedule_runs.payload,schedules.payload}'),
     ('report', 65536, 'bytes', 'cut', 'what devices and other systems report',
-      '{device_commands.result,device_links.attributes,device_links.capabilities,integration_activity_log.counts,'
-      'integration_activity_log.detail,schedule_runs.result,webhook_deliveries.payload}'),
+      '{device_commands.result, device_links.attributes, device_links.capabilities, integration_activity_log.counts,
+        integration_activity_log.detail, schedule_runs.result, webhook_deliveries.payload}'),
     ('attributes', 32768, 'bytes', 'refuse', 'attributes of a device', '{devices.attributes}'),
     ('policies', 16384, 'bytes', 'refuse', 'policies of a schedule', '{schedules.policies}'),
     ('recurrence', 16384, 'bytes', 'refuse', 'settings of a recurrence', '{schedules.recurrence_config}'),
     ('selector', 16384, 'bytes', 'refuse', 'selectors and filters',
-      '{calendar_feeds.filter,device_groups.selector,location_policies.selector,profile_assignments.selector,schedules.selector}'),
+      '{calendar_feeds.filter, device_groups.selector, location_policies.selector, profile_assignments.selector,
+        schedules.selector}'),
     ('options', 16384, 'bytes', 'refuse', 'options of a profile', '{profiles.options}'),
     ('settings', 262144, 'bytes', 'refuse', 'settings of an integration', '{device_integrations.settings}'),
     ('template', 262144, 'bytes', 'refuse', 'specifications and parameters of templates',
       '{schedule_templates.parameters,schedule_templates.spec}'),
     ('payload_keys', 65536, 'bytes', 'refuse', 'what a command type says of its payload', '{command_types.payload_keys}'),
-    ('polygon', 65536, 'bytes', 'refuse', 'borders of locations', '{locations.polygon}'),
+    ('polygon', 65536, 'bytes', 'refuse', 'borders of locations', '{geo_schedules.geometry,locations.polygon}'),
+    ('enforce', 4096, 'bytes', 'refuse', 'how a geo schedule is enforced', '{geo_schedules.enforce}'),
     ('profile_content', 1048576, 'bytes', 'refuse', 'files of profiles', '{profile_uploads.content}'),
     ('spec', 524288, 'bytes', 'refuse', 'one specification in JSON', '{}'),
     ('document', 8388608, 'bytes', 'refuse', 'one document of many schedules', '{}'),
     ('nesting', 16, 'levels', 'refuse', 'how deep JSON is nested', '{}'),
     -- Lists.
-    ('device_list', 10000, 'entries', 'refuse', 'devices that one list names', '{profile_assignments.device_ids,schedules.device_ids}'),
+    ('device_list', 10000, 'entries', 'refuse', 'devices that one list names',
+      '{profile_assignments.device_ids,schedules.device_ids}'),
     ('group_list', 100, 'entries', 'refuse', 'groups that one list names',
       '{enrollment_codes.group_ids,profile_assignments.group_ids,schedules.group_ids}'),
     ('tags', 100, 'entries', 'refuse', 'tags of a device', '{devices.tags,enrollment_codes.tags}'),
     ('words', 16384, 'bytes', 'refuse', 'tags and events together',
       '{devices.tags,enrollment_codes.tags,owner_members.permissions,webhook_endpoints.events}'),
+    ('apps', 500, 'entries', 'refuse', 'apps that one list names', '{app_categories.apps,geo_schedules.apps}'),
+    ('categories', 50, 'entries', 'refuse', 'categories of apps that one list names', '{geo_schedules.categories}'),
+    ('blocked_apps', 2000, 'entries', 'refuse', 'apps that one action blocks',
+      '{geo_actions.apps,geo_schedules.blocked_apps}'),
+    ('weekdays', 7, 'entries', 'refuse', 'days of a week', '{geo_schedules.days}'),
     ('events', 50, 'entries', 'refuse', 'events that an endpoint asks for', '{webhook_endpoints.events}'),
     ('permissions', 10, 'entries', 'refuse', 'permissions of a member', '{owner_members.permissions}'),
     ('selector_list', 100, 'entries', 'refuse', 'each list of a selector or a filter', '{}'),
@@ -92,7 +106,8 @@ as $$
   select jsonb_object_agg(l.name, l.value) from fleet.limits() as l
 $$;
 
-comment on function fleet.limit_values() is 'The most that is taken by the name of the limit: a constant, which Postgres works out once a plan.';
+comment on function fleet.limit_values() is
+  'The most that is taken by the name of the limit: a constant, which Postgres works out once a plan.';
 revoke all on function fleet.limit_values() from public, anon, authenticated, service_role;
 
 create or replace function fleet.limit_value(p_name text)
@@ -107,7 +122,8 @@ begin
 end;
 $$;
 
-comment on function fleet.limit_value(text) is 'The most that is taken, by the name of the limit; null where there is none of that name.';
+comment on function fleet.limit_value(text) is
+  'The most that is taken, by the name of the limit; null where there is none of that name.';
 revoke all on function fleet.limit_value(text) from public, anon, authenticated, service_role;
 
 create or replace function fleet.limit_problem(p_field text, p_limit text, p_sent numeric)
@@ -315,7 +331,8 @@ as $$
   where l.item ->> 'over' = 'cut'
 $$;
 
-comment on function fleet.cut_row(text, jsonb) is 'The columns of a row, given as JSON, that are cut where they are too long, each as it fits.';
+comment on function fleet.cut_row(text, jsonb) is
+  'The columns of a row, given as JSON, that are cut where they are too long, each as it fits.';
 revoke all on function fleet.cut_row(text, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.limit_condition(p_column text, p_type text, p_unit text, p_value bigint)
@@ -337,5 +354,6 @@ as $$
   end
 $$;
 
-comment on function fleet.limit_condition(text, text, text, bigint) is 'When a column of a new row is over its limit, as the condition of a trigger.';
+comment on function fleet.limit_condition(text, text, text, bigint) is
+  'When a column of a new row is over its limit, as the condition of a trigger.';
 revoke all on function fleet.limit_condition(text, text, text, bigint) from public, anon, authenticated, service_role;
