@@ -171,6 +171,16 @@ as $$
   select 'expires_at', 'is not after not_before', 'Leave expires_at out for 24 hours.'
   where p_command.expires_at <= p_command.not_before
   union all
+  select q.*
+  from (values ('not_before', p_command.not_before), ('expires_at', p_command.expires_at)) as t(field, at)
+  cross join lateral fleet.limit_problem(
+    t.field, 'horizon',
+    case
+      when not isfinite(t.at) then 1000000
+      when t.at > now() then ceil(extract(epoch from t.at - now()) / 86400)
+    end
+  ) as q
+  union all
   select * from fleet.whole_number_problem('priority', coalesce(to_jsonb(p_command.priority), 'null'), -100, 100)
   union all
   select * from fleet.whole_number_problem('max_attempts', coalesce(to_jsonb(p_command.max_attempts), 'null'), 1, 1000)
@@ -594,7 +604,8 @@ begin
   if v_refusal = 'already_final' and v_command.attempt = p_attempt and v_command.status = p_status then
     return jsonb_build_object('accepted', true, 'status', v_command.status);
   elsif v_refusal = 'stale_attempt' and v_command.attempt = p_attempt and p_status = 'failed'
-    and v_command.reason = coalesce(p_reason, 'error') and v_command.error_message is not distinct from p_error
+    and v_command.reason = fleet.cut_text(coalesce(p_reason, 'error'), fleet.limit_value('reason'))
+    and v_command.error_message is not distinct from fleet.cut_text(p_error, fleet.limit_value('error'))
   then
     return jsonb_build_object('accepted', true, 'status', v_command.status, 'retry_at', v_command.not_before);
   elsif v_refusal is not null then

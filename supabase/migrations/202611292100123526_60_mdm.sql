@@ -12,7 +12,12 @@ language sql
 immutable
 parallel safe
 return coalesce(
-  case when jsonb_typeof(p_settings -> 'rate_per_second') = 'number' then (p_settings ->> 'rate_per_second')::numeric end, 1
+  case
+    when jsonb_typeof(p_settings -> 'rate_per_second') = 'number'
+      -- Also of what was written before there was a limit.
+      then least((p_settings ->> 'rate_per_second')::numeric, fleet.limit_value('rate_per_second'))
+  end,
+  1
 );
 
 comment on function fleet.rate_ceiling(jsonb) is 'Calls a second that the settings of an integration allow; 1 where they say nothing.';
@@ -24,7 +29,10 @@ language sql
 immutable
 parallel safe
 return coalesce(
-  case when jsonb_typeof(p_settings -> 'burst') = 'number' then (p_settings ->> 'burst')::numeric end,
+  case
+    when jsonb_typeof(p_settings -> 'burst') = 'number'
+      then least((p_settings ->> 'burst')::numeric, fleet.limit_value('burst'))
+  end,
   -- A quarter of a second's worth more than the rate over ten seconds is within what providers notice.
   greatest(5, fleet.rate_ceiling(p_settings) / 4)
 );

@@ -666,20 +666,21 @@ as $$
   select 'p_name', 'must not be blank', 'Give the profile a name.'
   where btrim(coalesce(p_name, '')) = ''
   union all
-  select 'p_name', 'must not be longer than 200 characters', 'Choose a shorter name.'
-  where length(p_name) > 200
+  select * from fleet.limit_problem('p_name', 'name', length(p_name))
   union all
   select 'p_mobileconfig', c.problem, c.hint
   from (
     select
       case
         when coalesce(octet_length(p_content), 0) = 0 then 'is empty'
-        when octet_length(p_content) > 1048576 then format('has %s bytes; at most 1048576 are taken', octet_length(p_content))
-        when not fleet.is_profile_file(p_content) then 'is no configuration profile: neither a property list nor a signed one'
+        when octet_length(p_content) <= fleet.limit_value('profile_content') and not fleet.is_profile_file(p_content)
+          then 'is no configuration profile: neither a property list nor a signed one'
       end as problem,
       'Upload a .mobileconfig file as it is.' as hint
   ) as c
   where c.problem is not null
+  union all
+  select * from fleet.limit_problem('p_mobileconfig', 'profile_content', octet_length(p_content))
   union all
   select 'p_options', 'must be an object', 'Example: {"user_scope": false}'
   where jsonb_typeof(coalesce(p_options, 'null')) <> 'object'
@@ -1266,6 +1267,7 @@ begin
       using errcode = 'PT422', detail = 'targets_invalid', hint = 'Example: {"group_ids": [3]}';
   end if;
 
+  perform fleet.require_size('p_targets', 'spec', p_targets);
   v_row.device_ids := array(select jsonb_array_elements_text(p_targets -> 'device_ids')::bigint);
   v_row.group_ids := array(select jsonb_array_elements_text(p_targets -> 'group_ids')::bigint);
   perform fleet.raise_problems('the assignment', 'assignment_invalid', array_agg(q))

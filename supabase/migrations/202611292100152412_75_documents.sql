@@ -453,6 +453,7 @@ declare
   v_removed jsonb := '[]';
 begin
   perform fleet.require_permission(v_owner, 'manage', format('owner %s', v_owner));
+  perform fleet.require_size('the document', 'document', p_document);
   perform fleet.raise_problems('the document', 'document_invalid', array_agg(q))
   from fleet.document_problems(p_document) as q;
   -- Two that apply at once take turns; the second finds what the first has made.
@@ -778,6 +779,7 @@ declare
   v_owner uuid;
   v_row public.schedule_templates;
 begin
+  perform fleet.require_size('the template', 'spec', p_template);
   perform fleet.raise_problems('the template', 'template_invalid', array_agg(q))
   from fleet.template_problems(p_template) as q;
 
@@ -828,6 +830,7 @@ declare
   v_values jsonb;
   v_id bigint;
 begin
+  perform fleet.require_size('the parameters', 'template', v_given);
   perform fleet.raise_problems(format('the use of template "%s"', v_row.name), 'parameters_invalid', array_agg(q))
   from fleet.parameter_value_problems(v_row.parameters, v_given) as q;
 
@@ -1183,6 +1186,7 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  perform fleet.require_size('the filter', 'spec', p_filter);
   perform fleet.raise_problems('the filter', 'filter_invalid', array_agg(q))
   from fleet.filter_problems(p_filter) as q;
   return fleet.without_nulls(p_filter);

@@ -2473,6 +2473,7 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  perform fleet.require_size('the filter', 'selector', p_filter);
   perform fleet.raise_problems('the filter', 'filter_invalid', array_agg(q::fleet.problem))
   from (
     select 'filter' as field, 'must be an object' as problem, 'Example: {"schedule_ids": [7]}; {} for all.' as hint

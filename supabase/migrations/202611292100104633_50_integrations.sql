@@ -39,6 +39,17 @@ as $$
       else true
     end
   union all
+  select q.*
+  from (
+    values ('rate_per_second', 'rate_per_second'), ('burst', 'burst'), ('syncIntervalSeconds', 'sync_interval')
+  ) as n(name, bound)
+  cross join lateral fleet.limit_problem(
+    'settings.' || n.name, n.bound,
+    case jsonb_typeof(p_integration.settings -> n.name) when 'number' then (p_integration.settings ->> n.name)::numeric end
+  ) as q
+  union all
+  select q.* from fleet.row_limit_problems('device_integrations', to_jsonb(p_integration)) as q
+  union all
   select 'settings.' || k.key, 'looks like a secret', 'Set it with: pgfleet integration set-secret, or set_integration_secret()'
   from jsonb_object_keys(
     case jsonb_typeof(p_integration.settings) when 'object' then p_integration.settings else '{}' end
@@ -93,6 +104,7 @@ begin
             detail = 'integration_invalid',
             hint = 'Example: {"name": "office", "integration_type": "simplemdm"}';
   end if;
+  perform fleet.require_size('the integration', 'spec', p_spec);
   select min(k) into v_strange
   from jsonb_object_keys(p_spec) as k
   where k <> all ('{name,integration_type,settings,owner_id}'::text[]);
@@ -1017,7 +1029,9 @@ as $$
         and coalesce(
           p_integration.last_sync_at + make_interval(secs => case
             when jsonb_typeof(p_integration.settings -> 'syncIntervalSeconds') = 'number'
-              then (p_integration.settings ->> 'syncIntervalSeconds')::double precision
+              then least(
+                (p_integration.settings ->> 'syncIntervalSeconds')::numeric, fleet.limit_value('sync_interval')
+              )::double precision
             else 3600
           end) <= p_now,
           true

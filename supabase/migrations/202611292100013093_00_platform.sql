@@ -672,8 +672,11 @@ begin
   end if;
 
   raise exception '% is not valid: %', p_what, (
-    select string_agg(p.field || ': ' || p.problem, '; ') from unnest(p_problems) as p
-  )
+    -- What was sent is quoted: its beginning tells enough, and of a thousand problems the first ones.
+    select string_agg(fleet.cut_text(p.field, 100) || ': ' || fleet.cut_text(p.problem, 300), '; ' order by p.n)
+    from unnest(p_problems) with ordinality as p(field, problem, hint, n)
+    where p.n <= 50
+  ) || case when cardinality(p_problems) > 50 then format('; and %s more', cardinality(p_problems) - 50) else '' end
     using errcode = case
             when (select bool_and(p.problem like '% was not found') from unnest(p_problems) as p) then 'PT404'
             else 'PT422'
@@ -684,7 +687,7 @@ begin
             from (
               select p.hint, min(p.n) as n
               from unnest(p_problems) with ordinality as p(field, problem, hint, n)
-              where p.hint <> ''
+              where p.hint <> '' and p.n <= 50
               group by p.hint
             ) as h
           );
@@ -918,6 +921,367 @@ $$;
 
 comment on function fleet.are_ids(jsonb) is 'Whether a value in JSON is a list of ids, as texts or numbers.';
 revoke all on function fleet.are_ids(jsonb) from public, anon, authenticated, service_role;
+
+-- db/sources/00_platform/65_limits.sql
+-- Limits: how much of anything people and devices may write. The one table of them.
+
+create or replace function fleet.limits()
+returns table (name text, value bigint, unit text, over text, bounds text, columns text[])
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  values
+    -- Texts.
+    ('name', 200::bigint, 'characters', 'refuse', 'names that people give',
+      '{app_categories.name, blackout_calendars.name, calendar_feeds.name, device_groups.name, device_integrations.name,
+        geo_schedules.name, location_events.location_name, location_policies.name, locations.name, owners.name,
+        profiles.name, schedule_templates.name, schedules.name, webhook_endpoints.name}'::text[]),
+    ('hostname', 253, 'characters', 'refuse', 'host names', '{device_commands.device_hostname,devices.hostname}'),
+    ('description', 4000, 'characters', 'refuse', 'descriptions',
+      '{blackout_calendars.description, blackout_periods.summary, command_types.description, device_groups.description,
+        geo_schedules.notes, profile_assignments.description, schedule_templates.description, schedules.description}'),
+    ('identifier', 255, 'characters', 'refuse', 'keys, kinds, time zones and ids of other systems',
+      '{command_types.name, device_commands.command_type, device_commands.idempotency_key,
+        device_integrations.integration_type, device_links.external_id, device_profiles.profile_id, devices.platform,
+        devices.timezone, geo_schedules.timezone, location_policies.action_type, mdm_rereads.external_id,
+        pg_cron_secrets.name, profile_assignments.profile_id, profile_holds.holder, profile_holds.profile_id,
+        profile_installs.profile_id, profiles.external_id, profiles.kind, schedule_runs.action_type,
+        schedule_runs.idempotency_key, schedules.action_type, schedules.profile_id, schedules.timezone}'),
+    ('address', 2000, 'characters', 'refuse', 'addresses that people give',
+      '{webhook_endpoints.email,webhook_endpoints.url}'),
+    ('secret', 65536, 'characters', 'refuse', 'secrets', '{pg_cron_secrets.secret}'),
+    ('reason', 255, 'characters', 'cut', 'reasons in a word or a line',
+      '{device_commands.reason, device_integrations.status_reason, profile_installs.failure, schedule_runs.reason,
+        schedules.status_reason, webhook_endpoints.disabled_reason}'),
+    ('error', 4000, 'characters', 'cut', 'error messages',
+      '{device_commands.error_message, heartbeat.last_error, integration_activity_log.error,
+        location_actions.error_message, mdm_api_logs.error, profiles.error_message, schedule_runs.error_message,
+        webhook_deliveries.last_error}'),
+    ('explanation', 2000, 'characters', 'cut', 'reasons in a few lines',
+      '{geo_action_reports.reason,geo_commitments.override_reason}'),
+    ('log_line', 2000, 'characters', 'cut', 'what is logged of a call in a line',
+      '{integration_activity_log.origin_key,mdm_api_logs.method,mdm_api_logs.url}'),
+    ('log_body', 20000, 'characters', 'cut', 'bodies of calls in the log',
+      '{mdm_api_logs.request_body,mdm_api_logs.response_body}'),
+    -- JSON, in bytes as Postgres holds it.
+    ('payload', 65536, 'bytes', 'refuse', 'payloads of commands',
+      '{device_commands.payload,location_policies.payload,schedule_runs.payload,schedules.payload}'),
+    ('report', 65536, 'bytes', 'cut', 'what devices and other systems report',
+      '{device_commands.result, device_links.attributes, device_links.capabilities, integration_activity_log.counts,
+        integration_activity_log.detail, schedule_runs.result, webhook_deliveries.payload}'),
+    ('attributes', 32768, 'bytes', 'refuse', 'attributes of a device', '{devices.attributes}'),
+    ('policies', 16384, 'bytes', 'refuse', 'policies of a schedule', '{schedules.policies}'),
+    ('recurrence', 16384, 'bytes', 'refuse', 'settings of a recurrence', '{schedules.recurrence_config}'),
+    ('selector', 16384, 'bytes', 'refuse', 'selectors and filters',
+      '{calendar_feeds.filter, device_groups.selector, location_policies.selector, profile_assignments.selector,
+        schedules.selector}'),
+    ('options', 16384, 'bytes', 'refuse', 'options of a profile', '{profiles.options}'),
+    ('settings', 262144, 'bytes', 'refuse', 'settings of an integration', '{device_integrations.settings}'),
+    ('template', 262144, 'bytes', 'refuse', 'specifications and parameters of templates',
+      '{schedule_templates.parameters,schedule_templates.spec}'),
+    ('payload_keys', 65536, 'bytes', 'refuse', 'what a command type says of its payload', '{command_types.payload_keys}'),
+    ('polygon', 65536, 'bytes', 'refuse', 'borders of locations', '{geo_schedules.geometry,locations.polygon}'),
+    ('enforce', 4096, 'bytes', 'refuse', 'how a geo schedule is enforced', '{geo_schedules.enforce}'),
+    ('profile_content', 1048576, 'bytes', 'refuse', 'files of profiles', '{profile_uploads.content}'),
+    ('spec', 524288, 'bytes', 'refuse', 'one specification in JSON', '{}'),
+    ('document', 8388608, 'bytes', 'refuse', 'one document of many schedules', '{}'),
+    ('nesting', 16, 'levels', 'refuse', 'how deep JSON is nested', '{}'),
+    -- Lists.
+    ('device_list', 10000, 'entries', 'refuse', 'devices that one list names',
+      '{profile_assignments.device_ids,schedules.device_ids}'),
+    ('group_list', 100, 'entries', 'refuse', 'groups that one list names',
+      '{enrollment_codes.group_ids,profile_assignments.group_ids,schedules.group_ids}'),
+    ('tags', 100, 'entries', 'refuse', 'tags of a device', '{devices.tags,enrollment_codes.tags}'),
+    ('words', 16384, 'bytes', 'refuse', 'tags and events together',
+      '{devices.tags,enrollment_codes.tags,owner_members.permissions,webhook_endpoints.events}'),
+    ('apps', 500, 'entries', 'refuse', 'apps that one list names', '{app_categories.apps,geo_schedules.apps}'),
+    ('categories', 50, 'entries', 'refuse', 'categories of apps that one list names', '{geo_schedules.categories}'),
+    ('blocked_apps', 2000, 'entries', 'refuse', 'apps that one action blocks',
+      '{geo_actions.apps,geo_schedules.blocked_apps}'),
+    ('weekdays', 7, 'entries', 'refuse', 'days of a week', '{geo_schedules.days}'),
+    ('events', 50, 'entries', 'refuse', 'events that an endpoint asks for', '{webhook_endpoints.events}'),
+    ('permissions', 10, 'entries', 'refuse', 'permissions of a member', '{owner_members.permissions}'),
+    ('selector_list', 100, 'entries', 'refuse', 'each list of a selector or a filter', '{}'),
+    ('windows', 20, 'entries', 'refuse', 'execution windows of a schedule', '{}'),
+    ('retry_classes', 20, 'entries', 'refuse', 'classes of failures that are tried again', '{}'),
+    ('blackouts', 20, 'entries', 'refuse', 'blackout calendars of a schedule', '{}'),
+    ('periods', 2000, 'entries', 'refuse', 'periods of a blackout calendar', '{}'),
+    -- Paces and times.
+    ('rate_per_second', 1000, 'calls a second', 'refuse', 'pace of an integration', '{}'),
+    ('burst', 1000, 'calls', 'refuse', 'calls at once of an integration', '{}'),
+    ('sync_interval', 2592000, 'seconds', 'refuse', 'pause between syncs of an integration', '{}'),
+    ('horizon', 3653, 'days', 'refuse', 'how far ahead a command may wait or live', '{}')
+$$;
+
+comment on function fleet.limits() is
+  'Every limit: its name, the most that is taken, in which unit (bytes of JSON are those that Postgres holds), whether what is over it is '
+  'refused or cut, what it bounds, and the columns it holds for. All that people write is refused; reports are cut, with a mark.';
+revoke all on function fleet.limits() from public, anon, authenticated, service_role;
+grant execute on function fleet.limits() to authenticated, service_role;
+
+create or replace function fleet.limit_values()
+returns jsonb
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_object_agg(l.name, l.value) from fleet.limits() as l
+$$;
+
+comment on function fleet.limit_values() is
+  'The most that is taken by the name of the limit: a constant, which Postgres works out once a plan.';
+revoke all on function fleet.limit_values() from public, anon, authenticated, service_role;
+
+create or replace function fleet.limit_value(p_name text)
+returns bigint
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (fleet.limit_values() -> p_name)::bigint;
+end;
+$$;
+
+comment on function fleet.limit_value(text) is
+  'The most that is taken, by the name of the limit; null where there is none of that name.';
+revoke all on function fleet.limit_value(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.limit_problem(p_field text, p_limit text, p_sent numeric)
+returns setof fleet.problem
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_most bigint := fleet.limit_value(p_limit);
+begin
+  if p_sent <= v_most or p_sent is null then
+    return;
+  elsif v_most is null then
+    return next (p_field, format('there is no limit "%s"', p_limit), 'See fleet.limits().')::fleet.problem;
+    return;
+  end if;
+
+  return query
+  select p_field,
+    format(
+      '%s %s %s; at most %s are taken', case when l.unit in ('characters', 'bytes', 'entries', 'levels') then 'has' else 'is' end,
+      left(p_sent::text, 40), l.unit, l.value
+    ),
+    format('For %s the limit is %s %s.', l.bounds, l.value, l.unit)
+  from fleet.limits() as l
+  where l.name = p_limit;
+end;
+$$;
+
+comment on function fleet.limit_problem(text, text, numeric) is
+  'One row where what was sent is over a limit: the field, how much was sent and how much is taken.';
+revoke all on function fleet.limit_problem(text, text, numeric) from public, anon, authenticated, service_role;
+
+create or replace function fleet.list_problem(p_field text, p_limit text, p_list jsonb)
+returns setof fleet.problem
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if jsonb_typeof(p_list) = 'array' then
+    return query select q.* from fleet.limit_problem(p_field, p_limit, jsonb_array_length(p_list)) as q;
+  end if;
+end;
+$$;
+
+comment on function fleet.list_problem(text, text, jsonb) is 'One row where a value is a list that is longer than a limit.';
+revoke all on function fleet.list_problem(text, text, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_too_deep(p_value jsonb)
+returns boolean
+language sql
+immutable
+parallel safe
+-- One level more than the limit of nesting; what is this short cannot be as deep.
+return pg_column_size(p_value) > 128 and jsonb_path_exists(p_value, '$.**{17}');
+
+comment on function fleet.is_too_deep(jsonb) is
+  'Whether JSON is nested deeper than programs can be trusted to read: parsers of JSON give up at some depth, and some of them badly.';
+revoke all on function fleet.is_too_deep(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.limits_by_table()
+returns jsonb
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_object_agg(t.name, t.items)
+  from (
+    select split_part(c.name, '.', 1) as name,
+      jsonb_agg(jsonb_build_object(
+        'column', split_part(c.name, '.', 2), 'limit', l.name, 'value', l.value, 'unit', l.unit, 'over', l.over
+      )) as items
+    from fleet.limits() as l
+    cross join lateral unnest(l.columns) as c(name)
+    group by 1
+  ) as t
+$$;
+
+comment on function fleet.limits_by_table() is
+  'The limits of columns by table: {table: [{column, limit, value, unit, over}]}. A constant, which Postgres works out once a plan.';
+revoke all on function fleet.limits_by_table() from public, anon, authenticated, service_role;
+
+create or replace function fleet.row_limit_problems(p_table text, p_row jsonb)
+returns setof fleet.problem
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select q.*
+  from (
+    select l.item ->> 'column' as field, l.item ->> 'limit' as name, (l.item ->> 'value')::bigint as value, v.item,
+      case l.item ->> 'unit'
+        when 'bytes' then pg_column_size(v.item)
+        when 'characters' then length(v.item #>> '{}')
+        else case jsonb_typeof(v.item) when 'array' then jsonb_array_length(v.item) end
+      end as sent
+    from jsonb_array_elements(fleet.limits_by_table() -> p_table) as l(item)
+    cross join lateral (select p_row -> (l.item ->> 'column') as item) as v
+    where l.item ->> 'over' = 'refuse'
+  ) as s
+  cross join lateral (
+    select d.* from fleet.limit_problem(s.field, s.name, s.sent) as d
+    union all
+    select d.*
+    from fleet.limit_problem(s.field, 'nesting', fleet.limit_value('nesting') + 1) as d
+    where fleet.is_too_deep(s.item)
+  ) as q
+  where s.sent > s.value or fleet.is_too_deep(s.item);
+end;
+$$;
+
+comment on function fleet.row_limit_problems(text, jsonb) is
+  'Every column of a row, given as JSON, that holds more than its limit and is not simply cut; no row where none does.';
+revoke all on function fleet.row_limit_problems(text, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.require_size(p_what text, p_limit text, p_value jsonb)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform fleet.raise_problems(p_what, 'limit_exceeded', array(
+    select q from fleet.limit_problem(p_what, p_limit, pg_column_size(p_value)) as q
+  ));
+end;
+$$;
+
+comment on function fleet.require_size(text, text, jsonb) is
+  'Raise limit_exceeded (PT422) where a value is larger than its limit: before anything is done with it.';
+revoke all on function fleet.require_size(text, text, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.cut_text(p_text text, p_characters bigint)
+returns text
+language sql
+immutable
+parallel safe
+return case
+  when octet_length(p_text) > p_characters and length(p_text) > p_characters
+    then left(p_text, greatest(p_characters - 7, 0)::integer) || '… (cut)'
+  else p_text
+end;
+
+comment on function fleet.cut_text(text, bigint) is 'The text, or its beginning and a mark where it is longer than that.';
+revoke all on function fleet.cut_text(text, bigint) from public, anon, authenticated, service_role;
+
+create or replace function fleet.cut_json(p_value jsonb, p_bytes bigint)
+returns jsonb
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when p_value is null or (pg_column_size(p_value) <= p_bytes and not fleet.is_too_deep(p_value)) then p_value
+    when jsonb_typeof(p_value) <> 'object' or fleet.is_too_deep(p_value)
+      then jsonb_build_object('cut', true, 'beginning', left(p_value #>> '{}', (p_bytes / 8)::integer))
+    else (
+      -- What is short stays whole: an exit code beside a long output. Of what is long, the beginning is kept.
+      select coalesce(
+          jsonb_object_agg(
+            k.key,
+            case
+              when k.sum_before + k.size <= p_bytes / 2 then k.value
+              else to_jsonb(left(k.value #>> '{}', (p_bytes / 16)::integer))
+            end
+          ) filter (where k.sum_before <= p_bytes / 2 and octet_length(k.key) <= 255),
+          '{}'
+        ) || '{"cut": true}'
+      from (
+        select e.key, e.value, s.size,
+          sum(s.size) over (order by s.size, e.key rows between unbounded preceding and current row) - s.size as sum_before
+        from jsonb_each(p_value) as e
+        cross join lateral (select pg_column_size(e.value) + octet_length(e.key) + 8 as size) as s
+      ) as k
+    )
+  end
+$$;
+
+comment on function fleet.cut_json(jsonb, bigint) is
+  'The value, or what of it fits into so many bytes with "cut": true beside it: of an object its short values and the beginning of a long '
+  'one, of anything else its beginning as text.';
+revoke all on function fleet.cut_json(jsonb, bigint) from public, anon, authenticated, service_role;
+
+create or replace function fleet.cut_row(p_table text, p_row jsonb)
+returns jsonb
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    jsonb_object_agg(
+      l.item ->> 'column',
+      case l.item ->> 'unit'
+        when 'bytes' then fleet.cut_json(p_row -> (l.item ->> 'column'), (l.item ->> 'value')::bigint)
+        else to_jsonb(fleet.cut_text(p_row ->> (l.item ->> 'column'), (l.item ->> 'value')::bigint))
+      end
+    ),
+    '{}'
+  )
+  from jsonb_array_elements(fleet.limits_by_table() -> p_table) as l(item)
+  where l.item ->> 'over' = 'cut'
+$$;
+
+comment on function fleet.cut_row(text, jsonb) is
+  'The columns of a row, given as JSON, that are cut where they are too long, each as it fits.';
+revoke all on function fleet.cut_row(text, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.limit_condition(p_column text, p_type text, p_unit text, p_value bigint)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- What is cheap to tell comes first: these are asked for each row that is written.
+  select case
+    when p_unit = 'entries' then format('cardinality(new.%I) > %s', p_column, p_value)
+    when p_unit = 'characters' then format('octet_length(new.%I) > %s and length(new.%1$I) > %2$s', p_column, p_value)
+    when p_type = 'bytea' then format('octet_length(new.%I) > %s', p_column, p_value)
+    when p_type = 'jsonb' then format(
+      'pg_column_size(new.%I) > %s or (pg_column_size(new.%1$I) > 128 and jsonb_path_exists(new.%1$I, %3$L))', p_column, p_value,
+      format('$.**{%s}', fleet.limit_value('nesting') + 1)
+    )
+    else format('pg_column_size(new.%I) > %s', p_column, p_value)
+  end
+$$;
+
+comment on function fleet.limit_condition(text, text, text, bigint) is
+  'When a column of a new row is over its limit, as the condition of a trigger.';
+revoke all on function fleet.limit_condition(text, text, text, bigint) from public, anon, authenticated, service_role;
 
 -- db/sources/00_platform/70_pokes.sql
 -- Pokes: telling an HTTP function that there is work, with a signed token that lives for a minute. Losing one costs delay only.
@@ -1285,6 +1649,55 @@ $$;
 
 comment on function fleet.tg_set_updated_at() is 'Stamp updated_at.';
 revoke all on function fleet.tg_set_updated_at() from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_keep_limits()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row jsonb := to_jsonb(new);
+begin
+  perform fleet.raise_problems(
+    format('what is written to %s', tg_table_name), 'limit_exceeded',
+    array(select q from fleet.row_limit_problems(tg_table_name, v_row) as q)
+  );
+  new := jsonb_populate_record(new, fleet.cut_row(tg_table_name, v_row));
+  return new;
+end;
+$$;
+
+comment on function fleet.tg_keep_limits() is
+  'Refuse a row that holds more than its limits, or cut what is only a report; called where one of them is passed. Definer: whoever may '
+  'write the table may not call what it checks with.';
+revoke all on function fleet.tg_keep_limits() from public, anon, authenticated, service_role;
+
+-- One trigger a table, made from the table of limits, so that each number is written once.
+do $$
+declare
+  v_table record;
+begin
+  for v_table in
+    select c.oid::regclass as name, c.relname, string_agg(distinct quote_ident(a.attname), ', ') as columns,
+      string_agg(
+        '(' || fleet.limit_condition(a.attname::text, format_type(a.atttypid, null), l.unit, l.value) || ')', ' or '
+        order by a.attnum, l.name
+      ) as condition
+    from fleet.limits() as l
+    cross join lateral unnest(l.columns) as k(name)
+    join pg_class as c on c.relname = split_part(k.name, '.', 1) and c.relkind in ('r', 'p')
+      and c.relnamespace in ('public'::regnamespace, 'fleet'::regnamespace)
+    join pg_attribute as a on a.attrelid = c.oid and a.attname = split_part(k.name, '.', 2)
+    group by c.oid, c.relname
+  loop
+    execute format(
+      'create or replace trigger %I before insert or update of %s on %s for each row when (%s) execute function fleet.tg_keep_limits()',
+      v_table.relname || '_09_keep_limits', v_table.columns, v_table.name, v_table.condition
+    );
+  end loop;
+end;
+$$;
 
 -- db/sources/00_platform/access.sql
 -- Who may name what is in the engine room; on its tables nobody has a right.

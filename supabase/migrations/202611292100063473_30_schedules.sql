@@ -240,10 +240,11 @@ begin
   if jsonb_typeof(p_value) is distinct from 'object' then
     raise exception '% must be a JSON object', p_what using errcode = 'PT422', detail = 'schedule_invalid', hint = p_hint;
   end if;
+  perform fleet.require_size(p_what, 'spec', p_value);
 end;
 $$;
 
-comment on function fleet.require_object(jsonb, text, text) is 'Raise schedule_invalid (PT422) where a value is no JSON object.';
+comment on function fleet.require_object(jsonb, text, text) is 'Raise schedule_invalid (PT422) where a value is no JSON object, limit_exceeded (PT422) where it is larger than any is.';
 revoke all on function fleet.require_object(jsonb, text, text) from public, anon, authenticated, service_role;
 
 create or replace function fleet.status_of_spec(p_spec jsonb)
@@ -542,6 +543,7 @@ declare
   -- Of another owner, everything that it names is another's.
   v_is_new boolean := p_old.id is null or p_old.owner_id <> p_new.owner_id;
 begin
+  return query select q.* from fleet.row_limit_problems('schedules', to_jsonb(p_new) - 'recurrence') as q;
   if btrim(coalesce(p_new.name, '')) = '' then
     return next ('name', 'must not be blank', 'Give the schedule a name.')::fleet.problem;
   end if;
@@ -647,6 +649,8 @@ as $$
   select 'policies.retry.on', 'must be a list of classes of failure', 'Example: {"retry": {"on": ["timeout", "network"]}}'
   where p_retry ? 'on' and jsonb_typeof(p_retry -> 'on') <> 'array'
   union all
+  select * from fleet.list_problem('policies.retry.on', 'retry_classes', p_retry -> 'on')
+  union all
   -- What was interrupted may have happened: nothing that is not safe to repeat is ever repeated.
   select 'policies.retry.on', format('%s is not a class of failure that can be tried again', e.item),
     'Use some of: error, timeout, network, rate_limited, unavailable, lease_expired, unsupported, forbidden, invalid_payload.'
@@ -708,6 +712,7 @@ begin
       when v_key in ('expires_after', 'jitter') then
         return query select * from fleet.duration_problem(v_field, v_value);
       when v_key = 'execution_window' then
+        return query select * from fleet.list_problem(v_field, 'windows', v_value);
         return query select * from fleet.window_problems(v_value);
       when v_key = 'retry' and jsonb_typeof(v_value) = 'object' then
         return query select * from fleet.retry_problems(v_value);
@@ -715,7 +720,7 @@ begin
         return next (v_field, 'must be an object', 'Example: {"retry": {"attempts": 5}}')::fleet.problem;
       else
         -- Blackouts are looked up with their owner, by fleet.blackout_problems.
-        null;
+        return query select * from fleet.list_problem(v_field, 'blackouts', v_value);
     end case;
   end loop;
 end;
@@ -1230,6 +1235,10 @@ begin
   from (
     select 'name' as field, 'must not be blank' as problem, 'Give the calendar a name.' as hint
     where btrim(coalesce(p_name, '')) = ''
+    union all
+    select p.field, p.problem, p.hint from fleet.list_problem('periods', 'periods', p_periods) as p
+    union all
+    select p.field, p.problem, p.hint from fleet.row_limit_problems('blackout_calendars', jsonb_build_object('name', p_name)) as p
     union all
     select p.field, p.problem, p.hint from fleet.period_problems(p_periods) as p
   ) as q;

@@ -165,7 +165,7 @@ declare
   v_host text := lower(rtrim(v_parts[2], '.'));
   v_address inet := fleet.try_inet(btrim(v_host, '[]'));
 begin
-  if v_parts is null or length(p_url) > 2000 or v_host = '' or coalesce(v_parts[3], '443')::integer not between 1 and 65535 then
+  if v_parts is null or length(p_url) > fleet.limit_value('address') or v_host = '' or coalesce(v_parts[3], '443')::integer not between 1 and 65535 then
     return 'is not an address like https://example.com/hooks, without user, password and #';
   elsif p_allow_private then
     return null;
@@ -219,8 +219,7 @@ as $$
   select 'email', 'is of no use to the channel webhook', 'Leave it out, or say {"channel": "email"}.'
   where p_endpoint.channel = 'webhook' and p_endpoint.email is not null
   union all
-  select 'name', 'is longer than 200 characters', 'Choose a shorter one.'
-  where length(p_endpoint.name) > 200
+  select * from fleet.row_limit_problems('webhook_endpoints', to_jsonb(p_endpoint))
   union all
   select 'events', 'names no event', 'Example: {"events": ["run.failed", "schedule.*"]}; ["*"] is everything.'
   where coalesce(cardinality(p_endpoint.events), 0) = 0
@@ -373,6 +372,7 @@ begin
             detail = 'webhook_endpoint_invalid',
             hint = 'Example: {"url": "https://example.com/hooks", "events": ["run.failed"]}';
   end if;
+  perform fleet.require_size('the endpoint', 'spec', p_spec);
 
   v_row.owner_id := fleet.owner_or_own(fleet.try_uuid(p_spec ->> 'owner_id'));
   perform fleet.require_permission(v_row.owner_id, 'manage', format('owner %s', v_row.owner_id));
@@ -429,6 +429,7 @@ begin
     raise exception 'the changes of an endpoint must be a JSON object'
       using errcode = 'PT422', detail = 'webhook_endpoint_invalid', hint = 'Example: {"enabled": true}';
   end if;
+  perform fleet.require_size('the changes', 'spec', p_changes);
 
   v_row := fleet.checked_endpoint(v_row, p_changes, '{name,url,email,events,enabled}');
   update public.webhook_endpoints as e

@@ -66,6 +66,27 @@ $$;
 comment on function fleet.raise_device_not_found(bigint) is 'Raise device_not_found (PT404).';
 revoke all on function fleet.raise_device_not_found(bigint) from public, anon, authenticated, service_role;
 
+create or replace function fleet.with_facts(p_attributes jsonb, p_facts jsonb)
+returns jsonb
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- What is known already keeps its place: a device that says too much displaces nothing, and says less.
+  select case
+    when pg_column_size(p_attributes || p_facts) <= fleet.limit_value('attributes') and not fleet.is_too_deep(p_facts)
+      then p_attributes || p_facts
+    when b.room < 512 then p_attributes
+    else p_attributes || fleet.cut_json(p_facts, b.room)
+  end
+  -- Of a stored value the size is that of its compressed form; of one that was just made it is not.
+  from (select fleet.limit_value('attributes') - pg_column_size(p_attributes || '{}') - 128 as room) as b
+$$;
+
+comment on function fleet.with_facts(jsonb, jsonb) is
+  'Attributes with what a device says of itself; of what is too much only what fits, with "cut": true beside it.';
+revoke all on function fleet.with_facts(jsonb, jsonb) from public, anon, authenticated, service_role;
+
 create or replace function fleet.store_facts(p_device_id bigint, p_facts jsonb)
 returns void
 language sql
@@ -80,13 +101,14 @@ as $$
         when fleet.is_time_zone(p_facts ->> 'timezone') then p_facts ->> 'timezone'
         else d.timezone
       end,
-      attributes = d.attributes
-        || case when jsonb_typeof(p_facts -> 'attributes') = 'object' then p_facts -> 'attributes' else '{}' end
+      attributes = fleet.with_facts(d.attributes, case
+          when jsonb_typeof(p_facts -> 'attributes') = 'object' then p_facts -> 'attributes' else '{}'
+        end
         || case
           when jsonb_typeof(p_facts -> 'agent_version') = 'string'
-            then jsonb_build_object('agent_version', p_facts -> 'agent_version')
+            then jsonb_build_object('agent_version', left(p_facts ->> 'agent_version', 64))
           else '{}'
-        end
+        end)
   where d.id = p_device_id
     and jsonb_typeof(p_facts) = 'object'
     and p_facts <> '{}'
@@ -693,6 +715,10 @@ begin
   where e.key in ('tags', 'any_tags', 'platform')
     and (jsonb_typeof(e.value) <> 'array' or jsonb_path_exists(e.value, 'strict $[*] ? (@.type() != "string")', '{}', true))
     and not (e.key = 'platform' and jsonb_typeof(e.value) = 'string')
+  union all
+  select q.*
+  from unnest('{tags,any_tags,platform}'::text[]) as k(key)
+  cross join lateral fleet.list_problem('selector.' || k.key, 'selector_list', p_selector -> k.key) as q
   union all
   select 'selector.attributes', 'must be an object', 'Example: {"attributes": {"lab": 3}}'
   where jsonb_typeof(p_selector) = 'object'
