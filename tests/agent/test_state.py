@@ -12,6 +12,7 @@ import pytest
 
 from pgfleet.agent import credentials, state
 from pgfleet.agent.credentials import Credentials
+from pgfleet.agent.settings import default_state_dir, simulation_state_dir
 from pgfleet.errors import Conflict, InvalidInput, NotAllowed
 
 SECRET = "a-secret-that-is-not-shown"
@@ -128,3 +129,14 @@ def test_the_lock_of_a_killed_agent_is_free(folder: Path) -> None:
     lock = state.FolderLock(folder)
     lock.acquire()
     lock.release()
+
+
+def test_simulated_devices_live_with_their_platform(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGFLEET_LOCAL_DATA_DIR", str(tmp_path / "one"))
+    assert simulation_state_dir() == tmp_path / "one" / "agents"
+    assert default_state_dir() != simulation_state_dir()
+
+    monkeypatch.delenv("PGFLEET_LOCAL_DATA_DIR")
+    assert simulation_state_dir() == default_state_dir()

@@ -22,7 +22,7 @@ from pgfleet.agent.enroll import enroll as enroll_device
 from pgfleet.agent.events import EventFile
 from pgfleet.agent.http import IdentityRefused, make_client
 from pgfleet.agent.location.options import Locate, choose_source
-from pgfleet.agent.settings import AgentSettings, Timing, default_state_dir
+from pgfleet.agent.settings import AgentSettings, Timing, default_state_dir, simulation_state_dir
 from pgfleet.agent.simulate import SimulatedWork, Simulation, device_folder, device_names
 from pgfleet.agent.state import FolderLock, prepare
 from pgfleet.errors import Conflict, InvalidInput
@@ -94,6 +94,7 @@ def run(
     folder = state_dir or default_state_dir()
     simulation = None
     if simulate is not None:
+        folder = state_dir or simulation_state_dir()
         work = SimulatedWork(duration, failure_rate)
         simulation = _SimulationOptions(simulate, prefix, starts_per_second, work)
     settings = replace(

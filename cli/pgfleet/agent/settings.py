@@ -26,6 +26,15 @@ def default_state_dir() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "state") / "pgfleet-agent"
 
 
+def simulation_state_dir() -> Path:
+    """Choose where simulated devices keep theirs: with the local platform that they belong to.
+
+    `pgfleet stack env` names its folder; elsewhere it is the folder of a device.
+    """
+    platform = os.environ.get("PGFLEET_LOCAL_DATA_DIR")
+    return Path(platform).expanduser().absolute() / "agents" if platform else default_state_dir()
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """Hold every interval of an agent, in seconds; tests shorten them."""
