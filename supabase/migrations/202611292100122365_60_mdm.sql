@@ -478,7 +478,7 @@ as $$
       and i.integration_type = any (fleet.mdm_integration_types())
       and fleet.share_of(p_shares, 'owner', i.owner_id::text) > 0
       and fleet.share_of(p_shares, 'way', i.id::text) > 0
-      and (fleet.has_due_mdm(i.id, 'send', p_now) or fleet.has_due_mdm(i.id, 'settle', p_now))
+      and (fleet.has_due_mdm(i.id, 'send', p_now) or fleet.has_due_mdm(i.id, 'look', p_now))
   ) as t
   -- Owners in turn, and nobody is always last.
   order by t.turn, random()
