@@ -55,7 +55,7 @@ def sql_folder() -> Path:
 
 def migration_files(folder: Path) -> list[SqlFile]:
     """List the table migrations, oldest first."""
-    found = []
+    found: list[SqlFile] = []
     for path in sorted((folder / "migrations").glob("*.sql")):
         if path.name.endswith(".rollback.sql") or path.name.startswith("post-apply"):
             continue
@@ -63,6 +63,12 @@ def migration_files(folder: Path) -> list[SqlFile]:
             raise FleetError(
                 f"migration {path.name} is not named YYYYMMDDHHMMSS_slug.sql",
                 reason="migration_name",
+            )
+        if found and version_of(found[-1].name) == version_of(path.name):
+            raise FleetError(
+                f"migrations {found[-1].path.name} and {path.name} have one version",
+                reason="migration_version",
+                hint="Rename the newer to begin with another time",
             )
         found.append(SqlFile(f"migrations/{path.name}", path))
     return found

@@ -271,6 +271,14 @@ def test_order_inside_a_room_is_topics_views_triggers_access(tmp_path: Path) -> 
     ]
 
 
+def test_two_migrations_of_one_version_are_refused(folder: Path) -> None:
+    """Whoever keeps account of them knows a migration by its version alone."""
+    (folder / "migrations" / "20260101000000_twin.sql").write_text("-- Twin.\nselect 1;\n")
+
+    with pytest.raises(FleetError, match=r"_things\.sql and 20260101000000_twin\.sql have one"):
+        migration_files(folder)
+
+
 def test_source_outside_of_every_room_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sources").mkdir()
     (tmp_path / "sources" / "stray.sql").write_text("select 1;")

@@ -1,5 +1,5 @@
 -- Profiles that somebody holds on a device for a while: beside assignments, part of what is wanted there.
--- depends: 20261129100000_geo_schedules
+-- depends: 20261129100001_geo_schedules
 
 create table public.profile_holds (
   device_id bigint not null,
