@@ -1,6 +1,6 @@
--- Generated from db/migrations/20261129100100_profile_holds.sql by pgfleet db bundle; edit that file instead.
+-- Generated from db/migrations/20261129100101_profile_holds.sql by pgfleet db bundle; edit that file instead.
 -- Profiles that somebody holds on a device for a while: beside assignments, part of what is wanted there.
--- depends: 20261129100000_geo_schedules
+-- depends: 20261129100001_geo_schedules
 
 create table public.profile_holds (
   device_id bigint not null,

@@ -1,4 +1,4 @@
--- Generated from db/migrations/20261129100000_geo_schedules.sql by pgfleet db bundle; edit that file instead.
+-- Generated from db/migrations/20261129100001_geo_schedules.sql by pgfleet db bundle; edit that file instead.
 -- Geo schedules: when and where which apps are blocked, and what each device owes of it.
 -- depends: 20261122090800_places
 

@@ -1,4 +1,4 @@
--- Generated from db/migrations/20261129200200_words.sql by pgfleet db bundle; edit that file instead.
+-- Generated from db/migrations/20261129200201_words.sql by pgfleet db bundle; edit that file instead.
 -- One word for one thing. Functions and triggers get their new names before the sources bring their new bodies, so that no trigger
 -- is missing in between and none is left over.
 -- depends: 20261129200100_webhook_handlers
