@@ -1,7 +1,7 @@
 -- Generated from db/migrations/20261129120000_limits.sql by pgfleet db bundle; edit that file instead.
 -- How much a row may hold, whoever writes it: the backstop behind fleet.limits(), which says it in words and by column.
 -- Text is bounded in bytes here, four for each character that is taken. A toasted value counts as it is stored.
--- depends: 20261122090730_integration_activity 20261129100000_geo_schedules 20261129100100_profile_holds 20261129100100_dead_functions 20261129110000_one_way_to_write_schedules
+-- depends: 20261122090730_integration_activity 20261129100001_geo_schedules 20261129100101_profile_holds 20261129100100_dead_functions 20261129110000_one_way_to_write_schedules
 
 -- What is over a limit already must not stop the engine where it writes such a row next.
 update public.schedules as s
