@@ -269,11 +269,6 @@ def _fill(conn: Conn, name: str) -> Fleet:
         (geo_action, devices[0][0], owner),
     )
     conn.execute(
-        "insert into public.profile_holds (device_id, profile_id, holder, owner_id)"
-        " values (%s, '7', %s, %s)",
-        (devices[0][0], f"{name}-holder", owner),
-    )
-    conn.execute(
         "insert into fleet.pokes (function, poked_at) values ('x', now()) on conflict do nothing"
     )
     integration = one(
@@ -311,6 +306,11 @@ def _fill(conn: Conn, name: str) -> Fleet:
         "select id from public.upload_profile(%s, '<plist/>', %s)", f"{name}-wifi", integration
     )
     conn.execute("select fleet.store_profile_state(%s, '9', true, false, now())", (devices[0][0],))
+    conn.execute(
+        "insert into public.profile_holds (device_id, profile_id, holder, owner_id)"
+        " values (%s, '7', %s, %s)",
+        (devices[0][0], f"{name}-holder", owner),
+    )
     return Fleet(
         owner=owner,
         person=user,

@@ -133,6 +133,7 @@ MATRIX: dict[str, dict[str, str]] = {
     "fleet.profile_uploads": table("profile_id"),
     "fleet.pokes": table("function"),
     "fleet.run_progress": table("run_id"),
+    "fleet.webhook_handlers": table("integration_type"),
     "fleet.webhook_secrets": table("endpoint_id"),
 }
 
@@ -218,6 +219,7 @@ INSERTS = {
     "public.audit_log": "(owner_id, actor_role, table_name, row_id, action)"
     " values ('{owner}', 'x', 'x', 'x', 'insert')",
     "fleet.pokes": "(function, poked_at) values ('new', now())",
+    "fleet.webhook_handlers": "(integration_type, function) values ('new', 'fleet.take')",
     "fleet.webhook_secrets": "(endpoint_id, key) values ({endpoint}, '\\x00')",
 }
 
