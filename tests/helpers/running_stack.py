@@ -23,9 +23,12 @@ from pgfleet_local.settings import StackSettings
 PATIENCE_SECONDS = 60.0
 
 LAUNCHER = """
-import json, sys
+import json, signal, sys
 from pgfleet_local.settings import LocalError, StackSettings
 from pgfleet_local.server.stack import Stack
+
+# Whoever runs the tests without a terminal may ignore it; here it is what is tested.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 def say(text): print(text, file=sys.stderr, flush=True)
 
