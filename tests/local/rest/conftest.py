@@ -129,3 +129,9 @@ def shop(cluster: Cluster, free_port: Callable[[], int]) -> Iterator[Shop]:
                 yield Shop(url, db_url, settings, clients)
     finally:
         janitor.drop()
+
+
+@pytest.fixture
+def http(shop: Any) -> Iterator[httpx.Client]:
+    with shop.http(shop.token()) as client:
+        yield client
