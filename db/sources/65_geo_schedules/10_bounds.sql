@@ -66,13 +66,19 @@ begin
   else
     first_clock := fleet.zone_clock(p_timezone);
     last_clock := first_clock;
+    -- A zone that the server had when it was written and has no more must not stop everybody's actions.
+    perform timestamptz 'epoch' at time zone first_clock;
   end if;
   return next;
+exception
+  when invalid_parameter_value then
+    return;
 end;
 $$;
 
 comment on function fleet.geo_clocks(text) is
-  'The clocks by which an action starts and ends: those of its zone; for the zone device, the first and the last on earth.';
+  'The clocks by which an action starts and ends: those of its zone; for the zone device, the first and the last on earth. No row where '
+  'the server has the zone no more.';
 revoke all on function fleet.geo_clocks(text) from public, anon, authenticated, service_role;
 
 -- Bound and without settings, so that Postgres puts it in place of its calls: it is asked for every action.

@@ -1,5 +1,18 @@
 -- How long a change waits: the commitment. Pure: a geo schedule, a zone and an instant say it all.
 
+create or replace function fleet.geo_clock(p_timezone text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce((select c.first_clock from fleet.geo_clocks(p_timezone) as c), 'UTC')
+$$;
+
+comment on function fleet.geo_clock(text) is
+  'The clock of a zone; UTC where the server has the zone no more, so that what names it can still be changed and deleted.';
+revoke all on function fleet.geo_clock(text) from public, anon, authenticated, service_role;
+
 create or replace function fleet.geo_running_end(p_geo_schedule public.geo_schedules, p_timezone text, p_at timestamptz)
 returns timestamptz
 language plpgsql
@@ -7,7 +20,7 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_clock text := fleet.zone_clock(p_timezone);
+  v_clock text := fleet.geo_clock(p_timezone);
   v_today date := (p_at at time zone v_clock)::date;
 begin
   return (
@@ -43,7 +56,7 @@ begin
     when 'until_end_of_current_action' then
       return coalesce(fleet.geo_running_end(p_geo_schedule, p_timezone, p_changed_at), p_changed_at);
     when 'until_next_day' then
-      v_clock := fleet.zone_clock(p_timezone);
+      v_clock := fleet.geo_clock(p_timezone);
       return (
         select least(w.first_at, p_changed_at + interval '7 days')
         from fleet.wall_instants(((p_changed_at at time zone v_clock)::date + 1)::timestamp, v_clock) as w

@@ -108,8 +108,19 @@ begin
             where c.geo_schedule_id = x.id and (c.confirmed_at is null or c.until is null or c.until > p_now)
           )
           and not exists (
-            select 1 from public.geo_actions as a
-            where a.geo_schedule_id = x.id and a.ends_at > p_now and a.starts_at < x.delay_ends_at
+            select 1
+            from public.geo_actions as a
+            join public.geo_commitments as c on c.geo_schedule_id = a.geo_schedule_id
+            where a.geo_schedule_id = x.id
+              and a.ends_at > p_now
+              and a.starts_at < x.delay_ends_at
+              and not exists (
+                select 1
+                from public.geo_action_reports as r
+                where r.geo_action_id = a.id
+                  and r.device_id = c.device_id
+                  and r.status in ('finished', 'skipped', 'failed')
+              )
           )
         )
       )

@@ -293,3 +293,38 @@ def test_cleanup_removes_what_is_old_and_over(pupil: Pupil) -> None:
         pass
     assert fleet.value("select count(*) from geo_schedules where id = %s", pupil.geo) == 0
     assert fleet.value("select count(*) from geo_actions") == 0
+
+
+def test_it_is_deleted_early_when_every_device_knows_and_has_told(pupil: Pupil) -> None:
+    fleet = pupil.fleet
+    delete_it(pupil)
+    # The delay is over in the middle of an action, which runs on.
+    after = timedelta(days=7, minutes=1)
+    settle = "select fleet.settle_geo_deletions(clock_timestamp() + %s)"
+    with fleet.as_device(pupil.device):
+        fleet.run("select fleet.geo_actions_due(clock_timestamp() + %s)", after)
+    assert fleet.value(settle, after) == 0
+    running = fleet.rows("select id from geo_actions where ends_at > clock_timestamp() + %s", after)
+    with fleet.as_device(pupil.device):
+        for action in running:
+            fleet.run("select report_geo_action(%s, 'finished')", action["id"])
+    assert fleet.value(settle, after) == 1
+
+
+def test_a_zone_that_is_gone_stops_nobody_elses_actions(pupil: Pupil) -> None:
+    fleet = pupil.fleet
+    gone = pupil.create(device="pupil-1", apps=["go"], timezone="Europe/Berlin")
+    for table in ("geo_schedules", "geo_actions"):
+        fleet.conn.execute(f"alter table {table} disable trigger user")
+    fleet.run("update geo_schedules set timezone = 'Mars/Olympus' where id = %s", gone)
+    fleet.run(
+        "update geo_commitments set timezone = 'Mars/Olympus' where geo_schedule_id = %s", gone
+    )
+    fleet.run("delete from geo_actions")
+    for table in ("geo_schedules", "geo_actions"):
+        fleet.conn.execute(f"alter table {table} enable trigger user")
+
+    assert fleet.value("select fleet.make_waiting_geo_actions(now())") == 2
+    made = fleet.rows("select distinct geo_schedule_id as id from geo_actions")
+    assert [row["id"] for row in made] == [pupil.geo]
+    fleet.run("select delete_geo_schedule(%s)", gone)

@@ -72,13 +72,19 @@ begin
   else
     first_clock := fleet.zone_clock(p_timezone);
     last_clock := first_clock;
+    -- A zone that the server had when it was written and has no more must not stop everybody's actions.
+    perform timestamptz 'epoch' at time zone first_clock;
   end if;
   return next;
+exception
+  when invalid_parameter_value then
+    return;
 end;
 $$;
 
 comment on function fleet.geo_clocks(text) is
-  'The clocks by which an action starts and ends: those of its zone; for the zone device, the first and the last on earth.';
+  'The clocks by which an action starts and ends: those of its zone; for the zone device, the first and the last on earth. No row where '
+  'the server has the zone no more.';
 revoke all on function fleet.geo_clocks(text) from public, anon, authenticated, service_role;
 
 -- Bound and without settings, so that Postgres puts it in place of its calls: it is asked for every action.
@@ -118,6 +124,19 @@ revoke all on function fleet.is_geo_date(public.geo_schedules, date) from public
 -- db/sources/65_geo_schedules/20_delays.sql
 -- How long a change waits: the commitment. Pure: a geo schedule, a zone and an instant say it all.
 
+create or replace function fleet.geo_clock(p_timezone text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce((select c.first_clock from fleet.geo_clocks(p_timezone) as c), 'UTC')
+$$;
+
+comment on function fleet.geo_clock(text) is
+  'The clock of a zone; UTC where the server has the zone no more, so that what names it can still be changed and deleted.';
+revoke all on function fleet.geo_clock(text) from public, anon, authenticated, service_role;
+
 create or replace function fleet.geo_running_end(p_geo_schedule public.geo_schedules, p_timezone text, p_at timestamptz)
 returns timestamptz
 language plpgsql
@@ -125,7 +144,7 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_clock text := fleet.zone_clock(p_timezone);
+  v_clock text := fleet.geo_clock(p_timezone);
   v_today date := (p_at at time zone v_clock)::date;
 begin
   return (
@@ -161,7 +180,7 @@ begin
     when 'until_end_of_current_action' then
       return coalesce(fleet.geo_running_end(p_geo_schedule, p_timezone, p_changed_at), p_changed_at);
     when 'until_next_day' then
-      v_clock := fleet.zone_clock(p_timezone);
+      v_clock := fleet.geo_clock(p_timezone);
       return (
         select least(w.first_at, p_changed_at + interval '7 days')
         from fleet.wall_instants(((p_changed_at at time zone v_clock)::date + 1)::timestamp, v_clock) as w
@@ -1782,8 +1801,19 @@ begin
             where c.geo_schedule_id = x.id and (c.confirmed_at is null or c.until is null or c.until > p_now)
           )
           and not exists (
-            select 1 from public.geo_actions as a
-            where a.geo_schedule_id = x.id and a.ends_at > p_now and a.starts_at < x.delay_ends_at
+            select 1
+            from public.geo_actions as a
+            join public.geo_commitments as c on c.geo_schedule_id = a.geo_schedule_id
+            where a.geo_schedule_id = x.id
+              and a.ends_at > p_now
+              and a.starts_at < x.delay_ends_at
+              and not exists (
+                select 1
+                from public.geo_action_reports as r
+                where r.geo_action_id = a.id
+                  and r.device_id = c.device_id
+                  and r.status in ('finished', 'skipped', 'failed')
+              )
           )
         )
       )
