@@ -114,6 +114,59 @@ comment on function fleet.existing_zone(text, text) is
 revoke all on function fleet.existing_zone(text, text) from public, anon, authenticated, service_role;
 grant execute on function fleet.existing_zone(text, text) to authenticated, service_role;
 
+create or replace function fleet.wall_instants(p_local timestamp, p_clock text)
+returns table (first_at timestamptz, last_at timestamptz)
+language sql
+immutable
+parallel safe
+begin atomic
+  -- An hour that the clocks repeat has two instants, one that they skip has none: then the change itself is meant. A zone
+  -- that has changed its clocks within 26 hours has had another offset before or has another one after.
+  select
+    case
+      when c.before_at = c.after_at then c.before_at
+      when (c.before_at at time zone p_clock) = p_local then c.before_at
+      when (c.after_at at time zone p_clock) = p_local then c.after_at
+      else c.changed_at
+    end,
+    case
+      when c.before_at = c.after_at then c.before_at
+      when (c.after_at at time zone p_clock) = p_local then c.after_at
+      when (c.before_at at time zone p_clock) = p_local then c.before_at
+      else c.changed_at
+    end
+  from (
+    select o.before_at, o.after_at,
+      case
+        when o.before_at <> o.after_at
+          and (o.before_at at time zone p_clock) <> p_local
+          and (o.after_at at time zone p_clock) <> p_local
+          then (
+            select to_timestamp(t.changed_at)
+            from fleet.zone_transitions(
+              p_clock, date_part('epoch', o.plain_at)::bigint - 93600, date_part('epoch', o.plain_at)::bigint + 93600
+            ) as t
+            limit 1
+          )
+      end as changed_at
+    from (
+      select x.plain_at,
+        (p_local - ((x.plain_at - interval '26 hours') at time zone p_clock - (x.plain_at - interval '26 hours') at time zone 'UTC'))
+          at time zone 'UTC' as before_at,
+        (p_local - ((x.plain_at + interval '26 hours') at time zone p_clock - (x.plain_at + interval '26 hours') at time zone 'UTC'))
+          at time zone 'UTC' as after_at
+      from (select p_local at time zone p_clock as plain_at offset 0) as x
+      -- Worked out once: without the fence each use would be a copy.
+      offset 0
+    ) as o
+  ) as c;
+end;
+
+comment on function fleet.wall_instants(timestamp, text) is
+  'The first and the last instant at which the clocks of a zone show a time: two where they repeat it; where they skip it, the first '
+  'instant after, twice. The zone by fleet.zone_clock.';
+revoke all on function fleet.wall_instants(timestamp, text) from public, anon, authenticated, service_role;
+
 create or replace function fleet.local_to_instant(p_local timestamp, p_timezone text)
 returns timestamptz
 language plpgsql
@@ -121,32 +174,10 @@ immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_clock      text := fleet.zone_clock(p_timezone);
-  v_instant    timestamptz := p_local at time zone v_clock;
-  v_epoch      bigint := floor(date_part('epoch', v_instant))::bigint;
-  v_transition record;
 begin
   -- The plain conversion reads a skipped time with the offset before the change and a repeated one with the offset after it;
   -- here, as in every recurrence by default, a skipped time is the first instant after, a repeated one the first.
-  for v_transition in
-    select t.changed_at, t.offset_before, t.offset_after
-    from fleet.zone_transitions(v_clock, v_epoch - 90000, v_epoch + 90000) as t
-  loop
-    if (v_instant at time zone v_clock) <> p_local then
-      return to_timestamp(v_transition.changed_at);
-    elsif v_transition.offset_after < v_transition.offset_before
-      and v_instant >= to_timestamp(v_transition.changed_at)
-      and v_instant < to_timestamp(
-        v_transition.changed_at + v_transition.offset_before - v_transition.offset_after
-      )
-    then
-      return v_instant
-        - (v_transition.offset_before - v_transition.offset_after) * interval '1 second';
-    end if;
-  end loop;
-
-  return v_instant;
+  return (select w.first_at from fleet.wall_instants(p_local, fleet.zone_clock(p_timezone)) as w);
 end;
 $$;
 

@@ -812,6 +812,8 @@ declare
     select jsonb_agg(w) from jsonb_array_elements(p_windows) as w where coalesce(w ->> 'in', 'schedule') = p_clock
   );
   v_local timestamp := p_from at time zone fleet.zone_clock(p_timezone);
+  v_opening record;
+  v_instant timestamptz;
 begin
   if v_windows is null
     or exists (select 1 from jsonb_array_elements(v_windows) as w where fleet.is_in_window(w, v_local))
@@ -819,19 +821,26 @@ begin
     return p_from;
   end if;
 
-  -- Windows repeat weekly; two weeks, because the clocks may skip the whole of one.
-  return (
-    select min(o.instant)
-    from jsonb_array_elements(v_windows) as w
-    cross join generate_series(0, 15) as g(days)
-    cross join lateral (
-      select fleet.local_to_instant(
-        v_local::date + g.days + fleet.time_of_day(w ->> 'from'), p_timezone
-      ) as instant
+  -- Windows repeat weekly; two weeks, because the clocks may skip the whole of one. What is earlier on the wall is never later
+  -- as an instant, so the first that opens is the one, and only those up to it are converted.
+  for v_opening in
+    select o.w, o.local
+    from (
+      select w, d.day, d.day + fleet.time_of_day(w ->> 'from') as local
+      from jsonb_array_elements(v_windows) as w
+      cross join generate_series(0, 15) as g(days)
+      cross join lateral (select v_local::date + g.days as day) as d
     ) as o
-    where o.instant > p_from
-      and fleet.is_in_window(w, o.instant at time zone p_timezone)
-  );
+    where o.local > v_local
+      and (not o.w ? 'days_of_week' or (o.w -> 'days_of_week') @> to_jsonb(extract(isodow from o.day)::integer - 1))
+    order by o.local
+  loop
+    v_instant := fleet.local_to_instant(v_opening.local, p_timezone);
+    if v_instant > p_from and fleet.is_in_window(v_opening.w, v_instant at time zone p_timezone) then
+      return v_instant;
+    end if;
+  end loop;
+  return null;
 end;
 $$;
 
