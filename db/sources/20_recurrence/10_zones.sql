@@ -160,6 +160,7 @@ comment on function fleet.wall_instants(timestamp, text) is
   'The first and the last instant at which the clocks of a zone show a time: two where they repeat it; where they skip it, the first '
   'instant after, twice. The zone by fleet.zone_clock.';
 revoke all on function fleet.wall_instants(timestamp, text) from public, anon, authenticated, service_role;
+grant execute on function fleet.wall_instants(timestamp, text) to authenticated, service_role;
 
 create or replace function fleet.local_to_instant(p_local timestamp, p_timezone text)
 returns timestamptz
