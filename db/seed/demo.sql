@@ -20,12 +20,12 @@ begin
   if fleet.setting('default_owner') = 'null' then
     perform fleet.set_setting('default_owner', to_jsonb(v_owner));
   end if;
-  -- Nobody can sign in as these on a hosted project: there they are ids without an account.
-  insert into public.owner_members (owner_id, user_id, permissions)
+  -- On the local platform they have accounts. Nobody can sign in as these on a hosted project.
+  insert into public.owner_members (owner_id, user_id, permissions, email)
   values
-    (v_owner, 'ada00000-0000-4000-8000-000000000001', '{view,operate,manage,destructive,admin}'),
-    (v_owner, 'be000000-0000-4000-8000-000000000002', '{view,operate}'),
-    (v_owner, 'e0e00000-0000-4000-8000-000000000003', '{view}');
+    (v_owner, 'ada00000-0000-4000-8000-000000000001', '{view,operate,manage,destructive,admin}', 'ada@school.example'),
+    (v_owner, 'be000000-0000-4000-8000-000000000002', '{view,operate}', 'ben@school.example'),
+    (v_owner, 'e0e00000-0000-4000-8000-000000000003', '{view}', 'eve@school.example');
 
   -- Examples name devices 1 to 3 and group 1. In a database that has others already, these get the next numbers.
   v_is_first := not exists (select 1 from public.devices) and not exists (select 1 from public.device_groups);

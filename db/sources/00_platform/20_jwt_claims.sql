@@ -32,23 +32,17 @@ grant execute on function fleet.careful_claims(text) to authenticated, service_r
 
 create or replace function fleet.jwt_claims()
 returns json
-language plpgsql
+language sql
 stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_claims text := current_setting('request.jwt.claims', true);
-begin
-  if v_claims is null or v_claims = '' then
-    return null;
-  -- The login of the API writes down the object of a token that it has read: no trial is needed, which would be a
-  -- subtransaction at every call. Escapes are tried all the same, since not all of them can be told as text.
-  elsif session_user = 'authenticator' and left(v_claims, 1) = '{' and strpos(v_claims, '\u') = 0 then
-    return v_claims;
-  end if;
-  return fleet.careful_claims(v_claims);
+-- The login of the API writes down the object of a token that it has read: no trial is needed, which would be a
+-- subtransaction at every call. Escapes are tried all the same, since not all of them can be told as text.
+return case
+  when session_user = 'authenticator'
+    and left(current_setting('request.jwt.claims', true), 1) = '{'
+    and strpos(current_setting('request.jwt.claims', true), '\u') = 0
+    then current_setting('request.jwt.claims', true)::json
+  when current_setting('request.jwt.claims', true) <> '' then fleet.careful_claims(current_setting('request.jwt.claims', true))
 end;
-$$;
 
 comment on function fleet.jwt_claims() is
   'The claims of the caller''s token, or null where there is none or they are no JSON object. Read once, and taken apart with '
@@ -86,20 +80,26 @@ grant execute on function fleet.current_subject() to authenticated, service_role
 
 create or replace function fleet.current_user_id()
 returns uuid
-language sql
+language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select u.id
-  from (
-    select fleet.try_uuid(t.sub) as id
-    from json_to_record(fleet.jwt_claims()) as t(sub text, device_id text)
-    where t.device_id is null
-  ) as u
-  where u.id is not null
-    -- A device is nobody: neither one that is active nor one whose token outlived its re-keying.
-    and not exists (select 1 from public.devices as d where d.auth_id = u.id)
+declare
+  v_claims json := fleet.jwt_claims();
+  v_id uuid;
+begin
+  -- plpgsql keeps its plans: this is asked for each command that ends.
+  if v_claims ->> 'device_id' is not null then
+    return null;
+  end if;
+  v_id := fleet.try_uuid(v_claims ->> 'sub');
+  -- A device is nobody: neither one that is active nor one whose token outlived its re-keying.
+  if v_id is null or exists (select 1 from public.devices as d where d.auth_id = v_id) then
+    return null;
+  end if;
+  return v_id;
+end;
 $$;
 
 comment on function fleet.current_user_id() is
@@ -109,19 +109,22 @@ grant execute on function fleet.current_user_id() to authenticated, service_role
 
 create or replace function fleet.current_device_id()
 returns bigint
-language sql
+language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select d.id
-  from (
-    select fleet.try_uuid(t.sub) as id
-    from json_to_record(fleet.jwt_claims()) as t(sub text, role text)
-    where t.role = 'authenticated'
-  ) as u
-  join public.devices as d on d.auth_id = u.id
-  where d.status = 'active'
+declare
+  v_claims json := fleet.jwt_claims();
+  v_id uuid;
+  v_device_id bigint;
+begin
+  if v_claims ->> 'role' = 'authenticated' then
+    v_id := fleet.try_uuid(v_claims ->> 'sub');
+    select d.id into v_device_id from public.devices as d where d.auth_id = v_id and d.status = 'active';
+  end if;
+  return v_device_id;
+end;
 $$;
 
 comment on function fleet.current_device_id() is
@@ -133,15 +136,12 @@ create or replace function fleet.is_trusted_caller()
 returns boolean
 language sql
 stable
-set search_path = pg_catalog, pg_temp
-as $$
-  -- Outside of a request there are no claims: the SQL editor, pg_cron, a migration. Through the API only the service role.
-  -- Whoever comes as a role of the API is never trusted for claims that are missing or say another role. The setting role
-  -- is the role that the session took on, also inside of definer functions.
-  select coalesce(fleet.jwt_claim('role'), 'service_role') = 'service_role'
-    and current_setting('role') not in ('anon', 'authenticated')
-    and session_user not in ('anon', 'authenticated')
-$$;
+-- Outside of a request there are no claims: the SQL editor, pg_cron, a migration. Through the API only the service role.
+-- Whoever comes as a role of the API is never trusted for claims that are missing or say another role. The setting role
+-- is the role that the session took on, also inside of definer functions.
+return coalesce(fleet.jwt_claim('role'), 'service_role') = 'service_role'
+  and current_setting('role') not in ('anon', 'authenticated')
+  and session_user not in ('anon', 'authenticated');
 
 comment on function fleet.is_trusted_caller() is 'Whether the caller is the service role or comes from inside the database.';
 revoke all on function fleet.is_trusted_caller() from public, anon, authenticated, service_role;
@@ -151,10 +151,12 @@ create or replace function fleet.require_device()
 returns bigint
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_device_id bigint := fleet.current_device_id();
+  v_mover uuid;
 begin
   if v_device_id is null then
     raise exception 'only an active device may call this'
@@ -162,10 +164,18 @@ begin
             detail = 'not_a_device',
             hint = 'Get a token from the function device-token; a retired device must be enrolled again.';
   end if;
+  select m.owner_id into v_mover
+  from public.devices as d
+  join fleet.owner_moves as m on m.owner_id = d.owner_id
+  where d.id = v_device_id;
+  if found then
+    perform fleet.refuse_mover(v_mover);
+  end if;
   return v_device_id;
 end;
 $$;
 
-comment on function fleet.require_device() is 'The calling device. Raises not_a_device (PT403).';
+comment on function fleet.require_device() is 'The calling device. Raises not_a_device (PT403), or owner_moving (PT503) and owner_moved (PT401) where its fleet goes to another database. '
+  'Definer: a device may not read who moves.';
 revoke all on function fleet.require_device() from public, anon, authenticated, service_role;
 grant execute on function fleet.require_device() to authenticated, service_role;

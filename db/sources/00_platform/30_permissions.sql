@@ -7,21 +7,58 @@ stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  with caller as (select fleet.current_user_id() as id)
-  -- Everybody's personal owner has the id of the user and needs no membership: row security must already let the very
-  -- statement in that makes it.
-  select c.id from caller as c where c.id is not null
-  union
-  select m.owner_id
-  from caller as c
-  join public.owner_members as m on m.user_id = c.id
-  where p_permission = 'view' or m.permissions && array[p_permission, 'admin']
+  with caller as (select fleet.current_user_id() as id),
+  mine as (
+    -- Everybody's personal owner has the id of the user and needs no membership: row security must already let the very
+    -- statement in that makes it.
+    select c.id from caller as c where c.id is not null
+    union
+    select m.owner_id
+    from caller as c
+    join public.owner_members as m on m.user_id = c.id
+    where p_permission = 'view' or m.permissions && array[p_permission, 'admin']
+  )
+  select o.id
+  from mine as o
+  -- Whoever is being moved to another database is only looked at.
+  where p_permission = 'view' or not exists (select 1 from fleet.owner_moves as v where v.owner_id = o.id)
 $$;
 
 comment on function fleet.my_owners(text) is
   'Owners in which the signed-in person has a permission; none for devices. Definer: the row security of owner_members uses it itself.';
 revoke all on function fleet.my_owners(text) from public, anon, authenticated, service_role;
 grant execute on function fleet.my_owners(text) to authenticated, service_role;
+
+create or replace function fleet.usual_owner()
+returns uuid
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_user uuid := fleet.current_user_id();
+  v_owners uuid[];
+begin
+  if v_user is null then
+    return case when fleet.is_trusted_caller() then (fleet.setting('default_owner') #>> '{}')::uuid end;
+  end if;
+
+  select array_agg(f.id) into v_owners
+  from (
+    select m.owner_id as id from public.owner_members as m where m.user_id = v_user
+    union
+    -- A personal fleet without devices is one that nobody has begun to use.
+    select v_user where exists (select 1 from public.devices as d where d.owner_id = v_user)
+    limit 2
+  ) as f;
+  return case when cardinality(v_owners) = 1 then v_owners[1] else v_user end;
+end;
+$$;
+
+comment on function fleet.usual_owner() is
+  'The owner that is meant where nothing that was named tells: the only one that the person is a member of, else the personal one; where '
+  'nobody is signed in, the setting default_owner. Null where there is none.';
+revoke all on function fleet.usual_owner() from public, anon, authenticated, service_role;
 
 create or replace function fleet.resolve_owner()
 returns uuid
@@ -30,20 +67,16 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_user uuid := fleet.current_user_id();
-  v_owner uuid;
+  v_owner uuid := fleet.usual_owner();
 begin
-  if v_user is not null then
+  -- Where nothing can be written, as on a replica, there is nothing of somebody new to read either.
+  if v_owner = fleet.current_user_id() and current_setting('transaction_read_only') = 'off' then
     -- Everybody has a personal owner; it is made the first time that it is needed.
-    insert into public.owners (id, name) values (v_user, 'personal') on conflict (id) do nothing;
-    return v_user;
+    insert into public.owners (id, name, is_personal) values (v_owner, 'personal', true) on conflict (id) do nothing;
   end if;
-
-  if fleet.is_trusted_caller() then
-    v_owner := (fleet.setting('default_owner') #>> '{}')::uuid;
-    if v_owner is not null then
-      return v_owner;
-    end if;
+  if v_owner is not null then
+    return v_owner;
+  elsif fleet.is_trusted_caller() then
     raise exception 'owner_id is missing: nobody is signed in and the setting default_owner is empty'
       using errcode = 'PT422',
             detail = 'owner_missing',
@@ -58,8 +91,8 @@ end;
 $$;
 
 comment on function fleet.resolve_owner() is
-  'The owner of a row whose maker named none: the person''s own, or the setting default_owner. Raises owner_missing (PT422) or '
-  'not_a_person (PT403). Definer: it makes the personal owner.';
+  'The owner of a row whose maker named none and nothing that has one: see usual_owner. Raises owner_missing (PT422) or not_a_person '
+  '(PT403). Definer: it reads memberships and makes the personal owner.';
 revoke all on function fleet.resolve_owner() from public, anon, authenticated, service_role;
 
 create or replace function fleet.raise_not_found(p_what text)
@@ -76,7 +109,7 @@ begin
           detail = v_kind || '_not_found',
           hint = case
             when v_kind in ('device', 'group', 'schedule', 'command', 'owner')
-              then format('List your %ss with: pgfleet %s list', v_kind, v_kind)
+              then format('List your %ss with: select * from %s_list', v_kind, v_kind)
             else 'Check the name.'
           end;
 end;
@@ -95,16 +128,32 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- Who is there already need not be made, whoever asks.
-  if exists (select 1 from public.owners as o where o.id = p_owner_id) then
-    return p_owner_id;
+  if p_owner_id is null or exists (select 1 from public.owners as o where o.id = p_owner_id) then
+    return coalesce(p_owner_id, fleet.resolve_owner());
+  elsif p_owner_id = fleet.current_user_id() and current_setting('transaction_read_only') = 'off' then
+    insert into public.owners (id, name, is_personal) values (p_owner_id, 'personal', true) on conflict (id) do nothing;
   end if;
-  return coalesce(nullif(p_owner_id, fleet.current_user_id()), fleet.resolve_owner());
+  return p_owner_id;
 end;
 $$;
 
 comment on function fleet.owner_or_own(uuid) is
-  'The owner that was named; where none was, or the person''s own, that one, made if need be. Raises as resolve_owner does.';
+  'The owner that was named, made if need be where it is the person''s own; where none was named, what resolve_owner says. Raises as that '
+  'does.';
 revoke all on function fleet.owner_or_own(uuid) from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_owner_gone(p_owner_id uuid)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select not exists (select 1 from public.owners as o where o.id = p_owner_id)
+$$;
+
+comment on function fleet.is_owner_gone(uuid) is
+  'Whether the owner of a row is being deleted, and the row with it: what guards rows from being deleted lets these go.';
+revoke all on function fleet.is_owner_gone(uuid) from public, anon, authenticated, service_role;
 
 create or replace function fleet.is_visible_owner(p_owner_id uuid)
 returns boolean
@@ -138,6 +187,7 @@ begin
   if p_owner_id is null or not exists (select 1 from fleet.my_owners() as o(id) where o.id = p_owner_id) then
     perform fleet.raise_not_found(p_what);
   end if;
+  perform fleet.refuse_mover(p_owner_id);
   raise exception 'the permission "%" is missing for %', p_permission, p_what
     using errcode = 'PT403',
           detail = 'permission_missing',
@@ -146,6 +196,7 @@ end;
 $$;
 
 comment on function fleet.require_permission(uuid, text, text) is
-  'Raise <kind>_not_found (PT404) when the caller is no member of the owner, permission_missing (PT403) when one without the permission. '
+  'Raise <kind>_not_found (PT404) when the caller is no member of the owner, permission_missing (PT403) when one without the permission, '
+  'owner_moving (PT503) while it is being moved to another database. '
   'The service role and callers inside the database pass. Definer: it reads memberships.';
 revoke all on function fleet.require_permission(uuid, text, text) from public, anon, authenticated, service_role;

@@ -29,12 +29,56 @@ as $$
       'Pause before the second attempt; it doubles with each failure, up to an hour.'),
     ('history_days', '30',
       'How long finished runs and commands are kept.'),
+    ('audit_days', '400',
+      'How long the audit log is kept.'),
+    ('telemetry_days', '90',
+      'How long telemetry points are kept; what is rolled up by the hour is kept four times as long, and two years at least.'),
+    ('inbox_days', '3',
+      'How long messages that were pushed are remembered, so that one that comes again changes nothing.'),
     ('stale_position_hours', '24',
       'After how long without a fix a device''s position is unknown; it keeps the places that it was in.'),
     ('ticker_enabled', 'true',
       'False stops the ticker at its next second, for maintenance.'),
+    ('tick_step_seconds', '10',
+      'How long one step of a tick may take before it is ended, and what it was about is looked at one by one.'),
+    ('quota_devices', '100000',
+      'How many active devices an owner may have. Of this and what follows one owner may be allowed more or less, by a quota of its own.'),
+    ('quota_schedules', '10000',
+      'How many schedules an owner may have that are not at their end.'),
+    ('quota_commands_waiting', '200000',
+      'How many commands of an owner may wait; its runs are not expanded beyond.'),
+    ('quota_commands_a_minute', '200000',
+      'How many commands an owner may make in a minute; its runs wait where that is used up.'),
+    ('quota_mailbox_codes_a_day', '20',
+      'How many codes an owner may have sent to mailboxes in a day.'),
+    ('quota_telemetry_a_day', '1000000',
+      'How many points of telemetry of an owner are taken in a day.'),
+    ('quota_groups', '1000',
+      'How many groups an owner may have.'),
+    ('quota_locations', '5000',
+      'How many locations an owner may have.'),
+    ('quota_geo_schedules', '2000',
+      'How many geo schedules an owner may have.'),
+    ('quota_integrations', '50',
+      'How many integrations an owner may have.'),
+    ('quota_endpoints', '50',
+      'How many webhooks and addresses an owner may be told at.'),
+    ('quota_feeds', '200',
+      'How many calendar feeds an owner may have that are not revoked.'),
+    ('quota_members', '500',
+      'How many members an owner may have.'),
+    ('database_number', '0',
+      'The number of this database among several, from which its ids follow. Set it with: pgfleet db migrate --database-number.'),
     ('functions_url', 'null',
       'Address of the HTTP functions, such as https://functions.example.com/functions/v1.'),
+    ('files_s3_url', 'null',
+      'Address of an S3 API that has the files of deployments, such as https://s3.eu-central-1.amazonaws.com; null for the storage of the project.'),
+    ('files_s3_bucket', '"pgfleet"',
+      'The bucket there.'),
+    ('files_s3_region', '"us-east-1"',
+      'The region that addresses there are signed for.'),
+    ('files_s3_key_id', 'null',
+      'Id of a key that may read there; its secret is kept as pgfleet_files_s3 in the vault or in pg_cron_secrets.'),
     ('webhook_allow_private', 'false',
       'Whether webhooks may go to http:// and to private and loopback addresses. Leave it off where others make endpoints.')
 $$;
@@ -42,6 +86,19 @@ $$;
 comment on function fleet.default_settings() is 'Every setting with its default value and what it means.';
 revoke all on function fleet.default_settings() from public, anon, authenticated, service_role;
 grant execute on function fleet.default_settings() to service_role;
+
+create or replace function fleet.setting_defaults()
+returns jsonb
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_object_agg(d.name, d.value) from fleet.default_settings() as d
+$$;
+
+comment on function fleet.setting_defaults() is
+  'The default of every setting by its name: a constant, which Postgres works out once a plan.';
+revoke all on function fleet.setting_defaults() from public, anon, authenticated, service_role;
 
 create or replace function fleet.setting(p_name text)
 returns jsonb
@@ -56,7 +113,7 @@ begin
   -- plpgsql keeps its plans: each tick and each claim reads settings.
   select s.value into v_value from fleet.settings as s where s.name = p_name;
   if not found then
-    select d.value into v_value from fleet.default_settings() as d where d.name = p_name;
+    v_value := fleet.setting_defaults() -> p_name;
   end if;
   return v_value;
 end;
@@ -95,6 +152,18 @@ as $$
           and (jsonb_typeof(p_value) <> 'string' or p_value #>> '{}' !~ '^https?://[^[:space:]]+$')
           then 'an address that begins with http:// or https://, or null'
       end
+    when p_name = 'files_s3_url' then
+      case
+        when coalesce(p_value, 'null') <> 'null'
+          and (jsonb_typeof(p_value) <> 'string' or p_value #>> '{}' !~ '^https?://[A-Za-z0-9.:-]+(/[A-Za-z0-9._~/-]*)?$')
+          then 'an address that begins with http:// or https://, or null'
+      end
+    when p_name like 'files\_s3\_%' then
+      case
+        when (p_default <> 'null' or coalesce(p_value, 'null') <> 'null')
+          and (jsonb_typeof(p_value) is distinct from 'string' or p_value #>> '{}' !~ '^[A-Za-z0-9._-]{1,128}$')
+          then 'a word of letters, digits, dots and dashes'
+      end
     when jsonb_typeof(p_default) = 'boolean' then
       case when jsonb_typeof(p_value) is distinct from 'boolean' then 'true or false' end
     when jsonb_typeof(p_default) = 'number' then
@@ -108,7 +177,7 @@ as $$
   end
   from (
     select case
-      when p_name in ('doorbell_inline_limit', 'doorbell_rate', 'inline_expand_limit', 'retry_backoff_seconds') then 0
+      when p_name like 'quota\_%' or p_name = 'database_number' or p_name in ('doorbell_inline_limit', 'doorbell_rate', 'inline_expand_limit', 'retry_backoff_seconds') then 0
       else 1
     end as least
   ) as b
@@ -136,7 +205,7 @@ begin
     raise exception 'setting "%" is not known', p_name
       using errcode = 'PT404',
             detail = 'setting_not_found',
-            hint = 'List the settings with: pgfleet setting list';
+            hint = 'List the settings with: select * from setting_list';
   end if;
 
   v_problem := fleet.setting_problem(p_name, v_default.value, p_value);

@@ -66,3 +66,23 @@ $$;
 
 comment on function fleet.base64url(bytea) is 'Base64 for addresses, without padding.';
 revoke all on function fleet.base64url(bytea) from public, anon, authenticated, service_role;
+
+create or replace function fleet.stored_secret(p_name text)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_secret text;
+begin
+  select s.secret into v_secret from public.pg_cron_secrets as s where s.name = p_name;
+  if v_secret is null and to_regclass('vault.decrypted_secrets') is not null then
+    execute 'select v.decrypted_secret from vault.decrypted_secrets as v where v.name = $1' into v_secret using p_name;
+  end if;
+  return v_secret;
+end;
+$$;
+
+comment on function fleet.stored_secret(text) is 'A secret by its name: from pg_cron_secrets, else from the vault of Supabase where there is one.';
+revoke all on function fleet.stored_secret(text) from public, anon, authenticated, service_role;

@@ -176,18 +176,22 @@ grant execute on function fleet.object_or_empty(jsonb) to authenticated, service
 
 create or replace function fleet.is_id_list(p_list jsonb)
 returns boolean
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case jsonb_typeof(p_list)
-    when 'array' then not exists (
-      select 1
-      from jsonb_array_elements(p_list) as e
-      cross join lateral fleet.whole_number_problem('', e, 1, 9007199254740991)
-    )
-    else false
-  end
+begin
+  return (
+    select case jsonb_typeof(p_list)
+      when 'array' then not exists (
+        select 1
+        from jsonb_array_elements(p_list) as e
+        cross join lateral fleet.whole_number_problem('', e, 1, 9007199254740991)
+      )
+      else false
+    end
+  );
+end;
 $$;
 
 comment on function fleet.is_id_list(jsonb) is 'Whether this is a JSON list of ids.';
@@ -195,12 +199,16 @@ revoke all on function fleet.is_id_list(jsonb) from public, anon, authenticated,
 
 create or replace function fleet.bigint_array(p_list jsonb)
 returns bigint[]
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(array_agg(distinct (e #>> '{}')::numeric::bigint), '{}')
-  from jsonb_array_elements(case when jsonb_typeof(p_list) = 'array' then p_list else '[]' end) as e
+begin
+  return (
+    select coalesce(array_agg(distinct (e #>> '{}')::numeric::bigint), '{}')
+    from jsonb_array_elements(case when jsonb_typeof(p_list) = 'array' then p_list else '[]' end) as e
+  );
+end;
 $$;
 
 comment on function fleet.bigint_array(jsonb) is 'A JSON list of whole numbers as an array, each once.';

@@ -10,49 +10,59 @@ as $$
   values
     -- Texts.
     ('name', 200::bigint, 'characters', 'refuse', 'names that people give',
-      '{app_categories.name, blackout_calendars.name, calendar_feeds.name, device_groups.name, device_integrations.name,
+      '{app_categories.name, blackout_calendars.name, calendar_feeds.name, deployment_files.name, deployments.name, device_groups.name,
+        device_integrations.name,
         geo_schedules.name, location_events.location_name, location_policies.name, locations.name, owners.name,
-        profiles.name, schedule_templates.name, schedules.name, webhook_endpoints.name}'::text[]),
+        profiles.name, schedule_templates.name, schedules.name, software_packages.name, software_packages.version, telemetry_rules.name,
+        webhook_endpoints.name}'::text[]),
     ('hostname', 253, 'characters', 'refuse', 'host names', '{device_commands.device_hostname,devices.hostname}'),
     ('description', 4000, 'characters', 'refuse', 'descriptions',
-      '{blackout_calendars.description, blackout_periods.summary, command_types.description, device_groups.description,
-        geo_schedules.notes, profile_assignments.description, schedule_templates.description, schedules.description}'),
-    ('identifier', 255, 'characters', 'refuse', 'keys, kinds, time zones and ids of other systems',
-      '{command_types.name, device_commands.command_type, device_commands.idempotency_key,
+      '{blackout_calendars.description, blackout_periods.summary, blocklist_entries.note, command_types.description, deployment_files.description,
+        device_groups.description,
+        geo_schedules.notes, profile_assignments.description, rollout_approvals.note, schedule_templates.description, schedules.description,
+        software_packages.description}'),
+    ('identifier', 255, 'characters', 'refuse', 'keys, kinds, time zones, addresses of people and ids of other systems',
+      '{blackout_calendars.url_timezone, blocklist_entries.pattern, command_types.name, device_commands.command_type, device_commands.idempotency_key,
         device_integrations.integration_type, device_links.external_id, device_profiles.profile_id, devices.platform,
         devices.timezone, geo_schedules.timezone, location_policies.action_type, mdm_rereads.external_id,
-        pg_cron_secrets.name, profile_assignments.profile_id, profile_holds.holder, profile_holds.profile_id,
+        owner_invitations.email, owner_members.email, owners.timezone, pg_cron_secrets.name, profile_assignments.profile_id, profile_holds.holder, profile_holds.profile_id,
         profile_installs.profile_id, profiles.external_id, profiles.kind, schedule_runs.action_type,
-        schedule_runs.idempotency_key, schedules.action_type, schedules.profile_id, schedules.timezone}'),
+        schedule_runs.idempotency_key, schedules.action_type, schedules.profile_id, schedules.timezone, software_packages.platform,
+        telemetry_rules.action_type, telemetry_rules.condition}'),
     ('address', 2000, 'characters', 'refuse', 'addresses that people give',
-      '{webhook_endpoints.email,webhook_endpoints.url}'),
+      '{blackout_calendars.url,webhook_endpoints.email,webhook_endpoints.url}'),
     ('secret', 65536, 'characters', 'refuse', 'secrets', '{pg_cron_secrets.secret}'),
     ('reason', 255, 'characters', 'cut', 'reasons in a word or a line',
-      '{device_commands.reason, device_integrations.status_reason, profile_installs.failure, schedule_runs.reason,
+      '{device_commands.reason, device_integrations.status_reason, profile_installs.failure, profile_installs.removal_cancelled, rollouts.reason,
+        schedule_runs.reason,
         schedules.status_reason, webhook_endpoints.disabled_reason}'),
     ('error', 4000, 'characters', 'cut', 'error messages',
-      '{device_commands.error_message, heartbeat.last_error, integration_activity_log.error,
+      '{blackout_calendars.look_error, device_commands.error_message, heartbeat.last_error, integration_activity_log.error,
         location_actions.error_message, mdm_api_logs.error, profiles.error_message, schedule_runs.error_message,
-        webhook_deliveries.last_error}'),
+        telemetry_rules.last_error, webhook_deliveries.last_error}'),
     ('explanation', 2000, 'characters', 'cut', 'reasons in a few lines',
-      '{geo_action_reports.reason,geo_commitments.override_reason}'),
+      '{blackout_calendars.look_note, geo_action_reports.reason, geo_commitments.override_reason}'),
     ('log_line', 2000, 'characters', 'cut', 'what is logged of a call in a line',
-      '{integration_activity_log.origin_key,mdm_api_logs.method,mdm_api_logs.url}'),
+      '{blackout_calendars.look_modified, blackout_calendars.look_tag, integration_activity_log.origin_key, mdm_api_logs.method, mdm_api_logs.url}'),
     ('log_body', 20000, 'characters', 'cut', 'bodies of calls in the log',
       '{mdm_api_logs.request_body,mdm_api_logs.response_body}'),
+    ('command_line', 4000, 'characters', 'refuse', 'command lines of installers',
+      '{software_packages.install_command,software_packages.uninstall_command}'),
     -- JSON, in bytes as Postgres holds it.
     ('payload', 65536, 'bytes', 'refuse', 'payloads of commands',
-      '{device_commands.payload,location_policies.payload,schedule_runs.payload,schedules.payload}'),
+      '{device_commands.payload, location_policies.payload, schedule_runs.payload, schedules.payload,
+        telemetry_rules.payload}'),
     ('report', 65536, 'bytes', 'cut', 'what devices and other systems report',
       '{device_commands.result, device_links.attributes, device_links.capabilities, integration_activity_log.counts,
         integration_activity_log.detail, schedule_runs.result, webhook_deliveries.payload}'),
-    ('attributes', 32768, 'bytes', 'refuse', 'attributes of a device', '{devices.attributes}'),
+    ('attributes', 32768, 'bytes', 'refuse', 'attributes of a device, and what it reports', '{devices.attributes,devices.reported}'),
     ('policies', 16384, 'bytes', 'refuse', 'policies of a schedule', '{schedules.policies}'),
     ('recurrence', 16384, 'bytes', 'refuse', 'settings of a recurrence', '{schedules.recurrence_config}'),
     ('selector', 16384, 'bytes', 'refuse', 'selectors and filters',
       '{calendar_feeds.filter, device_groups.selector, location_policies.selector, profile_assignments.selector,
-        schedules.selector}'),
+        schedules.selector, telemetry_rules.selector}'),
     ('options', 16384, 'bytes', 'refuse', 'options of a profile', '{profiles.options}'),
+    ('desired', 16384, 'bytes', 'refuse', 'what is wanted of a device in another system', '{device_links.desired}'),
     ('settings', 262144, 'bytes', 'refuse', 'settings of an integration', '{device_integrations.settings}'),
     ('template', 262144, 'bytes', 'refuse', 'specifications and parameters of templates',
       '{schedule_templates.parameters,schedule_templates.spec}'),
@@ -60,24 +70,34 @@ as $$
     ('polygon', 65536, 'bytes', 'refuse', 'borders of locations', '{geo_schedules.geometry,locations.polygon}'),
     ('enforce', 4096, 'bytes', 'refuse', 'how a geo schedule is enforced', '{geo_schedules.enforce}'),
     ('profile_content', 1048576, 'bytes', 'refuse', 'files of profiles', '{profile_uploads.content}'),
+    ('progress', 4096, 'bytes', 'cut', 'how far a device says it is', '{device_commands.progress}'),
+    ('detection', 16384, 'bytes', 'refuse', 'detection rules', '{software_packages.detection}'),
     ('spec', 524288, 'bytes', 'refuse', 'one specification in JSON', '{}'),
     ('document', 8388608, 'bytes', 'refuse', 'one document of many schedules', '{}'),
+    ('keys', 500, 'entries', 'refuse', 'keys of one specification', '{}'),
     ('nesting', 16, 'levels', 'refuse', 'how deep JSON is nested', '{}'),
     -- Lists.
     ('device_list', 10000, 'entries', 'refuse', 'devices that one list names',
       '{profile_assignments.device_ids,schedules.device_ids}'),
     ('group_list', 100, 'entries', 'refuse', 'groups that one list names',
       '{enrollment_codes.group_ids,profile_assignments.group_ids,schedules.group_ids}'),
+    ('rollout_groups', 50, 'entries', 'refuse', 'groups of a rollout', '{}'),
+    ('abort_rules', 10, 'entries', 'refuse', 'rules that stop a rollout', '{}'),
+    ('artifacts', 100, 'entries', 'refuse', 'files or packages of one deployment', '{}'),
+    ('dependencies', 50, 'entries', 'refuse', 'packages that one package needs', '{software_packages.dependencies}'),
     ('tags', 100, 'entries', 'refuse', 'tags of a device', '{devices.tags,enrollment_codes.tags}'),
     ('words', 16384, 'bytes', 'refuse', 'tags and events together',
-      '{devices.tags,enrollment_codes.tags,owner_members.permissions,webhook_endpoints.events}'),
+      '{devices.tags, enrollment_codes.tags, owner_invitations.permissions, owner_members.permissions,
+        webhook_endpoints.events}'),
     ('apps', 500, 'entries', 'refuse', 'apps that one list names', '{app_categories.apps,geo_schedules.apps}'),
+    ('blocklist', 10000, 'entries', 'refuse', 'entries of a blocklist of an owner', '{}'),
     ('categories', 50, 'entries', 'refuse', 'categories of apps that one list names', '{geo_schedules.categories}'),
     ('blocked_apps', 2000, 'entries', 'refuse', 'apps that one action blocks',
       '{geo_actions.apps,geo_schedules.blocked_apps}'),
+    ('results', 100, 'entries', 'refuse', 'results that a device reports in one call', '{}'),
     ('weekdays', 7, 'entries', 'refuse', 'days of a week', '{geo_schedules.days}'),
     ('events', 50, 'entries', 'refuse', 'events that an endpoint asks for', '{webhook_endpoints.events}'),
-    ('permissions', 10, 'entries', 'refuse', 'permissions of a member', '{owner_members.permissions}'),
+    ('permissions', 10, 'entries', 'refuse', 'permissions of a member', '{owner_invitations.permissions,owner_members.permissions}'),
     ('selector_list', 100, 'entries', 'refuse', 'each list of a selector or a filter', '{}'),
     ('windows', 20, 'entries', 'refuse', 'execution windows of a schedule', '{}'),
     ('retry_classes', 20, 'entries', 'refuse', 'classes of failures that are tried again', '{}'),
@@ -252,6 +272,10 @@ as $$
 begin
   perform fleet.raise_problems(p_what, 'limit_exceeded', array(
     select q from fleet.limit_problem(p_what, p_limit, pg_column_size(p_value)) as q
+    union all
+    select q
+    from fleet.limit_problem(p_what, 'keys', (select count(*) from jsonb_object_keys(fleet.object_or_empty(p_value)))) as q
+    where p_limit <> 'desired'
   ));
 end;
 $$;
@@ -341,10 +365,11 @@ language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  -- What is cheap to tell comes first: these are asked for each row that is written.
+  -- As cheap and short as can be: these are asked for each row that is written. Some are called whose characters take many bytes,
+  -- and are let go.
   select case
     when p_unit = 'entries' then format('cardinality(new.%I) > %s', p_column, p_value)
-    when p_unit = 'characters' then format('octet_length(new.%I) > %s and length(new.%1$I) > %2$s', p_column, p_value)
+    when p_unit = 'characters' then format('octet_length(new.%I) > %s', p_column, p_value)
     when p_type = 'bytea' then format('octet_length(new.%I) > %s', p_column, p_value)
     when p_type = 'jsonb' then format(
       'pg_column_size(new.%I) > %s or (pg_column_size(new.%1$I) > 128 and jsonb_path_exists(new.%1$I, %3$L))', p_column, p_value,

@@ -21,12 +21,16 @@ revoke all on function fleet.refresh_time_zones() from public, anon, authenticat
 
 create or replace function fleet.is_time_zone(p_name text)
 returns boolean
-language sql
+language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select exists (select 1 from fleet.time_zones as z where z.name = p_name)
+begin
+  return (
+    select exists (select 1 from fleet.time_zones as z where z.name = p_name)
+  );
+end;
 $$;
 
 comment on function fleet.is_time_zone(text) is

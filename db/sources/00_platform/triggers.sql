@@ -53,27 +53,34 @@ comment on function fleet.tg_keep_limits() is
   'write the table may not call what it checks with.';
 revoke all on function fleet.tg_keep_limits() from public, anon, authenticated, service_role;
 
--- One trigger a table, made from the table of limits, so that each number is written once.
+-- Made from the table of limits, so that each number is written once: one trigger a table, and one for what is only a report, which
+-- is written far more often. Postgres reads their conditions anew in each statement.
 do $$
 declare
   v_table record;
 begin
   for v_table in
-    select c.oid::regclass as name, c.relname, string_agg(distinct quote_ident(a.attname), ', ') as columns,
-      string_agg(
-        '(' || fleet.limit_condition(a.attname::text, format_type(a.atttypid, null), l.unit, l.value) || ')', ' or '
-        order by a.attnum, l.name
-      ) as condition
-    from fleet.limits() as l
-    cross join lateral unnest(l.columns) as k(name)
-    join pg_class as c on c.relname = split_part(k.name, '.', 1) and c.relkind in ('r', 'p')
-      and c.relnamespace in ('public'::regnamespace, 'fleet'::regnamespace)
-    join pg_attribute as a on a.attrelid = c.oid and a.attname = split_part(k.name, '.', 2)
-    group by c.oid, c.relname
+    select g.*,
+      g.relname
+        || case when g.over = 'cut' and count(*) over (partition by g.name) > 1 then '_09_keep_reports' else '_09_keep_limits' end
+        as trigger
+    from (
+      select c.oid::regclass as name, c.relname, l.over, string_agg(distinct quote_ident(a.attname), ', ') as columns,
+        string_agg(
+          '(' || fleet.limit_condition(a.attname::text, format_type(a.atttypid, null), l.unit, l.value) || ')', ' or '
+          order by a.attnum, l.name
+        ) as condition
+      from fleet.limits() as l
+      cross join lateral unnest(l.columns) as k(name)
+      join pg_class as c on c.relname = split_part(k.name, '.', 1) and c.relkind in ('r', 'p')
+        and c.relnamespace in ('public'::regnamespace, 'fleet'::regnamespace)
+      join pg_attribute as a on a.attrelid = c.oid and a.attname = split_part(k.name, '.', 2)
+      group by c.oid, c.relname, l.over
+    ) as g
   loop
     execute format(
       'create or replace trigger %I before insert or update of %s on %s for each row when (%s) execute function fleet.tg_keep_limits()',
-      v_table.relname || '_09_keep_limits', v_table.columns, v_table.name, v_table.condition
+      v_table.trigger, v_table.columns, v_table.name, v_table.condition
     );
   end loop;
 end;

@@ -49,14 +49,17 @@ revoke all on function fleet.keep_audit(regclass, text[], text[], text[], text) 
 
 create or replace function fleet.audit_actor()
 returns table (actor uuid, actor_role text, actor_label text)
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select fleet.current_user_id(),
     coalesce(nullif(t.role, ''), nullif(current_setting('role'), 'none'), session_user::text),
     coalesce(t.email, nullif(current_setting('application_name'), ''))
-  from json_to_record(fleet.jwt_claims()) as t(role text, email text)
+  from json_to_record(fleet.jwt_claims()) as t(role text, email text);
+end;
 $$;
 
 comment on function fleet.audit_actor() is
@@ -90,7 +93,7 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
   -- A membership has no id; within its owner the person is its key.
-  select coalesce(p_row ->> 'id', p_row ->> 'user_id')
+  select coalesce(p_row ->> 'id', p_row ->> 'run_id', p_row ->> 'user_id')
 $$;
 
 comment on function fleet.audit_row_id(jsonb) is 'The key of a row, as the log names it.';

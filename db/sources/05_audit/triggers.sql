@@ -60,14 +60,33 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  -- What is older than it is to be kept may go, and is looked at row by row; nothing else may, and no way leads around that.
+  if tg_op = 'DELETE' then
+    if not exists (
+      select 1
+      from changed_rows as o
+      where o.at >= clock_timestamp() - make_interval(days => fleet.setting_number('audit_days')::integer)
+        -- The log of an owner that lives in another database now is there.
+        and not exists (select 1 from fleet.owner_moves as m where m.owner_id = o.owner_id and m.state = 'moved')
+    ) then
+      return null;
+    end if;
+  end if;
   raise exception 'the audit log is append-only'
-    using errcode = 'PT403', detail = 'audit_append_only', hint = 'Nothing in it can be changed or deleted.';
+    using errcode = 'PT403', detail = 'audit_append_only',
+          hint = 'Nothing in it can be changed, and what is younger than the setting audit_days cannot be deleted.';
 end;
 $$;
 
-comment on function fleet.tg_refuse_change() is 'Refuse to change or delete what the log holds. Raises audit_append_only (PT403).';
+comment on function fleet.tg_refuse_change() is
+  'Refuse to change what the log holds, and to delete what is younger than the setting audit_days and of no owner that was moved. Raises '
+  'audit_append_only (PT403).';
 revoke all on function fleet.tg_refuse_change() from public, anon, authenticated, service_role;
 
 create or replace trigger audit_log_01_refuse_change
-  before update or delete or truncate on public.audit_log
+  before update or truncate on public.audit_log
+  for each statement execute function fleet.tg_refuse_change();
+create or replace trigger audit_log_02_refuse_delete
+  after delete on public.audit_log
+  referencing old table as changed_rows
   for each statement execute function fleet.tg_refuse_change();

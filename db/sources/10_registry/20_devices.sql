@@ -32,7 +32,7 @@ as $$
 $$;
 
 comment on function fleet.with_facts(jsonb, jsonb) is
-  'Attributes with what a device says of itself; of what is too much only what fits, with "cut": true beside it.';
+  'What a device reported with what it says now; of what is too much only what fits, with "cut": true beside it.';
 revoke all on function fleet.with_facts(jsonb, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.store_facts(p_device_id bigint, p_facts jsonb)
@@ -41,42 +41,46 @@ language sql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  -- A device is believed about itself, but what is no known zone or no object is left out rather than refused: a check-in
-  -- must not fail because of a detail.
+  -- What a device says of itself is kept apart from what others say of it. What is no known zone or no object is left out rather
+  -- than refused: a check-in must not fail because of a detail.
   update public.devices as d
-  set platform = coalesce(left(p_facts ->> 'platform', 64), d.platform),
-      timezone = case
+  set timezone = case
         when fleet.is_time_zone(p_facts ->> 'timezone') then p_facts ->> 'timezone'
         else d.timezone
       end,
-      attributes = fleet.with_facts(d.attributes, case
+      reported = fleet.with_facts(d.reported, case
           when jsonb_typeof(p_facts -> 'attributes') = 'object' then p_facts -> 'attributes' else '{}'
         end
-        || case
-          when jsonb_typeof(p_facts -> 'agent_version') = 'string'
-            then jsonb_build_object('agent_version', left(p_facts ->> 'agent_version', 64))
-          else '{}'
-        end)
+        || jsonb_strip_nulls(jsonb_build_object(
+          'platform', left(p_facts ->> 'platform', 64),
+          'agent_version', case when jsonb_typeof(p_facts -> 'agent_version') = 'string' then left(p_facts ->> 'agent_version', 64) end
+        )))
   where d.id = p_device_id
     and jsonb_typeof(p_facts) = 'object'
     and p_facts <> '{}'
 $$;
 
 comment on function fleet.store_facts(bigint, jsonb) is
-  'Keep what a device says of itself: {platform, timezone, agent_version, attributes}.';
+  'Keep what a device says of itself, {platform, agent_version} and its attributes, as reported, and its time zone.';
 revoke all on function fleet.store_facts(bigint, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.touch_device(p_device_id bigint, p_now timestamptz)
 returns void
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  -- At most twice a minute: last_seen is for people, and each write of it is a row version.
-  update public.devices as d
-  set last_seen = p_now
-  where d.id = p_device_id
-    and (d.last_seen is null or d.last_seen < p_now - interval '30 seconds')
+begin
+  -- At most twice a minute: last_seen is for people, and each write of it is a row version. A statement that writes none
+  -- would still call the triggers.
+  if exists (
+    select 1
+    from public.devices as d
+    where d.id = p_device_id and (d.last_seen is null or d.last_seen < p_now - interval '30 seconds')
+  ) then
+    update public.devices as d set last_seen = p_now where d.id = p_device_id;
+  end if;
+end;
 $$;
 
 comment on function fleet.touch_device(bigint, timestamptz) is 'Keep when the device was heard of last.';
@@ -94,6 +98,10 @@ declare
 begin
   perform fleet.store_facts(v_device_id, p_facts);
   perform fleet.touch_device(v_device_id, p_now);
+  perform fleet.count_request(v_device_id, 'checkin', p_now);
+  if p_facts ->> 'sockets' ~ '^[1-9][0-9]{0,3}$' then
+    perform fleet.count_request(v_device_id, 'socket', p_now, (p_facts ->> 'sockets')::integer);
+  end if;
   -- It has its secret safely: its code is good for nothing from now on.
   update fleet.device_credentials as k set last_used_at = p_now where k.device_id = v_device_id and k.last_used_at is null;
   return (
@@ -133,8 +141,9 @@ as $$
 $$;
 
 comment on function public.device_checkin(jsonb) is
-  'A device says that it is there, with facts {platform, timezone, agent_version, attributes}; it hears '
-  '{device_id, hostname, topic, server_time, poll_seconds, pending}. Raises not_a_device (PT403).';
+  'A device says that it is there, with facts {platform, timezone, agent_version, attributes, sockets}; attributes may hold health: '
+  '{battery_percent, is_charging, disk_total_bytes, disk_free_bytes, os, booted_at}; sockets is how often it joined its topic since it last '
+  'said so. It hears {device_id, hostname, topic, server_time, poll_seconds, pending}. Raises not_a_device (PT403).';
 revoke all on function public.device_checkin(jsonb) from public, anon, authenticated, service_role;
 grant execute on function public.device_checkin(jsonb) to authenticated, service_role;
 
@@ -188,7 +197,7 @@ language sql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select fleet.create_enrollment_code(p_device_id, 1, interval '1 day', '{}', '{}')
+  select fleet.create_enrollment_code(p_device_id, 1, interval '1 day', '{}', '{}', null)
 $$;
 
 comment on function public.rekey_device(bigint) is
@@ -213,7 +222,7 @@ begin
   perform fleet.require_permission(v_row.owner_id, 'manage', format('device %s', p_device_id));
   if v_row.status = 'retired' then
     raise exception 'device "%" is retired', v_row.hostname
-      using errcode = 'PT409', detail = 'device_retired', hint = 'Re-key it to bring it back: pgfleet device rekey <hostname>';
+      using errcode = 'PT409', detail = 'device_retired', hint = 'Re-key it to bring it back: select rekey_device(<id>)';
   end if;
   return v_row;
 end;
@@ -241,7 +250,7 @@ begin
 
   if v_found is null then
     raise exception 'device_hostname: device "%" was not found', p_hostname
-      using errcode = 'PT404', detail = 'device_not_found', hint = 'List your devices with: pgfleet device list';
+      using errcode = 'PT404', detail = 'device_not_found', hint = 'List your devices with: select * from device_list';
   elsif cardinality(v_found) > 1 then
     raise exception 'device_hostname: "%" is the name of devices of several owners', p_hostname
       using errcode = 'PT409', detail = 'device_ambiguous', hint = 'Name device_id or owner_id as well.';

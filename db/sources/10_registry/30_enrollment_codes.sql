@@ -5,22 +5,23 @@ create or replace function public.create_enrollment_code(
   p_max_uses integer default 1,
   p_expires_in interval default '1 day',
   p_tags text[] default '{}',
-  p_group_ids bigint[] default '{}'
+  p_group_ids bigint[] default '{}',
+  p_owner_id uuid default null
 )
 returns jsonb
 language sql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select fleet.create_enrollment_code(p_device_id, p_max_uses, p_expires_in, p_tags, p_group_ids)
+  select fleet.create_enrollment_code(p_device_id, p_max_uses, fleet.calendar_interval(p_expires_in), p_tags, p_group_ids, p_owner_id)
 $$;
 
-comment on function public.create_enrollment_code(bigint, integer, interval, text[], bigint[]) is
+comment on function public.create_enrollment_code(bigint, integer, interval, text[], bigint[], uuid) is
   'Make a code that devices trade for their secret; shown this once. {id, code, expires_at, max_uses}. With p_device_id it re-keys '
-  'that device. Devices get the tags and join the groups. Raises PT404, PT403 or enrollment_code_invalid (PT422).';
-revoke all on function public.create_enrollment_code(bigint, integer, interval, text[], bigint[])
+  'that device. Devices get the tags, join the groups, and belong to the owner of these, or to the one that is named. Raises PT404, PT403 or enrollment_code_invalid (PT422).';
+revoke all on function public.create_enrollment_code(bigint, integer, interval, text[], bigint[], uuid)
   from public, anon, authenticated, service_role;
-grant execute on function public.create_enrollment_code(bigint, integer, interval, text[], bigint[])
+grant execute on function public.create_enrollment_code(bigint, integer, interval, text[], bigint[], uuid)
   to authenticated, service_role;
 
 create or replace function fleet.create_enrollment_code(
@@ -28,7 +29,8 @@ create or replace function fleet.create_enrollment_code(
   p_max_uses integer,
   p_expires_in interval,
   p_tags text[],
-  p_group_ids bigint[]
+  p_group_ids bigint[],
+  p_owner_id uuid
 )
 returns jsonb
 language plpgsql
@@ -43,7 +45,7 @@ declare
   v_foreign bigint;
 begin
   if p_device_id is null then
-    v_owner := fleet.resolve_owner();
+    v_owner := fleet.owner_or_own(coalesce(p_owner_id, fleet.owner_of_named('{}', p_group_ids)));
   else
     select d.owner_id into v_owner from public.devices as d where d.id = p_device_id;
     if v_owner is null then
@@ -71,7 +73,7 @@ begin
     raise exception 'group_ids: group % was not found among the static groups', v_foreign
       using errcode = 'PT404',
             detail = 'group_not_found',
-            hint = 'List your groups with: pgfleet group list';
+            hint = 'List your groups with: select * from group_list';
   end if;
 
   insert into public.enrollment_codes (
@@ -89,11 +91,11 @@ begin
 end;
 $$;
 
-comment on function fleet.create_enrollment_code(bigint, integer, interval, text[], bigint[]) is
+comment on function fleet.create_enrollment_code(bigint, integer, interval, text[], bigint[], uuid) is
   'See public.create_enrollment_code. Definer: it checks the caller, then writes the hash of the code.';
-revoke all on function fleet.create_enrollment_code(bigint, integer, interval, text[], bigint[])
+revoke all on function fleet.create_enrollment_code(bigint, integer, interval, text[], bigint[], uuid)
   from public, anon, authenticated, service_role;
-grant execute on function fleet.create_enrollment_code(bigint, integer, interval, text[], bigint[])
+grant execute on function fleet.create_enrollment_code(bigint, integer, interval, text[], bigint[], uuid)
   to authenticated, service_role;
 
 create or replace function public.revoke_enrollment_code(p_id bigint)

@@ -1,16 +1,18 @@
 -- Who sees and changes the registry: members of the owner. A device reads its own row and nothing else.
 
-revoke all on table public.owners, public.owner_members, public.devices, public.device_groups,
+revoke all on table public.owners, public.owner_members, public.owner_invitations, public.devices, public.device_groups,
   public.device_group_members, public.enrollment_codes
   from public, anon, authenticated, service_role;
-grant select, insert, update, delete on table public.owners, public.owner_members, public.devices, public.device_groups,
+grant select, insert, update, delete on table public.owners, public.owner_members, public.owner_invitations, public.devices, public.device_groups,
   public.device_group_members, public.enrollment_codes
   to service_role;
 
 -- Identity columns need no right on their sequences; the default privileges of a project would let anybody move them.
-revoke all on sequence public.devices_id_seq, public.device_groups_id_seq, public.enrollment_codes_id_seq
+revoke all on sequence public.devices_id_seq, public.device_groups_id_seq, public.enrollment_codes_id_seq,
+  public.owner_invitations_id_seq
   from public, anon, authenticated, service_role;
-grant usage, select on sequence public.devices_id_seq, public.device_groups_id_seq, public.enrollment_codes_id_seq
+grant usage, select on sequence public.devices_id_seq, public.device_groups_id_seq, public.enrollment_codes_id_seq,
+  public.owner_invitations_id_seq
   to service_role;
 
 -- service_role bypasses row security on Supabase; where it does not, these say the same.
@@ -18,6 +20,9 @@ drop policy if exists owners_all_service_role on public.owners;
 create policy owners_all_service_role on public.owners for all to service_role using (true) with check (true);
 drop policy if exists owner_members_all_service_role on public.owner_members;
 create policy owner_members_all_service_role on public.owner_members
+  for all to service_role using (true) with check (true);
+drop policy if exists owner_invitations_all_service_role on public.owner_invitations;
+create policy owner_invitations_all_service_role on public.owner_invitations
   for all to service_role using (true) with check (true);
 drop policy if exists devices_all_service_role on public.devices;
 create policy devices_all_service_role on public.devices for all to service_role using (true) with check (true);
@@ -43,14 +48,12 @@ create policy owners_update_admin on public.owners
   with check (id = any (array(select fleet.my_owners('admin'))));
 
 grant select, delete on table public.owner_members to authenticated;
-grant insert (owner_id, user_id, permissions) on table public.owner_members to authenticated;
 grant update (permissions) on table public.owner_members to authenticated;
 drop policy if exists owner_members_select_member on public.owner_members;
 create policy owner_members_select_member on public.owner_members
   for select to authenticated using (owner_id = any (array(select fleet.my_owners())));
+-- Nobody is made a member: who is invited accepts.
 drop policy if exists owner_members_insert_admin on public.owner_members;
-create policy owner_members_insert_admin on public.owner_members
-  for insert to authenticated with check (owner_id = any (array(select fleet.my_owners('admin'))));
 drop policy if exists owner_members_update_admin on public.owner_members;
 create policy owner_members_update_admin on public.owner_members
   for update to authenticated
@@ -60,10 +63,18 @@ drop policy if exists owner_members_delete_admin on public.owner_members;
 create policy owner_members_delete_admin on public.owner_members
   for delete to authenticated using (owner_id = any (array(select fleet.my_owners('admin'))));
 
+-- Everything but the hash of the code.
+grant select (
+  id, owner_id, email, permissions, expires_at, accepted_at, accepted_by, revoked_at, created_by, created_at
+) on table public.owner_invitations to authenticated;
+drop policy if exists owner_invitations_select_admin on public.owner_invitations;
+create policy owner_invitations_select_admin on public.owner_invitations
+  for select to authenticated using (owner_id = any (array(select fleet.my_owners('admin'))));
+
 -- auth_id, status and enrolled_at change only through functions.
 grant select, delete on table public.devices to authenticated;
-grant insert (owner_id, hostname, platform, timezone, tags, attributes) on table public.devices to authenticated;
-grant update (hostname, platform, timezone, tags, attributes) on table public.devices to authenticated;
+grant insert (owner_id, hostname, platform, timezone, tags, attributes, prepared) on table public.devices to authenticated;
+grant update (hostname, platform, timezone, tags, attributes, prepared) on table public.devices to authenticated;
 drop policy if exists devices_select_member_or_self on public.devices;
 create policy devices_select_member_or_self on public.devices
   for select to authenticated
@@ -122,3 +133,15 @@ create policy enrollment_codes_update_manager on public.enrollment_codes
   for update to authenticated
   using (owner_id = any (array(select fleet.my_owners('manage'))))
   with check (owner_id = any (array(select fleet.my_owners('manage'))));
+
+-- Requests are counted by the functions alone.
+revoke all on table public.device_requests from public, anon, authenticated, service_role;
+grant select, insert, update, delete on table public.device_requests to service_role;
+grant select on table public.device_requests to authenticated;
+
+drop policy if exists device_requests_all_service_role on public.device_requests;
+create policy device_requests_all_service_role on public.device_requests
+  for all to service_role using (true) with check (true);
+drop policy if exists device_requests_select_member on public.device_requests;
+create policy device_requests_select_member on public.device_requests
+  for select to authenticated using (owner_id = any (array(select fleet.my_owners())));

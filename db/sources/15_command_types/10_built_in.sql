@@ -7,9 +7,10 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
   insert into public.command_types as t (
-    name, channel, description, payload_keys, timeout_seconds, rerun_safe, destructive, is_built_in
+    name, channel, description, payload_keys, timeout_seconds, rerun_safe, destructive, permission, is_built_in
   )
-  select b.name, b.channel, b.description, b.payload_keys, b.timeout_seconds, b.rerun_safe, b.destructive, true
+  select b.name, b.channel, b.description, b.payload_keys, b.timeout_seconds, b.rerun_safe, b.destructive,
+    case b.name when 'run_command' then 'can_run_commands' end, true
   from (
     select * from fleet.built_in_command_types()
     union all
@@ -19,7 +20,7 @@ as $$
   -- A type that an operator made under the same name stays the operator's.
   on conflict (name) do update
     set channel = excluded.channel, description = excluded.description, payload_keys = excluded.payload_keys,
-        timeout_seconds = excluded.timeout_seconds, rerun_safe = excluded.rerun_safe, destructive = excluded.destructive
+        timeout_seconds = excluded.timeout_seconds, rerun_safe = excluded.rerun_safe, destructive = excluded.destructive, permission = excluded.permission
     where t.is_built_in
 $$;
 
@@ -46,14 +47,27 @@ as $$
     ('run_command', 'agent', 'Run a command line; only on agents that were started with --allow-run-command.',
       '{"command": {"type": "string", "required": true, "example": "systeminfo"},
         "shell": {"type": "string", "choices": ["cmd", "powershell", "pwsh", "sh", "bash", "zsh"]},
-        "timeout": {"type": "number", "example": 60}}'::jsonb, 600, false, false),
-    ('deploy_software', 'agent', 'Install software packages.',
-      '{"software_ids": {"type": "array", "required": true, "example": [5, 8]},
-        "deployment_name": {"type": "string"}}'::jsonb, 3600, false, false),
+        "timeout": {"type": "number", "example": 60, "from": 0.1, "to": 86400},
+        "output_limit": {"type": "number", "example": 65536, "from": 1, "to": 104857600},
+        "environment": {"type": "object", "example": {"LANG": "C"}, "format": "environment"},
+        "batch_size": {"type": "number", "example": 10, "from": 1, "to": 1000000},
+        "stop_on_failure": {"type": "boolean", "example": true}}'::jsonb, 600, false, false),
+    ('send_osquery_data', 'agent', 'Answer what osquery knows of the device: system, disks, uptime, software.',
+      '{"queries": {"type": "array", "example": ["system", "disks", "uptime"]}}'::jsonb, 120, true, false),
+    ('collect_battery_data', 'agent', 'Answer how the battery, the disk and the system of the device are, and keep it as its health.', '{}'::jsonb,
+      60, true, false),
+    ('sync_website_blocklist', 'agent', 'Read which websites are to be blocked, and keep them on the device.', '{}'::jsonb, 60, true, false),
+    ('sync_software_blocklist', 'agent', 'Read which software is to be blocked, and keep it on the device.', '{}'::jsonb, 60, true, false),
+    -- Safe to run again: whole files are put in place, and what is installed already is told by its detection rule or the agent's notes.
+    ('deploy_software', 'agent', 'Install software packages, or take them off with {"uninstall": true}.',
+      '{"software_ids": {"type": "array", "required": true, "example": [5, 8], "ids_of": "software_packages", "called": "package"},
+        "deployment_name": {"type": "string"},
+        "uninstall": {"type": "boolean", "example": true}}'::jsonb, 7200, true, false),
     ('deploy_files', 'agent', 'Copy files to a folder of the device.',
-      '{"file_ids": {"type": "array", "required": true, "example": [10, 11]},
-        "target_path": {"type": "string", "required": true, "example": "C:\\Config"},
-        "create_path_if_not_exists": {"type": "boolean"}}'::jsonb, 600, false, false)
+      '{"file_ids": {"type": "array", "required": true, "example": [10, 11], "ids_of": "deployment_files", "called": "file"},
+        "target_path": {"type": "string", "required": true, "example": "C:\\Config", "format": "path"},
+        "deployment_name": {"type": "string"},
+        "create_path_if_not_exists": {"type": "boolean", "example": true}}'::jsonb, 7200, true, false)
 $$;
 
 comment on function fleet.built_in_command_types() is 'The command types of channel agent.';

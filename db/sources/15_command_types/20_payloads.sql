@@ -1,48 +1,114 @@
 -- What a payload must hold for its command type, and which types need a permission of their own.
 
+create or replace function fleet.environment_problems(p_field text, p_environment jsonb)
+returns setof fleet.problem
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select format('%s.%s', p_field, left(e.key, 60)),
+    case when jsonb_typeof(e.value) = 'string' then 'is no name of a variable' else 'must be a text' end,
+    'Names are letters, digits and underscores; values are texts. A device sets only those that its agent allows.'
+  from jsonb_each(p_environment) as e
+  where e.key !~ '^[A-Za-z_][A-Za-z0-9_]{0,99}$' or jsonb_typeof(e.value) <> 'string'
+  limit 10;
+end;
+$$;
+
+comment on function fleet.environment_problems(text, jsonb) is 'Variables of an environment that no program could be given.';
+revoke all on function fleet.environment_problems(text, jsonb) from public, anon, authenticated, service_role;
+
 create or replace function fleet.payload_problems(p_command_type text, p_payload jsonb, p_field text default 'payload')
 returns setof fleet.problem
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_keys jsonb;
 begin
+  select t.payload_keys into v_keys from public.command_types as t where t.name = p_command_type;
+  if not found then
+    return next (
+      'action_type', coalesce('"' || nullif(p_command_type, '') || '" is not a known command type', 'is missing'),
+      'List them with: select name, description from command_types'
+    )::fleet.problem;
+  elsif v_keys = '{}' then
+    return;
+  end if;
+
   return query
-  select 'action_type', coalesce('"' || nullif(p_command_type, '') || '" is not a known command type', 'is missing'),
-    'List them with: select name, description from command_types'
-  where not exists (select 1 from public.command_types as t where t.name = p_command_type)
-  union all
   select p_field || '.' || k.key, 'is missing',
     format('%s needs "%s" (%s).', p_command_type, k.key, coalesce(k.value ->> 'type', 'any type'))
-  from public.command_types as t
-  cross join jsonb_each(t.payload_keys) as k
-  where t.name = p_command_type
-    and (k.value -> 'required') = 'true'::jsonb
+  from jsonb_each(v_keys) as k
+  where (k.value -> 'required') = 'true'::jsonb
     and coalesce(jsonb_typeof(p_payload -> k.key), 'null') = 'null'
   union all
   select p_field || '.' || k.key, format('must be a %s, not a %s', k.value ->> 'type', jsonb_typeof(p_payload -> k.key)),
     format('Example: {"%s": %s}', k.key, coalesce(k.value -> 'example', to_jsonb(k.value ->> 'type')))
-  from public.command_types as t
-  cross join jsonb_each(t.payload_keys) as k
-  where t.name = p_command_type
-    and p_payload ? k.key
+  from jsonb_each(v_keys) as k
+  where p_payload ? k.key
     and jsonb_typeof(p_payload -> k.key) <> 'null'
     and jsonb_typeof(p_payload -> k.key) <> (k.value ->> 'type')
   union all
   select p_field || '.' || k.key, format('%s is not one of %s', p_payload -> k.key, k.value -> 'choices'),
     'Use one of the values named.'
-  from public.command_types as t
-  cross join jsonb_each(t.payload_keys) as k
-  where t.name = p_command_type
-    and k.value ? 'choices'
+  from jsonb_each(v_keys) as k
+  where k.value ? 'choices'
     and p_payload ? k.key
-    and not (k.value -> 'choices') @> (p_payload -> k.key);
+    and not (k.value -> 'choices') @> (p_payload -> k.key)
+  union all
+  select q.*
+  from jsonb_each(v_keys) as k
+  cross join lateral fleet.path_problems(p_field || '.' || k.key, p_payload ->> k.key) as q
+  where k.value ->> 'format' = 'path'
+    and jsonb_typeof(p_payload -> k.key) = 'string'
+  union all
+  select p_field || '.' || k.key, format('is not a number from %s to %s', k.value -> 'from', k.value -> 'to'),
+    format('Example: {"%s": %s}', k.key, coalesce(k.value -> 'example', k.value -> 'from'))
+  from jsonb_each(v_keys) as k
+  where jsonb_typeof(k.value -> 'from') = 'number'
+    and jsonb_typeof(k.value -> 'to') = 'number'
+    and jsonb_typeof(p_payload -> k.key) = 'number'
+    and not fleet.is_within(p_payload -> k.key, (k.value ->> 'from')::numeric, (k.value ->> 'to')::numeric)
+  union all
+  select q.*
+  from jsonb_each(v_keys) as k
+  cross join lateral fleet.environment_problems(p_field || '.' || k.key, p_payload -> k.key) as q
+  where k.value ->> 'format' = 'environment'
+    and jsonb_typeof(p_payload -> k.key) = 'object';
 end;
 $$;
 
 comment on function fleet.payload_problems(text, jsonb, text) is
-  'What a payload lacks for its command type: missing keys, wrong types, values that are no choice.';
+  'What a payload lacks for its command type: missing keys, wrong types, values that are no choice or out of bounds.';
 revoke all on function fleet.payload_problems(text, jsonb, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.may_lack(p_payload_keys jsonb, p_payload jsonb)
+returns boolean
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select 1
+    from jsonb_each(p_payload_keys) as k
+    where case
+      when not p_payload ? k.key then k.value -> 'required' = 'true'
+      -- Of another type, or a key that says more of its values than their type.
+      else jsonb_typeof(p_payload -> k.key) is distinct from k.value ->> 'type' or k.value - '{type,required,example,called}'::text[] <> '{}'
+    end
+  );
+end;
+$$;
+
+comment on function fleet.may_lack(jsonb, jsonb) is
+  'Whether a payload has to be looked at more closely, with payload_problems: a key is missing, of another type, or one of which more is said.';
+revoke all on function fleet.may_lack(jsonb, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.require_destructive(p_owner_id uuid, p_command_type text)
 returns void
@@ -50,14 +116,20 @@ language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_permission text;
 begin
-  if exists (select 1 from public.command_types as t where t.name = p_command_type and t.destructive) then
-    perform fleet.require_permission(p_owner_id, 'destructive', format('command type %s', p_command_type));
-  end if;
+  for v_permission in
+    select 'destructive' from public.command_types as t where t.name = p_command_type and t.destructive
+    union
+    select t.permission from public.command_types as t where t.name = p_command_type and t.permission is not null
+  loop
+    perform fleet.require_permission(p_owner_id, v_permission, format('command type %s', p_command_type));
+  end loop;
 end;
 $$;
 
 comment on function fleet.require_destructive(uuid, text) is
-  'Raise permission_missing (PT403) where the command type is destructive and the caller may not wipe. Asked by whatever sends, '
+  'Raise permission_missing (PT403) where the command type needs a permission that the caller has not: destructive, can_run_commands. Asked by whatever sends, '
   'schedules, runs or resumes; it must not run with fewer rights than a definer function.';
 revoke all on function fleet.require_destructive(uuid, text) from public, anon, authenticated, service_role;

@@ -6,7 +6,8 @@ returns bigint
 language sql
 immutable
 parallel safe
-return date_part('epoch', to_timestamp(p_epoch) at time zone p_timezone)::bigint - p_epoch;
+-- The last day of Postgres' time has no local time in the east: there the day before tells.
+return date_part('epoch', to_timestamp(least(p_epoch, 9224231615999)) at time zone p_timezone)::bigint - least(p_epoch, 9224231615999);
 
 comment on function fleet.utc_offset(text, bigint) is
   'Seconds by which the clocks of the zone are ahead of UTC at this Unix second.';
@@ -68,23 +69,30 @@ language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_alias text;
 begin
   -- Postgres reads these four names as abbreviations with one fixed offset. Where the server has the zones of the same
   -- name under posix/ those are exact, elsewhere a city is that has kept the same rules since the seventies.
-  if p_timezone not in ('CET', 'EET', 'MET', 'WET') then
+  if p_timezone in ('CET', 'EET', 'MET', 'WET') then
+    return fleet.existing_zone('posix/' || p_timezone, case p_timezone
+      when 'EET' then 'Europe/Athens'
+      when 'WET' then 'Europe/Lisbon'
+      else 'Europe/Brussels'
+    end);
+  end if;
+  -- Old names are in a package of their own on some systems: there the new one has the clock.
+  v_alias := fleet.zone_aliases() ->> p_timezone;
+  if v_alias is null then
     return p_timezone;
   end if;
-  return fleet.existing_zone('posix/' || p_timezone, case p_timezone
-    when 'EET' then 'Europe/Athens'
-    when 'WET' then 'Europe/Lisbon'
-    else 'Europe/Brussels'
-  end);
+  return fleet.existing_zone(p_timezone, v_alias);
 end;
 $$;
 
 comment on function fleet.zone_clock(text) is
-  'The name by which Postgres finds the clock of an IANA zone, which is the zone''s own name but for four '
-  'old ones.';
+  'The name by which Postgres finds the clock of an IANA zone: the zone''s own name, but for four old ones and for '
+  'names that this server has only under another.';
 revoke all on function fleet.zone_clock(text) from public, anon, authenticated, service_role;
 grant execute on function fleet.zone_clock(text) to authenticated, service_role;
 

@@ -103,6 +103,9 @@ begin
     v_last := fleet.cron_number(p_field, substr(p_term, strpos(p_term, '-') + 1));
     if v_first <= v_last then
       return array(select generate_series(v_first, v_last));
+    elsif p_field = 5 and v_first > v_last then
+      -- A week goes on: sat-mon is 6, 0 and 1.
+      return array(select generate_series(v_first, 6)) || array(select generate_series(0, v_last));
     end if;
     return null;
   end if;
@@ -206,8 +209,8 @@ begin
       when v_nth between 1 and 5 and v_weekday is not null
         then array[10 * coalesce(nullif(v_weekday, 0), 7) + v_nth]
     end;
-  elsif p_term ~ '^[0-9]+L$' then
-    v_weekday := fleet.cron_number(5, rtrim(p_term, 'L'));
+  elsif right(p_term, 1) = 'L' then
+    v_weekday := fleet.cron_number(5, left(p_term, -1));
     return case when v_weekday is not null then array[90 + coalesce(nullif(v_weekday, 0), 7)] end;
   end if;
   return null;

@@ -21,7 +21,14 @@ as $$
 declare
   v_parts text[] := fleet.cron_parts(p_expression);
 begin
-  if v_parts is null then
+  if p_expression ~* '^\s*(cron_)?tz\s*=' then
+    problem := 'a time zone stands in the expression';
+    hint := format(
+      'Leave it out and name the zone beside it: "timezone": "%s"',
+      left(coalesce(nullif(substring(p_expression from '=["'']?([^\s"'']*)'), ''), 'Europe/Berlin'), 60)
+    );
+    return;
+  elsif v_parts is null then
     problem := format('%s is not a nickname of cron', quote_literal(btrim(p_expression)));
     hint := 'Use @hourly, @daily, @midnight, @weekly, @monthly, @yearly or @annually, or write five fields';
     return;
@@ -33,12 +40,12 @@ begin
     return;
   end if;
 
-  -- Jobs at fixed times get the special care of Debian cron when clocks change; wildcard jobs, and everything with
-  -- a seconds field, which that cron does not have, follow elapsed time.
-  is_elapsed := cardinality(v_parts) = 6 or v_parts[1] like '*%' or v_parts[2] like '*%';
   if cardinality(v_parts) = 5 then
     v_parts := '0'::text || v_parts;
   end if;
+  -- Jobs at fixed times get the special care of Debian cron when clocks change, wildcard jobs follow elapsed time. Which
+  -- they are the minute and the hour tell, whether there are seconds or not.
+  is_elapsed := v_parts[2] like '*%' or v_parts[3] like '*%';
 
   -- Both day fields must match when one begins with a star, either may when both are restricted.
   both_days := v_parts[4] like '*%' or v_parts[6] like '*%';
@@ -118,7 +125,7 @@ as $$
       (2, 'hour', 'Hours are 0-23: write *, */4, 8,20 or 9-17'),
       (3, 'day-of-month', 'Days are 1-31: write *, 1,15, 1-7, L (last), L-2, LW or 15W'),
       (4, 'month', 'Months are 1-12 or jan-dec: write *, */3, 6,12 or mar-may'),
-      (5, 'day-of-week', 'Days are 0-7 (0 and 7 are Sunday) or sun-sat: write *, mon-fri, 2#1 or 5L')
+      (5, 'day-of-week', 'Days are 0-7 (0 and 7 are Sunday) or sun-sat: write *, mon-fri, sat-sun, 2#1, 5L or friL')
   ) as f (number, name, hint)
   where f.number = p_field
 $$;

@@ -48,6 +48,8 @@ begin
     union all
     select p.field, p.problem, p.hint from fleet.config_cron_problems(v_type, v_config) as p
     union all
+    select p.field, p.problem, p.hint from fleet.config_date_problems(v_type, v_config) as p
+    union all
     select
       'recurrence_config.end_date',
       format('%s is not a date or time', quote_literal(v_config ->> 'end_date')),
@@ -107,16 +109,20 @@ grant execute on function fleet.recurrence_type(text) to authenticated, service_
 
 create or replace function fleet.recurrence_settings(p_config jsonb)
 returns jsonb
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select case
-    when p_config is null or jsonb_typeof(p_config) = 'null' then '{}'::jsonb
-    -- Clients that send every key of their model send null for what is not meant.
-    when jsonb_typeof(p_config) = 'object' then jsonb_strip_nulls(p_config)
-  end
+begin
+  return (
+    select case
+      when p_config is null or jsonb_typeof(p_config) = 'null' then '{}'::jsonb
+      -- Clients that send every key of their model send null for what is not meant.
+      when jsonb_typeof(p_config) = 'object' then jsonb_strip_nulls(p_config)
+    end
+  );
+end;
 $$;
 
 comment on function fleet.recurrence_settings(jsonb) is
@@ -132,9 +138,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- A bare date means the whole of that day.
-  if btrim(p_text) ~ '^\d{4}-\d{2}-\d{2}$' then
+  if btrim(p_text) ~ '^\d{4,6}-\d{2}-\d{2}$' then
     return fleet.local_to_instant((p_text::date + 1)::timestamp, p_timezone) - interval '1 microsecond';
-  elsif btrim(p_text) !~ '^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}' then
+  elsif btrim(p_text) !~ '^\d{4,6}-\d{2}-\d{2}[T ]\d{2}:\d{2}' then
     return null;
   elsif p_text ~ '(Z|z|[+-]\d{2}(:?\d{2})?)\s*$' then
     return p_text::timestamptz;

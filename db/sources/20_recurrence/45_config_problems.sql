@@ -13,11 +13,11 @@ begin
     'recurrence_config.' || k.name,
     'is not known',
     'Known are type, time, times, every, seconds, minutes, hours, days, weeks, days_of_week, day_of_month, week, '
-      || 'day_of_week, cron_expression and end_date'
+      || 'day_of_week, cron_expression, except, also and end_date'
   from jsonb_object_keys(p_config) as k (name)
   where k.name <> all (array[
     'type', 'time', 'times', 'every', 'seconds', 'minutes', 'hours', 'days', 'weeks', 'days_of_week',
-    'day_of_month', 'week', 'day_of_week', 'cron_expression', 'end_date'
+    'day_of_month', 'week', 'day_of_week', 'cron_expression', 'except', 'also', 'end_date'
   ])
   order by k.name;
 end;
@@ -29,17 +29,21 @@ grant execute on function fleet.config_key_problems(jsonb) to authenticated, ser
 
 create or replace function fleet.second_of_day(p_text text)
 returns integer
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select case
-    when p_text ~ '^\s*([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d(\.0+)?)?\s*$'
-      then split_part(btrim(p_text), ':', 1)::integer * 3600
-        + split_part(btrim(p_text), ':', 2)::integer * 60
-        + coalesce(nullif(split_part(split_part(btrim(p_text), ':', 3), '.', 1), ''), '0')::integer
-  end
+begin
+  return (
+    select case
+      when p_text ~ '^\s*([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d(\.0+)?)?\s*$'
+        then split_part(btrim(p_text), ':', 1)::integer * 3600
+          + split_part(btrim(p_text), ':', 2)::integer * 60
+          + coalesce(nullif(split_part(split_part(btrim(p_text), ':', 3), '.', 1), ''), '0')::integer
+    end
+  );
+end;
 $$;
 
 comment on function fleet.second_of_day(text) is
@@ -49,20 +53,24 @@ grant execute on function fleet.second_of_day(text) to authenticated, service_ro
 
 create or replace function fleet.weekday_number(p_value jsonb)
 returns integer
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select case
-    when p_value #>> '{}' ~ '^[0-6]$' then (p_value #>> '{}')::integer
-    when jsonb_typeof(p_value) = 'string' and length(p_value #>> '{}') >= 3 then (
-      select d.number - 1
-      from unnest('{monday,tuesday,wednesday,thursday,friday,saturday,sunday}'::text[])
-        with ordinality as d (name, number)
-      where starts_with(d.name, lower(p_value #>> '{}'))
-    )::integer
-  end
+begin
+  return (
+    select case
+      when p_value #>> '{}' ~ '^[0-6]$' then (p_value #>> '{}')::integer
+      when jsonb_typeof(p_value) = 'string' and length(p_value #>> '{}') >= 3 then (
+        select d.number - 1
+        from unnest('{monday,tuesday,wednesday,thursday,friday,saturday,sunday}'::text[])
+          with ordinality as d (name, number)
+        where starts_with(d.name, lower(p_value #>> '{}'))
+      )::integer
+    end
+  );
+end;
 $$;
 
 comment on function fleet.weekday_number(jsonb) is

@@ -10,6 +10,8 @@
 --                      month_days: twelve flags in months, and a mask of days (see fleet.month_day_mask), in each
 --                      every-th month from month number anchor (year * 12 + month - 1)
 --   times            seconds past midnight, or the flags hours, minutes and seconds
+--   microseconds     what a start that tells the time of day has beyond its second, where it has any
+--   dates            where single dates are left out or added: except and also (local seconds), days (day numbers left out)
 --   is_elapsed       true for a cron wildcard job, which follows elapsed time
 --   resolve_gap, resolve_fold   the rules that apply; elapsed time skips gaps and knows both of two equal times
 
@@ -98,7 +100,7 @@ begin
     when 'interval' then jsonb_build_object('kind', 'interval', 'interval_seconds', fleet.interval_seconds(v_config))
     when 'cron' then fleet.compiled_cron(v_config ->> 'cron_expression', p_gap, p_fold)
     else fleet.compiled_calendar(v_type, v_config, p_start at time zone fleet.zone_clock(p_timezone), p_gap, p_fold)
-  end;
+  end || case when v_config ?| '{except,also}' then fleet.compiled_dates(v_config) else '{}' end;
 end;
 $$;
 
@@ -144,6 +146,11 @@ declare
 begin
   if p_start is null and v_leans_on_start then
     return query values ('start_time', 'is missing', 'This recurrence counts from its start: give it one');
+  elsif p_start < '0001-01-03Z' and p_start > '-infinity' then
+    return query values ('start_time', 'lies before the year 1', 'Give a date after it');
+  elsif p_start > '294276-12-28Z' and p_start < 'infinity' then
+    -- On some wall the calendar has come to its end by then.
+    return query values ('start_time', 'lies at the end of the calendar', 'Give a date before the year 294276');
   elsif p_start in ('infinity', '-infinity') or p_end = '-infinity' then
     return query values (
       case when p_end = '-infinity' then 'end_time' else 'start_time' end,
@@ -151,7 +158,7 @@ begin
     );
   elsif p_end < p_start then
     return query values ('end_time', 'lies before the start', 'Give an end after the start, or none');
-  elsif fleet.recurrence_end(p_config ->> 'end_date', p_timezone) < p_start then
+  elsif p_config ? 'end_date' and fleet.recurrence_end(p_config ->> 'end_date', p_timezone) < p_start then
     return query values (
       'recurrence_config.end_date', 'lies before the start', 'Give an end after the start, or none'
     );

@@ -28,12 +28,13 @@ declare
   v_times jsonb;
 begin
   -- A short list of times is quicker to read than flags.
-  if not v_cron.is_elapsed and cardinality(v_cron.hours) * cardinality(v_cron.minutes) <= 24 then
+  if not v_cron.is_elapsed and cardinality(v_cron.hours) * cardinality(v_cron.minutes) * cardinality(v_cron.seconds) <= 24 then
     v_times := jsonb_build_object(
       'times', (
-        select jsonb_agg(h * 3600 + m * 60 order by h, m)
+        select jsonb_agg(h * 3600 + m * 60 + s order by h, m, s)
         from unnest(v_cron.hours) as h
         cross join unnest(v_cron.minutes) as m
+        cross join unnest(v_cron.seconds) as s
       )
     );
   else
@@ -163,7 +164,10 @@ begin
     'every', v_every,
     'resolve_gap', p_gap,
     'resolve_fold', p_fold
-  ) || jsonb_build_object('anchor', 0) || jsonb_strip_nulls(v_days);
+  ) || jsonb_build_object('anchor', 0) || jsonb_strip_nulls(v_days) || case
+    when p_config ?| '{time,times}' or p_local_start = date_trunc('second', p_local_start) then '{}'::jsonb
+    else jsonb_build_object('microseconds', date_part('microseconds', p_local_start)::integer % 1000000)
+  end;
 end;
 $$;
 

@@ -55,8 +55,9 @@ returns integer
 language sql
 immutable
 parallel safe
+-- date_part would take the date for a timestamp, and a timestamp ends before dates do.
 return (
-  date_part('year', date '0001-01-01' + p_day) * 12 + date_part('month', date '0001-01-01' + p_day)
+  extract(year from date '0001-01-01' + p_day) * 12 + extract(month from date '0001-01-01' + p_day)
 )::integer - 1;
 
 comment on function fleet.month_of_day(integer) is 'The month of a day number, as year * 12 + month - 1.';
@@ -120,6 +121,9 @@ declare
   v_last  integer := ((p_to - 1) / 86400)::integer;
 begin
   if p_from >= p_to then
+    return;
+  elsif p_recurrence ? 'dates' then
+    return query select d.slot from fleet.dated_slots(p_recurrence, p_from, p_to) as d (slot);
     return;
   end if;
 

@@ -12,7 +12,8 @@ declare
   v_end   timestamptz := (p_recurrence ->> 'end')::timestamptz;
   v_from  timestamptz := greatest(p_from, v_start);
   -- The end is inclusive, and Postgres counts microseconds.
-  v_to    timestamptz := least(p_to, v_end + interval '1 microsecond');
+  v_to    timestamptz := least(p_to, fleet.just_after(v_end));
+  v_shift interval := fleet.second_fraction(p_recurrence);
 begin
   if v_kind is null then
     return query select o.at from fleet.occurrences(fleet.recompile_recurrence(p_recurrence), p_from, p_to) as o (at);
@@ -37,11 +38,11 @@ begin
       from fleet.interval_occurrences(v_start, (p_recurrence ->> 'interval_seconds')::bigint, v_from, v_to) as o (at);
   else
     return query
-      select to_timestamp(o.epoch)
+      select fleet.instant_of(o.epoch) + v_shift
       from fleet.calendar_occurrences(
         p_recurrence,
-        ceil(date_part('epoch', v_from))::bigint,
-        ceil(date_part('epoch', v_to))::bigint
+        fleet.epoch_from(greatest(v_from - v_shift, '0001-01-03Z')),
+        fleet.epoch_from(v_to - v_shift)
       ) as o (epoch);
   end if;
 end;
@@ -52,6 +53,21 @@ comment on function fleet.occurrences(jsonb, timestamptz, timestamptz) is
 revoke all on function fleet.occurrences(jsonb, timestamptz, timestamptz)
   from public, anon, authenticated, service_role;
 grant execute on function fleet.occurrences(jsonb, timestamptz, timestamptz) to authenticated, service_role;
+
+create or replace function fleet.second_fraction(p_recurrence jsonb)
+returns interval
+language sql
+immutable
+parallel safe
+return case
+  when p_recurrence ? 'microseconds' then make_interval(secs => (p_recurrence ->> 'microseconds')::integer / 1000000.0)
+  else interval '0'
+end;
+
+comment on function fleet.second_fraction(jsonb) is
+  'How much later than its whole second each occurrence of a compiled calendar recurrence is.';
+revoke all on function fleet.second_fraction(jsonb) from public, anon, authenticated, service_role;
+grant execute on function fleet.second_fraction(jsonb) to authenticated, service_role;
 
 create or replace function fleet.recompile_recurrence(p_recurrence jsonb)
 returns jsonb
@@ -88,13 +104,15 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_first bigint := greatest(0, floor(date_part('epoch', p_from - p_start) / p_seconds)::bigint - 1);
-  v_last  bigint := ceil(date_part('epoch', p_to - p_start) / p_seconds)::bigint + 1;
+  v_second   bigint := fleet.epoch_of(p_start);
+  v_fraction interval := p_start - fleet.instant_of(v_second);
+  v_first    bigint := greatest(0, (fleet.epoch_of(p_from) - v_second) / p_seconds - 1);
+  v_last     bigint := (fleet.epoch_of(p_to) - v_second) / p_seconds + 1;
 begin
   return query
     select o.at
     from generate_series(v_first, v_last) as n
-    cross join lateral (select p_start + n * p_seconds * interval '1 second') as o (at)
+    cross join lateral (select fleet.instant_of(v_second + n * p_seconds) + v_fraction) as o (at)
     where o.at >= p_from
       and o.at < p_to;
 end;

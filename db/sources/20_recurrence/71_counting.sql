@@ -14,7 +14,7 @@ as $$
 declare
   v_start timestamptz := (p_recurrence ->> 'start')::timestamptz;
   v_from  timestamptz := greatest(p_from, v_start);
-  v_to    timestamptz := least(p_to, (p_recurrence ->> 'end')::timestamptz + interval '1 microsecond');
+  v_to    timestamptz := least(p_to, fleet.just_after((p_recurrence ->> 'end')::timestamptz));
   v_width interval := interval '6 hours';
   v_every bigint := (p_recurrence ->> 'interval_seconds')::bigint;
   v_count bigint := 0::bigint;
@@ -59,12 +59,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_count bigint := 0::bigint;
+  v_shift interval := fleet.second_fraction(p_recurrence);
   v_span  record;
 begin
   for v_span in
     select * from fleet.clock_spans(
       p_recurrence ->> 'clock', p_recurrence ->> 'resolve_gap', p_recurrence ->> 'resolve_fold',
-      ceil(date_part('epoch', p_from))::bigint, ceil(date_part('epoch', p_to))::bigint
+      fleet.epoch_from(greatest(p_from - v_shift, '0001-01-03Z')), fleet.epoch_from(p_to - v_shift)
     )
   loop
     v_count := v_count + case
@@ -98,6 +99,9 @@ declare
   v_first_day bigint := p_from / 86400 + 1;
   v_last_day  bigint := p_to / 86400 - 1;
 begin
+  if p_recurrence ? 'dates' then
+    return fleet.count_dated_slots(p_recurrence, p_from, p_to);
+  end if;
   if v_last_day <= v_first_day then
     return (select count(*) from fleet.matching_slots(p_recurrence, p_from, p_to));
   end if;

@@ -10,7 +10,7 @@ declare
   v_clock  text := p_recurrence ->> 'clock';
   v_gap    text := p_recurrence ->> 'resolve_gap';
   v_fold   text := p_recurrence ->> 'resolve_fold';
-  v_epoch  bigint := floor(date_part('epoch', p_instant))::bigint;
+  v_epoch  bigint := fleet.epoch_of(p_instant);
   v_change record;
   v_slot   bigint;
 begin

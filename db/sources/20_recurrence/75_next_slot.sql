@@ -13,7 +13,9 @@ declare
   v_day   integer := fleet.next_matching_day(p_recurrence, v_today);
   v_time  integer;
 begin
-  if v_day = v_today then
+  if p_recurrence ? 'dates' then
+    return fleet.next_dated_slot(p_recurrence, p_from);
+  elsif v_day = v_today then
     v_time := fleet.next_time_of_day(p_recurrence, (p_from % 86400)::integer);
     if v_time is null then
       v_day := fleet.next_matching_day(p_recurrence, v_today + 1);

@@ -19,11 +19,14 @@ begin
   elsif p_after < v_start then
     -- The start itself may be an occurrence.
     v_after := v_start - interval '1 microsecond';
-  elsif p_after = '-infinity' then
-    v_after := '0001-01-03 00:00:00+00';
+  elsif p_after < '0001-01-03Z' then
+    v_after := '0001-01-03Z';
   end if;
 
-  if v_kind = 'calendar' then
+  if v_kind = 'calendar' and p_recurrence ? 'microseconds' then
+    v_next := fleet.next_calendar_occurrence(p_recurrence, v_after - fleet.second_fraction(p_recurrence))
+      + fleet.second_fraction(p_recurrence);
+  elsif v_kind = 'calendar' then
     v_next := fleet.next_calendar_occurrence(p_recurrence, v_after);
   elsif p_after < v_start then
     v_next := v_start;
@@ -51,17 +54,12 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_next timestamptz := p_start
-    + floor(date_part('epoch', p_after - p_start) / p_seconds) * p_seconds * interval '1 second';
+  v_second   bigint := fleet.epoch_of(p_start);
+  v_fraction interval := p_start - fleet.instant_of(v_second);
+  -- The second that p_after lies in, as seen from a start without its fraction.
+  v_after    bigint := fleet.epoch_of(p_after - v_fraction);
 begin
-  -- A step back or forth, because seconds since the start are not exact in floating point.
-  while v_next <= p_after loop
-    v_next := v_next + p_seconds * interval '1 second';
-  end loop;
-  while v_next - p_seconds * interval '1 second' > p_after loop
-    v_next := v_next - p_seconds * interval '1 second';
-  end loop;
-  return v_next;
+  return fleet.instant_of(v_second + ((v_after - v_second) / p_seconds + 1) * p_seconds) + v_fraction;
 end;
 $$;
 
@@ -80,7 +78,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_clock  text := p_recurrence ->> 'clock';
-  v_epoch  bigint := floor(date_part('epoch', p_after))::bigint;
+  v_epoch  bigint := fleet.epoch_of(p_after);
   v_offset bigint := fleet.utc_offset(v_clock, v_epoch);
   v_local  bigint := v_epoch + v_offset + 62135596800;
   v_slot   bigint := fleet.next_slot(p_recurrence, v_local + 1);
@@ -96,7 +94,7 @@ begin
     if fleet.utc_offset(v_clock, v_epoch - 90000) = v_offset
       and fleet.utc_offset(v_clock, v_next + 90000) = v_offset
     then
-      return to_timestamp(v_next);
+      return fleet.instant_of(v_next);
     end if;
   elsif fleet.utc_offset(v_clock, v_epoch - 90000) = v_offset
     and fleet.utc_offset(v_clock, v_epoch + 90000) = v_offset
@@ -107,7 +105,7 @@ begin
     if fleet.utc_offset(v_clock, v_next - 90000) = v_offset
       and fleet.utc_offset(v_clock, v_next + 90000) = v_offset
     then
-      return to_timestamp(v_next);
+      return fleet.instant_of(v_next);
     end if;
   end if;
 
@@ -138,7 +136,7 @@ begin
   for v_try in 1..500 loop
     v_found := fleet.first_occurrence(p_recurrence, v_from, v_from + 90000);
     if v_found is not null then
-      return to_timestamp(v_found);
+      return fleet.instant_of(v_found);
     end if;
 
     -- Up to shortly before the next time that is named; a day of clocks set back may lie in between.

@@ -26,6 +26,7 @@ begin
       fleet.describe_days(v_type, v_config, (p_recurrence ->> 'start')::timestamptz at time zone v_clock)
       || ' at ' || fleet.describe_times(p_recurrence -> 'times')
   end
+  || case when v_config ?| '{except,also}' then fleet.describe_dates(v_config) else '' end
   || case when v_type <> 'once' and v_end is not null then ', until ' || v_end else '' end
   || format(' (%s)', p_recurrence ->> 'timezone')
   || fleet.describe_rules(p_recurrence);

@@ -2,17 +2,20 @@
 
 create or replace function fleet.schedule_aliases()
 returns table (alias text, name text)
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   values
     ('task_name', 'name'),
     ('task_type', 'action_type'),
     ('scheduled_time', 'start_time'),
     ('command_payload', 'payload'),
     ('software_payload', 'payload'),
-    ('file_payload', 'payload')
+    ('file_payload', 'payload');
+end;
 $$;
 
 comment on function fleet.schedule_aliases() is 'Keys that mean one of ours, as request bodies of task schedulers have them.';
@@ -56,6 +59,47 @@ $$;
 comment on function fleet.normal_schedule_spec(jsonb) is 'The same schedule in our own keys and words.';
 revoke all on function fleet.normal_schedule_spec(jsonb) from public, anon, authenticated, service_role;
 
+create or replace function fleet.sent_field(p_spec jsonb, p_field text)
+returns text
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_name text := split_part(p_field, '.', 1);
+  v_sent text;
+begin
+  -- Of names that were sent the one that says something; of what was not sent, the one in the words of the rest.
+  select coalesce(
+    (
+      select a.alias from fleet.schedule_aliases() as a
+      where a.name = v_name and p_spec ? a.alias and coalesce(p_spec -> v_name, 'null') = 'null'
+      order by p_spec -> a.alias = 'null', a.alias
+      limit 1
+    ),
+    (
+      select a.alias from fleet.schedule_aliases() as a
+      where a.name = v_name and v_name <> 'payload' and coalesce(p_spec -> v_name, 'null') = 'null' and p_spec ?| '{task_name,task_type,scheduled_time}'
+    ),
+    case
+      when v_name = 'payload' and coalesce(p_spec -> 'payload', 'null') = 'null' then
+        case p_spec ->> 'task_type'
+          when 'command' then 'command_payload'
+          when 'software_deployment' then 'software_payload'
+          when 'file_deployment' then 'file_payload'
+        end
+    end,
+    v_name
+  )
+  into v_sent;
+  return v_sent || substr(p_field, length(v_name) + 1);
+end;
+$$;
+
+comment on function fleet.sent_field(jsonb, text) is
+  'The name under which a field of a schedule was sent, or would have been, in the words of a task scheduler where these were used.';
+revoke all on function fleet.sent_field(jsonb, text) from public, anon, authenticated, service_role;
+
 create or replace function fleet.schedule_columns()
 returns table (name text, kind text, default_value jsonb, is_clearable boolean)
 language plpgsql
@@ -73,6 +117,8 @@ begin
     ('recurrence_config', 'object', '{}', false),
     ('start_time', 'time', null, false),
     ('end_time', 'time', null, true),
+    ('start_is_local', 'boolean', 'false', false),
+    ('end_is_local', 'boolean', 'false', false),
     ('timezone', 'string', '"UTC"', false),
     ('device_ids', 'ids', '[]', false),
     ('group_ids', 'ids', '[]', false),
@@ -83,7 +129,8 @@ begin
     ('priority', 'priority', '0', false),
     ('ui_initiated', 'boolean', 'false', false),
     ('after_schedule_id', 'id', null, true),
-    ('after_on', 'string', null, true);
+    ('after_on', 'string', null, true),
+    ('after_per_device', 'boolean', 'false', false);
 end;
 $$;
 
@@ -91,6 +138,21 @@ comment on function fleet.schedule_columns() is
   'The columns of a schedule that people write: the one list of them. kind is how JSON has it; null empties what is clearable and says '
   'nothing elsewhere. Whatever reads, stores, checks, exports or grants goes by it.';
 revoke all on function fleet.schedule_columns() from public, anon, authenticated, service_role;
+
+create or replace function fleet.schedule_defaults()
+returns jsonb
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (select jsonb_object_agg(c.name, c.default_value) from fleet.schedule_columns() as c where c.default_value is not null);
+end;
+$$;
+
+comment on function fleet.schedule_defaults() is
+  'The default of each column of fleet.schedule_columns(): a constant, which Postgres works out once a plan.';
+revoke all on function fleet.schedule_defaults() from public, anon, authenticated, service_role;
 
 create or replace function fleet.spec_in_columns(p_old public.schedules, p_spec jsonb)
 returns jsonb
@@ -105,8 +167,13 @@ begin
     -- A rule is counted from the start, in the zone, and gives way to policies that are said.
     v_spec := fleet.spec_without_rrule(
       jsonb_build_object(
-        'start_time', fleet.instant_text(p_old.start_time), 'timezone', p_old.timezone, 'policies', p_old.policies
+        'start_time', case
+          when p_old.start_is_local then left(fleet.instant_text(p_old.start_time), 26)
+          else fleet.instant_text(p_old.start_time)
+        end,
+        'timezone', p_old.timezone, 'policies', p_old.policies, 'owner_id', p_old.owner_id
       )
+      || coalesce(fleet.rrule_bounds(v_spec), '{}')
       || fleet.without_nulls(v_spec)
     );
   elsif v_spec ->> 'recurrence_type' <> p_old.recurrence_type and coalesce(v_spec -> 'recurrence_config', 'null') = 'null' then
@@ -116,7 +183,8 @@ begin
   if v_spec ? 'after' then
     v_spec := v_spec || jsonb_build_object(
       'after_schedule_id', coalesce(v_spec #> '{after,schedule_id}', v_spec -> 'after_schedule_id'),
-      'after_on', coalesce(v_spec #> '{after,on}', v_spec -> 'after_on')
+      'after_on', coalesce(v_spec #> '{after,on}', v_spec -> 'after_on'),
+      'after_per_device', coalesce(v_spec #> '{after,per_device}', v_spec -> 'after_per_device', 'null')
     );
   end if;
   return v_spec;
@@ -158,6 +226,15 @@ begin
     where e.value <> 'null' or c.is_clearable
   ));
   v_row.start_time := coalesce(v_row.start_time, clock_timestamp());
+  if v_row.timezone = 'device' then
+    -- Without an offset it is what each device's wall shows.
+    if fleet.is_wall_time(v_spec ->> 'start_time') is not null and not v_spec ? 'start_is_local' then
+      v_row.start_is_local := fleet.is_wall_time(v_spec ->> 'start_time');
+    end if;
+    if fleet.is_wall_time(v_spec ->> 'end_time') is not null and not v_spec ? 'end_is_local' then
+      v_row.end_is_local := fleet.is_wall_time(v_spec ->> 'end_time');
+    end if;
+  end if;
   return v_row;
 end;
 $$;
@@ -213,9 +290,9 @@ language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select 'after.' || k.key, 'is not a key of after', 'The keys are schedule (a name), schedule_id and on.'
+  select 'after.' || k.key, 'is not a key of after', 'The keys are schedule (a name), schedule_id, on and per_device.'
   from jsonb_object_keys(fleet.object_or_empty(p_after)) as k(key)
-  where k.key not in ('schedule', 'schedule_id', 'on')
+  where k.key not in ('schedule', 'schedule_id', 'on', 'per_device')
   union all
   select 'after.schedule_id', 'is missing', 'Example: {"after": {"schedule_id": 7, "on": "completed"}}'
   where jsonb_typeof(p_after) = 'object' and not p_after ?| '{schedule,schedule_id}'
@@ -229,6 +306,9 @@ as $$
   from fleet.choice_problem(
     'after.on', case jsonb_typeof(p_after) when 'object' then p_after -> 'on' end, '{completed,failed,either}'
   ) as q
+  union all
+  select 'after.per_device', 'must be true or false', 'Example: {"after": {"schedule_id": 7, "per_device": true}}'
+  where jsonb_typeof(p_after) = 'object' and jsonb_typeof(p_after -> 'per_device') not in ('boolean', 'null')
 $$;
 
 comment on function fleet.after_problems(jsonb) is 'What is wrong with the key "after" of a schedule in JSON.';

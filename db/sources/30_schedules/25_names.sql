@@ -22,7 +22,7 @@ begin
   select s.* into v_row
   from public.schedules as s
   where s.owner_id = p_owner_id and lower(s.name) = lower(p_name) and s.status <> 'cancelled'
-  order by s.status = 'completed', s.id desc
+  order by s.status = 'completed', s.created_at desc, s.id desc
   limit 1;
   return v_row;
 end;
@@ -59,16 +59,26 @@ begin
   from lists as l
   where jsonb_typeof(l.list) <> 'array' or jsonb_path_exists(l.list, 'strict $[*] ? (@.type() != "string")', '{}', true)
   union all
-  select n.key, format('device %s was not found', n.item), 'List your devices with: pgfleet device list'
+  select n.key, p.problem, p.hint
   from named as n
+  cross join lateral fleet.elsewhere_problem('device', n.item::text, (
+    select d.owner_id from public.devices as d
+    where lower(d.hostname) = lower(n.item #>> '{}') and fleet.is_visible_owner(d.owner_id)
+    limit 1
+  )) as p
   where n.key = 'devices'
     and jsonb_typeof(n.item) = 'string'
     and not exists (
       select 1 from public.devices as d where d.owner_id = p_owner_id and lower(d.hostname) = lower(n.item #>> '{}')
     )
   union all
-  select n.key, format('group %s was not found', n.item), 'List your groups with: pgfleet group list'
+  select n.key, p.problem, p.hint
   from named as n
+  cross join lateral fleet.elsewhere_problem('group', n.item::text, (
+    select g.owner_id from public.device_groups as g
+    where lower(g.name) = lower(n.item #>> '{}') and fleet.is_visible_owner(g.owner_id)
+    limit 1
+  )) as p
   where n.key = 'groups'
     and jsonb_typeof(n.item) = 'string'
     and not exists (
@@ -79,14 +89,15 @@ begin
   where jsonb_typeof(p_spec #> '{after,schedule}') not in ('string', 'null')
   union all
   select 'after.schedule', format('schedule %s was not found', p_spec #> '{after,schedule}'),
-    'List your schedules with: pgfleet schedule list'
+    'List your schedules with: select * from schedule_list'
   where jsonb_typeof(p_spec #> '{after,schedule}') = 'string'
     and (fleet.schedule_by_name(p_owner_id, p_spec #>> '{after,schedule}')).id is null;
 end;
 $$;
 
 comment on function fleet.name_problems(uuid, jsonb) is
-  'Names in a specification that stand for nothing of this owner. What belongs to another owner is as good as not there.';
+  'Names in a specification that stand for nothing of this owner. What belongs to another owner is as good as not there, but for whoever '
+  'sees it there.';
 revoke all on function fleet.name_problems(uuid, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.with_ids(p_owner_id uuid, p_spec jsonb)

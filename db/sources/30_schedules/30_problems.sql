@@ -28,15 +28,22 @@ begin
   if v_is_new or (p_old.action_type, p_old.payload) is distinct from (p_new.action_type, p_new.payload) then
     if jsonb_typeof(p_new.payload) = 'object' then
       return query select q.* from fleet.payload_problems(p_new.action_type, p_new.payload) as q;
+      return query select q.* from fleet.reference_problems(p_new.owner_id, p_new.action_type, p_new.payload) as q;
     else
       return next ('payload', 'must be an object', 'Example: {"message": "Hello"}')::fleet.problem;
     end if;
   end if;
   if v_is_new or fleet.targets_changed(p_old, p_new) then
-    return query
-    select q.* from fleet.target_problems(p_new.owner_id, p_new.device_ids, p_new.group_ids, p_new.selector) as q;
+    return query select q.* from fleet.changed_target_problems(p_old, p_new) as q;
   end if;
-  if v_is_new or (p_old.after_schedule_id, p_old.after_on) is distinct from (p_new.after_schedule_id, p_new.after_on) then
+  if v_is_new or p_old.action_type <> p_new.action_type or fleet.targets_changed(p_old, p_new) then
+    return query
+    select q.* from fleet.reported_problems(p_new.owner_id, p_new.action_type, p_new.group_ids, p_new.selector) as q;
+  end if;
+  if v_is_new
+    or (p_old.after_schedule_id, p_old.after_on, p_old.after_per_device, p_old.policies -> 'rollout')
+      is distinct from (p_new.after_schedule_id, p_new.after_on, p_new.after_per_device, p_new.policies -> 'rollout')
+  then
     return query select q.* from fleet.follow_problems(p_new) as q;
   end if;
   if v_is_new or p_old.policies is distinct from p_new.policies then
@@ -46,6 +53,7 @@ begin
       end if;
       if p_new.policies <> '{}' then
         return query select q.* from fleet.policy_problems(p_new.policies) as q;
+        return query select q.* from fleet.compensation_problems(p_new) as q;
       end if;
     else
       return next ('policies', 'must be an object', 'Example: {"overlap": "allow"}')::fleet.problem;
@@ -58,6 +66,31 @@ comment on function fleet.schedule_problems(public.schedules, public.schedules) 
   'Everything that is wrong with the new row of a schedule in what differs from the old one; an old row without an id is none. No row '
   'where nothing is.';
 revoke all on function fleet.schedule_problems(public.schedules, public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.compensation_problems(p_schedule public.schedules)
+returns setof fleet.problem
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_action jsonb := fleet.object_or_empty(p_schedule.policies #> '{rollout,compensate}');
+begin
+  if jsonb_typeof(v_action -> 'action_type') = 'string' and jsonb_typeof(coalesce(v_action -> 'payload', '{}')) = 'object' then
+    return query
+    select 'policies.rollout.compensate.' || q.field, q.problem, q.hint
+    from (
+      select a.* from fleet.payload_problems(v_action ->> 'action_type', coalesce(v_action -> 'payload', '{}')) as a
+      union all
+      select r.*
+      from fleet.reference_problems(p_schedule.owner_id, v_action ->> 'action_type', coalesce(v_action -> 'payload', '{}')) as r
+    ) as q;
+  end if;
+end;
+$$;
+
+comment on function fleet.compensation_problems(public.schedules) is 'What is wrong with the action that takes a rollout back.';
+revoke all on function fleet.compensation_problems(public.schedules) from public, anon, authenticated, service_role;
 
 create or replace function fleet.time_problems(p_schedule public.schedules)
 returns setof fleet.problem
@@ -90,6 +123,11 @@ begin
     p_schedule.start_time, p_schedule.end_time
   ) as b
   where b.field <> 'end_time' or p_schedule.end_time = '-infinity';
+  if p_schedule.timezone = 'device' and p_schedule.after_schedule_id is null and isfinite(p_schedule.start_time)
+    and not exists (select 1 from fleet.recurrence_problems(p_schedule.recurrence_type, p_schedule.recurrence_config, 'UTC'))
+  then
+    return query select q.* from fleet.density_problem(p_schedule) as q;
+  end if;
 end;
 $$;
 
@@ -139,7 +177,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   -- In which order what is wrong is told.
-  c_order constant text[] := '{overlap,catchup,gap,fold,max_concurrent,catchup_limit,catchup_rate,max_runs,pause_on_failure,'
+  c_order constant text[] := '{overlap,catchup,gap,fold,unknown_zone,max_concurrent,catchup_limit,catchup_rate,max_runs,pause_on_failure,'
     'catchup_window,expires_after,jitter,execution_window,retry}';
   v_key text;
   v_value jsonb;
@@ -166,6 +204,8 @@ begin
         return query select * from fleet.choice_problem(v_field, v_value, '{first_instant,shift,skip}');
       when v_key = 'fold' then
         return query select * from fleet.choice_problem(v_field, v_value, '{first,second,both}');
+      when v_key = 'unknown_zone' then
+        return query select * from fleet.choice_problem(v_field, v_value, '{utc,owner,skip}');
       when v_key in ('max_concurrent', 'catchup_limit') then
         return query select * from fleet.whole_number_problem(v_field, v_value, 1, 1000);
       when v_key in ('catchup_rate', 'max_runs', 'pause_on_failure') then
@@ -181,6 +221,8 @@ begin
       when v_key = 'execution_window' then
         return query select * from fleet.list_problem(v_field, 'windows', v_value);
         return query select * from fleet.window_problems(v_value);
+      when v_key = 'rollout' then
+        return query select * from fleet.rollout_problems(v_value) where v_value <> 'null';
       when v_key = 'retry' and jsonb_typeof(v_value) = 'object' then
         return query select * from fleet.retry_problems(v_value);
       when v_key = 'retry' then

@@ -30,26 +30,30 @@ revoke all on function fleet.time_of_day(text) from public, anon, authenticated,
 
 create or replace function fleet.end_of_window(p_window jsonb, p_local timestamp)
 returns timestamp
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select max(s.closes_at)
-  -- A window across midnight belongs to the day on which it begins.
-  from (values (p_local::date), (p_local::date - 1)) as d(day)
-  cross join lateral (
-    select fleet.time_of_day(p_window ->> 'from') as opens, fleet.time_of_day(p_window ->> 'to') as closes
-  ) as w
-  cross join lateral (
-    select d.day + w.opens as opens_at,
-      d.day + w.closes + case when w.closes <= w.opens then interval '1 day' else interval '0' end as closes_at
-  ) as s
-  where (
-      not p_window ? 'days_of_week'
-      or (p_window -> 'days_of_week') @> to_jsonb(extract(isodow from d.day)::integer - 1)
-    )
-    and p_local >= s.opens_at
-    and p_local < s.closes_at
+declare
+  v_opens time := fleet.time_of_day(p_window ->> 'from');
+  v_closes time := fleet.time_of_day(p_window ->> 'to');
+  v_days jsonb := p_window -> 'days_of_week';
+  v_day date := p_local::date;
+  v_open boolean;
+begin
+  -- Asked for each window and each device, so it is arithmetic and no query. Of the days on which it may have begun the later
+  -- one closes last, and a window across midnight belongs to the day on which it begins.
+  for n in 0..1 loop
+    v_open := p_local >= v_day + v_opens
+      and p_local < v_day + v_closes + case when v_closes <= v_opens then interval '1 day' else interval '0' end
+      and (v_days is null or v_days @> to_jsonb(extract(isodow from v_day)::integer - 1));
+    if v_open then
+      return v_day + v_closes + case when v_closes <= v_opens then interval '1 day' else interval '0' end;
+    end if;
+    v_day := v_day - 1;
+  end loop;
+  return null;
+end;
 $$;
 
 comment on function fleet.end_of_window(jsonb, timestamp) is
@@ -60,10 +64,7 @@ create or replace function fleet.is_in_window(p_window jsonb, p_local timestamp)
 returns boolean
 language sql
 immutable
-set search_path = pg_catalog, pg_temp
-as $$
-  select fleet.end_of_window(p_window, p_local) is not null
-$$;
+return fleet.end_of_window(p_window, p_local) is not null;
 
 comment on function fleet.is_in_window(jsonb, timestamp) is
   'Whether a local time lies in a window {from, to, days_of_week (0 = Monday)}; to is exclusive and may be on the next day.';
@@ -76,18 +77,17 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_windows jsonb := (
-    select jsonb_agg(w) from jsonb_array_elements(p_windows) as w where coalesce(w ->> 'in', 'schedule') = p_clock
-  );
+  v_windows jsonb;
   v_local timestamp := p_from at time zone fleet.zone_clock(p_timezone);
   v_opening record;
   v_instant timestamptz;
 begin
-  if v_windows is null
-    or exists (select 1 from jsonb_array_elements(v_windows) as w where fleet.is_in_window(w, v_local))
-  then
+  if fleet.is_in_windows(p_windows, p_clock, p_timezone, p_from) then
     return p_from;
   end if;
+  v_windows := (
+    select jsonb_agg(w) from jsonb_array_elements(p_windows) as w where coalesce(w ->> 'in', 'schedule') = p_clock
+  );
 
   -- Windows repeat weekly; two weeks, because the clocks may skip the whole of one. What is earlier on the wall is never later
   -- as an instant, so the first that opens is the one, and only those up to it are converted.
@@ -116,6 +116,33 @@ comment on function fleet.window_opening(jsonb, text, text, timestamptz) is
   'p_from itself where it lies in one of the windows by this clock (schedule or device), else when the next of them opens.';
 revoke all on function fleet.window_opening(jsonb, text, text, timestamptz)
   from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_in_windows(p_windows jsonb, p_clock text, p_timezone text, p_at timestamptz)
+returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_local timestamp := p_at at time zone fleet.zone_clock(p_timezone);
+  v_window jsonb;
+  v_found boolean := false;
+begin
+  for v_window in select w.item from jsonb_array_elements(p_windows) as w(item) loop
+    if coalesce(v_window ->> 'in', 'schedule') = p_clock then
+      v_found := true;
+      if fleet.is_in_window(v_window, v_local) then
+        return true;
+      end if;
+    end if;
+  end loop;
+  return not v_found;
+end;
+$$;
+
+comment on function fleet.is_in_windows(jsonb, text, text, timestamptz) is
+  'Whether p_at lies in one of the windows by this clock (schedule or device), or there is none.';
+revoke all on function fleet.is_in_windows(jsonb, text, text, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.window_closing(p_windows jsonb, p_clock text, p_timezone text, p_at timestamptz)
 returns timestamptz

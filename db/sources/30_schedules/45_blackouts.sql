@@ -136,7 +136,7 @@ begin
 
   v_windows := fleet.window_list(p_schedule.policies);
   if not fleet.waits_for_window(v_windows, 'schedule')
-    and fleet.window_opening(v_windows, 'schedule', p_schedule.timezone, p_instant) is distinct from p_instant
+    and not fleet.is_in_windows(v_windows, 'schedule', p_schedule.timezone, p_instant)
   then
     return 'outside the execution window';
   end if;

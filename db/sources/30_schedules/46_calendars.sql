@@ -12,6 +12,8 @@ as $$
       jsonb_typeof(e.item) = 'object' and e.item ? 'starts_at' as is_times
     from jsonb_array_elements(case when jsonb_typeof(p_periods) = 'array' then p_periods else '[]' end)
       with ordinality as e(item, nr)
+    -- That there are more is said elsewhere; what is wrong with them nobody reads.
+    where e.nr <= fleet.limit_value('periods')
   )
   select 'periods', 'must be a list', 'Example: [{"starts_on": "2026-12-21", "ends_on": "2027-01-04", "summary": "Winter"}]'
   where jsonb_typeof(p_periods) is distinct from 'array'
@@ -134,6 +136,8 @@ begin
   end if;
 
   v_id := fleet.store_calendar(v_owner, p_name, p_description, p_periods);
+  -- Filled by hand it follows nobody any more, or the next look would take that away.
+  perform fleet.end_subscription(v_id);
   return (
     select to_jsonb(c) || jsonb_build_object(
       'periods', (select count(*) from public.blackout_periods as p where p.calendar_id = c.id)

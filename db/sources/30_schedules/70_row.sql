@@ -21,6 +21,17 @@ begin
     select distinct u.id from unnest(v_row.device_ids || v_row.device_id) as u(id) where u.id is not null order by u.id
   );
   v_row.group_ids := coalesce(v_row.group_ids, '{}');
+  if v_row.timezone <> 'device' and fleet.is_time_zone(v_row.timezone) then
+    -- Readings of the wall are instants where there is one wall.
+    if v_row.start_is_local then
+      v_row.start_time := fleet.local_to_instant(v_row.start_time at time zone 'UTC', v_row.timezone);
+    end if;
+    if v_row.end_is_local and isfinite(v_row.end_time) then
+      v_row.end_time := fleet.local_to_instant(v_row.end_time at time zone 'UTC', v_row.timezone);
+    end if;
+    v_row.start_is_local := false;
+    v_row.end_is_local := false;
+  end if;
   v_row.device_id := case
     when cardinality(v_row.device_ids) = 1 and v_row.group_ids = '{}' and v_row.selector is null
       then v_row.device_ids[1]
@@ -38,6 +49,8 @@ begin
   end if;
   if v_row.after_schedule_id is not null then
     v_row.after_on := coalesce(v_row.after_on, 'completed');
+  else
+    v_row.after_per_device := false;
   end if;
   if btrim(coalesce(v_row.name, '')) = '' then
     v_row.name := concat_ws(' ', v_row.action_type, v_row.profile_id, 'on ' || v_row.device_id);
@@ -98,16 +111,10 @@ begin
     select case
       -- What follows another schedule has no instants of its own.
       when p_schedule.after_schedule_id is not null then null
+      when p_schedule.timezone = 'device' then fleet.first_due_on_walls(p_schedule, p_now)
       when p_schedule.recurrence_type = 'once'
-        then fleet.next_due(p_schedule.recurrence, '-infinity')
-      else fleet.next_due(
-        p_schedule.recurrence,
-        case
-          -- Days start earlier in the east: the bounds of each zone are in its member of the union.
-          when p_schedule.timezone = 'device' then p_now
-          else greatest(p_schedule.start_time, p_now)
-        end - interval '1 microsecond'
-      )
+        then fleet.next_occurrence(p_schedule.recurrence, '-infinity')
+      else fleet.next_due(p_schedule.recurrence, null, greatest(p_schedule.start_time, p_now) - interval '1 microsecond')
     end
   );
 end;
@@ -116,6 +123,60 @@ $$;
 comment on function fleet.first_due(public.schedules, timestamptz) is
   'The first instant that a new or changed schedule is due.';
 revoke all on function fleet.first_due(public.schedules, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.first_due_on_walls(p_schedule public.schedules, p_now timestamptz)
+returns timestamptz
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_recurrence jsonb := p_schedule.recurrence;
+  v_zones text[] := fleet.schedule_zones(p_schedule);
+  v_first timestamptz;
+begin
+  if p_schedule.recurrence_type = 'once' then
+    return fleet.next_due(v_recurrence, v_zones, '-infinity');
+  elsif p_schedule.policies ? 'max_runs' then
+    -- What is counted begins on every wall with the same occurrence.
+    return fleet.next_due(
+      v_recurrence - 'from', v_zones, greatest(p_now, (v_recurrence ->> 'from')::timestamptz) - interval '1 microsecond'
+    );
+  end if;
+  -- What comes within days comes at the same instant in all zones of a kin.
+  select min(n.due_at) into v_first
+  from unnest(fleet.different_zones(v_recurrence, v_zones, p_now, p_now + interval '3 days')) as u(zone)
+  cross join lateral fleet.next_on_walls(v_recurrence, array[u.zone], p_now - interval '1 microsecond', true) as n;
+  if v_first < p_now + interval '3 days' then
+    return v_first;
+  end if;
+  return (
+    select min(n.due_at)
+    from unnest(v_zones) as u(zone)
+    cross join lateral fleet.next_on_walls(v_recurrence, array[u.zone], p_now - interval '1 microsecond', true) as n
+  );
+end;
+$$;
+
+comment on function fleet.first_due_on_walls(public.schedules, timestamptz) is
+  'The first instant that a new or changed schedule by device time is due anywhere: where its runs are counted, with an occurrence that '
+  'lies ahead on every wall.';
+revoke all on function fleet.first_due_on_walls(public.schedules, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.with_recurrence(p_schedule public.schedules, p_recurrence jsonb)
+returns public.schedules
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  p_schedule.recurrence := p_recurrence;
+  return p_schedule;
+end;
+$$;
+
+comment on function fleet.with_recurrence(public.schedules, jsonb) is 'The row with another compiled recurrence.';
+revoke all on function fleet.with_recurrence(public.schedules, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.ended_or_not(p_schedule public.schedules)
 returns public.schedules
@@ -193,12 +254,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (p_old.recurrence_type, p_old.recurrence_config, p_old.start_time, p_old.end_time, p_old.timezone,
-      p_old.policies -> 'gap', p_old.policies -> 'fold')
+      p_old.start_is_local, p_old.end_is_local, p_old.policies -> 'gap', p_old.policies -> 'fold', p_old.policies -> 'unknown_zone')
     is distinct from
     (p_new.recurrence_type, p_new.recurrence_config, p_new.start_time, p_new.end_time, p_new.timezone,
-      p_new.policies -> 'gap', p_new.policies -> 'fold')
-    -- In device time it has a member for each zone of its devices.
-    or (p_new.timezone = 'device' and fleet.targets_changed(p_old, p_new));
+      p_new.start_is_local, p_new.end_is_local, p_new.policies -> 'gap', p_new.policies -> 'fold', p_new.policies -> 'unknown_zone');
 end;
 $$;
 
@@ -234,6 +293,8 @@ begin
       is distinct from
       (p_new.recurrence_type, p_new.recurrence_config, p_new.start_time, p_new.end_time, p_new.timezone,
         p_new.recurrence, p_new.after_schedule_id, p_new.after_on)
+      -- In device time it is due where its devices are.
+      or (p_new.timezone = 'device' and fleet.targets_changed(p_old, p_new))
   );
 end;
 $$;

@@ -9,9 +9,7 @@ as $$
 declare
   v_row public.schedules;
 begin
-  v_row := jsonb_populate_record(v_row, (
-    select jsonb_object_agg(c.name, c.default_value) from fleet.schedule_columns() as c where c.default_value is not null
-  ));
+  v_row := jsonb_populate_record(v_row, fleet.schedule_defaults());
   v_row.owner_id := p_owner_id;
   v_row.status := 'active';
   v_row.execution_count := 0;
@@ -22,6 +20,25 @@ $$;
 
 comment on function fleet.blank_schedule(uuid) is 'The row of a schedule of which nothing is said yet: every default, and no id.';
 revoke all on function fleet.blank_schedule(uuid) from public, anon, authenticated, service_role;
+
+create or replace function fleet.creation_answer(p_schedule_id bigint, p_spec jsonb)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_answer jsonb := fleet.schedule_answer(p_schedule_id);
+begin
+  return jsonb_set(
+    v_answer, '{warnings}', v_answer -> 'warnings' || to_jsonb(array_remove(array[fleet.zone_warning(v_answer, p_spec)], null))
+  );
+end;
+$$;
+
+comment on function fleet.creation_answer(bigint, jsonb) is
+  'The row of a schedule that was made of a specification, with its warnings, that of a zone that was not named among them.';
+revoke all on function fleet.creation_answer(bigint, jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.create_schedule(p_spec jsonb)
 returns jsonb
@@ -35,11 +52,11 @@ declare
   v_id bigint;
 begin
   perform fleet.require_object(p_spec, 'a schedule', 'See the README, "Schedules by example".');
-  v_owner := fleet.owner_or_own(fleet.try_uuid(p_spec ->> 'owner_id'));
+  v_owner := fleet.owner_or_own(fleet.owner_of_spec(p_spec));
   perform fleet.require_permission(v_owner, 'manage', format('owner %s', v_owner));
   v_id := fleet.store_schedule(fleet.changed_schedule(fleet.blank_schedule(v_owner), p_spec));
   -- Read again, in a statement of its own: what is due at once has run by now.
-  return fleet.schedule_answer(v_id);
+  return fleet.creation_answer(v_id, p_spec);
 end;
 $$;
 
@@ -47,39 +64,6 @@ comment on function fleet.create_schedule(jsonb) is
   'See public.create_schedule. Definer: it checks the caller first, then sees what the checks need to see.';
 revoke all on function fleet.create_schedule(jsonb) from public, anon, authenticated, service_role;
 grant execute on function fleet.create_schedule(jsonb) to authenticated, service_role;
-
-create or replace function fleet.schedule_warnings(p_schedule public.schedules)
-returns jsonb
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_warnings text[] := '{}';
-begin
-  if p_schedule.recurrence_type = 'once' and exists (
-    select 1
-    from public.schedule_runs as r
-    where r.schedule_id = p_schedule.id and r.status = 'skipped' and r.reason = 'outside the catch-up window'
-  ) then
-    v_warnings := v_warnings
-      || 'start_time is in the past: the run is in the ledger as skipped, outside the catch-up window'::text;
-  end if;
-  if not fleet.has_targets(p_schedule.owner_id, p_schedule.device_ids, p_schedule.group_ids, p_schedule.selector) then
-    v_warnings := v_warnings || 'no device matches at this moment'::text;
-  end if;
-  if p_schedule.next_run_at is null and p_schedule.after_schedule_id is null
-    and not exists (select 1 from public.schedule_runs as r where r.schedule_id = p_schedule.id)
-  then
-    v_warnings := v_warnings || 'the schedule has no due instant: nothing will run'::text;
-  end if;
-  return to_jsonb(v_warnings);
-end;
-$$;
-
-comment on function fleet.schedule_warnings(public.schedules) is
-  'What is allowed but probably not meant: a start in the past, nobody to reach, nothing due.';
-revoke all on function fleet.schedule_warnings(public.schedules) from public, anon, authenticated, service_role;
 
 create or replace function public.create_schedule(p_spec jsonb)
 returns jsonb
@@ -98,6 +82,65 @@ comment on function public.create_schedule(jsonb) is
 revoke all on function public.create_schedule(jsonb) from public, anon, authenticated, service_role;
 grant execute on function public.create_schedule(jsonb) to authenticated, service_role;
 
+create or replace function fleet.read_changes(
+  p_old public.schedules,
+  p_changes jsonb,
+  p_whole boolean,
+  out item public.schedules,
+  out problems fleet.problem[]
+)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_spec jsonb;
+  v_fields text[];
+begin
+  perform fleet.require_object(p_changes, 'changes of a schedule', 'Example: {"name": "Nightly", "priority": 5}');
+  v_spec := fleet.normal_schedule_spec(p_changes);
+  problems := array(select t from fleet.name_problems(p_old.owner_id, v_spec) as t);
+  v_spec := fleet.with_ids(p_old.owner_id, v_spec);
+  problems := problems || array(
+    select t from fleet.spec_type_problems(v_spec) as t
+    union all
+    select ('owner_id', 'cannot be changed', 'Create the schedule anew for the other owner.')::fleet.problem
+    where fleet.try_uuid(v_spec ->> 'owner_id') <> p_old.owner_id
+  );
+  v_fields := array(select p.field from unnest(problems) as p);
+
+  -- What has the wrong type stays as it was, so that everything else is still checked in the same answer.
+  item := fleet.schedule_from_spec(
+    p_old, v_spec - 'owner_id' - coalesce((select array_agg(split_part(f, '.', 1)) from unnest(v_fields) as f), '{}')
+  );
+  if p_old.id is null then
+    -- An insert has no old row to tell by which of two twin columns is meant.
+    item := fleet.without_stale_twins(p_old, item);
+  end if;
+
+  -- The trigger knows columns only: whoever sends other names for them is told here, in these.
+  if p_whole or problems <> '{}' or exists (select 1 from fleet.schedule_aliases() as a where p_changes ? a.alias) then
+    problems := problems || array(
+      select q
+      from fleet.schedule_problems(p_old, fleet.completed_schedule(p_old, fleet.without_stale_twins(p_old, item))) as q
+      where q.field <> all (v_fields)
+        -- Whoever is named but unknown is not nobody.
+        and not (q.field = 'device_ids' and v_fields && '{devices,groups}')
+    );
+    problems := array(
+      select (case when q.n <= 50 then fleet.sent_field(p_changes, q.field) else q.field end, q.problem, q.hint)::fleet.problem
+      from unnest(problems) with ordinality as q(field, problem, hint, n)
+      order by q.n
+    );
+  end if;
+end;
+$$;
+
+comment on function fleet.read_changes(public.schedules, jsonb, boolean) is
+  'The row with changes in the keys of create_schedule, and what is wrong with them: where one cannot even be read, where other names for '
+  'columns were sent, or if p_whole asks for it, everything; else what the trigger would not find, which checks whatever is written.';
+revoke all on function fleet.read_changes(public.schedules, jsonb, boolean) from public, anon, authenticated, service_role;
+
 create or replace function fleet.changed_schedule(p_old public.schedules, p_changes jsonb)
 returns public.schedules
 language plpgsql
@@ -105,42 +148,11 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_spec jsonb;
-  v_row public.schedules;
-  v_problems fleet.problem[];
-  v_fields text[];
+  v_read record;
 begin
-  perform fleet.require_object(p_changes, 'changes of a schedule', 'Example: {"name": "Nightly", "priority": 5}');
-  v_spec := fleet.normal_schedule_spec(p_changes);
-  v_problems := array(select t from fleet.name_problems(p_old.owner_id, v_spec) as t);
-  v_spec := fleet.with_ids(p_old.owner_id, v_spec);
-  v_problems := v_problems || array(
-    select t from fleet.spec_type_problems(v_spec) as t
-    union all
-    select ('owner_id', 'cannot be changed', 'Create the schedule anew for the other owner.')::fleet.problem
-    where fleet.try_uuid(v_spec ->> 'owner_id') <> p_old.owner_id
-  );
-  v_fields := array(select p.field from unnest(v_problems) as p);
-
-  -- What has the wrong type stays as it was, so that everything else is still checked in the same answer.
-  v_row := fleet.schedule_from_spec(
-    p_old, v_spec - 'owner_id' - coalesce((select array_agg(split_part(f, '.', 1)) from unnest(v_fields) as f), '{}')
-  );
-  if p_old.id is null then
-    -- An insert has no old row to tell by which of two twin columns is meant.
-    v_row := fleet.without_stale_twins(p_old, v_row);
-  end if;
-
-  if v_problems <> '{}' then
-    perform fleet.raise_problems('the schedule', 'schedule_invalid', v_problems || array(
-      select q
-      from fleet.schedule_problems(p_old, fleet.completed_schedule(p_old, fleet.without_stale_twins(p_old, v_row))) as q
-      where q.field <> all (v_fields)
-        -- Whoever is named but unknown is not nobody.
-        and not (q.field = 'device_ids' and v_fields && '{devices,groups}')
-    ));
-  end if;
-  return v_row;
+  v_read := fleet.read_changes(p_old, p_changes, false);
+  perform fleet.raise_problems('the schedule', 'schedule_invalid', v_read.problems);
+  return v_read.item;
 end;
 $$;
 
@@ -149,6 +161,24 @@ comment on function fleet.changed_schedule(public.schedules, jsonb) is
   'schedule_invalid naming every wrong field where one cannot even be read; the rest is left to the trigger, which checks whatever is '
   'written.';
 revoke all on function fleet.changed_schedule(public.schedules, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.numbered_schedule(p_row public.schedules)
+returns public.schedules
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  p_row.id := nextval('public.schedules_id_seq');
+  p_row.created_at := now();
+  p_row.updated_at := now();
+  return p_row;
+end;
+$$;
+
+comment on function fleet.numbered_schedule(public.schedules) is
+  'A new row with what the table has defaults for: whole rows are inserted by a plan that is kept, and have them already.';
+revoke all on function fleet.numbered_schedule(public.schedules) from public, anon, authenticated, service_role;
 
 create or replace function fleet.store_schedule(p_row public.schedules)
 returns bigint
@@ -159,16 +189,12 @@ as $$
 declare
   v_columns text;
   v_id bigint := p_row.id;
+  v_row public.schedules;
 begin
   if v_id is null then
-    select string_agg(quote_ident(c.name), ', ') into v_columns from fleet.schedule_columns() as c;
-    execute format(
-      'insert into public.schedules (owner_id, status, %1$s) select r.owner_id, r.status, %1$s from (select ($1).*) as r returning id',
-      v_columns
-    )
-    into v_id
-    using p_row;
-    return v_id;
+    v_row := fleet.numbered_schedule(p_row);
+    insert into public.schedules select r.* from unnest(array[v_row]) as r;
+    return v_row.id;
   end if;
 
   -- Only what differs: the triggers, and what they check, go by the columns that are named.
@@ -192,6 +218,8 @@ comment on function fleet.store_schedule(public.schedules) is
   'Insert the row, with its status, where it has no id; else bring the row of that id to it, without its status. Nothing is done where '
   'nothing differs. The trigger checks it, as it checks every other write.';
 revoke all on function fleet.store_schedule(public.schedules) from public, anon, authenticated, service_role;
+-- It wrote the columns one by one.
+drop function if exists fleet.schedule_column_list();
 
 create or replace function fleet.schedule_answer(p_schedule_id bigint)
 returns jsonb
@@ -225,7 +253,7 @@ begin
     raise exception 'schedule % is cancelled', p_schedule_id
       using errcode = 'PT409',
             detail = 'schedule_cancelled',
-            hint = format('Make a new one of it: pgfleet schedule duplicate %s', p_schedule_id);
+            hint = format('Make a new one of it: select duplicate_schedule(%s)', p_schedule_id);
   end if;
   perform fleet.store_schedule(fleet.changed_schedule(v_old, p_changes));
   return fleet.schedule_answer(p_schedule_id);

@@ -13,7 +13,7 @@ begin
   select s.* into v_row
   from public.schedules as s
   where s.id = p_schedule_id and fleet.is_visible_owner(s.owner_id)
-  for update;
+  for no key update;
   if not found then
     perform fleet.raise_not_found(format('schedule %s', p_schedule_id));
   end if;
@@ -103,6 +103,7 @@ as $$
 $$;
 
 comment on function public.cancel_schedule(bigint, text) is
-  'End a schedule for good; commands that no device has started are cancelled. Raises schedule_not_found (PT404).';
+  'End a schedule for good; commands that no device has started are cancelled. What was to install or remove a profile once, and has not '
+  'begun, is gone with it. Raises schedule_not_found (PT404).';
 revoke all on function public.cancel_schedule(bigint, text) from public, anon, authenticated, service_role;
 grant execute on function public.cancel_schedule(bigint, text) to authenticated, service_role;

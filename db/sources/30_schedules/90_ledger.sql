@@ -12,6 +12,7 @@ declare
   v_pending bigint[];
   v_limited bigint[];
 begin
+  -- What the ledger knows already does not run again.
   with booking as materialized (
     select b.* from unnest(p_runs) with ordinality as b
   ),
@@ -19,18 +20,30 @@ begin
     insert into public.schedule_runs (
       schedule_id, owner_id, scheduled_for, trigger, status, reason, error_message, action_type, payload, priority,
       missed_from, missed_to, missed_count, not_before, expires_at, zones, dst_rule, after_run_id, idempotency_key,
-      started_at, finished_at
+      scheduled_local, fold, missed_to_local, started_at, finished_at, expanded_at
     )
     select s.id, s.owner_id, b.scheduled_for, b.trigger, b.status, b.reason, b.error_message, s.action_type, s.payload, s.priority,
       b.missed_from, b.missed_to, b.missed_count, b.not_before, b.expires_at, b.zones, b.dst_rule, b.after_run_id, b.idempotency_key,
+      b.scheduled_local, coalesce(b.fold, 0), b.missed_to_local,
       case when b.status <> 'skipped' then p_now end,
-      case when b.status <> 'pending' then p_now end
+      case when b.status <> 'pending' then p_now end,
+      case when b.zone_rows is not null and b.status <> 'pending' then p_now end
     from booking as b
     join public.schedules as s on s.id = b.schedule_id
     order by b.ordinality
-    -- What the ledger knows already does not run again.
     on conflict do nothing
-    returning id, schedule_id, status
+    returning id, schedule_id, status, scheduled_local, fold
+  ),
+  zoned as (
+    insert into fleet.run_zones (run_id, due_at, starts_at, expires_at, zones, status, reason, dst_rule, expanded_at)
+    select r.id, z.due_at, z.starts_at, z.expires_at, z.zones, case when z.refusal is null then 'waiting' else 'skipped' end, z.refusal,
+      z.rule, case when z.refusal is not null then p_now end
+    from booked as r
+    join booking as b on b.schedule_id = r.schedule_id and b.scheduled_local = r.scheduled_local and b.fold = r.fold
+    cross join lateral jsonb_to_recordset(b.zone_rows) as z(
+      due_at timestamptz, starts_at timestamptz, expires_at timestamptz, zones text[], refusal text, rule text
+    )
+    where b.zone_rows is not null
   ),
   told as (
     -- Whatever follows a failure is to hear of this one.
@@ -64,7 +77,8 @@ begin
     (
       select array_agg(b.schedule_id)
       from booking as b
-      where (b.status = 'failed' or b.reason = 'max_runs reached') and (b.next_run_at is not null or b.trigger <> 'schedule')
+      where (b.status = 'failed' or b.reason = 'max_runs reached' or b.zone_rows is not null)
+        and (b.next_run_at is not null or b.trigger <> 'schedule')
     )
   into v_pending, v_limited;
 
@@ -108,6 +122,8 @@ begin
             and r.status in ('pending', 'running')
             and r.expanded_at is null
             and r.targeted = 0
+            -- In device time a day passes until that is known: nothing more is booked, and what is given back opens it again.
+            and r.scheduled_local is null
         )
         then 'max_runs reached'
       when p_schedule.next_run_at is null and p_schedule.after_schedule_id is null then 'no due instant is left'
@@ -181,6 +197,22 @@ comment on function fleet.free_instant(public.schedules, timestamptz, bigint) is
   'The n-th instant from now on that no row of the ledger has and that is never due.';
 revoke all on function fleet.free_instant(public.schedules, timestamptz, bigint) from public, anon, authenticated, service_role;
 
+create or replace function fleet.unmoved(p_run fleet.run_booking)
+returns fleet.run_booking
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  p_run.next_run_at := null;
+  return p_run;
+end;
+$$;
+
+comment on function fleet.unmoved(fleet.run_booking) is
+  'The same booking without a word about when its schedule is due next: whoever writes the schedule at this moment says that.';
+revoke all on function fleet.unmoved(fleet.run_booking) from public, anon, authenticated, service_role;
+
 create or replace function fleet.skip_due(p_schedule public.schedules, p_now timestamptz, p_reason text)
 returns void
 language plpgsql
@@ -193,6 +225,12 @@ declare
 begin
   if p_schedule.next_run_at is null or p_schedule.next_run_at > p_now then
     return;
+  elsif p_schedule.timezone = 'device' then
+    perform fleet.book_runs(array_agg(row(d.*)::fleet.run_booking), p_now)
+    from (
+      select (fleet.unmoved(b)).* from fleet.decide_occurrences(p_schedule, p_now, p_reason) as b where b.status = 'skipped'
+    ) as d;
+    return;
   end if;
   v_run.schedule_id := p_schedule.id;
   v_run.scheduled_for := p_schedule.next_run_at;
@@ -201,7 +239,7 @@ begin
   v_run.reason := p_reason;
   v_run.missed_from := p_schedule.next_run_at;
   v_run.missed_to := coalesce(fleet.last_occurrence(p_schedule.recurrence, p_schedule.next_run_at, v_to), p_schedule.next_run_at);
-  v_run.missed_count := greatest(fleet.count_due(p_schedule.recurrence, p_schedule.next_run_at, v_to), 1);
+  v_run.missed_count := greatest(fleet.count_occurrences(p_schedule.recurrence, p_schedule.next_run_at, v_to), 1);
   perform fleet.book_runs(array[v_run], p_now);
 end;
 $$;
@@ -242,11 +280,44 @@ as $$
   set status = 'cancelled', reason = p_reason
   where c.schedule_id = p_schedule_id and c.status = 'pending';
 
+  -- What a tick is expanding at this moment is not waited for: its run is looked at once more when that is written.
   update public.schedule_runs as r
   set status = 'cancelled', reason = p_reason, expanded_at = now(), finished_at = now()
+  where r.id in (
+    select x.id
+    from public.schedule_runs as x
+    where x.schedule_id = p_schedule_id and x.expanded_at is null and x.status in ('pending', 'running') and x.scheduled_local is null
+    for update skip locked
+  );
+
+  -- Of a run in device time the zones to come are cancelled; where it has been already it goes on.
+  update fleet.run_zones as z
+  set status = 'cancelled', reason = p_reason, expanded_at = now()
+  where z.id in (
+    select x.id
+    from fleet.run_zones as x
+    join public.schedule_runs as r on r.id = x.run_id
+    where r.schedule_id = p_schedule_id and r.expanded_at is null and r.scheduled_local is not null and x.expanded_at is null
+    for update of x, r skip locked
+  );
+  select fleet.close_runs(
+    array(
+      select r.id
+      from public.schedule_runs as r
+      where r.schedule_id = p_schedule_id and r.expanded_at is null and r.scheduled_local is not null
+      for update skip locked
+    ),
+    now(),
+    -- Nothing more comes of its bound, and whoever cancels it is about to write its row.
+    false
+  );
+
+  insert into fleet.run_progress (run_id, completed, failed)
+  select r.id, 0, 0
+  from public.schedule_runs as r
   where r.schedule_id = p_schedule_id and r.expanded_at is null and r.status in ('pending', 'running')
 $$;
 
 comment on function fleet.cancel_runs_of(bigint, text) is
-  'Cancel what no device has started yet; what is running may end by itself.';
+  'Cancel what no device has started yet; what is running may end by itself. It waits for no tick: what one holds is cancelled by the next.';
 revoke all on function fleet.cancel_runs_of(bigint, text) from public, anon, authenticated, service_role;

@@ -2,7 +2,7 @@
 
 revoke all on table public.schedules, public.schedule_runs from public, anon, authenticated, service_role;
 grant select, insert, update, delete on table public.schedules, public.schedule_runs to service_role;
-revoke all on sequence public.schedules_id_seq, public.schedule_runs_id_seq, fleet.run_progress_id_seq
+revoke all on sequence public.schedules_id_seq, public.schedule_runs_id_seq, fleet.run_progress_id_seq, fleet.chain_steps_id_seq
   from public, anon, authenticated, service_role;
 grant usage, select on sequence public.schedules_id_seq, public.schedule_runs_id_seq to service_role;
 

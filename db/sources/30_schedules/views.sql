@@ -17,6 +17,8 @@ select
   s.timezone,
   s.start_time,
   s.end_time,
+  s.start_is_local,
+  s.end_is_local,
   s.next_run_at,
   s.last_executed_at,
   s.execution_count,
@@ -55,7 +57,15 @@ select
   c.name,
   c.description,
   (select count(*) from public.blackout_periods as p where p.calendar_id = c.id) as periods,
-  c.created_at
+  c.created_at,
+  c.url,
+  c.url_timezone,
+  c.skip_transparent,
+  c.looked_at,
+  c.look_error,
+  c.look_note,
+  c.changed_at,
+  c.look_next_at
 from public.blackout_calendars as c
 join public.owners as o on o.id = c.owner_id;
 

@@ -1,26 +1,5 @@
 -- Deciding what to do about what is due. Pure: everything is an argument, so it can be previewed and tested.
 
-create or replace function fleet.run_expiry(
-  p_policies jsonb,
-  p_next timestamptz,
-  p_now timestamptz
-)
-returns timestamptz
-language sql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-  select case
-    when p_policies ->> 'expires_after' is not null then p_now + (p_policies ->> 'expires_after')::interval
-    else least(p_next, p_now + interval '24 hours')
-  end
-$$;
-
-comment on function fleet.run_expiry(jsonb, timestamptz, timestamptz) is
-  'Until when the commands of a run that starts now may be started: expires_after, else the next due instant, at most 24 hours.';
-revoke all on function fleet.run_expiry(jsonb, timestamptz, timestamptz)
-  from public, anon, authenticated, service_role;
-
 create or replace function fleet.decide_due(p_schedule public.schedules, p_now timestamptz)
 returns setof fleet.run_booking
 language plpgsql
@@ -35,22 +14,39 @@ declare
   v_window_from timestamptz;
   v_run timestamptz[];
   v_left bigint := fleet.runs_left(p_schedule);
-  v_next timestamptz := fleet.next_due(p_schedule.recurrence, p_now);
+  v_next timestamptz;
   v_booking fleet.run_booking;
 begin
+  if p_schedule.timezone = 'device' then
+    return query select d.* from fleet.decide_occurrences(p_schedule, p_now) as d;
+    return;
+  end if;
+  if fleet.leaves_out_gaps(p_schedule.recurrence) then
+    v_next := fleet.next_due(p_schedule.recurrence, null, p_now);
+    return query select g.* from fleet.decide_gaps(p_schedule, v_due, p_now, v_next) as g;
+    if found and fleet.next_occurrence(p_schedule.recurrence, v_due - interval '1 microsecond') is distinct from v_due then
+      -- What the clocks skip is all that it was due for.
+      v_due := fleet.next_occurrence(p_schedule.recurrence, v_due);
+      if coalesce(v_due > p_now, true) then
+        return;
+      end if;
+    end if;
+  else
+    v_next := fleet.next_occurrence(p_schedule.recurrence, p_now);
+  end if;
   v_window_from := greatest(v_due, case v_policies ->> 'catchup'
     when 'none' then v_on_time_from
     else least(v_on_time_from, p_now - (v_policies ->> 'catchup_window')::interval)
   end);
   v_run := fleet.instants_to_run(p_schedule.recurrence, v_policies, v_due, v_window_from, p_now);
 
-  if v_run = array[v_due] and v_due >= v_on_time_from and v_left is null and p_schedule.timezone <> 'device'
+  if v_run = array[v_due] and v_left is null
     and not p_schedule.policies ?| '{blackouts,execution_window}'
   then
-    -- Nearly every decision is this one, so it goes the short way.
+    -- Nearly every decision is this one, so it goes the short way; also late, when there is most to decide.
     v_booking.schedule_id := p_schedule.id;
     v_booking.scheduled_for := v_due;
-    v_booking.trigger := 'schedule';
+    v_booking.trigger := case when v_due >= v_on_time_from then 'schedule' else 'catchup' end;
     v_booking.status := 'pending';
     v_booking.expires_at := fleet.run_expiry(v_policies, v_next, p_now);
     v_booking.dst_rule := fleet.applied_rule(p_schedule.recurrence, v_due);
@@ -66,7 +62,8 @@ begin
       case when g.missed_count > 1 then g.missed_from end,
       case when g.missed_count > 1 then g.missed_to end,
       case when g.missed_count > 1 then g.missed_count end,
-      null::timestamptz, null::timestamptz, null::text[], null, null::bigint, null, coalesce(v_next, 'infinity')
+      null::timestamptz, null::timestamptz, null::text[], null, null::bigint, null, coalesce(v_next, 'infinity'),
+      null::timestamp, null::smallint, null::timestamp, null::jsonb
     from fleet.missed_range(p_schedule.recurrence, v_policies, v_due, v_window_from, v_run[1], p_now) as g;
   end if;
 
@@ -74,8 +71,9 @@ begin
   select p_schedule.id, r.instant, r.trigger, case when r.refusal is null then 'pending' else 'skipped' end, r.refusal, null,
     null::timestamptz, null::timestamptz, null::bigint,
     nullif(r.starts_at, p_now),
-    fleet.run_expiry(v_policies, fleet.next_due_in(p_schedule.recurrence, r.zones, r.starts_at), r.starts_at),
-    r.zones, fleet.dst_rule_at(p_schedule.recurrence, r.instant), null::bigint, null, coalesce(v_next, 'infinity')
+    fleet.run_expiry(v_policies, fleet.next_occurrence(p_schedule.recurrence, r.starts_at), r.starts_at),
+    null::text[], fleet.applied_rule(p_schedule.recurrence, r.instant), null::bigint, null, coalesce(v_next, 'infinity'),
+    null::timestamp, null::smallint, null::timestamp, null::jsonb
   from fleet.decide_runs(p_schedule, v_policies, v_run, v_on_time_from, v_left, p_now) as r;
 end;
 $$;
@@ -86,6 +84,34 @@ comment on function fleet.decide_due(public.schedules, timestamptz) is
 revoke all on function fleet.decide_due(public.schedules, timestamptz)
   from public, anon, authenticated, service_role;
 
+create or replace function fleet.decide_gaps(
+  p_schedule public.schedules,
+  p_due timestamptz,
+  p_now timestamptz,
+  p_next timestamptz
+)
+returns setof fleet.run_booking
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- Its key is the time on the wall that never came: at the instant itself another run may be due.
+  return query
+  select p_schedule.id, g.skipped_at, 'schedule', 'skipped', 'the clocks skip this local time', null,
+    case when g.times > 1 then g.skipped_at end, case when g.times > 1 then g.skipped_at end, case when g.times > 1 then g.times end,
+    null::timestamptz, null::timestamptz, null::text[], 'gap:skip', null::bigint, null, coalesce(p_next, 'infinity'),
+    g.first_local, 0::smallint, case when g.times > 1 then g.last_local end, null::jsonb
+  from fleet.skipped_times(p_schedule.recurrence, p_due, p_now + interval '1 microsecond') as g;
+end;
+$$;
+
+comment on function fleet.decide_gaps(public.schedules, timestamptz, timestamptz, timestamptz) is
+  'What to write into the ledger for times that the clocks skip within [p_due, p_now] and that are left out (gap: skip): a row for each change '
+  'of the clocks.';
+revoke all on function fleet.decide_gaps(public.schedules, timestamptz, timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;
+
 create or replace function fleet.decide_runs(
   p_schedule public.schedules,
   p_policies jsonb,
@@ -94,25 +120,18 @@ create or replace function fleet.decide_runs(
   p_left bigint,
   p_now timestamptz
 )
-returns table (instant timestamptz, trigger text, refusal text, starts_at timestamptz, zones text[])
+returns table (instant timestamptz, trigger text, refusal text, starts_at timestamptz)
 language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  with due as (
-    select u.instant, u.instant < p_on_time_from as is_late,
-      fleet.zones_to_run(p_schedule.recurrence, p_policies, u.instant, p_now) as zones,
-      fleet.zones_due(p_schedule.recurrence, u.instant) as zones_due
-    from unnest(p_instants) as u(instant)
-  ),
-  judged as (
-    select d.*, coalesce(
-        case when d.zones = '{}' and d.zones_due is not null then 'superseded by a later instant' end,
-        fleet.zones_refusal(p_schedule, d.zones, d.instant),
+  with judged as (
+    select u.instant, u.instant < p_on_time_from as is_late, coalesce(
+        fleet.zones_refusal(p_schedule, null, u.instant),
         -- What is caught up acts now, so now must be allowed as well.
-        case when d.is_late then fleet.zones_refusal(p_schedule, d.zones, p_now) end
+        case when u.instant < p_on_time_from then fleet.zones_refusal(p_schedule, null, p_now) end
       ) as refusal
-    from due as d
+    from unnest(p_instants) as u(instant)
   ),
   paced as (
     select j.*, fleet.opening_of(p_schedule, p_now + fleet.catchup_pause(
@@ -121,9 +140,9 @@ as $$
     from judged as j
   ),
   checked as (
-    select p.instant, p.is_late, p.starts_at, p.zones, p.zones_due, coalesce(
+    select p.instant, p.is_late, p.starts_at, coalesce(
         p.refusal,
-        case when p.starts_at > p_now then fleet.zones_refusal(p_schedule, p.zones, p.starts_at) end
+        case when p.starts_at > p_now then fleet.zones_refusal(p_schedule, null, p.starts_at) end
       ) as refusal
     from paced as p
   ),
@@ -132,39 +151,14 @@ as $$
     from checked as c
   )
   select c.instant, case when c.is_late then 'catchup' else 'schedule' end,
-    coalesce(c.refusal, case when c.n > p_left then 'max_runs reached' end),
-    c.starts_at,
-    case
-      when c.refusal is not null then c.zones_due
-      when p_schedule.policies ? 'blackouts'
-        and c.zones is not null
-        then fleet.open_zones(p_schedule, fleet.open_zones(p_schedule, c.zones, c.instant), c.starts_at)
-      else c.zones
-    end
+    coalesce(c.refusal, case when c.n > p_left then 'max_runs reached' end), c.starts_at
   from counted as c
 $$;
 
 comment on function fleet.decide_runs(public.schedules, jsonb, timestamptz[], timestamptz, bigint, timestamptz) is
-  'For each instant that is to run: on time or caught up, what refuses it, when it starts (the window opens, catching up is paced), and '
-  'for the devices of which zones.';
+  'For each instant that is to run: on time or caught up, what refuses it, and when it starts (the window opens, catching up is paced).';
 revoke all on function fleet.decide_runs(public.schedules, jsonb, timestamptz[], timestamptz, bigint, timestamptz)
   from public, anon, authenticated, service_role;
-
-create or replace function fleet.catchup_pause(p_policies jsonb, p_nth bigint)
-returns interval
-language sql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-  select coalesce(
-    interval '1 minute' / (p_policies ->> 'catchup_rate')::double precision * (greatest(p_nth, 1) - 1)::double precision,
-    interval '0'
-  )
-$$;
-
-comment on function fleet.catchup_pause(jsonb, bigint) is
-  'How long the n-th of the runs that are caught up waits, by policies.catchup_rate. None where there is no rate or no number.';
-revoke all on function fleet.catchup_pause(jsonb, bigint) from public, anon, authenticated, service_role;
 
 create or replace function fleet.instants_to_run(
   p_recurrence jsonb,
@@ -181,7 +175,7 @@ as $$
 declare
   v_last timestamptz;
 begin
-  if p_due >= p_window_from and coalesce(fleet.next_due(p_recurrence, p_due) > p_now, true) then
+  if p_due >= p_window_from and coalesce(fleet.next_occurrence(p_recurrence, p_due) > p_now, true) then
     return array[p_due];
   end if;
 
@@ -190,23 +184,10 @@ begin
       select array_agg(o.instant order by o.instant)
       from (
         select i.instant
-        from fleet.due_instants(p_recurrence, p_window_from, p_now + interval '1 microsecond') as i(instant)
+        from fleet.occurrences(p_recurrence, p_window_from, p_now + interval '1 microsecond') as i(instant)
         order by i.instant desc
         limit (p_policies ->> 'catchup_limit')::integer
       ) as o
-    );
-  end if;
-
-  if p_recurrence ->> 'kind' = 'union' then
-    -- Each zone has a latest instant of its own; from the first of them on, each instant is looked at for its zones.
-    return (
-      select array_agg(i.instant order by i.instant)
-      from (
-        select min(fleet.last_occurrence(m.member, p_window_from, p_now + interval '1 microsecond')) as from_at
-        from jsonb_array_elements(p_recurrence -> 'members') as m(member)
-      ) as l
-      cross join lateral fleet.due_instants(p_recurrence, l.from_at, p_now + interval '1 microsecond') as i(instant)
-      where l.from_at is not null
     );
   end if;
 
@@ -236,11 +217,11 @@ as $$
   select p_due,
     -- p_due is due whatever the recurrence says by now; what follows is asked from the recurrence.
     coalesce(fleet.last_occurrence(p_recurrence, p_due, w.to_at), p_due),
-    greatest(fleet.count_due(p_recurrence, p_due, w.to_at), 1),
+    greatest(fleet.count_occurrences(p_recurrence, p_due, w.to_at), 1),
     case
       when p_policies ->> 'catchup' = 'none' then 'catch-up is off'
       when p_first_run is null or not exists (
-        select 1 from fleet.due_instants(p_recurrence, greatest(p_due, p_window_from), p_first_run) limit 1
+        select 1 from fleet.occurrences(p_recurrence, greatest(p_due, p_window_from), p_first_run) limit 1
       ) and p_policies ->> 'catchup' = 'all' then 'outside the catch-up window'
       when p_policies ->> 'catchup' = 'all' then 'beyond the catch-up limit'
       else 'superseded by a later instant'

@@ -30,6 +30,7 @@ declare
   v_booking fleet.run_booking;
 begin
   perform fleet.require_destructive(v_schedule.owner_id, v_schedule.action_type);
+  perform fleet.require_destructive_chain(v_schedule.owner_id, p_schedule_id);
   if v_schedule.status = 'cancelled' then
     raise exception 'schedule % is cancelled', p_schedule_id
       using errcode = 'PT409', detail = 'schedule_cancelled', hint = 'Create it anew.';
@@ -55,7 +56,7 @@ begin
 
   select r.* into v_run
   from public.schedule_runs as r
-  where r.schedule_id = p_schedule_id and r.scheduled_for = v_booking.scheduled_for;
+  where r.schedule_id = p_schedule_id and r.scheduled_for = v_booking.scheduled_for and r.scheduled_local is null;
   return v_run;
 end;
 $$;

@@ -17,8 +17,9 @@ declare
   v_start timestamptz := p_from;
 begin
   if v_windows <> '[]' then
-    v_start := fleet.window_opening(v_windows, 'device', p_timezone, p_from);
-    if v_start > p_from and not fleet.waits_for_window(v_windows, 'device') then
+    if fleet.waits_for_window(v_windows, 'device') then
+      v_start := fleet.window_opening(v_windows, 'device', p_timezone, p_from);
+    elsif not fleet.is_in_windows(v_windows, 'device', p_timezone, p_from) then
       return null;
     end if;
   end if;
@@ -94,7 +95,7 @@ return (
     -- Of two runs on their way, the later one has come here first: what is newer stays.
     when 'replace' then p_is_overtaken
     when 'allow' then p_unfinished >= p_max_concurrent
-    when 'buffer_one' then p_unfinished >= 2
+    when 'buffer_one' then p_unfinished >= 2 or p_is_overtaken
     else p_unfinished >= 1
   end
 );
@@ -103,21 +104,50 @@ comment on function fleet.leaves_out(text, bigint, bigint, boolean) is
   'Whether the overlap policy leaves a device out that has so many unfinished commands of the schedule, maybe of a later run.';
 revoke all on function fleet.leaves_out(text, bigint, bigint, boolean) from public, anon, authenticated, service_role;
 
+create or replace function fleet.is_booked_before(p_run_id bigint, p_than bigint)
+returns boolean
+language sql
+stable
+return case
+  -- Ids of one database follow each other; those of two say nothing about which is older.
+  when p_run_id >> 44 = p_than >> 44 then p_run_id < p_than
+  else coalesce(
+    (select r.created_at from public.schedule_runs as r where r.id = p_run_id)
+      < (select t.created_at from public.schedule_runs as t where t.id = p_than),
+    p_run_id < p_than
+  )
+end;
+
+comment on function fleet.is_booked_before(bigint, bigint) is
+  'Whether a run was booked before another one of its schedule, wherever that was: an owner brings its runs from one database to another.';
+revoke all on function fleet.is_booked_before(bigint, bigint) from public, anon, authenticated, service_role;
+
 create or replace function fleet.unfinished_of(
   p_schedule_id bigint,
   p_device_id bigint,
   p_run_id bigint,
+  p_local timestamp,
+  p_fold smallint,
   p_now timestamptz
 )
-returns table (n bigint, last_id bigint, last_run_id bigint)
+returns table (n bigint, last_id bigint, is_overtaken boolean)
 language sql
 stable
 strict
 rows 1
 set search_path = pg_catalog, pg_temp
 as $$
-  select count(*), max(c.id), max(c.run_id)
+  select count(distinct c.run_id),
+    -- What is later on the wall, or was booked later, comes last, whichever was expanded first; what came from another database is older.
+    (array_agg(
+      c.id order by o.scheduled_local desc nulls last, o.fold desc, c.run_id >> 44 = p_run_id >> 44 desc, c.run_id desc, c.step desc
+    ))[1],
+    bool_or(case
+      when o.scheduled_local is null then fleet.is_booked_before(p_run_id, c.run_id)
+      else (o.scheduled_local, o.fold) > (p_local, p_fold)
+    end)
   from public.device_commands as c
+  left join public.schedule_runs as o on o.id = c.run_id and isfinite(p_local)
   where c.schedule_id = p_schedule_id
     and c.device_id = p_device_id
     and c.status in ('pending', 'running')
@@ -126,7 +156,23 @@ as $$
     and c.run_id <> p_run_id
 $$;
 
-comment on function fleet.unfinished_of(bigint, bigint, bigint, timestamptz) is
-  'What a device has still to do for other runs of a schedule: how many commands, the last of them, and the latest run.';
-revoke all on function fleet.unfinished_of(bigint, bigint, bigint, timestamptz)
+comment on function fleet.unfinished_of(bigint, bigint, bigint, timestamp, smallint, timestamptz) is
+  'What a device has still to do for other runs of a schedule: how many runs, the command of the last of them, and whether one is a later run; in '
+  'device time of one whose local time is later, p_local being -infinity elsewhere.';
+revoke all on function fleet.unfinished_of(bigint, bigint, bigint, timestamp, smallint, timestamptz)
   from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_earlier_run(p_run_id bigint, p_local timestamp, p_fold smallint)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select r.scheduled_local is null or (r.scheduled_local, r.fold) < (p_local, p_fold)
+  from public.schedule_runs as r
+  where r.id = p_run_id
+$$;
+
+comment on function fleet.is_earlier_run(bigint, timestamp, smallint) is
+  'Whether a run is earlier on the wall than a local occurrence of the same schedule; one by hand always is.';
+revoke all on function fleet.is_earlier_run(bigint, timestamp, smallint) from public, anon, authenticated, service_role;

@@ -7,8 +7,12 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_ended bigint[] := fleet.add_progress(p_now, p_limit);
+  v_ended bigint[];
 begin
+  perform fleet.end_cancelled(p_limit);
+  perform fleet.feed_followers(p_now);
+  v_ended := fleet.add_progress(p_now, p_limit);
+  perform fleet.close_fed_runs(p_now);
   if v_ended is null then
     return 0;
   end if;
@@ -20,9 +24,38 @@ end;
 $$;
 
 comment on function fleet.settle_runs(timestamptz, integer) is
-  'Add finished commands to their runs, end the runs that are through, start what follows them, pause what keeps failing. Answers how '
+  'Add finished commands to their runs, end the runs that are through, start what follows them or their devices, pause what keeps failing. Answers how '
   'many ended.';
 revoke all on function fleet.settle_runs(timestamptz, integer) from public, anon, authenticated, service_role;
+
+create or replace function fleet.end_cancelled(p_limit integer)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- Whoever cancels does not wait for a tick that is expanding: what it made meanwhile ends here.
+  perform fleet.cancel_runs_of(s.id, coalesce(s.status_reason, 'the schedule was cancelled'))
+  from public.schedules as s
+  where s.status = 'cancelled'
+    and s.id in (
+      select r.schedule_id
+      from (
+        select p.run_id
+        from fleet.run_progress as p
+        where p.completed = 0 and p.failed = 0 and p.replaced = 0
+        order by p.id
+        limit p_limit
+      ) as t
+      join public.schedule_runs as r on r.id = t.run_id
+    );
+end;
+$$;
+
+comment on function fleet.end_cancelled(integer) is
+  'Cancel once more what is left of cancelled schedules, of those whose runs are to be looked at.';
+revoke all on function fleet.end_cancelled(integer) from public, anon, authenticated, service_role;
 
 create or replace function fleet.add_progress(p_now timestamptz, p_limit integer)
 returns bigint[]
@@ -33,7 +66,7 @@ as $$
   with taken as (
     delete from fleet.run_progress as p
     where p.id in (select x.id from fleet.run_progress as x order by x.id limit p_limit for update skip locked)
-    returning p.run_id, p.completed, p.failed
+    returning p.run_id, p.completed, p.failed, p.replaced
   ),
   -- Only runs of which something was heard: a tick costs what happened, not what is open. Counters and end in one statement,
   -- so that of two sessions the later one sees the sum.
@@ -41,13 +74,16 @@ as $$
     update public.schedule_runs as r
     set completed = r.completed + a.completed,
         failed = r.failed + a.failed,
+        replaced = r.replaced + a.replaced,
         (status, reason, finished_at) = (
           select o.status, o.reason, o.finished_at
-          from fleet.run_outcome(r, r.completed + a.completed, r.failed + a.failed, p_now) as o
+          from fleet.run_outcome(
+            r, r.completed + a.completed, r.failed + a.failed, r.replaced + a.replaced, p_now
+          ) as o
         )
     from (
-      select t.run_id, sum(t.completed) as completed, sum(t.failed) as failed,
-        bool_or(t.completed = 0 and t.failed = 0) as is_told_to_end
+      select t.run_id, sum(t.completed) as completed, sum(t.failed) as failed, sum(t.replaced) as replaced,
+        bool_or(t.completed = 0 and t.failed = 0 and t.replaced = 0) as is_told_to_end
       from taken as t
       group by t.run_id
     ) as a
@@ -67,6 +103,7 @@ create or replace function fleet.run_outcome(
   p_run public.schedule_runs,
   p_completed bigint,
   p_failed bigint,
+  p_replaced bigint,
   p_now timestamptz
 )
 returns table (status text, reason text, finished_at timestamptz)
@@ -75,20 +112,29 @@ immutable
 rows 1
 set search_path = pg_catalog, pg_temp
 as $$
-  select case when not o.is_over then p_run.status when p_failed = 0 then 'completed' else 'failed' end,
+  select case
+      when not o.is_over then p_run.status
+      when p_failed > 0 then 'failed'
+      -- Nobody was to carry it out any more: it has neither failed nor come to anything.
+      when p_completed = 0 and p_replaced > 0 then 'cancelled'
+      else 'completed'
+    end,
     case
       when not o.is_over then p_run.reason
       when p_failed > 0 then format('%s of %s commands did not complete', p_failed, p_run.targeted)
+      when p_completed = 0 and p_replaced > 0 then 'replaced'
+      when p_replaced > 0 then format('%s of %s commands were replaced by a later run', p_replaced, p_run.targeted)
     end,
     case when o.is_over then p_now else p_run.finished_at end
   from (
-    select p_run.status = 'running' and p_run.expanded_at is not null and p_completed + p_failed >= p_run.targeted as is_over
+    select p_run.status = 'running' and p_run.expanded_at is not null and not p_run.is_fed
+      and p_completed + p_failed + p_replaced >= p_run.targeted as is_over
   ) as o
 $$;
 
-comment on function fleet.run_outcome(public.schedule_runs, bigint, bigint, timestamptz) is
-  'What a run comes to with so many commands completed and failed: the end, or what it was.';
-revoke all on function fleet.run_outcome(public.schedule_runs, bigint, bigint, timestamptz)
+comment on function fleet.run_outcome(public.schedule_runs, bigint, bigint, bigint, timestamptz) is
+  'What a run comes to with so many commands completed, failed and replaced by a later run: the end, or what it was.';
+revoke all on function fleet.run_outcome(public.schedule_runs, bigint, bigint, bigint, timestamptz)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.pause_failing(p_runs bigint[])

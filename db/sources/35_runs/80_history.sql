@@ -24,7 +24,8 @@ begin
   perform fleet.require_permission(v_schedule.owner_id, 'view', format('schedule %s', p_schedule_id));
 
   return query
-  select r.id, r.scheduled_for, r.scheduled_for at time zone fleet.reference_zone(v_schedule), r.trigger, r.status, r.reason,
+  select r.id, r.scheduled_for,
+    coalesce(r.scheduled_local, r.scheduled_for at time zone fleet.zone_clock(fleet.reference_zone(v_schedule))), r.trigger, r.status, r.reason,
     r.missed_from, r.missed_to, r.missed_count, r.targeted, r.completed, r.failed, r.skipped, r.dst_rule, r.error_message,
     r.result, r.started_at, r.finished_at,
     case when r.status <> 'skipped' then round(extract(epoch from r.finished_at - r.started_at), 3) end
@@ -60,7 +61,7 @@ $$;
 
 comment on function public.schedule_history(bigint, integer, timestamptz) is
   'The runs of a schedule, the latest instant first, at most 1000 of them; for the next page pass the last scheduled_for as p_before. '
-  'A range of missed instants is one row. Raises schedule_not_found (PT404).';
+  'A range of missed instants is one row; local_time is what the walls show, in device time each its own. Raises schedule_not_found (PT404).';
 revoke all on function public.schedule_history(bigint, integer, timestamptz) from public, anon, authenticated, service_role;
 grant execute on function public.schedule_history(bigint, integer, timestamptz) to authenticated, service_role;
 
@@ -77,6 +78,7 @@ begin
       using errcode = 'PT403', detail = 'not_a_person', hint = 'Sign in as a member of the fleet.';
   end if;
 
+  p_now := fleet.calendar_instant(p_now);
   return jsonb_build_object('now', p_now) || fleet.schedule_figures(p_now) || fleet.run_figures(p_now);
 end;
 $$;

@@ -8,6 +8,7 @@ select
   s.name as schedule,
   r.schedule_id,
   r.scheduled_for,
+  r.scheduled_local,
   r.trigger,
   r.status,
   r.reason,

@@ -27,7 +27,7 @@ begin
   end if;
   perform fleet.require_permission(v_owner, 'operate', format('device %s', p_device_id));
 
-  -- The trigger of the table checks type, payload and device, as for every other insert.
+  -- The triggers of the table check type, payload and device, as for every other insert.
   insert into public.device_commands as c (
     owner_id, device_id, command_type, payload, idempotency_key, priority, not_before, expires_at, max_attempts
   )
@@ -35,8 +35,8 @@ begin
     v_owner, p_device_id, p_command_type, coalesce(p_payload, '{}'), p_idempotency_key,
     -- Far out of bounds is as wrong as out of bounds, and must not overflow the column before that can be said.
     case when p_priority between -1000 and 1000 then p_priority when p_priority is not null then sign(p_priority) * 1000 end,
-    coalesce(p_not_before, p_now),
-    coalesce(p_not_before, p_now) + coalesce(p_expires_after, interval '24 hours'),
+    fleet.calendar_instant(coalesce(p_not_before, p_now)),
+    fleet.calendar_instant(coalesce(p_not_before, p_now)) + coalesce(fleet.calendar_interval(p_expires_after), interval '24 hours'),
     coalesce(p_max_attempts, 3)
   )
   on conflict (device_id, idempotency_key) where idempotency_key is not null do nothing
@@ -46,6 +46,10 @@ begin
     select c.* into v_row
     from public.device_commands as c
     where c.device_id = p_device_id and c.idempotency_key = p_idempotency_key;
+    if v_row.command_type <> p_command_type then
+      raise exception 'the idempotency key was used for a command "%"', v_row.command_type
+        using errcode = 'PT409', detail = 'idempotency_conflict', hint = 'Use a key of its own for each thing that is to happen.';
+    end if;
   end if;
   return v_row;
 end;
@@ -81,8 +85,8 @@ $$;
 
 comment on function public.send_command(bigint, text, jsonb, text, integer, timestamptz, interval, integer) is
   'Send one command to one device now, or not before an instant. The same idempotency key again gives the same row. Not started within '
-  'p_expires_after (24 hours), it expires. Raises device_not_found (PT404), device_retired (PT409), permission_missing (PT403) or '
-  'command_invalid (PT422).';
+  'p_expires_after (24 hours), it expires. Raises device_not_found (PT404), device_retired (PT409), permission_missing (PT403), '
+  'idempotency_conflict (PT409) or command_invalid (PT422).';
 revoke all on function public.send_command(bigint, text, jsonb, text, integer, timestamptz, interval, integer)
   from public, anon, authenticated, service_role;
 grant execute on function public.send_command(bigint, text, jsonb, text, integer, timestamptz, interval, integer)
@@ -152,6 +156,13 @@ as $$
     p_command.command_type, case when jsonb_typeof(p_command.payload) = 'object' then p_command.payload else '{}' end
   ) as q
   where q.field = 'action_type' or jsonb_typeof(p_command.payload) = 'object'
+  union all
+  select r.*
+  from fleet.reference_problems(
+    coalesce(p_command.owner_id, (select d.owner_id from public.devices as d where d.id = p_command.device_id)),
+    p_command.command_type, p_command.payload
+  ) as r
+  where jsonb_typeof(p_command.payload) = 'object'
   union all
   select 'payload', 'must be an object', 'Example: {"message": "Hello"}'
   where jsonb_typeof(p_command.payload) is distinct from 'object'

@@ -2,10 +2,11 @@
 
 create or replace function fleet.interrupt_unsafe(p_device_id bigint, p_journal uuid)
 returns void
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
+begin
   -- Whoever held the lease may have been in the middle. Only the same journal can tell; without it, what is not safe to
   -- repeat ends here, and is not handed out again.
   update public.device_commands as c
@@ -17,12 +18,107 @@ as $$
     and c.attempt > 0
     and c.lease_expires_at is not null
     and (c.journal_id is null or c.journal_id is distinct from p_journal)
-    and not exists (select 1 from public.command_types as t where t.name = c.command_type and t.rerun_safe)
+    and not exists (select 1 from public.command_types as t where t.name = c.command_type and t.rerun_safe);
+end;
 $$;
 
 comment on function fleet.interrupt_unsafe(bigint, uuid) is
   'End as interrupted what a device lost its lease on, may not repeat, and cannot know about.';
 revoke all on function fleet.interrupt_unsafe(bigint, uuid) from public, anon, authenticated, service_role;
+
+create or replace function fleet.lease_commands(p_device_id bigint, p_limit integer, p_journal uuid, p_now timestamptz)
+returns table (
+  command_id bigint,
+  command_type text,
+  payload jsonb,
+  attempt integer,
+  priority integer,
+  rerun_safe boolean,
+  timeout_seconds integer,
+  lease_expires_at timestamptz,
+  lease_seconds integer,
+  expires_at timestamptz,
+  run_id bigint,
+  step integer,
+  created_at timestamptz
+)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_is_due boolean;
+  v_is_lapsed boolean;
+  v_last_seen timestamptz;
+  v_lease integer;
+begin
+  -- Nearly every look finds nothing, and what follows costs a few times as much as to find that out.
+  select w.is_due, w.is_lapsed, d.last_seen into v_is_due, v_is_lapsed, v_last_seen
+  from public.devices as d
+  cross join lateral (
+    select bool_or(c.not_before <= p_now) as is_due, bool_or(c.attempt > 0 and c.lease_expires_at is not null) as is_lapsed
+    from public.device_commands as c
+    where c.device_id = d.id and c.status = 'pending' and c.channel = 'agent'
+  ) as w
+  where d.id = p_device_id;
+  if (v_last_seen > p_now - interval '30 seconds') is not true then
+    perform fleet.touch_device(p_device_id, p_now);
+    -- Looks that follow each other within half a minute count as one: to count is a write, and this was none.
+    if v_is_due is not true then
+      perform fleet.count_request(p_device_id, 'look', p_now);
+    end if;
+  end if;
+  if v_is_lapsed then
+    perform fleet.interrupt_unsafe(p_device_id, p_journal);
+  end if;
+  if v_is_due is not true then
+    return;
+  end if;
+
+  v_lease := fleet.setting_number('lease_seconds');
+  return query
+  with candidate as (
+    -- Skipping what is locked makes the push path and the poll path safe together.
+    select c.id
+    from public.device_commands as c
+    where c.device_id = p_device_id
+      and c.status = 'pending'
+      and c.channel = 'agent'
+      and c.not_before <= p_now
+      and c.expires_at > p_now
+      and not exists (
+        select 1 from public.device_commands as w where w.id = c.waits_for and w.status in ('pending', 'running')
+      )
+    order by c.priority desc, c.created_at, c.id
+    limit least(greatest(p_limit, 1), 100)
+    for update skip locked
+  ),
+  claimed as (
+    update public.device_commands as c
+    set status = 'running',
+        attempt = c.attempt + 1,
+        claimed_at = p_now,
+        lease_expires_at = p_now + make_interval(secs => v_lease),
+        journal_id = p_journal
+    from candidate as k
+    where c.id = k.id
+    returning c.*
+  )
+  -- A type that is gone by now is for the device to refuse; nothing that is leased may stay untold.
+  select c.id, c.command_type,
+    case when strpos(c.payload::text, '"sealed:') > 0 then fleet.unsealed(c.owner_id, c.payload) else c.payload end,
+    c.attempt, c.priority::integer, coalesce(t.rerun_safe, false),
+    coalesce(t.timeout_seconds, 60), c.lease_expires_at, v_lease, c.expires_at, c.run_id, c.step::integer, c.created_at
+  from claimed as c
+  left join public.command_types as t on t.name = c.command_type
+  order by c.priority desc, c.created_at, c.id;
+  perform fleet.count_request(p_device_id, case when found then 'claim' else 'look' end, p_now);
+end;
+$$;
+
+comment on function fleet.lease_commands(bigint, integer, uuid, timestamptz) is
+  'Keep that a device was heard of, and lease its next commands, the most urgent first.';
+revoke all on function fleet.lease_commands(bigint, integer, uuid, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.claim_commands(p_limit integer, p_journal uuid, p_now timestamptz)
 returns table (
@@ -46,46 +142,12 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_device_id bigint := fleet.require_device();
-  v_lease integer := fleet.setting_number('lease_seconds')::integer;
+  v_device_id bigint := fleet.working_device_id();
 begin
-  perform fleet.touch_device(v_device_id, p_now);
-  perform fleet.interrupt_unsafe(v_device_id, p_journal);
-
-  return query
-  with candidate as (
-    -- Skipping what is locked makes the push path and the poll path safe together.
-    select c.id
-    from public.device_commands as c
-    where c.device_id = v_device_id
-      and c.status = 'pending'
-      and c.channel = 'agent'
-      and c.not_before <= p_now
-      and c.expires_at > p_now
-      and not exists (
-        select 1 from public.device_commands as w where w.id = c.waits_for and w.status in ('pending', 'running')
-      )
-    order by c.priority desc, c.id
-    limit least(greatest(p_limit, 1), 100)
-    for update skip locked
-  ),
-  claimed as (
-    update public.device_commands as c
-    set status = 'running',
-        attempt = c.attempt + 1,
-        claimed_at = p_now,
-        lease_expires_at = p_now + make_interval(secs => v_lease),
-        journal_id = p_journal
-    from candidate as k
-    where c.id = k.id
-    returning c.*
-  )
-  -- A type that is gone by now is for the device to refuse; nothing that is leased may stay untold.
-  select c.id, c.command_type, c.payload, c.attempt, c.priority::integer, coalesce(t.rerun_safe, false),
-    coalesce(t.timeout_seconds, 60), c.lease_expires_at, v_lease, c.expires_at, c.run_id, c.step::integer, c.created_at
-  from claimed as c
-  left join public.command_types as t on t.name = c.command_type
-  order by c.priority desc, c.id;
+  if v_device_id is null then
+    perform fleet.require_device();
+  end if;
+  return query select * from fleet.lease_commands(v_device_id, p_limit, p_journal, p_now);
 end;
 $$;
 
@@ -110,11 +172,14 @@ returns table (
   step integer,
   created_at timestamptz
 )
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select * from fleet.claim_commands(p_limit, p_journal, clock_timestamp())
+begin
+  -- plpgsql keeps its plans; a function in SQL would be planned anew at each call.
+  return query select * from fleet.claim_commands(p_limit, p_journal, clock_timestamp());
+end;
 $$;
 
 comment on function public.claim_commands(integer, uuid) is
@@ -125,16 +190,20 @@ grant execute on function public.claim_commands(integer, uuid) to authenticated,
 
 create or replace function fleet.command_of_device(p_command_id bigint)
 returns public.device_commands
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select c.*
+declare
+  v_device_id bigint := fleet.require_device();
+  v_command public.device_commands;
+begin
+  select c.* into v_command
   from public.device_commands as c
-  where c.id = p_command_id
-    and c.device_id = fleet.require_device()
-    and c.channel = 'agent'
-  for update
+  where c.id = p_command_id and c.device_id = v_device_id and c.channel = 'agent'
+  for update;
+  return v_command;
+end;
 $$;
 
 comment on function fleet.command_of_device(bigint) is 'A command of the calling device, locked; null where it has none such.';
@@ -142,25 +211,32 @@ revoke all on function fleet.command_of_device(bigint) from public, anon, authen
 
 create or replace function fleet.refusal(p_command public.device_commands, p_attempt integer)
 returns text
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case
+begin
+  return case
     when p_command.id is null then 'not_found'
     when p_command.status = 'cancelled' then 'cancelled'
     when p_command.status not in ('pending', 'running') then 'already_final'
     when p_command.attempt is distinct from p_attempt then 'stale_attempt'
     -- Pending with its last lease on record: the lease ran out, but nobody has taken it since.
     when p_command.lease_expires_at is null then 'stale_attempt'
-  end
+  end;
+end;
 $$;
 
 comment on function fleet.refusal(public.device_commands, integer) is
   'Why a device that presents this attempt no longer holds the command; null where it does.';
 revoke all on function fleet.refusal(public.device_commands, integer) from public, anon, authenticated, service_role;
 
-create or replace function fleet.extend_command(p_command_id bigint, p_attempt integer, p_now timestamptz)
+create or replace function fleet.extend_command(
+  p_command_id bigint,
+  p_attempt integer,
+  p_progress jsonb,
+  p_now timestamptz
+)
 returns jsonb
 language plpgsql
 volatile
@@ -170,6 +246,10 @@ as $$
 declare
   v_command public.device_commands := fleet.command_of_device(p_command_id);
   v_refusal text := fleet.refusal(v_command, p_attempt);
+  -- A device that says too much keeps its command all the same.
+  v_is_told boolean := jsonb_typeof(p_progress) = 'object'
+    and pg_column_size(p_progress) <= fleet.limit_value('progress')
+    and coalesce(v_command.progress_at <= p_now - interval '1 second', true);
 begin
   if v_refusal is not null then
     return jsonb_build_object('accepted', false, 'reason', v_refusal);
@@ -177,33 +257,33 @@ begin
 
   update public.device_commands as c
   set status = 'running',
-      lease_expires_at = p_now + make_interval(secs => fleet.setting_number('lease_seconds')::integer)
+      lease_expires_at = p_now + make_interval(secs => fleet.setting_number('lease_seconds')::integer),
+      -- Often enough to watch, seldom enough for a fleet that reports at once.
+      progress = case when v_is_told then p_progress else c.progress end,
+      progress_at = case when v_is_told then p_now else c.progress_at end
   where c.id = p_command_id
   returning * into v_command;
   return jsonb_build_object('accepted', true, 'lease_expires_at', v_command.lease_expires_at);
 end;
 $$;
 
-comment on function fleet.extend_command(bigint, integer, timestamptz) is
+comment on function fleet.extend_command(bigint, integer, jsonb, timestamptz) is
   'See public.extend_command. Definer: a device may not write the table but through this.';
-revoke all on function fleet.extend_command(bigint, integer, timestamptz)
+revoke all on function fleet.extend_command(bigint, integer, jsonb, timestamptz)
   from public, anon, authenticated, service_role;
-grant execute on function fleet.extend_command(bigint, integer, timestamptz) to authenticated, service_role;
+grant execute on function fleet.extend_command(bigint, integer, jsonb, timestamptz) to authenticated, service_role;
 
-create or replace function public.extend_command(p_command_id bigint, p_attempt integer)
+create or replace function public.extend_command(p_command_id bigint, p_attempt integer, p_progress jsonb default null)
 returns jsonb
 language sql
 volatile
-set search_path = pg_catalog, pg_temp
-as $$
-  select fleet.extend_command(p_command_id, p_attempt, clock_timestamp())
-$$;
+return fleet.extend_command(p_command_id, p_attempt, p_progress, clock_timestamp());
 
-comment on function public.extend_command(bigint, integer) is
-  'Keep a command for longer. {accepted: true, lease_expires_at} or {accepted: false, reason: stale_attempt, already_final, '
+comment on function public.extend_command(bigint, integer, jsonb) is
+  'Keep a command for longer, and tell in p_progress how far it is, such as {"percent": 40}; more than once a second, or 4 kB, is not taken down. {accepted: true, lease_expires_at} or {accepted: false, reason: stale_attempt, already_final, '
   'cancelled, not_found}.';
-revoke all on function public.extend_command(bigint, integer) from public, anon, authenticated, service_role;
-grant execute on function public.extend_command(bigint, integer) to authenticated, service_role;
+revoke all on function public.extend_command(bigint, integer, jsonb) from public, anon, authenticated, service_role;
+grant execute on function public.extend_command(bigint, integer, jsonb) to authenticated, service_role;
 
 create or replace function fleet.release_command(p_command_id bigint, p_attempt integer)
 returns jsonb
@@ -236,10 +316,7 @@ create or replace function public.release_command(p_command_id bigint, p_attempt
 returns jsonb
 language sql
 volatile
-set search_path = pg_catalog, pg_temp
-as $$
-  select fleet.release_command(p_command_id, p_attempt)
-$$;
+return fleet.release_command(p_command_id, p_attempt);
 
 comment on function public.release_command(bigint, integer) is
   'Give back a command that was claimed but not started; it counts as no failure. {accepted, status} or {accepted: false, reason}.';

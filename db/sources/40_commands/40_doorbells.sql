@@ -29,8 +29,8 @@ language sql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  insert into fleet.doorbells as b (device_id, ring_at, priority, command_id, command_type)
-  select distinct on (c.device_id, c.not_before) c.device_id, c.not_before, c.priority, c.id, c.command_type
+  insert into fleet.doorbells as b (device_id, owner_id, ring_at, priority, command_id, command_type)
+  select distinct on (c.device_id, c.not_before) c.device_id, c.owner_id, c.not_before, c.priority, c.id, c.command_type
   from public.device_commands as c
   where c.id = any (p_command_ids)
     and c.channel = 'agent'
@@ -41,6 +41,26 @@ $$;
 
 comment on function fleet.queue_doorbells(bigint[]) is 'Leave it to the tick to ring for these commands, when they may start.';
 revoke all on function fleet.queue_doorbells(bigint[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.queue_waiting(p_command_ids bigint[])
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into fleet.doorbells (device_id, owner_id, ring_at, priority, command_id, command_type)
+  select c.device_id, c.owner_id, clock_timestamp(), c.priority, c.id, c.command_type
+  from public.device_commands as c
+  where c.waits_for = any (p_command_ids)
+    and c.status = 'pending'
+    and c.channel = 'agent'
+  on conflict (device_id, ring_at) do nothing;
+end;
+$$;
+
+comment on function fleet.queue_waiting(bigint[]) is 'Leave it to the tick to ring for what waited for these commands, and may start.';
+revoke all on function fleet.queue_waiting(bigint[]) from public, anon, authenticated, service_role;
 
 create or replace function fleet.ring_doorbells(p_now timestamptz)
 returns integer
@@ -72,11 +92,16 @@ begin
   end if;
 
   with chosen as (
-    select b.device_id
-    from fleet.doorbells as b
-    where b.ring_at <= p_now
-    group by b.device_id
-    order by max(b.priority) desc, min(b.ring_at), b.device_id
+    -- Owners take turns: nobody's fleet, however large or urgent, keeps the devices of others waiting.
+    select g.device_id
+    from (
+      select b.device_id, max(b.priority) as priority, min(b.ring_at) as ring_at,
+        row_number() over (partition by b.owner_id order by max(b.priority) desc, min(b.ring_at), b.device_id) as nth
+      from fleet.doorbells as b
+      where b.ring_at <= p_now
+      group by b.owner_id, b.device_id
+    ) as g
+    order by g.nth, g.priority desc, g.ring_at, g.device_id
     limit v_allowed
   ),
   taken as (
@@ -90,7 +115,8 @@ begin
   from (
     select distinct on (x.device_id) x.device_id, x.command_id, x.command_type
     from taken as x
-    order by x.device_id, x.priority desc, x.command_id
+    -- A device looks for commands at every ring, and for geo actions only at one that speaks of them.
+    order by x.device_id, (x.command_id is null) desc, x.priority desc, x.command_id
   ) as t
   join public.devices as d on d.id = t.device_id and d.status = 'active';
   if v_rung > 0 then
@@ -101,5 +127,35 @@ end;
 $$;
 
 comment on function fleet.ring_doorbells(timestamptz) is
-  'Ring what is due, the most urgent first, no faster than the setting doorbell_rate a second. Answers how many devices were rung.';
+  'Ring what is due, of each owner in turn the most urgent first, no faster than the setting doorbell_rate a second. Answers how many devices were rung.';
 revoke all on function fleet.ring_doorbells(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.let_devices_hear()
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- The table belongs to Realtime: where there is none there is nothing to hear, and where a database was restored it is a new one.
+  if to_regclass('realtime.messages') is null or exists (
+    select 1
+    from pg_catalog.pg_policies as p
+    where p.schemaname = 'realtime' and p.tablename = 'messages' and p.policyname = 'pgfleet_messages_select_own_topic'
+  ) then
+    return;
+  end if;
+  execute $policy$
+    create policy pgfleet_messages_select_own_topic on realtime.messages
+      for select to authenticated
+      using (
+        (select fleet.current_device_id()) is not null
+        and (select realtime.topic()) = 'device:' || (select fleet.current_subject())
+      )
+  $policy$;
+end;
+$$;
+
+comment on function fleet.let_devices_hear() is
+  'Let each device hear its own topic, and no other, where Realtime''s table is there and does not say so yet. Every migrate sees to it.';
+revoke all on function fleet.let_devices_hear() from public, anon, authenticated, service_role;

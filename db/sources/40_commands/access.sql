@@ -25,22 +25,5 @@ create policy device_commands_insert_operator on public.device_commands
 drop policy if exists device_commands_update_operator_or_device on public.device_commands;
 create policy device_commands_update_operator_or_device on public.device_commands
   for update to authenticated
-  using ((device_id = (select fleet.current_device_id()) and channel = 'agent') or owner_id = any (array(select fleet.my_owners('operate'))))
-  with check ((device_id = (select fleet.current_device_id()) and channel = 'agent') or owner_id = any (array(select fleet.my_owners('operate'))));
--- A device hears its own topic only. The table belongs to Realtime; where there is none, there is nothing to hear.
-do $$
-begin
-  if to_regclass('realtime.messages') is null then
-    return;
-  end if;
-  execute 'drop policy if exists pgfleet_messages_select_own_topic on realtime.messages';
-  execute $policy$
-    create policy pgfleet_messages_select_own_topic on realtime.messages
-      for select to authenticated
-      using (
-        (select fleet.current_device_id()) is not null
-        and (select realtime.topic()) = 'device:' || (select fleet.current_subject())
-      )
-  $policy$;
-end;
-$$;
+  using ((device_id = (select fleet.working_device_id()) and channel = 'agent') or owner_id = any (array(select fleet.my_owners('operate'))))
+  with check ((device_id = (select fleet.working_device_id()) and channel = 'agent') or owner_id = any (array(select fleet.my_owners('operate'))));

@@ -8,32 +8,51 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_device public.devices;
-  v_type public.command_types;
+  v_given record;
 begin
   if new.device_id is null then
     new.device_id := fleet.device_by_hostname(new.device_hostname, new.owner_id);
   end if;
-  select d.* into v_device from public.devices as d where d.id = new.device_id;
-  if not found or (new.owner_id is not null and new.owner_id <> v_device.owner_id) then
+  -- One look for all that this row needs: a hundred thousand may come in one statement.
+  select d.owner_id, d.hostname, d.status, t.channel, t.destructive or t.permission is not null as is_guarded into v_given
+  from public.devices as d
+  left join public.command_types as t on t.name = new.command_type
+  where d.id = new.device_id;
+  if not found or (new.owner_id is not null and new.owner_id <> v_given.owner_id) then
     perform fleet.raise_device_not_found(new.device_id);
+  elsif not fleet.is_trusted_caller() then
+    perform fleet.require_permission(v_given.owner_id, 'operate', format('device %s', new.device_id));
+    new.created_by := fleet.current_user_id();
+  else
+    new.created_by := null;
   end if;
-  perform fleet.require_permission(v_device.owner_id, 'operate', format('device %s', new.device_id));
-  if v_device.status = 'retired' then
-    raise exception 'device "%" is retired', v_device.hostname
-      using errcode = 'PT409', detail = 'device_retired', hint = 'Re-key it to bring it back: pgfleet device rekey <hostname>';
+  if v_given.status = 'retired' then
+    raise exception 'device "%" is retired', v_given.hostname
+      using errcode = 'PT409', detail = 'device_retired', hint = 'Re-key it to bring it back: select rekey_device(<id>)';
   end if;
 
-  perform fleet.raise_problems('the command', 'command_invalid', array_agg(q))
-  from fleet.command_problems(new) as q;
-
-  select t.* into v_type from public.command_types as t where t.name = new.command_type;
-  perform fleet.require_destructive(v_device.owner_id, new.command_type);
-  new.owner_id := v_device.owner_id;
-  new.device_hostname := v_device.hostname;
-  new.channel := v_type.channel;
+  new.owner_id := v_given.owner_id;
+  -- What the payload has to hold is asked of all rows together, when they are written.
+  if v_given.channel is null or new.status is distinct from 'pending' or jsonb_typeof(new.payload) is distinct from 'object'
+    or new.priority is null or new.priority not between -100 and 100
+    or new.max_attempts is null or new.max_attempts not between 1 and 1000
+    or (new.not_before between '-infinity' and now() + interval '3650 days') is not true
+    or new.not_before = '-infinity'
+    or (new.expires_at is not null and (new.expires_at <= new.not_before or new.expires_at > now() + interval '3650 days'))
+  then
+    perform fleet.raise_problems('the command', 'command_invalid', array_agg(q))
+    from fleet.command_problems(new) as q;
+  end if;
+  if v_given.is_guarded then
+    perform fleet.require_destructive(v_given.owner_id, new.command_type);
+  end if;
+  new.device_hostname := v_given.hostname;
+  new.channel := v_given.channel;
   new.expires_at := coalesce(new.expires_at, new.not_before + interval '24 hours');
-  new.created_by := fleet.current_user_id();
+  if new.payload <> '{}' and new.payload::text ~* 'pin|pass|secret|token|key|credential|"sealed:' then
+    perform fleet.require_seals(new.owner_id, new.payload);
+    new.payload := fleet.sealed(new.owner_id, new.payload, new.expires_at);
+  end if;
   return new;
 end;
 $$;
@@ -43,9 +62,10 @@ comment on function fleet.tg_prepare_command() is
   'caller, then sees what the checks need to see.';
 revoke all on function fleet.tg_prepare_command() from public, anon, authenticated, service_role;
 
+-- What is sent to many is prepared as a whole.
 create or replace trigger device_commands_01_prepare
   before insert on public.device_commands
-  for each row when (new.run_id is null) execute function fleet.tg_prepare_command();
+  for each row when (new.run_id is null and new.sent_as is null) execute function fleet.tg_prepare_command();
 
 create or replace function fleet.tg_change_command_status()
 returns trigger
@@ -54,11 +74,31 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_is_answer boolean := new.result is distinct from old.result or new.error_message is distinct from old.error_message;
+  v_is_person boolean;
   v_is_plain boolean;
 begin
-  if old.status not in ('pending', 'running') then
+  if new.status is null or new.status not in ('pending', 'running', 'completed', 'failed', 'expired', 'cancelled') then
+    raise exception 'status: "%" is no status of a command', fleet.cut_text(new.status, 60)
+      using errcode = 'PT422', detail = 'status_invalid',
+            hint = 'Write running to claim it, where it is pending, and then completed or failed.';
+  elsif old.status not in ('pending', 'running') and (new.status <> old.status or v_is_answer) then
     raise exception 'command % is % already', old.id, old.status
       using errcode = 'PT409', detail = 'command_final', hint = 'What is final stays as it is.';
+  end if;
+
+  v_is_person := current_setting('request.jwt.claims', true) <> '' and fleet.current_user_id() is not null;
+  if v_is_person and new.status not in (old.status, 'cancelled') then
+    raise exception 'command % can only be cancelled: how it ended is for its device to say', old.id
+      using errcode = 'PT403', detail = 'only_cancel', hint = format('Cancel it: select cancel_command(%s)', old.id);
+  elsif v_is_person and (v_is_answer or (new.executed_at is distinct from old.executed_at and new.status = old.status)) then
+    raise exception 'what command % came to is for its device to say', old.id
+      using errcode = 'PT403', detail = 'only_cancel', hint = format('Cancel it: select cancel_command(%s)', old.id);
+  elsif new.status = old.status then
+    return new;
+  -- A command that is cancelled has failed its run, and something may follow that; not, where its schedule is cancelled.
+  elsif v_is_person and pg_trigger_depth() = 1 and old.schedule_id is not null then
+    perform fleet.require_destructive_chain(old.owner_id, old.schedule_id, '{failed,either}');
   end if;
 
   if new.status not in ('pending', 'running') then
@@ -81,21 +121,28 @@ end;
 $$;
 
 comment on function fleet.tg_change_command_status() is
-  'What is final stays final; a plain UPDATE of status is a claim or a finish like any other. Definer: it reads a setting.';
+  'What is final stays final, and nobody rewrites what a device answered; a plain UPDATE of status is a claim or a finish like any other, '
+  'and a person may only cancel. Definer: it reads a setting, and tells a person from a device.';
 revoke all on function fleet.tg_change_command_status() from public, anon, authenticated, service_role;
 
+-- Those of before, which this one stands for.
+drop trigger if exists device_commands_02_keep_final on public.device_commands;
+drop trigger if exists device_commands_02_keep_time on public.device_commands;
+drop trigger if exists device_commands_02_only_devices_answer on public.device_commands;
+drop function if exists fleet.tg_only_devices_answer();
+-- Only the engine writes leases: where it takes a command, or ends what is held, there is nothing to be added. The condition is as
+-- short as it can be, since Postgres reads it anew in each statement.
 create or replace trigger device_commands_02_change_status
-  before update of status on public.device_commands
-  for each row when (new.status is distinct from old.status) execute function fleet.tg_change_command_status();
--- Nobody rewrites what a device answered.
-create or replace trigger device_commands_02_keep_final
-  before update of result, error_message on public.device_commands
-  for each row
-  when (
-    old.status not in ('pending', 'running')
-    and (new.result is distinct from old.result or new.error_message is distinct from old.error_message)
-  )
+  before update of status, result, error_message, executed_at on public.device_commands
+  for each row when (new.lease_expires_at is not distinct from old.lease_expires_at or old.executed_at is not null)
   execute function fleet.tg_change_command_status();
+
+-- What a person cancels is on record.
+select fleet.keep_audit(
+  'public.device_commands', p_verbs => '{update}',
+  p_when => 'new.status = ''cancelled'' and old.status <> ''cancelled'' and fleet.current_user_id() is not null',
+  p_without => '{payload,result,error_message,lease_expires_at,executed_at,created_at}'
+);
 
 create or replace function fleet.tg_count_progress()
 returns trigger
@@ -104,49 +151,21 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if tg_op = 'DELETE' then
-    -- What is deleted before it is final will not come any more; without this its run would wait for ever.
-    insert into fleet.run_progress (run_id, completed, failed)
-    select o.run_id, 0, count(*)
-    from old_rows as o
-    where o.status in ('pending', 'running')
-      and exists (select 1 from public.schedule_runs as r where r.id = o.run_id)
-    group by o.run_id;
-    return null;
-  end if;
-
+  -- What is deleted before it is final will not come any more; without this its run would wait for ever.
   insert into fleet.run_progress (run_id, completed, failed)
-  select n.run_id,
-    count(*) filter (where n.status = 'completed'),
-    count(*) filter (where n.status <> 'completed')
-  from new_rows as n
-  join old_rows as o on o.id = n.id
-  where n.run_id is not null
-    and o.status in ('pending', 'running')
-    and n.status not in ('pending', 'running')
-  group by n.run_id;
-
-  -- Whatever waited for one of them may start.
-  insert into fleet.doorbells (device_id, ring_at, priority, command_id, command_type)
-  select c.device_id, clock_timestamp(), c.priority, c.id, c.command_type
-  from new_rows as n
-  join public.device_commands as c on c.waits_for = n.id
-  where n.status not in ('pending', 'running')
-    and c.status = 'pending'
-    and c.channel = 'agent'
-  on conflict (device_id, ring_at) do nothing;
+  select o.run_id, 0, count(*)
+  from old_rows as o
+  where o.status in ('pending', 'running')
+    and exists (select 1 from public.schedule_runs as r where r.id = o.run_id)
+  group by o.run_id;
   return null;
 end;
 $$;
 
 comment on function fleet.tg_count_progress() is
-  'Count for the runs how many of their commands became final, or were deleted before. Definer: a device may not write the runs.';
+  'Count for the runs how many of their commands were deleted before they were final. Definer: a device may not write the runs.';
 revoke all on function fleet.tg_count_progress() from public, anon, authenticated, service_role;
 
-create or replace trigger device_commands_05_count_progress
-  after update on public.device_commands
-  referencing old table as old_rows new table as new_rows
-  for each statement execute function fleet.tg_count_progress();
 create or replace trigger device_commands_06_count_deleted
   after delete on public.device_commands
   referencing old table as old_rows
@@ -162,6 +181,20 @@ declare
   v_strays public.device_commands[];
   v_one public.device_commands;
 begin
+  -- Payloads that may lack something, each once, whatever the number of rows; the first that does ends it.
+  for v_one in
+    select distinct on (n.owner_id, n.command_type, n.payload) n.*
+    from new_rows as n
+    join public.command_types as t on t.name = n.command_type
+    where n.run_id is null
+      and n.sent_as is null
+      and t.payload_keys <> '{}'
+      and fleet.may_lack(t.payload_keys, n.payload)
+  loop
+    perform fleet.raise_problems('the command', 'command_invalid', array_agg(q))
+    from fleet.command_problems(v_one) as q;
+  end loop;
+
   select array_agg(n) into v_strays
   from new_rows as n
   where not exists (select 1 from public.devices as d where d.id = n.device_id and d.owner_id = n.owner_id);
@@ -178,7 +211,7 @@ end;
 $$;
 
 comment on function fleet.tg_check_new_commands() is
-  'A command''s device exists and has the command''s owner, whoever wrote the row; one that is just being deleted gets none. Definer: it must see every device.';
+  'The payload of a new command holds what its type needs; its device exists and has the command''s owner, whoever wrote the row; one that is just being deleted gets none. Definer: it must see every device.';
 revoke all on function fleet.tg_check_new_commands() from public, anon, authenticated, service_role;
 
 create or replace trigger device_commands_03_check
@@ -263,16 +296,16 @@ begin
     ) as t
     join public.devices as d on d.id = t.device_id;
 
-    insert into fleet.doorbells (device_id, ring_at, priority, command_id, command_type)
-    select distinct on (n.device_id, n.not_before) n.device_id, n.not_before, n.priority, n.id, n.command_type
+    insert into fleet.doorbells (device_id, owner_id, ring_at, priority, command_id, command_type)
+    select distinct on (n.device_id, n.not_before) n.device_id, n.owner_id, n.not_before, n.priority, n.id, n.command_type
     from new_rows as n
-    where n.channel = 'agent' and n.status = 'pending' and n.not_before > v_now
+    where n.channel = 'agent' and n.status = 'pending' and n.not_before > v_now and n.wave is null
     on conflict (device_id, ring_at) do nothing;
   else
-    insert into fleet.doorbells (device_id, ring_at, priority, command_id, command_type)
-    select n.device_id, n.not_before, n.priority, n.id, n.command_type
+    insert into fleet.doorbells (device_id, owner_id, ring_at, priority, command_id, command_type)
+    select n.device_id, n.owner_id, n.not_before, n.priority, n.id, n.command_type
     from new_rows as n
-    where n.channel = 'agent' and n.status = 'pending'
+    where n.channel = 'agent' and n.status = 'pending' and n.wave is null
     on conflict (device_id, ring_at) do nothing;
   end if;
   return null;
@@ -283,6 +316,55 @@ comment on function fleet.tg_ring_new_commands() is
   'Ring for new commands in their own transaction while they are few; leave many, and later ones, to the tick. Definer: whoever may '
   'insert a command may not write Realtime''s messages.';
 revoke all on function fleet.tg_ring_new_commands() from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_count_commands()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_one record;
+  v_is_asked boolean := coalesce(current_setting('request.jwt.claims', true), '') <> '' and not fleet.is_trusted_caller();
+  v_is_left boolean;
+begin
+  for v_one in select n.owner_id, count(*) as count from new_rows as n group by n.owner_id loop
+    v_is_left := fleet.take_quota(v_one.owner_id, 'commands_a_minute', v_one.count, v_now);
+    if v_is_asked then
+      if not v_is_left then
+        perform fleet.raise_quota(
+          'commands_a_minute', fleet.quota_of(v_one.owner_id, 'commands_a_minute'),
+          fleet.quota_of(v_one.owner_id, 'commands_a_minute')
+        );
+      end if;
+      perform fleet.require_quota(v_one.owner_id, 'commands_waiting');
+    -- What waits is counted now and then only: to count it costs what there is of it.
+    elsif random() < v_one.count / 500.0
+      and fleet.quota_used(v_one.owner_id, 'commands_waiting', v_now) > fleet.quota_of(v_one.owner_id, 'commands_waiting')
+    then
+      update fleet.quota_use as u
+      set blocked_until = v_now + interval '5 seconds'
+      where (u.owner_id, u.name) in (
+        select x.owner_id, x.name
+        from fleet.quota_use as x
+        where x.owner_id = v_one.owner_id and x.name = 'commands_a_minute'
+        for update skip locked
+      );
+    end if;
+  end loop;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_count_commands() is
+  'Count new commands towards the quotas of their owners; people are refused beyond (PT429), runs wait. Definer: nobody writes what is used.';
+revoke all on function fleet.tg_count_commands() from public, anon, authenticated, service_role;
+
+create or replace trigger device_commands_07_count
+  after insert on public.device_commands
+  referencing new table as new_rows
+  for each statement execute function fleet.tg_count_commands();
 
 create or replace trigger device_commands_04_ring
   after insert on public.device_commands

@@ -27,7 +27,8 @@ select
   c.claimed_at,
   c.executed_at,
   c.idempotency_key,
-  c.created_at
+  c.created_at,
+  c.sent_as
 from public.device_commands as c;
 
 comment on view public.command_list is

@@ -42,6 +42,18 @@ end;
 comment on function fleet.degrees_of(jsonb) is 'A number of degrees or metres in JSON, rounded to nine digits; null where it is none.';
 revoke all on function fleet.degrees_of(jsonb) from public, anon, authenticated, service_role;
 
+create or replace function fleet.is_no_position(p_latitude double precision, p_longitude double precision, p_accuracy_m double precision)
+returns boolean
+language sql
+immutable
+parallel safe
+return coalesce(p_latitude = 0 and p_longitude = 0 and p_accuracy_m = 0, false);
+
+comment on function fleet.is_no_position(double precision, double precision, double precision) is
+  'Whether this is how a receiver says that it knows nothing: zero by zero, exact to zero metres.';
+revoke all on function fleet.is_no_position(double precision, double precision, double precision)
+  from public, anon, authenticated, service_role;
+
 create or replace function fleet.parsed_fixes(p_fixes jsonb)
 returns table (
   device_id bigint, latitude double precision, longitude double precision, accuracy_m double precision, at timestamptz,
@@ -58,7 +70,7 @@ as $$
       fleet.degrees_of(e.item -> 'accuracy_m') as accuracy_m,
       coalesce(e.item -> 'accuracy_m', 'null') = 'null' or fleet.degrees_of(e.item -> 'accuracy_m') is not null
         as accuracy_is_valid,
-      fleet.try_exact_instant(e.item ->> 'located_at') as at
+      fleet.told_instant(e.item -> 'located_at') as at
     from jsonb_array_elements(p_fixes) as e(item)
     where jsonb_typeof(e.item -> 'device_id') = 'number'
   )
@@ -66,7 +78,8 @@ as $$
     coalesce(
       g.at is not null and g.accuracy_is_valid
         and g.latitude between -90 and 90 and g.longitude between -180 and 180
-        and coalesce(g.accuracy_m, 0) between 0 and 20000000,
+        and coalesce(g.accuracy_m, 0) between 0 and 20000000
+        and not fleet.is_no_position(g.latitude, g.longitude, g.accuracy_m),
       false
     ),
     row_number() over (partition by g.device_id order by g.at, g.accuracy_m nulls last)

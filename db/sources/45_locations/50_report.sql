@@ -21,6 +21,9 @@ as $$
   select 'accuracy_m', format('%s is not within 0 to 20000000', p_accuracy_m), 'Metres within which the position is true, or null.'
   where p_accuracy_m not between 0 and 20000000
   union all
+  select 'latitude', '0 by 0 with an accuracy of 0 is no position', 'Report nothing while the receiver knows nothing.'
+  where fleet.is_no_position(p_latitude, p_longitude, p_accuracy_m)
+  union all
   select 'located_at', case when p_located_at is null then 'is missing' else 'is in the future' end,
     'The time of the fix; set the clock of the device.'
   where p_located_at is null or p_located_at > p_now + interval '5 minutes'

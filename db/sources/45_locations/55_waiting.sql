@@ -105,10 +105,10 @@ as $$
     -- What happened before there was a location policy is past.
     and p.created_at <= e.created_at
   left join public.device_groups as g on g.id = p.group_id and g.owner_id = p.owner_id
-  where (p.selector is null or fleet.device_matches(p.selector, d.tags, d.platform, d.attributes))
+  where (p.selector is null or fleet.device_matches(p.selector, d.tags, d.platform, d.attributes, d.reported))
     and (
       p.group_id is null
-      or (g.selector is not null and fleet.device_matches(g.selector, d.tags, d.platform, d.attributes))
+      or (g.selector is not null and fleet.device_matches(g.selector, d.tags, d.platform, d.attributes, d.reported))
       or exists (
         select 1 from public.device_group_members as m where m.group_id = p.group_id and m.device_id = d.id
       )

@@ -129,19 +129,22 @@ as $$
   select 'location_id', format('is not for %s', p_policy.event), 'Leave it out: outside_all and inside_any are of all locations.'
   where p_policy.event in ('outside_all', 'inside_any') and p_policy.location_id is not null
   union all
-  select 'location_id', format('location %s was not found', p_policy.location_id), 'List your locations with: pgfleet location list'
+  select 'location_id', format('location %s was not found', p_policy.location_id), 'List your locations with: select * from location_list'
   where p_policy.location_id is not null
     and not exists (
       select 1 from public.locations as l where l.id = p_policy.location_id and l.owner_id = p_policy.owner_id
     )
   union all
-  select 'group_id', format('group %s was not found', p_policy.group_id), 'List your groups with: pgfleet group list'
+  select 'group_id', format('group %s was not found', p_policy.group_id), 'List your groups with: select * from group_list'
   where p_policy.group_id is not null
     and not exists (
       select 1 from public.device_groups as g where g.id = p_policy.group_id and g.owner_id = p_policy.owner_id
     )
   union all
   select s.field, s.problem, s.hint from fleet.selector_problems(p_policy.selector) as s
+  union all
+  select q.field, q.problem, q.hint
+  from fleet.reported_problems(p_policy.owner_id, p_policy.action_type, array[p_policy.group_id], p_policy.selector) as q
   union all
   select 'priority', format('%s is not within -100 to 100', p_policy.priority), 'The default is 0; higher goes first.'
   where p_policy.priority not between -100 and 100

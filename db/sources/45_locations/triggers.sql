@@ -44,6 +44,37 @@ revoke all on function fleet.tg_prepare_location() from public, anon, authentica
 create or replace trigger locations_01_prepare before insert or update on public.locations
   for each row execute function fleet.tg_prepare_location();
 
+create or replace function fleet.tg_judge_location()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if fleet.judge_location(new, clock_timestamp()) > 0 and fleet.is_trusted_caller() then
+    perform fleet.act_on_location_events(clock_timestamp());
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_judge_location() is
+  'A new border, or one that moved, has devices on either side at once. Definer: whoever writes a location may not write what is known of '
+  'devices.';
+revoke all on function fleet.tg_judge_location() from public, anon, authenticated, service_role;
+
+create or replace trigger locations_02_judge_new
+  after insert on public.locations
+  for each row execute function fleet.tg_judge_location();
+create or replace trigger locations_02_judge_changed
+  after update on public.locations
+  for each row
+  when (
+    (new.kind, new.latitude, new.longitude, new.radius_m, new.polygon, new.hysteresis_m)
+    is distinct from (old.kind, old.latitude, old.longitude, old.radius_m, old.polygon, old.hysteresis_m)
+  )
+  execute function fleet.tg_judge_location();
+
 create or replace function fleet.tg_prepare_location_policy()
 returns trigger
 language plpgsql
@@ -51,10 +82,12 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if new.owner_id is null and fleet.is_trusted_caller() then
-    select l.owner_id into new.owner_id from public.locations as l where l.id = new.location_id;
+  if new.owner_id is null then
+    select l.owner_id into new.owner_id
+    from public.locations as l
+    where l.id = new.location_id and fleet.is_visible_owner(l.owner_id);
   end if;
-  new.owner_id := fleet.owner_or_own(new.owner_id);
+  new.owner_id := fleet.owner_or_own(coalesce(new.owner_id, fleet.owner_of_named('{}', array[new.group_id])));
   perform fleet.require_permission(new.owner_id, 'manage', format('owner %s', new.owner_id));
   perform fleet.require_destructive(new.owner_id, new.action_type);
   if tg_op = 'INSERT' then
@@ -63,6 +96,7 @@ begin
 
   perform fleet.raise_problems('the location policy', 'location_policy_invalid', array_agg(q))
   from fleet.location_policy_problems(new) as q;
+  new.payload := fleet.sealed(new.owner_id, new.payload);
   new.updated_at := now();
   return new;
 end;
@@ -79,3 +113,5 @@ create or replace trigger location_policies_01_prepare before insert or update o
 -- Which locations there are and what they bring about, not where the devices are.
 select fleet.keep_audit('public.locations');
 select fleet.keep_audit('public.location_policies');
+
+select fleet.keep_quota('public.locations', 'locations');

@@ -1,5 +1,37 @@
 -- Integrations: the other systems in which devices are known. Making one, and what may be wrong with it.
 
+create or replace function fleet.integration_settings(p_integration_type text)
+returns text[]
+language sql
+immutable
+parallel safe
+return '{base_url,rate_per_second,burst,syncEnabled,syncIntervalSeconds}'::text[] || case p_integration_type
+  when 'nanomdm' then '{user,profiles}'::text[]
+  else '{}'
+end;
+
+comment on function fleet.integration_settings(text) is
+  'What the settings of an MDM of this type may say, the last of them its own. A new type is one line here.';
+revoke all on function fleet.integration_settings(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.base_url_problem(p_url jsonb)
+returns text
+language sql
+immutable
+parallel safe
+return case
+  when jsonb_typeof(p_url) is distinct from 'string' then 'must be a text'
+  when length(p_url #>> '{}') > 2000 then 'is longer than 2000 characters'
+  when p_url #>> '{}' !~* '^https?://' then 'must be an https:// address'
+  when p_url #>> '{}' ~ '^[^/]*//[^/?#]*@' then 'must hold no credentials'
+  when p_url #>> '{}' !~* '^https?://([^\s/\\?#@:\[\]]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[^\s\\?#]*)?$' then 'is no address of an API'
+  when substring(p_url #>> '{}' from '^[^/]*//[^/]*:([0-9]{1,5})(?:/|$)')::integer not between 1 and 65535 then 'has a port that cannot be'
+end;
+
+comment on function fleet.base_url_problem(jsonb) is
+  'What is wrong with the address of another system; null where nothing is. Where it leads is looked at when it is called.';
+revoke all on function fleet.base_url_problem(jsonb) from public, anon, authenticated, service_role;
+
 create or replace function fleet.integration_problems(p_integration public.device_integrations)
 returns setof fleet.problem
 language sql
@@ -21,6 +53,27 @@ as $$
   select 'integration_type', coalesce(format('"%s" is no name of a system', nullif(p_integration.integration_type, '')), 'is missing'),
     'Example: simplemdm'
   where coalesce(p_integration.integration_type, '') !~ '^[a-z][a-z0-9_]*$'
+  union all
+  select 'integration_type', format('"%s" is no system that is known here', fleet.cut_text(p_integration.integration_type, 60)),
+    format('Known are %s.', array_to_string(fleet.integration_types(), ', '))
+  where p_integration.integration_type ~ '^[a-z][a-z0-9_]*$'
+    and p_integration.integration_type <> all (fleet.integration_types())
+  union all
+  select 'settings.base_url', u.problem, 'Example: {"base_url": "https://mdm.example.com"}; the key is the secret of the integration.'
+  from (select fleet.base_url_problem(p_integration.settings -> 'base_url') as problem) as u
+  where p_integration.settings ? 'base_url' and u.problem is not null
+  union all
+  select 'settings.' || left(k.key, 60), 'is not known',
+    format('Known for %s are: %s.', p_integration.integration_type, array_to_string(t.settings, ', '))
+  from (select fleet.integration_settings(p_integration.integration_type) as settings) as t
+  cross join lateral jsonb_object_keys(fleet.object_or_empty(p_integration.settings)) as k(key)
+  -- Other systems than MDMs look after their own.
+  where p_integration.integration_type = any (fleet.mdm_integration_types())
+    and k.key <> all (t.settings)
+    and k.key !~* '(secret|password|api_?key|token)$'
+  union all
+  select 'settings.syncEnabled', 'must be true or false', 'Example: {"syncEnabled": false}'
+  where p_integration.settings ? 'syncEnabled' and jsonb_typeof(p_integration.settings -> 'syncEnabled') <> 'boolean'
   union all
   select 'settings', 'must be an object', 'Example: {"rate_per_second": 5}'
   where jsonb_typeof(coalesce(p_integration.settings, 'null')) <> 'object'
@@ -44,10 +97,8 @@ as $$
   union all
   select q.* from fleet.row_limit_problems('device_integrations', to_jsonb(p_integration)) as q
   union all
-  select 'settings.' || k.key, 'looks like a secret', 'Set it with: pgfleet integration set-secret, or set_integration_secret()'
-  from jsonb_object_keys(
-    case jsonb_typeof(p_integration.settings) when 'object' then p_integration.settings else '{}' end
-  ) as k(key)
+  select 'settings.' || k.key, 'looks like a secret', 'Set it with: select set_integration_secret(<id>, <secret>)'
+  from jsonb_object_keys(fleet.object_or_empty(p_integration.settings)) as k(key)
   where k.key ~* '(secret|password|api_?key|token)$'
 $$;
 

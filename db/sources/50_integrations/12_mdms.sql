@@ -11,6 +11,26 @@ comment on function fleet.mdm_integration_types() is
   'Integrations that carry out commands of channel mdm. A new provider is one word here and one module of the function.';
 revoke all on function fleet.mdm_integration_types() from public, anon, authenticated, service_role;
 
+create or replace function fleet.integration_types()
+returns text[]
+language sql
+immutable
+parallel safe
+return fleet.mdm_integration_types() || '{golioth}'::text[];
+
+comment on function fleet.integration_types() is 'Systems that an integration can be a connection to: the MDMs and others.';
+revoke all on function fleet.integration_types() from public, anon, authenticated, service_role;
+
+create or replace function fleet.function_of_integration(p_integration_type text)
+returns text
+language sql
+immutable
+parallel safe
+return (case p_integration_type when 'golioth' then 'golioth-pull' else 'mdm-dispatch' end);
+
+comment on function fleet.function_of_integration(text) is 'Which function works for integrations of a type, and is poked for them.';
+revoke all on function fleet.function_of_integration(text) from public, anon, authenticated, service_role;
+
 create or replace function fleet.mdms_of(p_device_ids bigint[])
 returns table (device_id bigint, integration_id bigint)
 language sql

@@ -123,12 +123,16 @@ begin
       using errcode = 'PT409',
             detail = 'integration_' || v_row.status,
             hint = format('Resume it: select resume_integration(%s)', p_integration_id);
+  elsif fleet.stored_secret('integration:' || v_row.id) is null then
+    raise exception 'integration "%" has no secret, and cannot be read', v_row.name
+      using errcode = 'PT409', detail = 'integration_without_secret',
+            hint = format('Give it its secret: select set_integration_secret(%s, ''<secret>'')', p_integration_id);
   end if;
   update public.device_integrations as i
   set sync_requested_at = p_now
   where i.id = v_row.id
   returning * into v_row;
-  perform fleet.poke('mdm-dispatch', jsonb_build_object('at', p_now), p_now);
+  perform fleet.poke(fleet.function_of_integration(v_row.integration_type), jsonb_build_object('at', p_now), p_now);
   return v_row;
 end;
 $$;

@@ -18,7 +18,7 @@ as $$
     left(fleet.without_secret(p_activity ->> 'error', s.secret), 2000), coalesce(p_activity -> 'detail', '{}'),
     p_activity ->> 'origin_key', p_now
   from (select 1) as one
-  left join public.pg_cron_secrets as s on s.name = 'integration:' || p_integration.id
+  left join lateral (select fleet.stored_secret('integration:' || p_integration.id) as secret) as s on true
   on conflict (integration_id, origin_key) do nothing
   returning id
 $$;
@@ -38,7 +38,7 @@ as $$
     'external_id', e.item -> 'external_id', 'error', fleet.without_secret(left(e.item ->> 'error', 500), s.secret)
   ) order by e.nr), '[]')
   from jsonb_array_elements(p_errors) with ordinality as e(item, nr)
-  left join public.pg_cron_secrets as s on s.name = 'integration:' || p_integration_id
+  left join lateral (select fleet.stored_secret('integration:' || p_integration_id) as secret) as s on true
   where e.nr <= 20
 $$;
 

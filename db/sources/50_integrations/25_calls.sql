@@ -34,7 +34,7 @@ as $$
     request_body text, response_body text, error text, at timestamptz
   )
   join public.device_integrations as i on i.id = k.integration_id
-  left join public.pg_cron_secrets as s on s.name = 'integration:' || i.id
+  left join lateral (select fleet.stored_secret('integration:' || i.id) as secret) as s on true
 $$;
 
 comment on function fleet.clean_calls(jsonb) is 'Calls as the log takes them: shortened, and without the secret wherever it appears.';
@@ -91,7 +91,7 @@ as $$
   insert into public.mdm_api_logs (owner_id, integration_id, command_id, attempt, error, created_at)
   select p_command.owner_id, p_integration_id, p_command.id, p_command.attempt,
     left(fleet.without_secret(
-      p_error, (select s.secret from public.pg_cron_secrets as s where s.name = 'integration:' || p_integration_id)
+      p_error, fleet.stored_secret('integration:' || p_integration_id)
     ), 2000),
     p_now
   where not exists (
@@ -139,7 +139,7 @@ begin
   update public.device_integrations as i
   set status = 'paused', needs_secret = true, sync_held_until = null,
       status_reason = fleet.without_secret(
-        p_reason, (select s.secret from public.pg_cron_secrets as s where s.name = 'integration:' || i.id)
+        p_reason, fleet.stored_secret('integration:' || i.id)
       )
   where i.id = p_integration_id and i.status = 'active';
   return found;

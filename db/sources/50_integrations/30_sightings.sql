@@ -6,48 +6,60 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select nullif(concat_ws(
-    '; ',
-    case when coalesce(btrim(p_item ->> 'external_id'), '') = '' then 'external_id is missing' end,
-    (
-      select string_agg(format('%s cannot be %s', f.name, left(f.value #>> '{}', 40)), '; ')
-      from (
-        select t.name, p_item -> t.name as value,
-          jsonb_typeof(p_item -> t.name) = 'string' and length(p_item ->> t.name) <= 255 as is_fit
-        from unnest('{hostname,name,serial_number,platform}'::text[]) as t(name)
-        union all
-        select t.name, p_item -> t.name, fleet.try_exact_instant(p_item ->> t.name) is not null
-        from unnest('{last_seen,located_at}'::text[]) as t(name)
-        union all
-        select v.name, p_item -> v.name, v.is_fit
-        from (
-          values
-            (
-              'external_id',
-              jsonb_typeof(p_item -> 'external_id') in ('string', 'number') and length(p_item ->> 'external_id') <= 255
-            ),
-            ('latitude', fleet.is_within(p_item -> 'latitude', -90, 90)),
-            ('longitude', fleet.is_within(p_item -> 'longitude', -180, 180)),
-            ('accuracy_m', fleet.is_within(p_item -> 'accuracy_m', 0, 20000000)),
-            ('is_enrolled', jsonb_typeof(p_item -> 'is_enrolled') = 'boolean'),
-            ('attributes', jsonb_typeof(p_item -> 'attributes') = 'object'),
-            ('capabilities', jsonb_typeof(p_item -> 'capabilities') = 'object'),
-            ('profiles', fleet.are_ids(p_item -> 'profiles'))
-        ) as v(name, is_fit)
-      ) as f
-      where jsonb_typeof(f.value) <> 'null' and not f.is_fit
-    )
-  ), '')
+  select case
+    when coalesce(btrim(p_item ->> 'external_id'), '') = '' then 'external_id is missing'
+    when jsonb_typeof(p_item -> 'external_id') not in ('string', 'number') or length(p_item ->> 'external_id') > 255
+      then format('external_id cannot be %s', left(p_item ->> 'external_id', 40))
+  end
 $$;
 
-comment on function fleet.sighting_problem(jsonb) is 'All that is wrong with what another system says of one device; null where nothing is.';
+comment on function fleet.sighting_problem(jsonb) is
+  'Why nobody can tell which device another system speaks of; null where it is clear.';
 revoke all on function fleet.sighting_problem(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.odd_facts(p_item jsonb)
+returns table (name text, value text)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select f.name, left(f.value #>> '{}', 40)
+  from (
+    select t.name, p_item -> t.name as value,
+      jsonb_typeof(p_item -> t.name) = 'string' and length(p_item ->> t.name) <= 255 as is_fit
+    from unnest('{hostname,name,serial_number,platform}'::text[]) as t(name)
+    union all
+    select t.name, p_item -> t.name, fleet.told_instant(p_item -> t.name) is not null
+    from unnest('{last_seen,located_at}'::text[]) as t(name)
+    union all
+    select v.name, p_item -> v.name, v.is_fit
+    from (
+      values
+        ('latitude', fleet.is_within(p_item -> 'latitude', -90, 90)),
+        ('longitude', fleet.is_within(p_item -> 'longitude', -180, 180)),
+        ('accuracy_m', fleet.is_within(p_item -> 'accuracy_m', 0, 20000000)),
+        ('is_enrolled', jsonb_typeof(p_item -> 'is_enrolled') = 'boolean'),
+        ('attributes', jsonb_typeof(p_item -> 'attributes') = 'object'),
+        ('capabilities', jsonb_typeof(p_item -> 'capabilities') = 'object'),
+        ('profiles', fleet.are_ids(p_item -> 'profiles'))
+    ) as v(name, is_fit)
+    union all
+    -- How a receiver says that it knows nothing.
+    select 'latitude', '"0 by 0 to the metre"', false
+    where p_item ->> 'latitude' ~ '^-?0(\.0*)?$' and p_item ->> 'longitude' ~ '^-?0(\.0*)?$' and p_item ->> 'accuracy_m' ~ '^-?0(\.0*)?$'
+  ) as f
+  where jsonb_typeof(f.value) <> 'null' and not f.is_fit
+$$;
+
+comment on function fleet.odd_facts(jsonb) is
+  'What another system says of a device that cannot be so; it is left out, the device is not.';
+revoke all on function fleet.odd_facts(jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.parsed_sightings(p_devices jsonb)
 returns table (
   nr bigint, external_id text, name text, hostname text, serial_number text, platform text, last_seen timestamptz,
-  is_enrolled boolean, attributes jsonb, capabilities jsonb, profiles jsonb, latitude jsonb, longitude jsonb, accuracy_m jsonb, located_at text,
-  problem text
+  is_enrolled boolean, attributes jsonb, capabilities jsonb, profiles jsonb, latitude jsonb, longitude jsonb, accuracy_m jsonb, located_at timestamptz,
+  problem text, notes text
 )
 language sql
 stable
@@ -63,13 +75,20 @@ as $$
     ) as e
   ),
   fit as materialized (
-    select g.nr, case when g.problem is null then g.item else '{}' end as item, g.item ->> 'external_id' as external_id, g.problem
+    select g.nr, case when g.problem is null then g.item - coalesce(o.names, '{}') - o.with_them else '{}' end as item,
+      g.item ->> 'external_id' as external_id, g.problem, o.notes
     from given as g
+    cross join lateral (
+      select array_agg(x.name) as names,
+        -- Of a position whose accuracy cannot be nobody knows what it means.
+        case when bool_or(x.name = 'accuracy_m') then '{latitude,longitude}'::text[] else '{}' end as with_them, string_agg(format('%s cannot be %s', x.name, x.value), '; ') as notes
+      from fleet.odd_facts(g.item) as x
+    ) as o
     where g.copy_nr = 1 or g.item ->> 'external_id' is null
   )
   select f.nr, f.external_id, n.name, coalesce(n.name, n.serial_number, f.external_id), n.serial_number,
     nullif(f.item ->> 'platform', ''),
-    fleet.try_exact_instant(f.item ->> 'last_seen'),
+    fleet.told_instant(f.item -> 'last_seen'),
     coalesce((f.item ->> 'is_enrolled')::boolean, true),
     coalesce(nullif(f.item -> 'attributes', 'null'), '{}'),
     jsonb_strip_nulls(coalesce(nullif(f.item -> 'capabilities', 'null'), '{}')),
@@ -79,7 +98,8 @@ as $$
         select coalesce(jsonb_agg(distinct p.id), '[]') from jsonb_array_elements_text(f.item -> 'profiles') as p(id)
       )
     end,
-    f.item -> 'latitude', f.item -> 'longitude', f.item -> 'accuracy_m', f.item ->> 'located_at', f.problem
+    f.item -> 'latitude', f.item -> 'longitude', f.item -> 'accuracy_m', fleet.told_instant(f.item -> 'located_at'), f.problem,
+    case when f.problem is null then f.notes end
   from fit as f
   cross join lateral (
     select coalesce(nullif(btrim(f.item ->> 'hostname'), ''), nullif(btrim(f.item ->> 'name'), '')) as name,
@@ -89,6 +109,7 @@ $$;
 
 comment on function fleet.parsed_sightings(jsonb) is
   'What another system says of its devices as columns, each device once. What is wrong with one is its problem, not that of the others; '
+  'what cannot be so is left out, which notes tell; '
   'name is null where it told none, hostname then is made of what it told.';
 revoke all on function fleet.parsed_sightings(jsonb) from public, anon, authenticated, service_role;
 

@@ -35,9 +35,9 @@ begin
       order by lower(w.hostname), w.nr
     ),
     made as (
-      insert into public.devices (owner_id, hostname, platform, attributes, last_seen)
+      insert into public.devices (owner_id, hostname, platform, attributes, last_seen, prepared)
       select p_owner_id, w.hostname, w.item ->> 'platform', fleet.sighted_attributes(w.item),
-        (w.item ->> 'last_seen')::timestamptz
+        (w.item ->> 'last_seen')::timestamptz, false
       from wanted as w
       -- In one order, so that two integrations of a fleet never wait for each other in a circle.
       order by lower(w.hostname)
@@ -48,6 +48,9 @@ begin
     from wanted as w
     join made as m on m.hostname = w.hostname;
   end loop;
+  if v_made <> '[]' then
+    perform fleet.require_quota(p_owner_id, 'devices');
+  end if;
   return v_made;
 end;
 $$;
@@ -106,7 +109,10 @@ as $$
     join public.devices as d on d.id = i.device_id
     order by d.id
     on conflict (device_id, integration_id) do update
-      set external_id = excluded.external_id, attributes = excluded.attributes, capabilities = excluded.capabilities,
+      set external_id = excluded.external_id,
+          -- Its state is read apart.
+          attributes = excluded.attributes || jsonb_strip_nulls(jsonb_build_object('state', l.attributes -> 'state')),
+          capabilities = excluded.capabilities,
           seen_at = excluded.seen_at, updated_at = p_now,
           left_at = case when excluded.left_at is not null then coalesce(l.left_at, excluded.left_at) end
     returning l.left_at
@@ -182,15 +188,19 @@ declare
   v_new jsonb;
   v_made jsonb;
   v_errors jsonb;
+  v_notes jsonb;
   v_left integer;
 begin
-  select coalesce(jsonb_agg(to_jsonb(s) - 'problem') filter (where s.problem is null), '[]'),
+  select coalesce(jsonb_agg(to_jsonb(s) - '{problem,notes}'::text[]) filter (where s.problem is null), '[]'),
     coalesce(
       jsonb_agg(jsonb_build_object('external_id', s.external_id, 'error', s.problem) order by s.nr)
         filter (where s.problem is not null),
       '[]'
+    ),
+    coalesce(
+      jsonb_agg(jsonb_build_object('external_id', s.external_id, 'error', s.notes) order by s.nr) filter (where s.notes is not null), '[]'
     )
-  into v_items, v_errors
+  into v_items, v_errors, v_notes
   from fleet.parsed_sightings(p_devices) as s;
   select coalesce(jsonb_agg(e.item || jsonb_build_object('device_id', m.device_id)) filter (where m.nr is not null), '[]'),
     -- What is not in the other system, and never was as far as we know, is none of our devices.
@@ -212,12 +222,13 @@ begin
   where l.integration_id = p_integration.id and l.external_id = e.external_id;
   return jsonb_build_object(
     'created', jsonb_array_length(v_made), 'updated', jsonb_array_length(v_known), 'left', v_left,
-    'errors', v_errors || fleet.nameless_sightings(v_new, v_made)
+    'errors', v_errors || fleet.nameless_sightings(v_new, v_made), 'notes', v_notes
   );
 end;
 $$;
 
 comment on function fleet.take_sightings(public.device_integrations, jsonb, timestamptz) is
-  'Bring what another system says of its devices into the fleet; the caller has locked the integration. {created, updated, left, errors}.';
+  'Bring what another system says of its devices into the fleet; the caller has locked the integration. {created, updated, left, errors, '
+  'notes}: what cannot be so is left out and noted.';
 revoke all on function fleet.take_sightings(public.device_integrations, jsonb, timestamptz)
   from public, anon, authenticated, service_role;

@@ -74,7 +74,7 @@ as $$
     'secret', s.secret, 'last_sync_at', t.last_sync_at, 'started_at', p_now
   )
   from taken as t
-  left join public.pg_cron_secrets as s on s.name = 'integration:' || t.id
+  left join lateral (select fleet.stored_secret('integration:' || t.id) as secret) as s on true
 $$;
 
 comment on function fleet.worker_claim_mdm_syncs(jsonb, timestamptz) is
@@ -102,6 +102,8 @@ begin
   if not found then
     return jsonb_build_object('accepted', false, 'reason', 'not_found');
   end if;
+  -- Two integrations of a fleet may be with one project: each would make the devices that the other one makes.
+  perform pg_advisory_xact_lock(hashtextextended('pgfleet.sightings:' || v_integration.owner_id, 0));
   return jsonb_build_object('accepted', true) || fleet.take_sightings(v_integration, p_devices, p_now);
 end;
 $$;
@@ -109,7 +111,7 @@ $$;
 comment on function fleet.worker_sync_inventory(bigint, jsonb, timestamptz) is
   'Bring a page of devices into the fleet: a list of {external_id, hostname or name, serial_number, platform, last_seen, latitude, longitude, '
   'accuracy_m, located_at, is_enrolled (false: it has left), attributes, profiles (ids, where they are known)}. {accepted, created, updated, '
-  'left, errors: [{external_id, error}]}. Definer: the worker writes no table.';
+  'left, errors: [{external_id, error}], notes: [{external_id, error}] of what was left out of devices}. Definer: the worker writes no table.';
 revoke all on function fleet.worker_sync_inventory(bigint, jsonb, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.mark_devices_left(p_integration_id bigint, p_started_at timestamptz, p_now timestamptz)
@@ -175,14 +177,17 @@ begin
     'counts', v_counts,
     'duration_ms', round(extract(epoch from p_now - p_started_at) * 1000),
     'error', p_report -> 'error',
-    'detail', jsonb_build_object('errors', fleet.errors_to_log(coalesce(p_report -> 'errors', '[]'), p_integration_id))
+    'detail', jsonb_strip_nulls(jsonb_build_object(
+      'errors', fleet.errors_to_log(coalesce(p_report -> 'errors', '[]'), p_integration_id),
+      'notes', nullif(fleet.errors_to_log(coalesce(p_report -> 'notes', '[]'), p_integration_id), '[]')
+    ))
   ), p_now);
   return jsonb_build_object('accepted', true, 'left', v_left);
 end;
 $$;
 
 comment on function fleet.worker_end_mdm_sync(bigint, timestamptz, jsonb, timestamptz) is
-  'A sync that began at started_at has read every page, or stopped for an error: {counts: {devices, created, updated, left, errors}, errors: '
-  '[{external_id, error}], error}. What a whole one did not see has left. {accepted, left}. Definer: the worker writes no table.';
+  'A sync that began at started_at has read every page, or stopped for an error: {counts: {devices, created, updated, left, errors, notes}, '
+  'errors and notes: [{external_id, error}], error}. What a whole one did not see has left. {accepted, left}. Definer: the worker writes no table.';
 revoke all on function fleet.worker_end_mdm_sync(bigint, timestamptz, jsonb, timestamptz)
   from public, anon, authenticated, service_role;

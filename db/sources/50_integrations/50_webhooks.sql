@@ -1,6 +1,6 @@
 -- Secret addresses on which another system tells what happened there.
 
-create or replace function fleet.create_integration_webhook(p_integration_id bigint)
+create or replace function fleet.create_integration_webhook(p_integration_id bigint, p_signed boolean)
 returns jsonb
 language plpgsql
 volatile
@@ -11,35 +11,43 @@ declare
   v_integration public.device_integrations := fleet.integration_of_caller(p_integration_id);
   v_token text := fleet.random_secret();
   v_path text := '/integration-webhook/' || v_token;
+  v_key text;
   v_row public.integration_webhooks;
 begin
-  insert into public.integration_webhooks (owner_id, integration_id, token_hash, created_by)
-  values (v_integration.owner_id, v_integration.id, fleet.hash_secret(v_token), fleet.current_user_id())
+  insert into public.integration_webhooks (owner_id, integration_id, token_hash, is_signed, created_by)
+  values (
+    v_integration.owner_id, v_integration.id, fleet.hash_secret(v_token), coalesce(p_signed, false), fleet.current_user_id()
+  )
   returning * into v_row;
+  if v_row.is_signed then
+    v_key := 'whsec_' || replace(encode(decode(fleet.random_secret(), 'hex'), 'base64'), E'\n', '');
+    insert into public.pg_cron_secrets (name, secret) values ('webhook:' || v_row.id, v_key);
+  end if;
   return to_jsonb(v_row) - 'token_hash'
-    || jsonb_build_object('token', v_token, 'path', v_path, 'url', (fleet.setting('functions_url') #>> '{}') || v_path);
+    || jsonb_build_object('token', v_token, 'path', v_path, 'url', (fleet.setting('functions_url') #>> '{}') || v_path)
+    || jsonb_strip_nulls(jsonb_build_object('signing_secret', v_key));
 end;
 $$;
 
-comment on function fleet.create_integration_webhook(bigint) is 'See public.create_integration_webhook. Definer: it checks the caller.';
-revoke all on function fleet.create_integration_webhook(bigint) from public, anon, authenticated, service_role;
-grant execute on function fleet.create_integration_webhook(bigint) to authenticated, service_role;
+comment on function fleet.create_integration_webhook(bigint, boolean) is 'See public.create_integration_webhook. Definer: it checks the caller.';
+revoke all on function fleet.create_integration_webhook(bigint, boolean) from public, anon, authenticated, service_role;
+grant execute on function fleet.create_integration_webhook(bigint, boolean) to authenticated, service_role;
 
-create or replace function public.create_integration_webhook(p_integration_id bigint)
+create or replace function public.create_integration_webhook(p_integration_id bigint, p_signed boolean default false)
 returns jsonb
 language sql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select fleet.create_integration_webhook(p_integration_id)
+  select fleet.create_integration_webhook(p_integration_id, p_signed)
 $$;
 
-comment on function public.create_integration_webhook(bigint) is
+comment on function public.create_integration_webhook(bigint, boolean) is
   'Make a secret address on which the other system tells what happens there; shown this once. {id, token, path, url}; url is null while the '
-  'setting functions_url is. Others that were made before go on working until they are revoked. Raises integration_not_found (PT404) or '
+  'setting functions_url is. With p_signed each message must be signed by Standard Webhooks with the signing_secret that is answered too. Others that were made before go on working until they are revoked. Raises integration_not_found (PT404) or '
   'permission_missing (PT403).';
-revoke all on function public.create_integration_webhook(bigint) from public, anon, authenticated, service_role;
-grant execute on function public.create_integration_webhook(bigint) to authenticated, service_role;
+revoke all on function public.create_integration_webhook(bigint, boolean) from public, anon, authenticated, service_role;
+grant execute on function public.create_integration_webhook(bigint, boolean) to authenticated, service_role;
 
 create or replace function fleet.revoke_integration_webhook(p_id bigint)
 returns void
@@ -59,6 +67,7 @@ begin
   end if;
   perform fleet.require_permission(v_owner, 'manage', format('integration webhook %s', p_id));
   update public.integration_webhooks as w set revoked_at = now() where w.id = p_id and w.revoked_at is null;
+  delete from public.pg_cron_secrets as s where s.name = 'webhook:' || p_id;
 end;
 $$;
 
@@ -106,6 +115,7 @@ begin
             detail = 'integration_webhook_not_found',
             hint = 'Make a new address: select create_integration_webhook()';
   end if;
+  perform fleet.refuse_mover(v_webhook.owner_id);
 
   -- They may come often; a write each time would be waste.
   update public.integration_webhooks as w

@@ -11,8 +11,11 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform fleet.raise_problems('the integration', 'integration_invalid', array_agg(q))
-  from fleet.integration_problems(new) as q;
+  -- One that was made before there was a rule still pauses and goes on.
+  if tg_op = 'INSERT' or (new.name, new.integration_type, new.settings) is distinct from (old.name, old.integration_type, old.settings) then
+    perform fleet.raise_problems('the integration', 'integration_invalid', array_agg(q))
+    from fleet.integration_problems(new) as q;
+  end if;
   new.updated_at := now();
   if new.status = 'active' then
     new.status_reason := null;
@@ -39,7 +42,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   delete from public.pg_cron_secrets as s where s.name = 'integration:' || old.id;
-  return null;
+  delete from public.pg_cron_secrets as s
+  where s.name in (select 'webhook:' || w.id from public.integration_webhooks as w where w.integration_id = old.id);
+  return old;
 end;
 $$;
 
@@ -47,8 +52,9 @@ comment on function fleet.tg_forget_integration() is
   'The secret goes with its integration. Definer: whoever may delete the one may not read the other.';
 revoke all on function fleet.tg_forget_integration() from public, anon, authenticated, service_role;
 
-create or replace trigger device_integrations_03_forget
-  after delete on public.device_integrations
+drop trigger if exists device_integrations_03_forget on public.device_integrations;
+create or replace trigger device_integrations_05_forget
+  before delete on public.device_integrations
   for each row execute function fleet.tg_forget_integration();
 
 create or replace function fleet.tg_resume_integration()
@@ -62,7 +68,10 @@ begin
   set status = 'active'
   where 'integration:' || i.id = new.name and i.status = 'paused' and i.needs_secret;
   -- Outside of the turnstile, as for new commands.
-  perform fleet.poke('mdm-dispatch', jsonb_build_object('at', clock_timestamp()), clock_timestamp());
+  perform fleet.poke(f.name, jsonb_build_object('at', clock_timestamp()), clock_timestamp())
+  from public.device_integrations as i
+  cross join lateral fleet.function_of_integration(i.integration_type) as f(name)
+  where 'integration:' || i.id = new.name;
   return null;
 end;
 $$;
@@ -85,3 +94,5 @@ select fleet.keep_audit(
   'public.device_integrations', p_columns => '{name,integration_type,status,status_reason,settings}'
 );
 select fleet.keep_audit('public.integration_webhooks', p_columns => '{revoked_at}');
+
+select fleet.keep_quota('public.device_integrations', 'integrations');

@@ -85,6 +85,10 @@ begin
     limit 1000
     for update skip locked
   loop
+    -- There is nothing to remove, and so nothing that could be due: it leaves every list. What was begun stays, as history.
+    delete from public.schedules as s
+    where s.id = v_install.remove_schedule_id
+      and not exists (select 1 from public.schedule_runs as r where r.schedule_id = s.id);
     update public.schedules as s
     set status = 'cancelled', status_reason = 'the profile was never installed: ' || v_install.failure
     where s.id = v_install.remove_schedule_id and s.status <> 'cancelled';
@@ -96,7 +100,8 @@ end;
 $$;
 
 comment on function fleet.cancel_failed_removals(bigint) is
-  'Cancel the removals, or that of one install, whose push came to nothing. Answers how many. Called by the tick and when a function finishes.';
+  'Delete the removals, or that of one install, whose push came to nothing; one that has begun is cancelled. Answers how many. Called by the tick '
+  'and when a function finishes.';
 revoke all on function fleet.cancel_failed_removals(bigint) from public, anon, authenticated, service_role;
 
 create or replace function fleet.push_failure(p_schedule public.schedules)
@@ -123,14 +128,14 @@ as $$
         select coalesce(c.error_message, c.reason, c.status)
         from public.device_commands as c
         where c.schedule_id = p_schedule.id
-        order by c.id desc
+        order by c.created_at desc, c.id desc
         limit 1
       ),
       (
         select coalesce(r.error_message, r.reason, r.status)
         from public.schedule_runs as r
         where r.schedule_id = p_schedule.id
-        order by r.id desc
+        order by r.created_at desc, r.id desc
         limit 1
       ),
       p_schedule.status_reason,

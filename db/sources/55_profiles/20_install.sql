@@ -24,7 +24,7 @@ begin
     and r.next_run_at is not null
     and p_at >= i.start_time - interval '1 second'
     and p_at <= r.start_time
-  order by p.id desc
+  order by p.created_at desc, p.id desc
   limit 1
   for update of p, r;
   return v_row;
@@ -94,12 +94,33 @@ begin
   if p_duration <= interval '0' or not isfinite(p_duration) then
     raise exception '% must be longer than nothing, not %', p_field, p_duration
       using errcode = 'PT422', detail = 'duration_invalid', hint = 'Example: ''30 minutes''';
+  elsif p_duration > interval '100 years' then
+    raise exception '% must be at most 100 years, not %', p_field, p_duration
+      using errcode = 'PT422', detail = 'duration_invalid', hint = 'Without a duration it stays for good.';
   end if;
 end;
 $$;
 
-comment on function fleet.require_duration(interval, text) is 'Raise duration_invalid (PT422) for what is not longer than nothing.';
+comment on function fleet.require_duration(interval, text) is
+  'Raise duration_invalid (PT422) for what is not longer than nothing, or longer than a hundred years.';
 revoke all on function fleet.require_duration(interval, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.require_instant(p_at timestamptz, p_field text)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not isfinite(p_at) or p_at not between '0001-01-01 00:00:00Z' and '9000-01-01 00:00:00Z' then
+    raise exception '% must be an instant of our days, not %', p_field, p_at
+      using errcode = 'PT422', detail = 'argument_invalid', hint = 'Example: ''2027-01-31T12:00:00Z''';
+  end if;
+end;
+$$;
+
+comment on function fleet.require_instant(timestamptz, text) is 'Raise argument_invalid (PT422) for a time that nothing can be counted from.';
+revoke all on function fleet.require_instant(timestamptz, text) from public, anon, authenticated, service_role;
 
 create or replace function fleet.install_again(p_install public.profile_installs, p_duration interval, p_at timestamptz)
 returns public.profile_installs
@@ -152,6 +173,7 @@ declare
 begin
   perform fleet.require_profile(p_profile_id);
   perform fleet.require_duration(p_duration, 'p_duration');
+  perform fleet.require_instant(p_at, 'p_at');
   -- Two who press the button at once take turns: the second finds the install of the first.
   perform pg_advisory_xact_lock(hashtextextended('pgfleet.profile:' || p_device_id || ':' || p_profile_id, 0));
   v_row := fleet.live_install(p_profile_id, p_device_id, p_at);
@@ -198,7 +220,7 @@ $$;
 comment on function public.install_profile(text, bigint, interval, timestamptz) is
   'Install a profile on a device, now or at an instant, for good or for a time: one push_profile schedule, and with a duration its '
   'remove_profile schedule. While a temporary install of the same profile runs, only its removal moves. Raises device_not_found (PT404), '
-  'permission_missing (PT403), device_retired (PT409), profile_missing or duration_invalid (PT422).';
+  'permission_missing (PT403), device_retired (PT409), profile_missing, duration_invalid or argument_invalid (PT422).';
 revoke all on function public.install_profile(text, bigint, interval, timestamptz)
   from public, anon, authenticated, service_role;
 grant execute on function public.install_profile(text, bigint, interval, timestamptz) to authenticated, service_role;

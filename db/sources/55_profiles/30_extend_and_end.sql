@@ -65,6 +65,7 @@ begin
       using errcode = 'PT422', detail = 'duration_invalid', hint = 'Example: ''30 minutes''';
   end if;
   perform fleet.require_duration(p_by, 'p_by');
+  perform fleet.require_duration(v_row.duration + p_by, 'the whole duration');
   select s.start_time + p_by into v_at from public.schedules as s where s.id = v_row.remove_schedule_id;
   if not fleet.reschedule_removal(v_row, v_at) then
     perform fleet.raise_install_over(p_install_id);
@@ -175,9 +176,13 @@ declare
   v_row public.schedules;
 begin
   perform fleet.require_profile(p_profile_id);
+  perform fleet.require_instant(p_at, 'p_at');
   perform pg_advisory_xact_lock(hashtextextended('pgfleet.profile:' || p_device_id || ':' || p_profile_id, 0));
   v_install := fleet.live_install(p_profile_id, p_device_id, p_at);
   if v_install.id is not null and p_at <= now() then
+    -- One that is called off before it began is gone afterwards.
+    select s.* into v_row from public.schedules as s where s.id = v_install.remove_schedule_id;
+    v_row.status := 'cancelled';
     v_install := fleet.end_install(v_install, p_at);
     v_id := v_install.remove_schedule_id;
   elsif v_install.id is not null then
@@ -186,8 +191,7 @@ begin
   else
     v_id := fleet.make_profile_schedule('remove_profile', p_profile_id, v_device, p_at);
   end if;
-  select s.* into v_row from public.schedules as s where s.id = v_id;
-  return v_row;
+  return coalesce((select s from public.schedules as s where s.id = v_id), v_row);
 end;
 $$;
 
@@ -206,6 +210,6 @@ $$;
 
 comment on function public.remove_profile(text, bigint, timestamptz) is
   'Remove a profile from a device, now or at an instant: the removal of a temporary install moves, else a schedule is made. Answers the '
-  'remove_profile schedule. Raises device_not_found (PT404), permission_missing (PT403), device_retired (PT409) or profile_missing (PT422).';
+  'remove_profile schedule. Raises device_not_found (PT404), permission_missing (PT403), device_retired (PT409), profile_missing or argument_invalid (PT422).';
 revoke all on function public.remove_profile(text, bigint, timestamptz) from public, anon, authenticated, service_role;
 grant execute on function public.remove_profile(text, bigint, timestamptz) to authenticated, service_role;

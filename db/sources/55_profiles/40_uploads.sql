@@ -19,17 +19,17 @@ begin
       and fleet.is_visible_owner(i.owner_id);
     if v_ids is null then
       raise exception 'there is no MDM to upload to'
-        using errcode = 'PT422', detail = 'integration_missing', hint = 'Connect one: pgfleet integration create office --type simplemdm';
+        using errcode = 'PT422', detail = 'integration_missing', hint = 'Connect one: select create_integration(''{"name": "office", "integration_type": "simplemdm"}'')';
     elsif cardinality(v_ids) > 1 then
       raise exception 'p_integration_id is missing, and there are several MDMs: %', v_choice
-        using errcode = 'PT422', detail = 'integration_ambiguous', hint = 'Name one of them: p_integration_id, or --integration.';
+        using errcode = 'PT422', detail = 'integration_ambiguous', hint = 'Name one of them: p_integration_id.';
     end if;
   end if;
 
   v_row := fleet.integration_of_caller(coalesce(p_integration_id, v_ids[1]));
   if v_row.integration_type <> all (fleet.mdm_integration_types()) then
     raise exception 'integration % is no MDM but of type %', v_row.id, v_row.integration_type
-      using errcode = 'PT422', detail = 'integration_not_mdm', hint = 'List integrations with: pgfleet integration list';
+      using errcode = 'PT422', detail = 'integration_not_mdm', hint = 'List integrations with: select * from integration_list';
   elsif v_row.status = 'disabled' then
     raise exception 'integration % is disabled', v_row.id
       using errcode = 'PT409',
@@ -45,6 +45,35 @@ comment on function fleet.mdm_of_caller(bigint) is
   'permission_missing (PT403), integration_missing, integration_ambiguous or integration_not_mdm (PT422), or integration_disabled (PT409).';
 revoke all on function fleet.mdm_of_caller(bigint) from public, anon, authenticated, service_role;
 
+create or replace function fleet.is_signed_file(p_content bytea)
+returns boolean
+language sql
+immutable
+parallel safe
+-- A sequence in DER that begins with the name of "signed data".
+return coalesce(
+  substring(p_content for 1) = '\x30'::bytea and position('\x06092a864886f70d010702'::bytea in substring(p_content for 32)) > 0, false
+);
+
+comment on function fleet.is_signed_file(bytea) is 'Whether a file is signed data (DER).';
+revoke all on function fleet.is_signed_file(bytea) from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_detached_signature(p_content bytea)
+returns boolean
+language sql
+immutable
+parallel safe
+-- What is signed follows the name of "data", marked as the first thing there; without the mark it is somewhere else.
+return coalesce(
+  fleet.is_signed_file(p_content)
+    and position('\x06092a864886f70d010701'::bytea in substring(p_content for 200)) > 0
+    and substring(p_content from position('\x06092a864886f70d010701'::bytea in substring(p_content for 200)) + 11 for 1) <> '\xa0'::bytea,
+  false
+);
+
+comment on function fleet.is_detached_signature(bytea) is 'Whether a file is a signature alone, without what it signs.';
+revoke all on function fleet.is_detached_signature(bytea) from public, anon, authenticated, service_role;
+
 create or replace function fleet.is_profile_file(p_content bytea)
 returns boolean
 language sql
@@ -54,16 +83,43 @@ set search_path = pg_catalog, pg_temp
 as $$
   select case
     when substring(p_content for 8) = 'bplist00' then true
-    -- Signed: a sequence in DER that begins with the name of "signed data".
-    when substring(p_content for 1) = '\x30' then position('\x06092a864886f70d010702'::bytea in substring(p_content for 32)) > 0
+    when fleet.is_signed_file(p_content) then not fleet.is_detached_signature(p_content)
+    when substring(p_content for 1) = '\x30' then false
+    -- UTF-16, with or without its mark: every other byte of the words is zero.
+    when substring(p_content for 4) in ('\xfffe3c00', '\xfeff003c', '\x3c003f00', '\x003c003f')
+      then position('\x3c0070006c0069007300'::bytea in p_content) > 0
     -- XML, perhaps after a byte order mark and blanks.
     else substring(btrim(p_content, '\xefbbbf20090d0a') for 1) = '<' and position('<plist'::bytea in p_content) > 0
   end
 $$;
 
 comment on function fleet.is_profile_file(bytea) is
-  'Whether a file looks like a configuration profile: a property list in XML or binary, or one that is signed (DER).';
+  'Whether a file looks like a configuration profile: a property list in XML (UTF-8 or UTF-16) or binary, or one that is signed (DER).';
 revoke all on function fleet.is_profile_file(bytea) from public, anon, authenticated, service_role;
+
+create or replace function fleet.payload_identifier(p_content bytea)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- Its payloads have identifiers too, but they are inside of PayloadContent.
+  select nullif(left(fleet.plain_xml_text(coalesce(
+    substring(o.outer_text from k.key || '<string>([^<]*)</string>'), substring(t.whole from k.key || '<string>([^<]*)</string>')
+  )), 255), '')
+  from (
+    select fleet.text_of_bytes(p_content) as whole
+    where substring(p_content for 8) <> 'bplist00' and octet_length(p_content) <= 1048576
+  ) as t
+  cross join lateral (
+    select regexp_replace(t.whole, '<key>\s*PayloadContent\s*</key>\s*<array>.*</array>', '') as outer_text
+  ) as o
+  cross join (values ('<key>\s*PayloadIdentifier\s*</key>\s*')) as k(key)
+$$;
+
+comment on function fleet.payload_identifier(bytea) is
+  'The PayloadIdentifier of a configuration profile in XML, signed or not; null where it cannot be read.';
+revoke all on function fleet.payload_identifier(bytea) from public, anon, authenticated, service_role;
 
 create or replace function fleet.profile_problems(p_name text, p_content bytea, p_options jsonb)
 returns setof fleet.problem
@@ -81,6 +137,7 @@ as $$
     select
       case
         when coalesce(octet_length(p_content), 0) = 0 then 'is empty'
+        when fleet.is_detached_signature(p_content) then 'is a signature without the profile that it signs'
         when octet_length(p_content) <= fleet.limit_value('profile_content') and not fleet.is_profile_file(p_content)
           then 'is no configuration profile: neither a property list nor a signed one'
       end as problem,
@@ -138,13 +195,14 @@ begin
   end if;
 
   insert into public.profiles as p (
-    owner_id, integration_id, name, is_managed, status, content_sha256, options, created_by, created_at, updated_at
+    owner_id, integration_id, name, is_managed, status, content_sha256, payload_identifier, options, created_by, created_at, updated_at
   )
   values (
-    v_integration.owner_id, v_integration.id, v_name, true, 'pending', v_sha256, p_options, fleet.current_user_id(), p_now, p_now
+    v_integration.owner_id, v_integration.id, v_name, true, 'pending', v_sha256, fleet.payload_identifier(p_mobileconfig), p_options,
+    fleet.current_user_id(), p_now, p_now
   )
   on conflict (integration_id, lower(name)) where is_managed do update
-    set name = excluded.name, status = 'pending', content_sha256 = excluded.content_sha256,
+    set name = excluded.name, status = 'pending', content_sha256 = excluded.content_sha256, payload_identifier = excluded.payload_identifier,
         options = p.options || excluded.options, error_message = null, updated_at = p_now
   returning * into v_row;
   perform fleet.request_upload(v_row, 'upload', p_mobileconfig, p_now);

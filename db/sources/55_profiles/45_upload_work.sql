@@ -42,7 +42,7 @@ as $$
     where i.status = 'active'
       and fleet.share_of(p_shares, 'owner', i.owner_id::text) > 0
       and not exists (
-        select 1 from fleet.rate_limits as r where r.integration_id = i.id and r.blocked_until > p_now
+        select 1 from fleet.rate_limits as r where r.integration_id = i.id and r.endpoint = '' and r.blocked_until > p_now
       )
   ),
   chosen as (
@@ -78,7 +78,7 @@ as $$
   from taken as t
   join public.profiles as p on p.id = t.profile_id
   join public.device_integrations as i on i.id = t.integration_id
-  left join public.pg_cron_secrets as s on s.name = 'integration:' || i.id
+  left join lateral (select fleet.stored_secret('integration:' || i.id) as secret) as s on true
 $$;
 
 comment on function fleet.worker_claim_profile_uploads(jsonb, timestamptz) is
@@ -197,7 +197,7 @@ begin
   if p_outcome = 'failed' then
     select left(fleet.without_secret(p_error, s.secret), 2000) into v_error
     from (values ('integration:' || v_upload.integration_id)) as n(name)
-    left join public.pg_cron_secrets as s on s.name = n.name;
+    left join lateral (select fleet.stored_secret(n.name) as secret) as s on true;
     return jsonb_build_object('accepted', true, 'status', fleet.fail_upload(v_upload, v_error, p_reason, p_retry_after, p_now));
   end if;
 

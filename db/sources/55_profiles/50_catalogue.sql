@@ -125,13 +125,13 @@ begin
       using errcode = 'PT409', detail = 'profile_ambiguous', hint = 'Name the id.';
   elsif v_found = 0 then
     raise exception 'profile "%" was not found', left(p_name, 200)
-      using errcode = 'PT404', detail = 'profile_not_found', hint = 'List what the MDMs have with: pgfleet profile available';
+      using errcode = 'PT404', detail = 'profile_not_found', hint = 'List what the MDMs have with: select * from profile_list';
   end if;
 
   select f.* into v_row from fleet.profiles_by_name(p_name, p_device_id) as f;
   if v_row.profile_id is null then
     raise exception 'profile "%" is not in the MDM (%)', left(p_name, 200), concat_ws(': ', v_row.status, v_row.error_message)
-      using errcode = 'PT409', detail = 'profile_not_uploaded', hint = 'Look how it is with: pgfleet profile available';
+      using errcode = 'PT409', detail = 'profile_not_uploaded', hint = 'Look how it is with: select * from profile_list';
   end if;
   return v_row.profile_id;
 end;

@@ -51,11 +51,19 @@ as $$
       and p.is_installed
       and (p_owner_id is null or p.owner_id = p_owner_id)
       and not exists (select 1 from wanted as w where w.device_id = p.device_id and w.profile_id = p.profile_id)
+  ),
+  -- Runs whose commands are still being made: many devices take a few ticks.
+  coming as materialized (
+    select distinct u.id as device_id, s.action_type, s.payload ->> 'profile_id' as profile_id
+    from public.schedule_runs as r
+    join public.schedules as s on s.id = r.schedule_id and s.action_type in ('push_profile', 'remove_profile')
+    cross join unnest(s.device_ids) as u(id)
+    where r.expanded_at is null and r.status in ('pending', 'running') and (p_owner_id is null or r.owner_id = p_owner_id)
   )
   select d.owner_id, d.device_id, d.hostname, d.profile_id, d.action_type,
     case
       when m.device_id is null then 'in no MDM'
-      when c.status in ('pending', 'running') then 'under way'
+      when c.status in ('pending', 'running') or k.device_id is not null then 'under way'
       -- What fails is tried again, but not for ever at the same pace.
       when c.status in ('failed', 'expired') and c.executed_at > p_now - interval '1 hour' then 'failed lately'
       else 'missing'
@@ -69,9 +77,10 @@ as $$
       and x.channel = 'mdm'
       and x.command_type = d.action_type
       and x.payload ->> 'profile_id' = d.profile_id
-    order by x.id desc
+    order by x.created_at desc, x.id desc
     limit 1
   ) as c on true
+  left join coming as k on k.device_id = d.device_id and k.action_type = d.action_type and k.profile_id = d.profile_id
 $$;
 
 comment on function fleet.drift_of_profiles(uuid, timestamptz) is 'See public.profile_drift; of one owner, or of all.';
@@ -126,11 +135,16 @@ begin
   -- Two who reconcile at once take turns, and the second finds the work of the first under way.
   perform pg_advisory_xact_lock(hashtextextended('pgfleet.reconcile:' || p_owner_id, 0));
   for v_group in
+    -- As many at a time as one list takes: ten thousand more are another schedule.
     select d.profile_id, d.action_type, array_agg(d.device_id order by d.device_id) as device_ids
-    from fleet.drift_of_profiles(p_owner_id, p_now) as d
-    where d.state = 'missing'
-    group by d.profile_id, d.action_type
-    order by d.profile_id, d.action_type
+    from (
+      select x.profile_id, x.action_type, x.device_id,
+        (row_number() over (partition by x.profile_id, x.action_type order by x.device_id) - 1) / fleet.limit_value('device_list') as part
+      from fleet.drift_of_profiles(p_owner_id, p_now) as x
+      where x.state = 'missing'
+    ) as d
+    group by d.profile_id, d.action_type, d.part
+    order by d.profile_id, d.action_type, d.part
   loop
     insert into public.device_profiles as p (device_id, profile_id, owner_id, is_installed, is_assigned, changed_at)
     select u.id, v_group.profile_id, p_owner_id, false, true, p_now
@@ -157,7 +171,8 @@ end;
 $$;
 
 comment on function fleet.reconcile_owner(uuid, timestamptz) is
-  'Make one schedule for each profile and action that is missing somewhere. {pushes, removals}.';
+  'Make a schedule for each profile and action that is missing somewhere, several where one list does not take all of the devices. {pushes, '
+  'removals}.';
 revoke all on function fleet.reconcile_owner(uuid, timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.reconcile_profiles(p_owner_id uuid, p_now timestamptz)
@@ -207,6 +222,8 @@ begin
   for v_owner in
     select a.owner_id from public.profile_assignments as a
     union
+    select h.owner_id from public.profile_holds as h
+    union
     select p.owner_id from public.device_profiles as p where p.is_assigned and p.is_installed
   loop
     begin
@@ -223,7 +240,7 @@ begin
 end;
 $$;
 
-comment on function fleet.reconcile_all(timestamptz) is 'Reconcile every owner who has assignments. Answers how many.';
+comment on function fleet.reconcile_all(timestamptz) is 'Reconcile every owner who has assignments or holds. Answers how many.';
 revoke all on function fleet.reconcile_all(timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.forget_profiles(p_device_ids bigint[])

@@ -16,12 +16,24 @@ begin
   ) as f
   where f.ids is not null
     and exists (select 1 from public.profile_installs as p where p.install_schedule_id = any (f.ids));
+
+  -- What is over was tried, whatever came of it: nothing that reads when it was executed last takes it for due.
+  update public.schedules as s
+  set last_executed_at = coalesce(
+    (select max(c.executed_at) from public.device_commands as c where c.schedule_id = s.id), n.finished_at, clock_timestamp()
+  )
+  from new_rows as n
+  where n.status in ('completed', 'failed', 'skipped', 'cancelled')
+    and s.id = n.schedule_id
+    and s.action_type in ('push_profile', 'remove_profile')
+    and s.last_executed_at is null;
   return null;
 end;
 $$;
 
 comment on function fleet.tg_fail_pushes_of_runs() is
-  'A push whose run reached no device has failed too. Definer: nobody else writes profile_installs.';
+  'A push whose run reached no device has failed too; and what is over was executed last when it was tried last. Definer: nobody else '
+  'writes profile_installs.';
 revoke all on function fleet.tg_fail_pushes_of_runs() from public, anon, authenticated, service_role;
 
 create or replace trigger schedule_runs_80_fail_pushes_insert
@@ -54,6 +66,114 @@ create or replace trigger schedules_80_fail_pushes
   for each row
   when (new.status = 'cancelled' and old.status <> 'cancelled' and new.action_type = 'push_profile')
   execute function fleet.tg_fail_cancelled_pushes();
+
+create or replace function fleet.tg_forget_called_off_profile()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- What something came of is history.
+  if exists (select 1 from public.schedule_runs as r where r.schedule_id = new.id)
+    or exists (select 1 from public.device_commands as c where c.schedule_id = new.id)
+  then
+    return null;
+  end if;
+  -- What follows it would wait for ever: it is paused, and knows why.
+  update public.schedules as f
+  set status = 'paused',
+      status_reason = fleet.cut_text(concat_ws(': ', format('"%s", which it followed, was cancelled before it ran', new.name), new.status_reason), 255)
+  where f.after_schedule_id = new.id and f.status = 'active';
+  perform fleet.cancel_failed_removals(p.id) from public.profile_installs as p where p.install_schedule_id = new.id;
+  update public.profile_installs as p
+  set install_schedule_id = null, install_time = new.start_time
+  where p.install_schedule_id = new.id;
+  update public.profile_installs as p
+  set remove_schedule_id = null, removal_time = new.start_time,
+    removal_cancelled = fleet.cut_text(coalesce(new.status_reason, 'cancelled'), 255)
+  where p.remove_schedule_id = new.id;
+  delete from public.schedules as s where s.id = new.id;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_forget_called_off_profile() is
+  'What was to install or remove a profile and is cancelled before anything came of it is due no more, and was executed never: it leaves '
+  'every list, its install keeps when and why, and what followed it is paused with the reason. Definer: nobody else writes profile_installs.';
+revoke all on function fleet.tg_forget_called_off_profile() from public, anon, authenticated, service_role;
+
+create or replace trigger schedules_85_forget_called_off_profile
+  after update of status on public.schedules
+  for each row
+  when (
+    new.status = 'cancelled'
+    and old.status <> 'cancelled'
+    and new.action_type in ('push_profile', 'remove_profile')
+    and new.last_executed_at is null
+  )
+  execute function fleet.tg_forget_called_off_profile();
+
+create or replace function fleet.tg_keep_wanted_profiles()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_kept record;
+begin
+  if not exists (select 1 from new_rows as n where n.command_type = 'remove_profile' and n.status = 'pending') then
+    return null;
+  end if;
+
+  for v_kept in
+    select n.id, n.schedule_id, n.device_id, n.payload ->> 'profile_id' as profile_id, w.because, w.rank
+    from new_rows as n
+    left join public.profile_installs as p on p.remove_schedule_id = n.schedule_id and p.removed_at is null
+    cross join lateral (
+      -- Its own time is over, so what comes after it in rank decides.
+      select x.because, x.rank, x.is_wanted
+      from fleet.wishes_for_profiles(n.owner_id) as x
+      where x.device_id = n.device_id and x.profile_id = n.payload ->> 'profile_id'
+      order by x.rank
+      limit 1
+    ) as w
+    where n.command_type = 'remove_profile'
+      and n.status = 'pending'
+      and w.is_wanted
+      -- What is held nobody takes away, whoever asks for it.
+      and (
+        p.id is not null
+        or exists (
+          select 1 from public.profile_holds as h where h.device_id = n.device_id and h.profile_id = n.payload ->> 'profile_id'
+        )
+      )
+  loop
+    update public.device_commands as c
+    set status = 'completed', result = jsonb_build_object('kept', 'it stays, because ' || v_kept.because)
+    where c.id = v_kept.id;
+    update public.profile_installs as p set removed_at = clock_timestamp() where p.remove_schedule_id = v_kept.schedule_id;
+    update public.schedules as s set last_executed_at = clock_timestamp() where s.id = v_kept.schedule_id;
+    -- Whoever takes the assignment or the hold back takes the profile away.
+    update public.device_profiles as p
+    set is_assigned = true
+    where v_kept.rank in (1, 4) and p.device_id = v_kept.device_id and p.profile_id = v_kept.profile_id;
+  end loop;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_keep_wanted_profiles() is
+  'The end of a temporary install takes nothing away that is to stay, and nobody takes away what is held: such a removal is done without a '
+  'call. Definer: nobody else writes profile_installs.';
+revoke all on function fleet.tg_keep_wanted_profiles() from public, anon, authenticated, service_role;
+
+-- After the queue of the MDM has it, which forgets what is final.
+create or replace trigger device_commands_10_keep_wanted
+  after insert on public.device_commands
+  referencing new table as new_rows
+  for each statement execute function fleet.tg_keep_wanted_profiles();
 
 create or replace function fleet.tg_note_profile()
 returns trigger

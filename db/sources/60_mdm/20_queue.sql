@@ -172,3 +172,47 @@ $$;
 comment on function fleet.reroute_mdm(bigint[]) is
   'What waits for these devices goes to the MDM that they are in by now. What a function has begun stays where it is.';
 revoke all on function fleet.reroute_mdm(bigint[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.follow_mdm_commands(p_waiting bigint[], p_ended bigint[])
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_schedules bigint[];
+begin
+  if p_waiting is not null then
+    update fleet.mdm_work as w
+    set phase = 'send', due_at = c.not_before, held_until = null, accepted_at = null, give_up_at = null
+    from public.device_commands as c
+    where c.id = any (p_waiting) and w.command_id = c.id;
+  end if;
+  if p_ended is null then
+    return;
+  end if;
+
+  -- Taken, but never seen to be done: the device is as it was before, as far as anybody knows.
+  update public.device_profiles as p
+  set is_installed = c.command_type = 'remove_profile', changed_at = clock_timestamp()
+  from public.device_commands as c
+  join fleet.mdm_work as w on w.command_id = c.id and w.accepted_at is not null
+  where c.id = any (p_ended)
+    and c.status <> 'completed'
+    and c.command_type in ('push_profile', 'remove_profile')
+    and p.device_id = c.device_id
+    and p.profile_id = c.payload ->> 'profile_id';
+  delete from fleet.mdm_work as w where w.command_id = any (p_ended);
+  select array_agg(c.schedule_id) into v_schedules
+  from public.device_commands as c
+  where c.id = any (p_ended) and c.command_type = 'push_profile' and c.status <> 'completed' and c.schedule_id is not null;
+  if v_schedules is not null then
+    perform fleet.mark_failed_pushes(v_schedules);
+  end if;
+end;
+$$;
+
+comment on function fleet.follow_mdm_commands(bigint[], bigint[]) is
+  'Keep the queue true to commands that change: those of p_waiting wait to be sent, until their time; forget those of p_ended, which are '
+  'final, and mark the pushes that failed.';
+revoke all on function fleet.follow_mdm_commands(bigint[], bigint[]) from public, anon, authenticated, service_role;

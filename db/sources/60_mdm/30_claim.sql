@@ -36,8 +36,8 @@ declare
 begin
   sends := '{}';
   looks := '{}';
-  perform 1 from fleet.rate_limits as r where r.integration_id = p_integration_id for update skip locked;
-  if not found and exists (select 1 from fleet.rate_limits as r where r.integration_id = p_integration_id) then
+  perform 1 from fleet.rate_limits as r where r.integration_id = p_integration_id and r.endpoint = '' for update skip locked;
+  if not found and exists (select 1 from fleet.rate_limits as r where r.integration_id = p_integration_id and r.endpoint = '') then
     -- Another function is at it: waiting for its lock could end in a circle.
     next_at := p_now + interval '50 milliseconds';
     return next;
@@ -69,9 +69,9 @@ begin
 
   v_bucket.tokens := v_bucket.tokens - (looks <> '{}')::integer - cardinality(sends);
   update fleet.rate_limits as r
-  set rate = v_bucket.rate, tokens = v_bucket.tokens, filled_at = v_bucket.filled_at,
+  set rate = v_bucket.rate, refused_rate = v_bucket.refused_rate, tokens = v_bucket.tokens, filled_at = v_bucket.filled_at,
       looked_at = case when looks <> '{}' then p_now else r.looked_at end
-  where r.integration_id = p_integration_id;
+  where r.integration_id = p_integration_id and r.endpoint = '';
   next_at := least(
     -- At a pace at which each claim brings some leave.
     case
@@ -95,7 +95,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(jsonb_agg(jsonb_build_object(
-    'command_id', c.id, 'attempt', c.attempt, 'command_type', c.command_type, 'payload', c.payload, 'device_id', c.device_id,
+    'command_id', c.id, 'attempt', c.attempt, 'command_type', c.command_type, 'payload', fleet.unsealed(c.owner_id, c.payload), 'device_id', c.device_id,
     'hostname', c.device_hostname, 'integration_id', w.integration_id, 'external_id', l.external_id, 'attributes', l.attributes,
     'lease_expires_at', w.held_until, 'accepted_at', w.accepted_at, 'unanswered_at', w.unanswered_at, 'result', c.result
   ) order by c.priority desc, c.id), '[]')
@@ -185,7 +185,7 @@ begin
         'owner_id', i.owner_id, 'integration_type', i.integration_type, 'settings', i.settings, 'secret', s.secret
       )), '{}')
       from public.device_integrations as i
-      left join public.pg_cron_secrets as s on s.name = 'integration:' || i.id
+      left join lateral (select fleet.stored_secret('integration:' || i.id) as secret) as s on true
       where i.id in (select w.integration_id from fleet.mdm_work as w where w.command_id = any (v_sends || v_looks))
     )
   );

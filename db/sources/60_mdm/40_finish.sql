@@ -76,6 +76,21 @@ comment on function fleet.put_back_mdm(public.device_commands, text, text, times
 revoke all on function fleet.put_back_mdm(public.device_commands, text, text, timestamptz, timestamptz)
   from public, anon, authenticated, service_role;
 
+create or replace function fleet.takes_command_ids(p_integration_id bigint)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select 1 from public.device_integrations as i where i.id = p_integration_id and i.integration_type = 'nanomdm'
+  )
+$$;
+
+comment on function fleet.takes_command_ids(bigint) is
+  'Whether an MDM knows a command by our id, and so takes none twice: then any may be sent again after an answer that got lost.';
+revoke all on function fleet.takes_command_ids(bigint) from public, anon, authenticated, service_role;
+
 create or replace function fleet.fail_mdm(
   p_command public.device_commands,
   p_work fleet.mdm_work,
@@ -91,7 +106,8 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_rerun_safe boolean := exists (select 1 from public.command_types as t where t.name = p_command.command_type and t.rerun_safe);
+  v_rerun_safe boolean := fleet.takes_command_ids(p_work.integration_id)
+    or exists (select 1 from public.command_types as t where t.name = p_command.command_type and t.rerun_safe);
   v_retry_at timestamptz := fleet.mdm_retry_at(p_work, p_reason, p_retry_after, p_now);
   v_row public.device_commands;
 begin
@@ -203,7 +219,7 @@ begin
   end if;
   select w.* into v_work from fleet.mdm_work as w where w.command_id = p_command_id for update;
   perform fleet.log_callless(v_command, v_work.integration_id, coalesce(p_error, p_reason, p_outcome), p_now);
-  select s.secret into v_secret from public.pg_cron_secrets as s where s.name = 'integration:' || v_work.integration_id;
+  v_secret := fleet.stored_secret('integration:' || v_work.integration_id);
   v_result := fleet.without_secret(p_result::text, v_secret)::jsonb;
   v_error := fleet.without_secret(p_error, v_secret);
   if p_outcome <> 'failed' and (v_work.command_id is not null and v_work.accepted_at is null or v_command.status = 'cancelled') then

@@ -42,7 +42,7 @@ declare
   v_seen jsonb;
   v_count jsonb;
 begin
-  select s.secret into v_secret from public.pg_cron_secrets as s where s.name = 'integration:' || p_integration_id;
+  v_secret := fleet.stored_secret('integration:' || p_integration_id);
   select coalesce(jsonb_agg(to_jsonb(s)), '[]') into v_seen
   from fleet.seen_looks(fleet.without_secret(p_reports::text, v_secret)::jsonb) as s;
 

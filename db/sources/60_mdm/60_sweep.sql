@@ -43,15 +43,20 @@ begin
   where w.command_id = any (v_ids);
   -- What may be repeated is, the rest is told and ends.
   update public.device_commands as c
-  set status = case when t.rerun_safe then 'pending' else 'failed' end,
-      reason = case when t.rerun_safe then 'lease_expired' else 'interrupted' end,
+  set status = case when k.may_repeat then 'pending' else 'failed' end,
+      reason = case when k.may_repeat then 'lease_expired' else 'interrupted' end,
       error_message = case
-        when t.rerun_safe is not true then 'the function stopped in the middle; the provider may have taken it'
+        when not k.may_repeat then 'the function stopped in the middle; the provider may have taken it'
       end,
       lease_expires_at = null
-  from public.device_commands as x
-  left join public.command_types as t on t.name = x.command_type
-  where x.id = c.id and c.id = any (v_ids);
+  from (
+    select x.id, coalesce(t.rerun_safe, false) or fleet.takes_command_ids(w.integration_id) as may_repeat
+    from public.device_commands as x
+    join fleet.mdm_work as w on w.command_id = x.id
+    left join public.command_types as t on t.name = x.command_type
+    where x.id = any (v_ids)
+  ) as k
+  where k.id = c.id;
   return cardinality(v_ids);
 end;
 $$;

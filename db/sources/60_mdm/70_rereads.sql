@@ -77,14 +77,16 @@ language sql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  insert into fleet.mdm_rereads as r (integration_id, external_id, asked_at, look_at)
-  select p_integration_id, p_external_id, p_now,
+  insert into fleet.mdm_rereads as r (integration_id, owner_id, external_id, asked_at, look_at)
+  select i.id, i.owner_id, p_external_id, p_now,
     -- One look serves all that comes within a few seconds.
     greatest(p_now, (
       select greatest(l.seen_at, l.left_at) + interval '5 seconds'
       from public.device_links as l
       where l.integration_id = p_integration_id and l.external_id = p_external_id
     ))
+  from public.device_integrations as i
+  where i.id = p_integration_id
   on conflict (integration_id, external_id) do update
     set asked_at = excluded.asked_at
 $$;
@@ -157,7 +159,7 @@ as $$
   )
   from taken as t
   join public.device_integrations as i on i.id = t.integration_id
-  left join public.pg_cron_secrets as s on s.name = 'integration:' || i.id
+  left join lateral (select fleet.stored_secret('integration:' || i.id) as secret) as s on true
 $$;
 
 comment on function fleet.worker_claim_mdm_rereads(jsonb, timestamptz) is

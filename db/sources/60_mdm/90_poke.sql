@@ -21,7 +21,7 @@ as $$
         or fleet.has_mdm_rereads(i.id, p_now)
       )
       and not exists (
-        select 1 from fleet.rate_limits as r where r.integration_id = i.id and r.blocked_until > p_now
+        select 1 from fleet.rate_limits as r where r.integration_id = i.id and r.endpoint = '' and r.blocked_until > p_now
       )
   )
 $$;

@@ -14,8 +14,8 @@ begin
     return null;
   end if;
 
-  insert into fleet.mdm_work (command_id, device_id, integration_id, priority, due_at)
-  select n.id, n.device_id, m.integration_id, n.priority, n.not_before
+  insert into fleet.mdm_work (command_id, owner_id, device_id, integration_id, priority, due_at)
+  select n.id, n.owner_id, n.device_id, m.integration_id, n.priority, n.not_before
   from new_rows as n
   left join fleet.mdms_of(
     array(select x.device_id from new_rows as x where x.channel = 'mdm' and x.status = 'pending')
@@ -44,67 +44,6 @@ create or replace trigger device_commands_07_queue_mdm
   after insert on public.device_commands
   referencing new table as new_rows
   for each statement execute function fleet.tg_queue_mdm_commands();
-
-create or replace function fleet.tg_follow_mdm_commands()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_ended bigint[];
-  v_schedules bigint[];
-begin
-  if not exists (select 1 from new_rows as n where n.channel = 'mdm') then
-    return null;
-  end if;
-
-  -- A time that was moved, a lease that ran out: it waits to be sent, until then.
-  update fleet.mdm_work as w
-  set phase = 'send', due_at = n.not_before, held_until = null, accepted_at = null, give_up_at = null
-  from new_rows as n
-  join old_rows as o on o.id = n.id
-  where w.command_id = n.id
-    and n.channel = 'mdm'
-    and n.status = 'pending'
-    and (o.status <> 'pending' or o.not_before <> n.not_before);
-
-  select array_agg(n.id), array_agg(n.schedule_id) filter (where n.command_type = 'push_profile' and n.status <> 'completed')
-  into v_ended, v_schedules
-  from new_rows as n
-  join old_rows as o on o.id = n.id
-  where n.channel = 'mdm' and n.status not in ('pending', 'running') and o.status in ('pending', 'running');
-  if v_ended is null then
-    return null;
-  end if;
-
-  -- Taken, but never seen to be done: the device is as it was before, as far as anybody knows.
-  update public.device_profiles as p
-  set is_installed = c.command_type = 'remove_profile', changed_at = clock_timestamp()
-  from public.device_commands as c
-  join fleet.mdm_work as w on w.command_id = c.id and w.accepted_at is not null
-  where c.id = any (v_ended)
-    and c.status <> 'completed'
-    and c.command_type in ('push_profile', 'remove_profile')
-    and p.device_id = c.device_id
-    and p.profile_id = c.payload ->> 'profile_id';
-  delete from fleet.mdm_work as w where w.command_id = any (v_ended);
-  if v_schedules is not null then
-    perform fleet.mark_failed_pushes(v_schedules);
-  end if;
-  return null;
-end;
-$$;
-
-comment on function fleet.tg_follow_mdm_commands() is
-  'Keep the queue true to commands that change, forget those that are final, and mark the pushes that failed. Definer: nobody else writes '
-  'these tables.';
-revoke all on function fleet.tg_follow_mdm_commands() from public, anon, authenticated, service_role;
-
-create or replace trigger device_commands_08_follow_mdm
-  after update on public.device_commands
-  referencing old table as old_rows new table as new_rows
-  for each statement execute function fleet.tg_follow_mdm_commands();
 
 create or replace function fleet.tg_forget_mdm_commands()
 returns trigger

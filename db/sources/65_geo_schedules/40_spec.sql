@@ -84,7 +84,7 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select n.key, format('%s "%s" was not found', n.key, left(p_spec ->> n.key, 60)), format('List them with: pgfleet %s list', n.key)
+  select n.key, format('%s "%s" was not found', n.key, left(p_spec ->> n.key, 60)), format('List them with: select * from %s_list', n.key)
   from (values
     ('device', (select d.id from public.devices as d where d.owner_id = p_owner_id and lower(d.hostname) = lower(p_spec ->> 'device'))),
     ('group', (select g.id from public.device_groups as g where g.owner_id = p_owner_id and lower(g.name) = lower(p_spec ->> 'group'))),
@@ -179,6 +179,7 @@ begin
       using errcode = 'PT422', detail = 'geo_schedule_invalid',
             hint = 'Example: {"name": "No games at school", "group": "class-7", "apps": ["steam"], "start_minute": 480, "end_minute": 900}';
   end if;
+  perform fleet.require_size('the geo schedule', 'spec', p_spec);
   v_problems := array(
     select q from fleet.geo_spec_problems(p_spec) as q
     union all

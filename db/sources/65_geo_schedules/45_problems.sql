@@ -2,10 +2,12 @@
 
 create or replace function fleet.geo_choice_problems(p_row public.geo_schedules)
 returns setof fleet.problem
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select c.field, coalesce(format('"%s" is not one of %s', left(c.value, 60), c.choices), 'is missing'), format('Use one of %s.', c.choices)
   from (values
     ('side', p_row.side, 'inside, outside, anywhere'),
@@ -13,7 +15,8 @@ as $$
     ('update_delay_type', p_row.update_delay_type, 'none, fixed, until_end_of_current_action, until_next_day'),
     ('unknown_location', p_row.unknown_location, 'keep_last, block, free')
   ) as c(field, value, choices)
-  where c.value is null or c.value <> all (string_to_array(c.choices, ', '))
+  where c.value is null or c.value <> all (string_to_array(c.choices, ', '));
+end;
 $$;
 
 comment on function fleet.geo_choice_problems(public.geo_schedules) is 'Columns that hold none of the words they may hold.';
@@ -21,10 +24,12 @@ revoke all on function fleet.geo_choice_problems(public.geo_schedules) from publ
 
 create or replace function fleet.geo_list_problems(p_row public.geo_schedules)
 returns setof fleet.problem
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select l.field, 'has ' || cardinality(l.items) || ' entries', format('At most %s.', l.most)
   from (values ('apps', p_row.apps, 500), ('categories', p_row.categories, 50)) as l(field, items, most)
   where cardinality(l.items) > l.most
@@ -33,7 +38,7 @@ as $$
   from (values ('apps', p_row.apps), ('categories', p_row.categories)) as l(field, items)
   where exists (select 1 from unnest(l.items) as i(name) where i.name is null or btrim(i.name) = '' or char_length(i.name) > 200)
   union all
-  select 'categories', format('category "%s" was not found', left(i.name, 60)), 'Make it first: pgfleet geo category set <name> <app>…'
+  select 'categories', format('category "%s" was not found', left(i.name, 60)), 'Make it first: insert into app_categories (name, apps) values (<name>, <apps>)'
   from unnest(p_row.categories) as i(name)
   where not exists (
     select 1 from public.app_categories as c where c.owner_id = p_row.owner_id and lower(c.name) = lower(i.name)
@@ -50,7 +55,8 @@ as $$
       or coalesce(jsonb_typeof(p_row.enforce -> 'profile_id') <> 'string', true)
       or btrim(p_row.enforce ->> 'profile_id') = ''
       or char_length(p_row.enforce ->> 'profile_id') > 200
-    )
+    );
+end;
 $$;
 
 comment on function fleet.geo_list_problems(public.geo_schedules) is 'What is wrong with what is to be blocked, and how.';
@@ -58,10 +64,12 @@ revoke all on function fleet.geo_list_problems(public.geo_schedules) from public
 
 create or replace function fleet.geo_schedule_problems(p_row public.geo_schedules)
 returns setof fleet.problem
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select 'name', case when btrim(coalesce(p_row.name, '')) = '' then 'is missing' else 'is longer than 200 characters' end, 'A name of up to 200 characters.'
   where btrim(coalesce(p_row.name, '')) = '' or char_length(p_row.name) > 200
   union all
@@ -96,20 +104,21 @@ as $$
   select 'device_id', case when p_row.device_id is null then 'is missing' else 'and group_id exclude each other' end, 'Name one device or one group.'
   where (p_row.device_id is null) = (p_row.group_id is null)
   union all
-  select 'device_id', format('device %s was not found', p_row.device_id), 'List your devices with: pgfleet device list'
+  select 'device_id', format('device %s was not found', p_row.device_id), 'List your devices with: select * from device_list'
   where p_row.device_id is not null
     and not exists (select 1 from public.devices as d where d.id = p_row.device_id and d.owner_id = p_row.owner_id)
   union all
-  select 'group_id', format('group %s was not found', p_row.group_id), 'List your groups with: pgfleet group list'
+  select 'group_id', format('group %s was not found', p_row.group_id), 'List your groups with: select * from group_list'
   where p_row.group_id is not null
     and not exists (select 1 from public.device_groups as g where g.id = p_row.group_id and g.owner_id = p_row.owner_id)
   union all
   select 'location_id', case when p_row.location_id is null then 'is missing' else 'goes with side inside or outside' end, 'Name a location and a side, or anywhere and none.'
   where (p_row.location_id is null) <> (p_row.side = 'anywhere')
   union all
-  select 'location_id', format('location %s was not found', p_row.location_id), 'List your locations with: pgfleet location list'
+  select 'location_id', format('location %s was not found', p_row.location_id), 'List your locations with: select * from location_list'
   where p_row.location_id is not null
-    and not exists (select 1 from public.locations as l where l.id = p_row.location_id and l.owner_id = p_row.owner_id)
+    and not exists (select 1 from public.locations as l where l.id = p_row.location_id and l.owner_id = p_row.owner_id);
+end;
 $$;
 
 comment on function fleet.geo_schedule_problems(public.geo_schedules) is 'Everything that is wrong with a geo schedule as it is written.';

@@ -20,15 +20,17 @@ as $$
     union
     select m.id, m.owner_id, d.id, m.timezone
     from meant as m
-    join public.devices as d on d.owner_id = m.owner_id and fleet.device_matches(m.selector, d.tags, d.platform, d.attributes)
+    join public.devices as d on d.owner_id = m.owner_id and fleet.device_matches(m.selector, d.tags, d.platform, d.attributes, d.reported)
     where m.selector is not null and (p_device_ids is null or d.id = any (p_device_ids))
   )
-  select r.id, r.owner_id, d.id, d.hostname, d.attributes ->> 'serial_number',
+  select r.id, r.owner_id, d.id, d.hostname, coalesce(d.attributes ->> 'serial_number', d.reported ->> 'serial_number'),
     case r.timezone
-      when 'device' then coalesce((select z.name from fleet.time_zones as z where z.name = d.timezone), 'UTC')
+      -- As with schedules: who has none goes by the owner's wall.
+      when 'device' then coalesce((select z.name from fleet.time_zones as z where z.name = d.timezone), o.timezone)
       else r.timezone
     end
   from reached as r
+  join public.owners as o on o.id = r.owner_id
   join public.devices as d on d.id = r.device_id and d.owner_id = r.owner_id and d.status = 'active'
   where p_device_ids is null or d.id = any (p_device_ids)
 $$;
@@ -69,20 +71,26 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_count integer;
+  v_to_ring bigint[];
 begin
-  update public.geo_commitments as c
-  set until = fleet.geo_commitment_end(s, c.timezone, c.effective_from, p_now)
-  from public.geo_schedules as s
-  where s.id = any (p_geo_schedule_ids)
-    and c.geo_schedule_id = s.id
-    and c.until is null
-    and (p_device_ids is null or c.device_id = any (p_device_ids))
-    and not exists (
-      select 1
-      from fleet.geo_scope(array[s.id], array[c.device_id]) as x
-      where x.timezone = c.timezone
-    );
-  get diagnostics v_count = row_count;
+  with ended as (
+    update public.geo_commitments as c
+    set until = fleet.geo_commitment_end(s, c.timezone, c.effective_from, p_now)
+    from public.geo_schedules as s
+    where s.id = any (p_geo_schedule_ids)
+      and c.geo_schedule_id = s.id
+      and c.until is null
+      and (p_device_ids is null or c.device_id = any (p_device_ids))
+      and not exists (
+        select 1
+        from fleet.geo_scope(array[s.id], array[c.device_id]) as x
+        where x.timezone = c.timezone
+      )
+    returning c.device_id, s.enforce
+  )
+  select count(*), array_agg(e.device_id) filter (where e.enforce is null) into v_count, v_to_ring
+  from ended as e;
+  perform fleet.ring_for_geo_actions(v_to_ring, p_now);
   return v_count;
 end;
 $$;
@@ -100,25 +108,32 @@ as $$
 declare
   v_ended integer;
   v_begun integer;
+  v_to_ring bigint[];
 begin
   if cardinality(p_geo_schedule_ids) = 0 then
     return 0;
   end if;
   v_ended := fleet.end_geo_commitments(p_geo_schedule_ids, p_device_ids, p_now);
-  insert into public.geo_commitments as c (
-    geo_schedule_id, device_id, owner_id, hostname, serial_number, timezone, effective_from
+  with begun as (
+    insert into public.geo_commitments as c (
+      geo_schedule_id, device_id, owner_id, hostname, serial_number, timezone, effective_from
+    )
+    select x.geo_schedule_id, x.device_id, x.owner_id, x.hostname, x.serial_number, x.timezone,
+      fleet.geo_promised_from(s, x.device_id, p_now)
+    from fleet.geo_scope(p_geo_schedule_ids, p_device_ids) as x
+    join public.geo_schedules as s on s.id = x.geo_schedule_id
+    where not exists (
+      select 1
+      from public.geo_commitments as o
+      where o.geo_schedule_id = x.geo_schedule_id and o.device_id = x.device_id and o.until is null
+    )
+    on conflict (geo_schedule_id, device_id) where until is null do nothing
+    returning c.device_id, c.geo_schedule_id
   )
-  select x.geo_schedule_id, x.device_id, x.owner_id, x.hostname, x.serial_number, x.timezone,
-    fleet.geo_promised_from(s, x.device_id, p_now)
-  from fleet.geo_scope(p_geo_schedule_ids, p_device_ids) as x
-  join public.geo_schedules as s on s.id = x.geo_schedule_id
-  where not exists (
-    select 1
-    from public.geo_commitments as o
-    where o.geo_schedule_id = x.geo_schedule_id and o.device_id = x.device_id and o.until is null
-  )
-  on conflict (geo_schedule_id, device_id) where until is null do nothing;
-  get diagnostics v_begun = row_count;
+  select count(*), array_agg(b.device_id) filter (where s.enforce is null) into v_begun, v_to_ring
+  from begun as b
+  join public.geo_schedules as s on s.id = b.geo_schedule_id;
+  perform fleet.ring_for_geo_actions(v_to_ring, p_now);
   return v_ended + v_begun;
 end;
 $$;
@@ -148,7 +163,7 @@ begin
   join public.geo_commitments as c
     on c.owner_id = d.owner_id
     and c.device_id <> d.id
-    and (lower(c.hostname) = lower(d.hostname) or c.serial_number = d.attributes ->> 'serial_number')
+    and (lower(c.hostname) = lower(d.hostname) or c.serial_number = coalesce(d.attributes ->> 'serial_number', d.reported ->> 'serial_number'))
   join public.geo_schedules as s on s.id = c.geo_schedule_id and s.update_delay_type <> 'none'
   cross join lateral (
     select coalesce(c.until, fleet.geo_commitment_end(s, c.timezone, c.effective_from, p_now)) as until

@@ -36,7 +36,7 @@ begin
     raise exception 'geo schedule % is %', p_row.id, case when p_row.replaced_by is null then 'deleted' else 'replaced' end
       using errcode = 'PT409', detail = 'geo_schedule_deleted',
             hint = case
-              when p_row.replaced_by is null then 'Make a new one: pgfleet geo create'
+              when p_row.replaced_by is null then 'Make a new one: select create_geo_schedule(<spec>)'
               else format('Change the one that replaced it: %s', p_row.replaced_by)
             end;
   end if;
@@ -137,7 +137,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_owner uuid := fleet.owner_or_own(fleet.try_uuid(case when jsonb_typeof(p_spec) = 'object' then p_spec ->> 'owner_id' end));
+  v_owner uuid := fleet.owner_or_own(fleet.owner_of_spec(p_spec));
 begin
   perform fleet.require_permission(v_owner, 'manage', format('owner %s', v_owner));
   return fleet.store_geo_schedule(fleet.checked_geo_schedule(fleet.empty_geo_schedule(v_owner), p_spec));
@@ -244,6 +244,23 @@ comment on function public.delete_geo_schedule(bigint) is
 revoke all on function public.delete_geo_schedule(bigint) from public, anon, authenticated, service_role;
 grant execute on function public.delete_geo_schedule(bigint) to authenticated, service_role;
 
+create or replace function fleet.heirs_of_geo_schedule(p_geo_schedule_id bigint)
+returns bigint[]
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with recursive heirs (id) as (
+    select s.id from public.geo_schedules as s where s.replaces = p_geo_schedule_id
+    union
+    select s.id from heirs as h join public.geo_schedules as s on s.replaces = h.id
+  )
+  select coalesce(array_agg(h.id), '{}') from heirs as h
+$$;
+
+comment on function fleet.heirs_of_geo_schedule(bigint) is 'What replaced a geo schedule, and what replaced that.';
+revoke all on function fleet.heirs_of_geo_schedule(bigint) from public, anon, authenticated, service_role;
+
 create or replace function fleet.override_geo_commitment(p_geo_schedule_id bigint, p_device_id bigint, p_reason text, p_now timestamptz)
 returns integer
 language plpgsql
@@ -254,6 +271,7 @@ as $$
 declare
   v_row public.geo_schedules := fleet.geo_schedule_of_caller(p_geo_schedule_id, 'admin');
   v_count integer;
+  v_heirs bigint[];
 begin
   if coalesce(btrim(p_reason), '') = '' or char_length(p_reason) > 2000 then
     raise exception 'p_reason must say why, in 1 to 2000 characters'
@@ -277,19 +295,24 @@ begin
     s.delete_started_date, (select max(c.until) from public.geo_commitments as c where c.geo_schedule_id = s.id)
   )
   where s.id = v_row.id and s.delete_started_date is not null;
-  -- What replaces it need not wait any longer for those who were let off.
+  -- What replaces it need not wait any longer for those who were let off, however often it was changed again meanwhile.
+  v_heirs := fleet.heirs_of_geo_schedule(v_row.id);
   update public.geo_commitments as c
   set effective_from = null
-  from public.geo_schedules as n
-  where n.replaces = v_row.id
-    and c.geo_schedule_id = n.id
+  where c.geo_schedule_id = any (v_heirs)
     and c.until is null
     and (p_device_id is null or c.device_id = p_device_id);
   update public.geo_schedules as n
   set effective_from = null
-  where n.replaces = v_row.id
-    and exists (select 1 from public.geo_commitments as c where c.geo_schedule_id = n.id and c.effective_from is null);
-  perform fleet.create_geo_actions(array(select n.id from public.geo_schedules as n where n.replaces = v_row.id), p_now);
+  where n.id = any (v_heirs)
+    and n.deletion_status is null
+    and exists (select 1 from public.geo_commitments as c where c.geo_schedule_id = n.id and c.until is null and c.effective_from is null);
+  perform fleet.create_geo_actions(v_heirs, p_now);
+  if v_row.enforce is null then
+    perform fleet.ring_for_geo_actions(
+      array(select c.device_id from public.geo_commitments as c where c.geo_schedule_id = v_row.id and c.until = p_now), p_now
+    );
+  end if;
   return v_count;
 end;
 $$;

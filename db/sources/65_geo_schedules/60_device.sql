@@ -58,6 +58,38 @@ comment on function fleet.geo_actions_of_devices(bigint[], timestamptz) is
   'zone an action may stand twice, of which one is owed.';
 revoke all on function fleet.geo_actions_of_devices(bigint[], timestamptz) from public, anon, authenticated, service_role;
 
+create or replace function fleet.is_geo_debtor(p_device_id bigint, p_now timestamptz)
+returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select 1
+    from public.geo_commitments as c
+    join public.geo_schedules as s on s.id = c.geo_schedule_id
+    where c.device_id = p_device_id
+      and s.update_delay_type <> 'none'
+      and c.override_reason is null
+      and (
+        c.until is null
+        or c.until > p_now
+        -- What started before the end is still running.
+        or exists (
+          select 1
+          from fleet.geo_actions_of_devices(array[p_device_id], p_now) as x
+          where x.geo_schedule_id = s.id and x.is_owed and x.starts_at <= p_now and x.ends_at > p_now
+        )
+      )
+  );
+end;
+$$;
+
+comment on function fleet.is_geo_debtor(bigint, timestamptz) is
+  'Whether a device owes something that a change made now would not end at once.';
+revoke all on function fleet.is_geo_debtor(bigint, timestamptz) from public, anon, authenticated, service_role;
+
 create or replace function fleet.geo_actions_due(p_now timestamptz)
 returns jsonb
 language plpgsql
@@ -167,7 +199,12 @@ begin
   end if;
 
   insert into public.geo_action_reports as r (geo_action_id, device_id, owner_id, status, location_met_at, reason, reported_at)
-  values (p_geo_action_id, v_device_id, v_owner, p_status, p_location_met_at, left(p_reason, 2000), p_now)
+  values (
+    p_geo_action_id, v_device_id, v_owner, p_status,
+    -- Before there was any action it was not: a clock that is far behind says nothing that whoever reads it could not read.
+    case when p_location_met_at is not null then greatest(p_location_met_at, p_now - interval '30 days') end,
+    left(p_reason, 2000), p_now
+  )
   on conflict (geo_action_id, device_id) do update
     set status = excluded.status,
         -- The first time counts, however often it is told.

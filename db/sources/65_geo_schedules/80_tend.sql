@@ -136,71 +136,34 @@ comment on function fleet.settle_geo_deletions(timestamptz, integer) is
   'A deleted geo schedule of which no action can still run, or of which its devices know, becomes DELETED. Answers how many.';
 revoke all on function fleet.settle_geo_deletions(timestamptz, integer) from public, anon, authenticated, service_role;
 
-create or replace function fleet.clean_geo_actions(p_now timestamptz, p_limit integer default 2000)
-returns integer
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_count integer;
-begin
-  delete from public.geo_actions as a
-  where a.id in (
-    select x.id
-    from public.geo_actions as x
-    where x.starts_at < p_now - interval '14 days'
-    order by x.starts_at
-    limit p_limit
-    for update skip locked
-  );
-  get diagnostics v_count = row_count;
-  if v_count > 0 then
-    return v_count;
-  end if;
-
-  delete from public.geo_schedules as s
-  where s.id in (
-    select x.id
-    from public.geo_schedules as x
-    where x.deletion_status = 'DELETED'
-      -- The instant at which its successor begins is read from it.
-      and x.delay_ends_at <= p_now
-    order by x.id
-    -- Their actions, reports and commitments go with them.
-    limit greatest(p_limit / 100, 1)
-    for update skip locked
-  );
-  get diagnostics v_count = row_count;
-  return v_count;
-end;
-$$;
-
-comment on function fleet.clean_geo_actions(timestamptz, integer) is
-  'Remove a batch of actions that started more than two weeks ago, a week before the window in which actions are made; then of geo '
-  'schedules that are DELETED. Answers how many rows; 0 when nothing is left.';
-revoke all on function fleet.clean_geo_actions(timestamptz, integer) from public, anon, authenticated, service_role;
-
 create or replace procedure fleet.tend_geo_schedules()
 language plpgsql
 as $$
 declare
+  -- Whatever is left then is for the next minute, in which profiles are seen to first.
+  c_patience constant interval := '40 seconds';
   v_now timestamptz := pg_catalog.clock_timestamp();
   v_key bigint := pg_catalog.hashtextextended('pgfleet.tend_geo_schedules', 0);
+  v_owner uuid;
 begin
   -- One at a time; each batch by itself, so that nobody waits for the whole.
   if not pg_catalog.pg_try_advisory_lock(v_key) then
     return;
   end if;
-  perform fleet.hold_geo_profiles_of_all(v_now);
-  commit;
+  -- Each owner by itself: what one of them takes holds no lock for the next.
+  for v_owner in select o.id from fleet.owners_with_geo_holds() as o(id) order by pg_catalog.random() loop
+    perform fleet.try_geo_holds(v_owner, v_now);
+    commit;
+  end loop;
   while fleet.make_waiting_geo_actions(v_now) > 0 loop
     commit;
+    exit when pg_catalog.clock_timestamp() > v_now + c_patience;
   end loop;
   perform fleet.settle_geo_deletions(v_now);
   commit;
   while fleet.clean_geo_actions(v_now) > 0 loop
     commit;
+    exit when pg_catalog.clock_timestamp() > v_now + c_patience;
   end loop;
   perform pg_catalog.pg_advisory_unlock(v_key);
 end;

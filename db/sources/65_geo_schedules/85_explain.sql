@@ -8,12 +8,13 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_owner uuid := fleet.owner_or_own(fleet.try_uuid(case when jsonb_typeof(p_spec) = 'object' then p_spec ->> 'owner_id' end));
+  v_owner uuid := fleet.owner_or_own(fleet.owner_of_spec(p_spec));
   v_row public.geo_schedules;
 begin
   perform fleet.require_permission(v_owner, 'view', format('owner %s', v_owner));
-  if p_from is null or p_to is null or p_from >= p_to or p_to - p_from > interval '366 days' then
-    raise exception 'p_from must be before p_to, and a year at most'
+  -- Between 1900 and 2300 no sum of what follows leaves the calendar.
+  if coalesce(p_from < '1900-01-01' or p_to > '2300-01-01' or p_from >= p_to, true) or p_to > p_from + interval '366 days' then
+    raise exception 'p_from must be before p_to, a year at most, between 1900 and 2300'
       using errcode = 'PT422', detail = 'window_invalid', hint = 'Leave both out for the next two weeks.';
   end if;
   v_row := fleet.checked_geo_schedule(fleet.empty_geo_schedule(v_owner), p_spec);
@@ -38,7 +39,7 @@ language sql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select * from fleet.preview_geo_schedule(p_spec, p_from, p_to)
+  select * from fleet.preview_geo_schedule(p_spec, fleet.calendar_instant(p_from), fleet.calendar_instant(p_to))
 $$;
 
 comment on function public.preview_geo_schedule(jsonb, timestamptz, timestamptz) is
@@ -57,6 +58,8 @@ as $$
 declare
   v_device public.devices;
   v_actions jsonb;
+  -- Nobody has actions before or after, and sums of it stay within the calendar.
+  v_at timestamptz := least(greatest(p_at, '1900-01-01'), '2300-01-01');
 begin
   select d.* into v_device from public.devices as d where d.id = p_device_id and fleet.is_visible_owner(d.owner_id);
   if not found then
@@ -79,29 +82,29 @@ begin
           else format('it was %s, but that counts only from %s', case when s.replaced_by is null then 'deleted' else 'changed' end, x.until)
         end
       end as reason
-    from fleet.geo_actions_of_devices(array[p_device_id], p_at) as x
+    from fleet.geo_actions_of_devices(array[p_device_id], v_at) as x
     join public.geo_schedules as s on s.id = x.geo_schedule_id
     join public.geo_actions as a on a.id = x.geo_action_id
     cross join lateral (
-      select case when x.side = 'anywhere' then 'anywhere' else fleet.geo_side(x.geometry, v_device, x.max_location_age, x.status = 'running', p_at) end
+      select case when x.side = 'anywhere' then 'anywhere' else fleet.geo_side(x.geometry, v_device, x.max_location_age, x.status = 'running', v_at) end
         as side
     ) as l
     cross join lateral (
       select case
-        when not x.is_owed or not (x.timezone <> a.timezone or fleet.should_be_executed(a, s, p_at)) then 'released'
-        when x.starts_at > p_at then 'waiting'
+        when not x.is_owed or not (x.timezone <> a.timezone or fleet.should_be_executed(a, s, v_at)) then 'released'
+        when x.starts_at > v_at then 'waiting'
         when x.status in ('finished', 'skipped', 'failed') then 'reported'
         when fleet.is_geo_met(l.side, x.side, x.unknown_location, coalesce(x.status = 'running', false)) then 'blocked'
         when l.side = 'unknown' then 'unknown'
         else 'elsewhere'
       end as state
     ) as c
-    where x.ends_at > p_at
-      and x.starts_at < p_at + interval '1 day'
+    where x.ends_at > v_at
+      and x.starts_at < v_at + interval '1 day'
   ) as e;
 
   return jsonb_build_object(
-    'device_id', v_device.id, 'hostname', v_device.hostname, 'at', p_at, 'actions', v_actions,
+    'device_id', v_device.id, 'hostname', v_device.hostname, 'at', v_at, 'actions', v_actions,
     'blocked_apps', (
       select coalesce(jsonb_agg(distinct b.app), '[]')
       from jsonb_array_elements(v_actions) as v(action)
@@ -122,7 +125,7 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select fleet.explain_geo(p_device_id, p_at)
+  select fleet.explain_geo(p_device_id, fleet.calendar_instant(p_at))
 $$;
 
 comment on function public.explain_geo(bigint, timestamptz) is

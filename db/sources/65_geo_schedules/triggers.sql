@@ -7,7 +7,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  new.owner_id := fleet.owner_or_own(new.owner_id);
+  new.owner_id := fleet.owner_or_own(coalesce(new.owner_id, fleet.owner_of_named(array[new.device_id], array[new.group_id])));
   perform fleet.require_permission(new.owner_id, 'manage', format('owner %s', new.owner_id));
   perform fleet.raise_problems('the geo schedule', 'geo_schedule_invalid', array_agg(q))
   from fleet.geo_schedule_problems(new) as q;
@@ -73,7 +73,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if old.deletion_status is distinct from 'DELETED' then
+  if old.deletion_status is distinct from 'DELETED' and not fleet.is_owner_gone(old.owner_id) then
     raise exception 'geo schedule % is not removed by hand', old.id
       using errcode = 'PT409', detail = 'commitment_running',
             hint = format('Delete it: select delete_geo_schedule(%s); it goes when its delay is over.', old.id);
@@ -89,6 +89,27 @@ revoke all on function fleet.tg_guard_geo_schedule() from public, anon, authenti
 create or replace trigger geo_schedules_30_guard
   before delete on public.geo_schedules
   for each row execute function fleet.tg_guard_geo_schedule();
+
+create or replace function fleet.tg_remove_geo_actions()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from public.geo_actions as a where a.geo_schedule_id in (select o.id from old_rows as o);
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_remove_geo_actions() is
+  'A geo schedule that goes takes its actions along. Definer: actions are nobody''s to write.';
+revoke all on function fleet.tg_remove_geo_actions() from public, anon, authenticated, service_role;
+
+create or replace trigger geo_schedules_35_remove_actions
+  after delete on public.geo_schedules
+  referencing old table as old_rows
+  for each statement execute function fleet.tg_remove_geo_actions();
 
 create or replace function fleet.tg_begin_geo_schedules()
 returns trigger
@@ -165,9 +186,9 @@ begin
   if exists (
     select 1 from public.geo_schedules as s
     where s.location_id = old.id and s.owner_id = old.owner_id and s.deletion_status is null
-  ) then
+  ) and not fleet.is_owner_gone(old.owner_id) then
     raise exception 'location "%" is used by geo schedules', old.name
-      using errcode = 'PT409', detail = 'location_in_use', hint = 'Delete or change them first: pgfleet geo list';
+      using errcode = 'PT409', detail = 'location_in_use', hint = 'Delete or change them first: select * from geo_schedule_list';
   end if;
   return old;
 end;
@@ -219,9 +240,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if tg_op = 'DELETE' then
-    if fleet.is_category_used(old) then
+    if fleet.is_category_used(old) and not fleet.is_owner_gone(old.owner_id) then
       raise exception 'category "%" is used by geo schedules', old.name
-        using errcode = 'PT409', detail = 'app_category_in_use', hint = 'Delete or change them first: pgfleet geo list';
+        using errcode = 'PT409', detail = 'app_category_in_use', hint = 'Delete or change them first: select * from geo_schedule_list';
     end if;
     return old;
   end if;
@@ -247,6 +268,39 @@ create or replace trigger app_categories_20_replace_geo_schedules
 create or replace trigger app_categories_30_guard
   before delete on public.app_categories
   for each row execute function fleet.tg_replace_geo_schedules_of_category();
+
+-- Profiles that block for geo schedules.
+
+create or replace function fleet.tg_guard_profile()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (
+    select 1 from public.geo_schedules as s
+    where s.owner_id = new.owner_id
+      and s.enforce ->> 'profile_id' = new.external_id
+      and s.deletion_status is distinct from 'DELETED'
+  ) then
+    raise exception 'profile "%" is used by geo schedules', new.name
+      using errcode = 'PT409', detail = 'profile_in_use',
+            hint = 'Delete or change them first, and wait for their delay: select * from geo_schedule_list';
+  end if;
+  return new;
+end;
+$$;
+
+comment on function fleet.tg_guard_profile() is
+  'A profile by which geo schedules block is not taken out of the MDM, nor while the delay of one that was deleted runs. Raises '
+  'profile_in_use (PT409). Definer: it sees every geo schedule.';
+revoke all on function fleet.tg_guard_profile() from public, anon, authenticated, service_role;
+
+create or replace trigger profiles_60_guard_geo_schedules
+  before update of status on public.profiles
+  for each row when (new.status = 'deleting' and old.status <> 'deleting' and new.external_id is not null)
+  execute function fleet.tg_guard_profile();
 
 -- Devices and groups: whoever comes, goes, or is called otherwise.
 
@@ -305,15 +359,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if exists (
-    select 1
-    from public.geo_commitments as c
-    join public.geo_schedules as s on s.id = c.geo_schedule_id
-    where c.device_id = old.id
-      and s.update_delay_type <> 'none'
-      and c.override_reason is null
-      and (c.until is null or c.until > clock_timestamp())
-  ) then
+  if fleet.is_geo_debtor(old.id, clock_timestamp()) then
     raise exception 'device "%" still owes a geo schedule', old.hostname
       using errcode = 'PT409', detail = 'commitment_running',
             hint = 'Retire it instead, or let an admin end it: select override_geo_commitment(<geo schedule>, ''why'', <device>)';
@@ -330,69 +376,9 @@ create or replace trigger devices_60_guard_committed
   before delete on public.devices
   for each row execute function fleet.tg_guard_committed_device();
 
-create or replace function fleet.tg_follow_geo_members()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  perform fleet.reconcile_geo_scope(
-    array(select s.id from public.geo_schedules as s where s.group_id in (select r.group_id from changed_rows as r) and s.deletion_status is null),
-    array(select r.device_id from changed_rows as r), clock_timestamp()
-  );
-  return null;
-end;
-$$;
-
-comment on function fleet.tg_follow_geo_members() is
-  'Members that come or go begin or end to owe the geo schedules of the group. Definer: commitments are nobody''s to write.';
-revoke all on function fleet.tg_follow_geo_members() from public, anon, authenticated, service_role;
-
-create or replace trigger device_group_members_50_follow_geo_schedules_inserted
-  after insert on public.device_group_members
-  referencing new table as changed_rows
-  for each statement execute function fleet.tg_follow_geo_members();
-create or replace trigger device_group_members_51_follow_geo_schedules_deleted
-  after delete on public.device_group_members
-  referencing old table as changed_rows
-  for each statement execute function fleet.tg_follow_geo_members();
-
-create or replace function fleet.tg_follow_geo_group()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if tg_op = 'DELETE' then
-    if exists (select 1 from public.geo_schedules as s where s.group_id = old.id and s.owner_id = old.owner_id and s.deletion_status is null) then
-      raise exception 'group "%" is used by geo schedules', old.name
-        using errcode = 'PT409', detail = 'group_in_use', hint = 'Delete or change them first: pgfleet geo list';
-    end if;
-    return old;
-  end if;
-  perform fleet.reconcile_geo_scope(
-    array(select s.id from public.geo_schedules as s where s.group_id = new.id and s.deletion_status is null), null, clock_timestamp()
-  );
-  return null;
-end;
-$$;
-
-comment on function fleet.tg_follow_geo_group() is
-  'Another selector changes who owes the geo schedules of a group; a group that live ones use is not deleted. Raises group_in_use (PT409). '
-  'Definer: commitments are nobody''s to write.';
-revoke all on function fleet.tg_follow_geo_group() from public, anon, authenticated, service_role;
-
-create or replace trigger device_groups_50_follow_geo_schedules
-  after update on public.device_groups
-  for each row when (old.selector is distinct from new.selector)
-  execute function fleet.tg_follow_geo_group();
-create or replace trigger device_groups_60_guard_geo_schedules
-  before delete on public.device_groups
-  for each row execute function fleet.tg_follow_geo_group();
-
 -- Actions follow from the schedules, and reports are the devices' own; what ends a commitment is somebody's doing.
 select fleet.keep_audit('public.app_categories');
 select fleet.keep_audit('public.geo_schedules');
 select fleet.keep_audit('public.geo_commitments', p_verbs => '{update}');
+
+select fleet.keep_quota('public.geo_schedules', 'geo_schedules');

@@ -67,7 +67,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_owner uuid := coalesce(p_owner_id, fleet.current_user_id());
+  v_owner uuid := coalesce(p_owner_id, fleet.usual_owner());
 begin
   if v_owner is null then
     -- Nobody is signed in: the default, or the error about it. It writes only for a person.
@@ -105,3 +105,56 @@ comment on function fleet.require_span(timestamptz, timestamptz, interval) is
   'Raise span_invalid (PT422) unless p_to is after p_from by at most so much.';
 revoke all on function fleet.require_span(timestamptz, timestamptz, interval)
   from public, anon, authenticated, service_role;
+
+create or replace function fleet.has_clock(p_schedule public.schedules)
+returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- By device time the zones that are gone are left out one by one.
+  perform timestamptz 'epoch' at time zone (p_schedule.recurrence ->> 'clock');
+  return p_schedule.timezone = 'device' or fleet.zones_of_server(array[p_schedule.timezone]) <> '{}';
+exception
+  when invalid_parameter_value then
+    return false;
+end;
+$$;
+
+comment on function fleet.has_clock(public.schedules) is
+  'Whether the server has the time zone in which the times of a schedule are read. One that it has no more is left out of what shows many.';
+revoke all on function fleet.has_clock(public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.lost_zones(p_owner_ids uuid[])
+returns table (zone text, devices bigint, schedules text[])
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with used as (
+    select z.zone, sum(z.devices) as devices, null::text as schedule
+    from fleet.owner_zones as z
+    where z.owner_id = any (p_owner_ids) and z.zone <> '' and z.devices > 0
+    group by z.zone
+    union all
+    select s.timezone, 0, s.name
+    from public.schedules as s
+    where s.owner_id = any (p_owner_ids) and s.status in ('active', 'paused') and s.timezone <> 'device'
+  ),
+  here as materialized (
+    select fleet.zones_of_server(array(select distinct u.zone from used as u)) as zones
+  )
+  select u.zone, sum(u.devices)::bigint,
+    (array_agg(u.schedule order by u.schedule) filter (where u.schedule is not null))[1:20]
+  from used as u
+  cross join here as h
+  where u.zone <> all (h.zones)
+  group by u.zone
+  order by u.zone
+$$;
+
+comment on function fleet.lost_zones(uuid[]) is
+  'Time zones that devices or schedules of these owners are in and that this server does not have, under any name: how many devices, and '
+  'which schedules. They are left out, the rest goes on.';
+revoke all on function fleet.lost_zones(uuid[]) from public, anon, authenticated, service_role;

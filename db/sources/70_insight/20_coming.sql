@@ -15,7 +15,11 @@ returns table (
   zones text[],
   dst_rule text,
   missed_to timestamptz,
-  missed_count bigint
+  missed_count bigint,
+  local timestamp,
+  last_at timestamptz,
+  missed_to_local timestamp,
+  open_zones text[]
 )
 language plpgsql
 stable
@@ -29,28 +33,71 @@ declare
   v_made integer := 0;
   v_decided record;
   v_is_plain boolean := fleet.is_plainly_decided(p_schedule);
+  -- Windows in the time of the devices: who is within them is known zone by zone.
+  v_zones text[];
+  v_leaves_out_gaps boolean := fleet.leaves_out_gaps(p_schedule.recurrence);
+  v_skipped record;
 begin
   if p_schedule.status not in ('active', 'paused') or p_schedule.next_run_at is null then
     return;
+  elsif p_schedule.timezone = 'device' then
+    return query select c.* from fleet.coming_on_walls(p_schedule, p_from, p_to, p_limit, p_is_present) as c;
+    return;
   end if;
+  v_zones := fleet.zones_behind_windows(p_schedule);
 
   -- What is overdue is decided as a tick at p_from would; otherwise the engine is taken to have kept up until then. Runs
   -- that are limited in number are counted from where the schedule stands.
   if not (v_row.next_run_at < p_from and (p_is_present or v_most is not null)) then
-    v_row.next_run_at := fleet.next_due(v_row.recurrence, p_from - interval '1 microsecond');
+    v_row.next_run_at := fleet.next_due(v_row.recurrence, null, p_from - interval '1 microsecond');
   end if;
 
   while v_row.next_run_at < p_to and v_made < p_limit loop
     if v_is_plain and v_row.next_run_at >= p_from then
       v_made := v_made + 1;
+      if v_leaves_out_gaps then
+        select g.* into v_skipped
+        from fleet.skipped_times(v_row.recurrence, v_row.next_run_at, v_row.next_run_at + interval '1 microsecond') as g;
+      end if;
+      if v_leaves_out_gaps and found then
+        due_at := v_row.next_run_at;
+        starts_at := due_at;
+        would := 'skip';
+        reason := 'the clocks skip this local time';
+        dst_rule := 'gap:skip';
+        local := v_skipped.first_local;
+        if v_skipped.times > 1 then
+          missed_to := due_at;
+          missed_count := v_skipped.times;
+          missed_to_local := v_skipped.last_local;
+        end if;
+        return next;
+        local := null;
+        missed_to := null;
+        missed_count := null;
+        missed_to_local := null;
+        if fleet.next_occurrence(v_row.recurrence, due_at - interval '1 microsecond') is distinct from due_at then
+          v_row.next_run_at := fleet.next_due(v_row.recurrence, null, due_at);
+          continue;
+        end if;
+        exit when v_made >= p_limit;
+        v_made := v_made + 1;
+      end if;
       due_at := v_row.next_run_at;
       starts_at := due_at;
       reason := fleet.plain_refusal(p_schedule, due_at);
+      dst_rule := fleet.applied_rule(v_row.recurrence, due_at);
+      if v_zones is not null and reason is null then
+        select w.open_zones, w.starts_at, w.refusal into open_zones, starts_at, reason
+        from fleet.windows_of_zones(p_schedule, v_zones, starts_at) as w;
+      end if;
       would := case when reason is null then 'run' else 'skip' end;
-      zones := fleet.zones_due(v_row.recurrence, due_at);
-      dst_rule := fleet.dst_rule_at(v_row.recurrence, due_at);
       return next;
-      v_row.next_run_at := fleet.next_due(v_row.recurrence, due_at);
+      open_zones := null;
+      v_row.next_run_at := case
+        when v_leaves_out_gaps then fleet.next_due(v_row.recurrence, null, due_at)
+        else fleet.next_occurrence(v_row.recurrence, due_at)
+      end;
       continue;
     end if;
 
@@ -58,24 +105,32 @@ begin
     v_next := null;
     for v_decided in select d.* from fleet.decide_due(v_row, v_now) as d order by d.scheduled_for loop
       v_next := v_decided.next_run_at;
-      if v_decided.status = 'pending' and v_row.status = 'active' then
+      due_at := v_decided.scheduled_for;
+      starts_at := coalesce(v_decided.not_before, v_now);
+      reason := v_decided.reason;
+      if v_zones is not null and v_decided.status = 'pending' then
+        select w.open_zones, w.starts_at, w.refusal into open_zones, starts_at, reason
+        from fleet.windows_of_zones(p_schedule, v_zones, starts_at) as w;
+      end if;
+      would := case when v_decided.status = 'pending' and reason is null and v_row.status = 'active' then 'run' else 'skip' end;
+      if would = 'run' then
         v_row.execution_count := v_row.execution_count + 1;
       end if;
       if v_made < p_limit and (p_is_present or v_decided.scheduled_for >= p_from) then
         v_made := v_made + 1;
-        due_at := v_decided.scheduled_for;
-        starts_at := coalesce(v_decided.not_before, v_now);
-        would := case when v_decided.status = 'pending' and v_row.status = 'active' then 'run' else 'skip' end;
-        reason := case when v_row.status = 'paused' then 'paused' else v_decided.reason end;
-        zones := v_decided.zones;
+        reason := case when v_row.status = 'paused' then 'paused' else reason end;
         dst_rule := v_decided.dst_rule;
+        local := v_decided.scheduled_local;
         missed_to := v_decided.missed_to;
         missed_count := v_decided.missed_count;
+        missed_to_local := v_decided.missed_to_local;
         return next;
+        local := null;
         missed_to := null;
         missed_count := null;
-        reason := null;
+        missed_to_local := null;
       end if;
+      open_zones := null;
     end loop;
     exit when fleet.runs_left(v_row) <= 0;
     v_row.next_run_at := v_next;
@@ -85,7 +140,8 @@ $$;
 
 comment on function fleet.coming_runs(public.schedules, timestamptz, timestamptz, integer, boolean) is
   'The due instants of a schedule within [p_from, p_to), at most p_limit, as fleet.decide_due decides about each. p_is_present: what is '
-  'overdue at p_from comes first, as it would be caught up then. Overlap cannot be known: nobody knows how long devices will take.';
+  'overdue at p_from comes first, as it would be caught up then. open_zones: the zones whose devices are within their windows, where there '
+  'are windows in device time. Overlap cannot be known: nobody knows how long devices will take.';
 revoke all on function fleet.coming_runs(public.schedules, timestamptz, timestamptz, integer, boolean)
   from public, anon, authenticated, service_role;
 
@@ -97,7 +153,6 @@ set search_path = pg_catalog, pg_temp
 as $$
   select p_schedule.status = 'active'
     and not p_schedule.policies ? 'max_runs'
-    and not (p_schedule.timezone = 'device' and p_schedule.policies ? 'blackouts')
     and not fleet.waits_for_window(fleet.window_list(p_schedule.policies), 'schedule')
 $$;
 
@@ -131,6 +186,53 @@ comment on function fleet.plain_refusal(public.schedules, timestamptz) is
   'Why a plainly decided schedule does not run at an instant on time; null where it does.';
 revoke all on function fleet.plain_refusal(public.schedules, timestamptz) from public, anon, authenticated, service_role;
 
+create or replace function fleet.zones_behind_windows(p_schedule public.schedules)
+returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_zones text[];
+begin
+  if not exists (
+    select 1
+    from jsonb_array_elements(fleet.window_list(fleet.effective_policies(p_schedule.policies))) as w
+    where w ->> 'in' = 'device'
+  ) then
+    return null;
+  end if;
+  -- Where nobody is reached yet, there is nobody to be outside.
+  v_zones := fleet.zones_of_server(array(
+    select z.zone from jsonb_object_keys(fleet.device_counts(p_schedule)) as z(zone) where z.zone <> ''
+  ));
+  return nullif(v_zones, '{}');
+end;
+$$;
+
+comment on function fleet.zones_behind_windows(public.schedules) is
+  'The time zones of the devices that a schedule reaches, where it has windows in device time; null where it has none, or reaches nobody.';
+revoke all on function fleet.zones_behind_windows(public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.windows_of_zones(p_schedule public.schedules, p_zones text[], p_at timestamptz)
+returns table (open_zones text[], starts_at timestamptz, refusal text)
+language sql
+stable
+rows 1
+set search_path = pg_catalog, pg_temp
+as $$
+  -- What the run asks for each device, without its slot.
+  select array_agg(z.zone order by z.zone) filter (where s.at is not null), coalesce(min(s.at), p_at),
+    case when count(s.at) = 0 then 'outside the execution window' end
+  from (select fleet.effective_policies(p_schedule.policies) - 'jitter' as policies) as p
+  cross join unnest(p_zones) as z(zone)
+  cross join lateral (select fleet.device_start(p.policies, p_schedule.id, 0, z.zone, p_at) as at) as s
+$$;
+
+comment on function fleet.windows_of_zones(public.schedules, text[], timestamptz) is
+  'In which of these zones the devices of a run may start by their windows, when the first of them does, and why none does.';
+revoke all on function fleet.windows_of_zones(public.schedules, text[], timestamptz) from public, anon, authenticated, service_role;
+
 create or replace function fleet.device_counts(p_schedule public.schedules)
 returns jsonb
 language sql
@@ -139,7 +241,8 @@ set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(jsonb_object_agg(c.zone, c.devices), '{}')
   from (
-    select coalesce(t.timezone, 'UTC') as zone, count(*) as devices
+    select coalesce(t.timezone, case when p_schedule.timezone = 'device' then fleet.unknown_zone(p_schedule.recurrence) else 'UTC' end, '') as zone,
+      count(*) as devices
     from fleet.targets(p_schedule.owner_id, p_schedule.device_ids, p_schedule.group_ids, p_schedule.selector) as t
     group by 1
   ) as c
@@ -180,6 +283,18 @@ $$;
 
 comment on function fleet.clock_text(timestamptz, text) is 'What calendar and clock show at an instant in a time zone, with the weekday.';
 revoke all on function fleet.clock_text(timestamptz, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.wall_text(p_local timestamp)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select to_char(p_local, case when date_trunc('minute', p_local) = p_local then 'Dy YYYY-MM-DD HH24:MI' else 'Dy YYYY-MM-DD HH24:MI:SS' end)
+$$;
+
+comment on function fleet.wall_text(timestamp) is 'What calendar and clock show on a wall, with the weekday.';
+revoke all on function fleet.wall_text(timestamp) from public, anon, authenticated, service_role;
 
 create or replace function fleet.local_times(p_instant timestamptz, p_zones text[])
 returns text

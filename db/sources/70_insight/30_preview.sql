@@ -1,6 +1,6 @@
 -- Before saving: what a new schedule would do, and what an edit would change.
 
-create or replace function fleet.preview_of(p_schedule public.schedules, p_count integer, p_from timestamptz)
+create or replace function fleet.preview_of(p_schedule public.schedules, p_count integer, p_from timestamptz, p_is_present boolean)
 returns table (
   due_at timestamptz,
   local_time text,
@@ -16,23 +16,27 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select c.due_at, fleet.local_times(c.due_at, z.zones), z.zones, c.would, c.reason,
+  select c.due_at, coalesce(fleet.wall_text(c.local), fleet.local_times(c.due_at, z.zones)), z.zones, c.would, c.reason,
     coalesce(
       fleet.skip_detail(p_schedule, c.reason, c.zones, c.due_at, c.starts_at),
-      case when c.missed_count > 1 then format('%s instants until %s', c.missed_count, fleet.local_times(c.missed_to, z.zones)) end
+      case when c.missed_count > 1 then format('%s instants until %s', c.missed_count, coalesce(
+        fleet.wall_text(c.missed_to_local), fleet.local_times(c.missed_to, z.zones)
+      )) end
     ),
     fleet.dst_note(c.dst_rule),
     case when c.would = 'run' then c.starts_at end,
-    fleet.devices_of_zones(d.counts, c.zones)
-  from fleet.coming_runs(p_schedule, p_from, 'infinity', p_count, true) as c
+    fleet.devices_of_zones(d.counts, coalesce(c.open_zones, c.zones))
+  from fleet.coming_runs(p_schedule, p_from, 'infinity', p_count, p_is_present) as c
   cross join lateral (
     select coalesce(c.zones, array[fleet.reference_zone(p_schedule)]) as zones
   ) as z
   cross join (select fleet.device_counts(p_schedule) as counts) as d
 $$;
 
-comment on function fleet.preview_of(public.schedules, integer, timestamptz) is 'See public.preview_schedule.';
-revoke all on function fleet.preview_of(public.schedules, integer, timestamptz)
+comment on function fleet.preview_of(public.schedules, integer, timestamptz, boolean) is
+  'See public.preview_schedule. p_is_present: p_from is the present, so what is overdue then comes first; otherwise the engine is taken to have '
+  'kept up until then.';
+revoke all on function fleet.preview_of(public.schedules, integer, timestamptz, boolean)
   from public, anon, authenticated, service_role;
 
 create or replace function fleet.preview_schedule(p_spec jsonb, p_count integer, p_from timestamptz)
@@ -57,11 +61,11 @@ declare
   v_draft public.schedules;
 begin
   perform fleet.require_object(p_spec, 'a schedule', 'See the README, "Schedules by example".');
-  v_blank := fleet.blank_schedule(fleet.owner_in_mind(fleet.try_uuid(p_spec ->> 'owner_id')));
+  v_blank := fleet.blank_schedule(fleet.owner_in_mind(fleet.owner_of_spec(p_spec)));
   -- What the trigger calls when it is saved.
   v_draft := fleet.prepared_schedule(v_blank, fleet.changed_schedule(v_blank, p_spec), p_from);
   return query
-  select p.* from fleet.preview_of(v_draft, fleet.whole_number_between('p_count', p_count, 1, 1000), p_from) as p;
+  select p.* from fleet.preview_of(v_draft, fleet.whole_number_between('p_count', p_count, 1, 1000), p_from, true) as p;
 end;
 $$;
 
@@ -91,7 +95,7 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select * from fleet.preview_schedule(p_spec, p_count, p_from)
+  select * from fleet.preview_schedule(p_spec, p_count, fleet.calendar_instant(p_from))
 $$;
 
 comment on function public.preview_schedule(jsonb, integer, timestamptz) is
@@ -100,6 +104,19 @@ comment on function public.preview_schedule(jsonb, integer, timestamptz) is
 revoke all on function public.preview_schedule(jsonb, integer, timestamptz)
   from public, anon, authenticated, service_role;
 grant execute on function public.preview_schedule(jsonb, integer, timestamptz) to authenticated, service_role;
+
+create or replace function fleet.is_present(p_from timestamptz)
+returns boolean
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select p_from <= fleet.engine_time() + interval '1 minute'
+$$;
+
+comment on function fleet.is_present(timestamptz) is
+  'Whether a look from this instant on is one at the present, which shows what is overdue, and not one at a time to come.';
+revoke all on function fleet.is_present(timestamptz) from public, anon, authenticated, service_role;
 
 create or replace function fleet.upcoming_runs(p_schedule_id bigint, p_count integer, p_from timestamptz)
 returns table (
@@ -120,7 +137,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   select p.*
   from fleet.preview_of(
-    fleet.schedule_in_view(p_schedule_id), fleet.whole_number_between('p_count', p_count, 1, 1000), p_from
+    fleet.schedule_in_view(p_schedule_id), fleet.whole_number_between('p_count', p_count, 1, 1000), p_from, fleet.is_present(p_from)
   ) as p
 $$;
 
@@ -148,7 +165,7 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select * from fleet.upcoming_runs(p_schedule_id, p_count, p_from)
+  select * from fleet.upcoming_runs(p_schedule_id, p_count, fleet.calendar_instant(p_from))
 $$;
 
 comment on function public.upcoming_runs(bigint, integer, timestamptz) is
@@ -186,7 +203,7 @@ begin
     raise exception 'schedule % is cancelled', p_schedule_id
       using errcode = 'PT409',
             detail = 'schedule_cancelled',
-            hint = format('Make a new one of it: pgfleet schedule duplicate %s', p_schedule_id);
+            hint = format('Make a new one of it: select duplicate_schedule(%s)', p_schedule_id);
   end if;
   v_new := fleet.prepared_schedule(v_old, fleet.changed_schedule(v_old, p_changes), p_from);
 
@@ -196,8 +213,8 @@ begin
     coalesce(a.due_at, b.due_at), coalesce(a.local_time, b.local_time),
     concat_ws(': ', b.would, b.reason, b.detail), concat_ws(': ', a.would, a.reason, a.detail),
     b.devices, a.devices, coalesce(a.dst_note, b.dst_note)
-  from fleet.preview_of(v_old, v_count, p_from) as b
-  full join fleet.preview_of(v_new, v_count, p_from) as a on a.due_at = b.due_at
+  from fleet.preview_of(v_old, v_count, p_from, fleet.is_present(p_from)) as b
+  full join fleet.preview_of(v_new, v_count, p_from, fleet.is_present(p_from)) as a on a.due_at = b.due_at
   order by 2
   limit v_count;
 end;
@@ -229,7 +246,7 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select * from fleet.diff_schedule(p_schedule_id, p_changes, p_count, p_from)
+  select * from fleet.diff_schedule(p_schedule_id, p_changes, p_count, fleet.calendar_instant(p_from))
 $$;
 
 comment on function public.diff_schedule(bigint, jsonb, integer, timestamptz) is

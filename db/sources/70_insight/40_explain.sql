@@ -30,7 +30,8 @@ as $$
       -- Runs by hand and in chains have instants of microseconds, which nobody types.
       or (r.trigger in ('manual', 'chain') and date_trunc('second', r.scheduled_for) = p_at)
     )
-  order by r.scheduled_for = p_at desc, r.missed_from is null desc, r.id
+  -- What ran at the instant comes before what the clocks left out there.
+  order by r.scheduled_for = p_at desc, r.reason is distinct from 'the clocks skip this local time' desc, r.missed_from is null desc, r.id
   limit 1
 $$;
 
@@ -49,7 +50,7 @@ as $$
     when p_run.id is not null then jsonb_strip_nulls(jsonb_build_object(
       'id', p_run.id, 'scheduled_for', p_run.scheduled_for, 'trigger', p_run.trigger, 'status', p_run.status,
       'reason', p_run.reason, 'targeted', p_run.targeted, 'completed', p_run.completed, 'failed', p_run.failed,
-      'skipped', p_run.skipped, 'dst_rule', p_run.dst_rule, 'zones', p_run.zones, 'not_before', p_run.not_before,
+      'skipped', p_run.skipped, 'replaced', nullif(p_run.replaced, 0), 'dst_rule', p_run.dst_rule, 'zones', p_run.zones, 'not_before', p_run.not_before,
       'missed_from', p_run.missed_from, 'missed_to', p_run.missed_to, 'missed_count', p_run.missed_count,
       'after_run_id', p_run.after_run_id, 'error_message', p_run.error_message, 'started_at', p_run.started_at,
       'finished_at', p_run.finished_at
@@ -82,6 +83,12 @@ begin
     raise exception 'p_at: is not an instant'
       using errcode = 'PT422', detail = 'argument_invalid', hint = 'Write it like "2026-03-01T05:30:00Z".';
   end if;
+  if v_schedule.timezone = 'device' and v_schedule.after_schedule_id is null then
+    v_answer := fleet.explain_on_walls(v_schedule, p_at, p_device_id, p_now);
+    if v_answer is not null then
+      return v_answer;
+    end if;
+  end if;
   v_answer := case
     when v_run.id is not null then fleet.explain_run(v_schedule, v_run, p_at, p_now)
     else fleet.explain_absence(v_schedule, p_at, p_now)
@@ -95,9 +102,7 @@ begin
 
   return jsonb_build_object(
       'schedule_id', v_schedule.id, 'schedule', v_schedule.name, 'at', p_at,
-      'local_time', fleet.local_times(p_at, coalesce(
-        v_run.zones, fleet.zones_due(v_schedule.recurrence, p_at), array[fleet.reference_zone(v_schedule)]
-      )),
+      'local_time', fleet.local_times(p_at, coalesce(v_run.zones, array[fleet.reference_zone(v_schedule)])),
       'run', fleet.run_facts(v_run)
     )
     || v_answer;
@@ -121,12 +126,12 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select fleet.explain_schedule(p_schedule_id, p_at, p_device_id, p_now)
+  select fleet.explain_schedule(p_schedule_id, fleet.calendar_instant(p_at), p_device_id, fleet.calendar_instant(p_now))
 $$;
 
 comment on function public.explain_schedule(bigint, timestamptz, bigint, timestamptz) is
   'Whether a schedule ran at an instant, on a device or at all, and why not: {verdict, reason, detail, local_time, run?, command?, '
-  'nearest?}. Verdicts: ran, running, waiting, failed, error, paused, overlap, outside window, blackout, missed, no targets, not yet due, '
+  'nearest?}. Verdicts: ran, running, waiting, failed, error, replaced, paused, overlap, skipped, outside window, blackout, missed, no targets, not yet due, '
   'not due, before start, ended, max runs, cancelled, expired, not a target, added later, retired; unknown only when the ledger has lost '
   'it. Raises schedule_not_found or device_not_found (PT404).';
 revoke all on function public.explain_schedule(bigint, timestamptz, bigint, timestamptz)
@@ -145,11 +150,14 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_final bigint := p_run.completed + p_run.failed;
+  v_final bigint := p_run.completed + p_run.failed + p_run.replaced;
 begin
   return case p_run.status
     when 'completed' then fleet.answer('ran', 'completed', format('%s of %s commands completed', p_run.completed, p_run.targeted))
-    when 'cancelled' then fleet.answer('cancelled', p_run.reason, 'it was cancelled before any device had its command')
+    when 'cancelled' then case p_run.reason
+      when 'replaced' then fleet.answer('replaced', 'replaced', 'a later run took its place on every device (overlap: replace)')
+      else fleet.answer('cancelled', p_run.reason, 'it was cancelled before any device had its command')
+    end
     when 'skipped' then fleet.explain_skip(p_schedule, p_run, p_at)
     when 'failed' then case p_run.reason
       when 'error' then fleet.answer('error', 'error', p_run.error_message)

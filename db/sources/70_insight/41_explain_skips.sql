@@ -25,6 +25,20 @@ comment on function fleet.verdict_of_reason(text) is
   'The verdict for a reason of the ledger; "skipped" for one that somebody wrote by hand.';
 revoke all on function fleet.verdict_of_reason(text) from public, anon, authenticated, service_role;
 
+create or replace function fleet.gap_detail(p_local timestamp, p_skipped_at timestamptz, p_timezone text)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format('no clock showed %s: they went on to %s at once, and gap: skip leaves it out', fleet.wall_text(p_local),
+    fleet.clock_text(p_skipped_at, fleet.zone_clock(p_timezone)))
+$$;
+
+comment on function fleet.gap_detail(timestamp, timestamptz, text) is
+  'Why a local time that the clocks skip did not come, and when they did.';
+revoke all on function fleet.gap_detail(timestamp, timestamptz, text) from public, anon, authenticated, service_role;
+
 create or replace function fleet.explain_skip(p_schedule public.schedules, p_run public.schedule_runs, p_at timestamptz)
 returns jsonb
 language plpgsql
@@ -58,12 +72,14 @@ begin
       when 'superseded by a later instant' then 'no tick came by in time, and of what was missed only the latest runs (catchup: latest)'
       when 'beyond the catch-up limit' then
         format('no tick came by in time, and only the latest %s are caught up (catchup_limit)', v_policies ->> 'catchup_limit')
+      when 'the clocks skip this local time' then fleet.gap_detail(p_run.scheduled_local, p_run.scheduled_for, v_zones[1])
       when 'the times were changed' then 'somebody changed the times before a tick came by'
     end,
     case
       when p_run.missed_count > 1 then format(
-        'one of %s instants from %s to %s', p_run.missed_count, fleet.local_times(p_run.missed_from, v_zones),
-        fleet.local_times(p_run.missed_to, v_zones)
+        'one of %s instants from %s to %s', p_run.missed_count,
+        coalesce(fleet.wall_text(p_run.scheduled_local), fleet.local_times(p_run.missed_from, v_zones)),
+        coalesce(fleet.wall_text(p_run.missed_to_local), fleet.local_times(p_run.missed_to, v_zones))
       )
     end
   ));

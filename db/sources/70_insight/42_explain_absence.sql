@@ -58,7 +58,7 @@ as $$
   )
   from (
     select fleet.last_occurrence(p_recurrence, p_at - interval '50 years', p_at) as before,
-      fleet.next_due(p_recurrence, p_at) as after
+      fleet.next_occurrence(p_recurrence, p_at) as after
   ) as n
 $$;
 
@@ -72,13 +72,19 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_zones text[] := coalesce(
-    fleet.zones_due(p_schedule.recurrence, p_at), array[fleet.reference_zone(p_schedule)]
-  );
+  v_zones text[] := array[fleet.reference_zone(p_schedule)];
+  v_skipped record;
 begin
   if p_schedule.after_schedule_id is not null then
     return fleet.explain_unfollowed(p_schedule, p_at);
-  elsif fleet.next_due(p_schedule.recurrence, p_at - interval '1 microsecond') is distinct from p_at then
+  end if;
+  select g.* into v_skipped from fleet.skipped_times(p_schedule.recurrence, p_at, p_at + interval '1 microsecond') as g;
+  if found and fleet.next_occurrence(p_schedule.recurrence, p_at - interval '1 microsecond') is distinct from p_at then
+    return fleet.answer(
+      fleet.verdict_of_reason('the clocks skip this local time'), 'the clocks skip this local time',
+      fleet.gap_detail(v_skipped.first_local, p_at, p_schedule.timezone)
+    );
+  elsif fleet.next_occurrence(p_schedule.recurrence, p_at - interval '1 microsecond') is distinct from p_at then
     return fleet.explain_not_due(p_schedule, p_at, fleet.nearest_instants(p_schedule.recurrence, p_at, v_zones));
   elsif p_at > p_now then
     return fleet.explain_future(p_schedule, p_at, v_zones);
@@ -204,8 +210,6 @@ begin
     return fleet.answer('unknown', 'the ledger does not go back that far', format(
       'runs are kept for %s days (setting history_days)', v_days
     ));
-  elsif p_schedule.timezone = 'device' then
-    return fleet.answer('not due', 'none of its devices was in that time zone', array_to_string(p_zones, ', '));
   end if;
   return fleet.answer('unknown', 'its row is gone from the ledger', 'somebody with the right to has deleted it');
 end;

@@ -141,27 +141,21 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_zone text := coalesce(p_device.timezone, 'UTC');
+  v_zone text := coalesce(p_device.timezone, fleet.unknown_zone(p_schedule.recurrence), 'UTC');
 begin
-  if p_schedule.after_schedule_id is null and v_zone <> all (coalesce(fleet.zones_due(p_schedule.recurrence, p_at), '{}')) then
-    return fleet.answer('not due', 'not due in the time zone of the device', format(
-        'the instant is for %s; the device is in %s', array_to_string(p_zones, ', '), v_zone
-      ))
-      || jsonb_build_object('nearest', fleet.nearest_instants(fleet.compiled_in(p_schedule, v_zone), p_at, array[v_zone]));
-  elsif fleet.open_zones(p_schedule, array[v_zone], p_at) = '{}' then
+  if fleet.open_zones(p_schedule, array[v_zone], p_at) = '{}' then
     return fleet.answer('blackout', 'blackout', concat_ws(
       ' in ', fleet.skip_detail(p_schedule, 'blackout', array[v_zone], p_at, p_at), v_zone
     ));
   end if;
-  -- It was due there too, but the run is for other zones only: caught up later, each zone has the latest of its own.
-  return fleet.answer('missed', 'superseded by a later instant', format(
-    'no tick came by in time, and of what was missed in %s only the latest runs (catchup: latest)', v_zone
+  return fleet.answer('not due', 'not due in the time zone of the device', format(
+    'the run is for %s; the device is in %s', array_to_string(p_zones, ', '), v_zone
   ));
 end;
 $$;
 
 comment on function fleet.explain_other_zone(public.schedules, public.devices, timestamptz, text[]) is
-  'The answer for a device in a time zone that the instant is not for, or no longer.';
+  'The answer for a device in a time zone that a run is not for.';
 revoke all on function fleet.explain_other_zone(public.schedules, public.devices, timestamptz, text[])
   from public, anon, authenticated, service_role;
 
@@ -178,7 +172,6 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_zone text := coalesce(p_device.timezone, 'UTC');
-  v_zones text[] := fleet.zones_due(p_schedule.recurrence, p_at);
   v_policies jsonb := fleet.effective_policies(p_schedule.policies);
   v_start timestamptz := fleet.device_start(
     v_policies, p_schedule.id, p_device.id, v_zone, fleet.opening_of(p_schedule, p_at)
@@ -190,13 +183,11 @@ begin
     when not fleet.is_target(p_schedule, p_device.id) then fleet.answer(
       'not a target', 'the schedule does not reach this device', 'it is neither named nor in a group nor selected'
     )
-    when v_zone <> all (fleet.open_zones(p_schedule, v_zones, p_at)) and v_zones is not null
-      then fleet.explain_other_zone(p_schedule, p_device, p_at, v_zones)
     when v_start is null then fleet.answer('outside window', 'outside the execution window', format(
       'it will be %s for the device; the window is %s', fleet.clock_text(p_at, v_zone), fleet.window_text(v_policies)
     ))
     else p_answer || jsonb_build_object('detail', format(
-      'the device may start on %s%s', fleet.local_times(v_start, coalesce(v_zones, array[fleet.reference_zone(p_schedule)])),
+      'the device may start on %s%s', fleet.local_times(v_start, array[fleet.reference_zone(p_schedule)]),
       case when v_policies ->> 'jitter' is not null then ', its own slot of the jitter' else '' end
     ))
   end;

@@ -85,7 +85,11 @@ begin
     when exists (
       select 1 from public.device_commands as w where w.id = p_command.waits_for and w.status in ('pending', 'running')
     ) then fleet.answer('waiting', 'buffered', format(
-      'it starts when command %s of an earlier run is final (overlap: buffer_one)', p_command.waits_for
+      'it starts when command %s of an earlier run is final (%s)', p_command.waits_for,
+      case
+        when v_policies ->> 'overlap' = 'buffer_one' then 'overlap: buffer_one'
+        else 'catchup: all'
+      end
     ))
     when p_command.not_before > p_now then case
       when p_command.failure_count > 0 then fleet.answer('waiting', 'retry', format(

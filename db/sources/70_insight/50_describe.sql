@@ -57,12 +57,15 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select case
-    when p_schedule.after_schedule_id is not null then format('each time a run of "%s" has %s', (
+    when p_schedule.after_schedule_id is not null then format(case
+      when p_schedule.after_per_device then 'on each device as soon as its command of "%s" has %s'
+      else 'each time a run of "%s" has %s'
+    end, (
       select s.name from public.schedules as s where s.id = p_schedule.after_schedule_id
     ), fleet.ending_text(p_schedule.after_on))
     when p_schedule.timezone = 'device' then replace(
-      fleet.describe_recurrence(p_schedule.recurrence #> '{members,0}'),
-      format(' (%s)', p_schedule.recurrence #>> '{members,0,timezone}'),
+      fleet.describe_recurrence(p_schedule.recurrence -> 'wall'),
+      ' (UTC)',
       ' in each device''s own time'
     )
     else fleet.describe_recurrence(p_schedule.recurrence)
@@ -146,9 +149,13 @@ set search_path = pg_catalog, pg_temp
 as $$
   select case
     when p_schedule.status <> 'active' then format('It is %s%s.', p_schedule.status, ': ' || p_schedule.status_reason)
+    when p_schedule.timezone = 'device' and p_schedule.next_run_at is not null then (
+      select format('Next due: %s on each device''s wall, first in %s.', fleet.wall_text(c.local), c.zones[1])
+      from fleet.coming_on_walls(p_schedule, p_schedule.next_run_at, 'infinity', 1, false) as c
+    )
     when p_schedule.next_run_at is not null then format('Next due: %s.', fleet.local_times(
       p_schedule.next_run_at,
-      coalesce(fleet.zones_due(p_schedule.recurrence, p_schedule.next_run_at), array[fleet.reference_zone(p_schedule)])
+      array[fleet.reference_zone(p_schedule)]
     ))
   end
 $$;

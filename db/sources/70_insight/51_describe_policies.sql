@@ -12,7 +12,7 @@ as $$
     from (
       values
         (1, 'execution_window'), (2, 'blackouts'), (3, 'jitter'), (4, 'overlap'), (5, 'catchup'), (6, 'expires_after'),
-        (7, 'retry'), (8, 'max_runs'), (9, 'pause_on_failure')
+        (7, 'retry'), (8, 'max_runs'), (9, 'pause_on_failure'), (10, 'rollout')
     ) as d(nr, key)
     where exists (
       select 1
@@ -21,7 +21,7 @@ as $$
         and e.value is distinct from fleet.default_policies() -> e.key
     )
     union all
-    select 10, format('Its priority is %s.', p_schedule.priority)
+    select 11, format('Its priority is %s.', p_schedule.priority)
     where p_schedule.priority <> 0
   ) as s
 $$;
@@ -63,6 +63,9 @@ as $$
     when 'retry' then format('What fails is tried %s times in all%s.', p_policies #>> '{retry,attempts}',
       ', first after ' || (p_policies #>> '{retry,backoff}'))
     when 'max_runs' then format('It ends after %s runs; %s were started so far.', p_policies ->> 'max_runs', p_schedule.execution_count - p_schedule.idle_count)
+    when 'rollout' then format('It reaches its devices group by group: %s.', (
+      select fleet.english_list(array_agg(w.name order by w.wave)) from fleet.planned_waves(p_policies -> 'rollout') as w
+    ))
     when 'pause_on_failure' then format('It is paused when %s runs in a row have failed.', p_policies ->> 'pause_on_failure')
   end
 $$;

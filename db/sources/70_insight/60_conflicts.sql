@@ -27,10 +27,19 @@ as $$
     from unnest(p_schedules) as s
   ),
   instant as materialized (
-    select s.id, s.set_id, c.starts_at as at, c.zones,
-      floor(extract(epoch from c.starts_at) / greatest(extract(epoch from p_within), 1))::bigint as slot
+    select s.id, s.set_id, x.at, x.zones,
+      floor(extract(epoch from x.at) / greatest(extract(epoch from p_within), 1))::bigint as slot
     from schedule as s
     cross join lateral fleet.coming_runs(s.s, p_from, p_to, p_instants) as c
+    -- In device time each wall has an instant of its own.
+    cross join lateral (
+      select c.starts_at as at, c.zones where c.local is null
+      union all
+      select z.due_at, array_agg(z.zone)
+      from fleet.zone_instants((s.s).recurrence, c.local, 0, c.zones) as z
+      where c.local is not null and z.refusal is null
+      group by z.due_at
+    ) as x
     where c.would = 'run'
   ),
   -- What is near is in the same slot or in the next one on either side.

@@ -15,7 +15,7 @@ begin
     -- They are those that are due soonest: each has a row until the first instant of the last of them.
     select max(case
       when s.next_run_at >= p_from then s.next_run_at
-      else coalesce(fleet.next_due(s.recurrence, p_from - interval '1 microsecond'), p_from)
+      else coalesce(fleet.next_due(s.recurrence, fleet.schedule_zones(s), p_from - interval '1 microsecond'), p_from)
     end) into v_to
     from unnest(p_schedules) as s;
     return least(v_to + interval '1 microsecond', p_to);
@@ -23,7 +23,7 @@ begin
 
   -- From the beginning in growing steps: what lies behind the last row that is wanted is not looked at.
   while p_from + v_span < p_to loop
-    select sum(fleet.count_due(s.recurrence, p_from, p_from + v_span)) into v_count
+    select sum(fleet.count_due(s.recurrence, fleet.schedule_zones(s), p_from, p_from + v_span)) into v_count
     from unnest(p_schedules) as s;
     exit when v_count >= p_limit;
     v_span := v_span * 2;
@@ -48,11 +48,16 @@ as $$
     select s
     from public.schedules as s
     cross join lateral (
-      select case when s.next_run_at >= p_from then s.next_run_at else fleet.next_due(s.recurrence, p_from - interval '1 microsecond') end as at
+      select case
+        when not fleet.has_clock(s) then null
+        when s.next_run_at >= p_from then s.next_run_at
+        else fleet.next_due(s.recurrence, fleet.schedule_zones(s), p_from - interval '1 microsecond')
+      end as at
     ) as f
     where s.owner_id = any (p_owners)
       and s.status in ('active', 'paused')
       and s.next_run_at < p_to
+      and fleet.has_clock(s)
       -- What is overdue has something to tell even where nothing more comes.
       and (f.at < p_to or s.next_run_at < p_from)
     order by f.at
@@ -101,7 +106,7 @@ begin
   with recursive own as (
     select s.id, s.owner_id, s.name, s.action_type, c.due_at, c.starts_at, c.would,
       concat_ws(': ', c.reason, fleet.skip_detail(s, c.reason, c.zones, c.due_at, c.starts_at)) as reason,
-      fleet.devices_of_zones(d.counts, c.zones) as devices
+      fleet.devices_of_zones(d.counts, coalesce(c.open_zones, c.zones)) as devices
     from unnest(v_schedules) as s
     cross join lateral fleet.device_counts(s) as d(counts)
     cross join lateral fleet.coming_runs(s, p_from, v_to, v_limit, p_from <= p_now) as c
@@ -120,7 +125,17 @@ begin
   )
   select f.due_at, f.id, f.name, f.action_type, f.would, nullif(f.reason, ''),
     case when f.would <> 'skip' then f.starts_at end, f.devices
-  from follower as f
+  from (
+    select x.due_at, x.id, x.name, x.action_type, x.would, x.reason, x.starts_at, x.devices, x.depth from follower as x
+    union all
+    select s.next_run_at, s.id, s.name, s.action_type, 'skip', format('the server does not have the time zone %s', s.timezone), null, 0, 0
+    from public.schedules as s
+    where s.owner_id = any (v_owners)
+      and s.status in ('active', 'paused')
+      and s.next_run_at >= p_from
+      and s.next_run_at < p_to
+      and not fleet.has_clock(s)
+  ) as f
   order by f.due_at, f.depth, f.id
   limit v_limit;
 end;

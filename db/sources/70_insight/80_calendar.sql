@@ -1,5 +1,21 @@
 -- Days: how many runs of which schedule fall on which day.
 
+create or replace function fleet.is_judged_one_by_one(p_schedule public.schedules)
+returns boolean
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select p_schedule.status = 'paused'
+    or p_schedule.policies ?| '{execution_window,blackouts,max_runs}'
+    or p_schedule.timezone = 'device'
+    or fleet.leaves_out_gaps(p_schedule.recurrence)
+$$;
+
+comment on function fleet.is_judged_one_by_one(public.schedules) is
+  'Whether each instant of a schedule has to be looked at to tell whether it runs; those of the others are only counted.';
+revoke all on function fleet.is_judged_one_by_one(public.schedules) from public, anon, authenticated, service_role;
+
 create or replace function fleet.counted_days(
   p_schedule public.schedules,
   p_from date,
@@ -21,9 +37,10 @@ declare
   v_from timestamptz;
   v_to timestamptz;
 begin
-  if p_schedule.status = 'paused' or p_schedule.policies ?| '{execution_window,blackouts,max_runs}' then
+  if fleet.is_judged_one_by_one(p_schedule) then
     return query
-    select (c.due_at at time zone p_timezone)::date, c.would, sum(coalesce(c.missed_count, 1))::bigint, min(c.due_at)
+    -- In device time the day is the one on the walls.
+    select coalesce(c.local, c.due_at at time zone p_timezone)::date, c.would, sum(coalesce(c.missed_count, 1))::bigint, min(c.due_at)
     from fleet.coming_runs(
       p_schedule, greatest(fleet.local_to_instant(p_from, p_timezone), p_now), fleet.local_to_instant(p_to, p_timezone), c_most
     ) as c
@@ -33,10 +50,10 @@ begin
 
   v_from := greatest(fleet.local_to_instant(p_from, p_timezone), p_now);
   v_to := fleet.local_to_instant(p_to, p_timezone);
-  if fleet.count_due(p_schedule.recurrence, v_from, v_to) <= c_few then
+  if fleet.count_occurrences(p_schedule.recurrence, v_from, v_to) <= c_few then
     return query
     select (i.due_at at time zone p_timezone)::date, 'run', count(*), min(i.due_at)
-    from fleet.due_instants(p_schedule.recurrence, v_from, v_to) as i(due_at)
+    from fleet.occurrences(p_schedule.recurrence, v_from, v_to) as i(due_at)
     group by 1;
     return;
   end if;
@@ -47,9 +64,9 @@ begin
     continue when v_to <= v_from;
     day := v_day;
     would := 'run';
-    runs := fleet.count_due(p_schedule.recurrence, v_from, v_to);
+    runs := fleet.count_occurrences(p_schedule.recurrence, v_from, v_to);
     if runs > 0 then
-      first_at := fleet.next_due(p_schedule.recurrence, v_from - interval '1 microsecond');
+      first_at := fleet.next_occurrence(p_schedule.recurrence, v_from - interval '1 microsecond');
       return next;
     end if;
   end loop;
@@ -100,7 +117,8 @@ begin
 
   return query
   with told as (
-    select (r.scheduled_for at time zone p_timezone)::date as day, r.schedule_id,
+    -- In device time the day is the one on the walls.
+    select coalesce(r.scheduled_local, r.scheduled_for at time zone p_timezone)::date as day, r.schedule_id,
       case when r.status in ('pending', 'running') then 'running' when r.status = 'cancelled' then 'skipped' else r.status end as state,
       sum(coalesce(r.missed_count, 1))::bigint as runs, min(r.scheduled_for) as first_at
     from public.schedule_runs as r
@@ -117,6 +135,7 @@ begin
       where x.owner_id = any (v_owners)
         and x.status in ('active', 'paused')
         and x.next_run_at < fleet.local_to_instant(p_to, p_timezone)
+        and fleet.has_clock(x)
       order by x.next_run_at
       limit c_schedules
     ) as s
@@ -124,6 +143,15 @@ begin
   ),
   known as (
     select t.* from told as t
+    union all
+    -- Where the server has lost the zone nothing can be said but that.
+    select (x.next_run_at at time zone p_timezone)::date, x.id, 'skipping', 1::bigint, x.next_run_at
+    from public.schedules as x
+    where x.owner_id = any (v_owners)
+      and x.status in ('active', 'paused')
+      and x.next_run_at >= fleet.local_to_instant(p_from, p_timezone)
+      and x.next_run_at < fleet.local_to_instant(p_to, p_timezone)
+      and not fleet.has_clock(x)
     union all
     select e.* from expected as e
   )

@@ -10,11 +10,11 @@ as $$
     replace(replace(replace(replace(
       regexp_replace(p_text, E'\r\n?', E'\n', 'g'),
       '\', '\\'), ';', '\;'), ',', '\,'), E'\n', '\n'),
-    '[\x01-\x08\x0b-\x1f\x7f]', '', 'g'
+    '[' || fleet.unseen_characters() || ']', '', 'g'
   )
 $$;
 
-comment on function fleet.ics_escaped(text) is 'Text as the value of a property: escaped, without control characters.';
+comment on function fleet.ics_escaped(text) is 'Text as the value of a property: escaped, without control characters and what turns text around.';
 revoke all on function fleet.ics_escaped(text) from public, anon, authenticated, service_role;
 
 create or replace function fleet.ics_line(p_line text)
@@ -56,6 +56,19 @@ $$;
 comment on function fleet.ics_instant(timestamptz) is 'An instant as iCalendar writes it, in UTC and whole seconds.';
 revoke all on function fleet.ics_instant(timestamptz) from public, anon, authenticated, service_role;
 
+create or replace function fleet.ics_wall(p_local timestamp)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select to_char(p_local, 'YYYYMMDD"T"HH24MISS')
+$$;
+
+comment on function fleet.ics_wall(timestamp) is
+  'A reading of the wall as iCalendar writes it, without a zone: the same time for whoever looks, wherever he is.';
+revoke all on function fleet.ics_wall(timestamp) from public, anon, authenticated, service_role;
+
 create or replace function fleet.ics_uid(p_schedule public.schedules, p_due_at timestamptz)
 returns text
 language sql
@@ -87,10 +100,10 @@ as $$
       (5, 'METHOD:PUBLISH'),
       (6, 'NAME:' || fleet.ics_escaped(p_name)),
       (7, 'X-WR-CALNAME:' || fleet.ics_escaped(p_name)),
-      (8, 'X-WR-TIMEZONE:UTC'),
-      (9, 'REFRESH-INTERVAL;VALUE=DURATION:PT1H'),
-      (10, 'X-PUBLISHED-TTL:PT1H'),
-      (11, 'X-WR-CALDESC:' || fleet.ics_escaped(p_note))
+      -- No X-WR-TIMEZONE: it would give a zone to what is in device time and has none.
+      (8, 'REFRESH-INTERVAL;VALUE=DURATION:PT1H'),
+      (9, 'X-PUBLISHED-TTL:PT1H'),
+      (10, 'X-WR-CALDESC:' || fleet.ics_escaped(p_note))
   ) as l(nr, line)
   where l.line is not null
 $$;

@@ -46,6 +46,7 @@ as $$
   where s.owner_id = any (p_owners)
     and s.status = 'active'
     and s.next_run_at < p_to
+    and fleet.has_clock(s)
     and (not p_filter ? 'schedule_ids' or s.id = any (fleet.bigint_array(p_filter -> 'schedule_ids')))
     and (not p_filter ? 'action_type' or s.action_type = p_filter ->> 'action_type')
     and (not p_filter ? 'search' or position(lower(p_filter ->> 'search') in lower(s.name)) > 0)
@@ -61,11 +62,11 @@ as $$
           and (
             d.id = any (s.device_ids)
             or s.group_ids && array(select m.group_id from public.device_group_members as m where m.device_id = d.id)
-            or fleet.device_matches(s.selector, d.tags, d.platform, d.attributes)
+            or fleet.device_matches(s.selector, d.tags, d.platform, d.attributes, d.reported)
             or s.group_ids && array(
               select g.id from public.device_groups as g
               where g.owner_id = d.owner_id and g.selector is not null
-                and fleet.device_matches(g.selector, d.tags, d.platform, d.attributes)
+                and fleet.device_matches(g.selector, d.tags, d.platform, d.attributes, d.reported)
             )
           )
       )
@@ -103,6 +104,95 @@ $$;
 comment on function fleet.ics_lines_of(public.schedules, timestamptz) is 'The lines that all events of a schedule share.';
 revoke all on function fleet.ics_lines_of(public.schedules, timestamptz) from public, anon, authenticated, service_role;
 
+create or replace function fleet.often_due(p_schedules public.schedules[], p_from timestamptz, p_to timestamptz, p_limit integer)
+returns bigint[]
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_share bigint := greatest(p_limit / greatest(cardinality(p_schedules), 1), 1);
+  v_days bigint := greatest(ceil(extract(epoch from p_to - p_from) / 86400), 1)::bigint;
+begin
+  -- More than its share of the entries, and more than one a day: a day then says as much as all of them.
+  return array(
+    select s.id
+    from unnest(p_schedules) as s
+    cross join lateral (
+      select case
+        when s.timezone = 'device' then fleet.count_due(s.recurrence, fleet.schedule_zones(s), p_from, least(p_to, p_from + interval '8 days'))
+          * greatest(v_days / 8, 1)
+        else fleet.count_occurrences(s.recurrence, p_from, p_to, greatest(v_share, v_days) + 1)
+      end as n
+    ) as c
+    where c.n > v_share and c.n > v_days
+  );
+end;
+$$;
+
+comment on function fleet.often_due(public.schedules[], timestamptz, timestamptz, integer) is
+  'Those of these schedules that would take more than an equal share of so many entries of a calendar, and more than one a day.';
+revoke all on function fleet.often_due(public.schedules[], timestamptz, timestamptz, integer)
+  from public, anon, authenticated, service_role;
+
+create or replace function fleet.ics_day_events(
+  p_schedule public.schedules,
+  p_from timestamptz,
+  p_to timestamptz,
+  p_lines text,
+  p_most bigint
+)
+returns table (day date, starts_at timestamptz, event text)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_schedule public.schedules := p_schedule;
+  v_zone text := fleet.zone_clock(fleet.reference_zone(p_schedule));
+  v_to timestamptz := p_to;
+  v_days bigint;
+begin
+  if fleet.is_judged_one_by_one(p_schedule) then
+    v_days := p_most / greatest(
+      fleet.count_due(p_schedule.recurrence, fleet.schedule_zones(p_schedule), p_from, p_from + interval '1 day'), 1
+    );
+    v_to := least(p_to, p_from + greatest(v_days, 1) * interval '1 day');
+    if v_days = 0 and p_schedule.timezone <> 'device' then
+      -- Too many to judge: all that is due is counted.
+      v_schedule.policies := v_schedule.policies - '{execution_window,blackouts,max_runs}'::text[];
+      v_to := p_to;
+    end if;
+  end if;
+  return query
+  select d.day, d.day::timestamp at time zone 'UTC', concat(
+      E'BEGIN:VEVENT\r\n',
+      fleet.ics_line('UID:' || fleet.ics_uid(p_schedule, d.day::timestamp at time zone 'UTC')),
+      'DTSTART;VALUE=DATE:', to_char(d.day, 'YYYYMMDD'), E'\r\n',
+      'DTEND;VALUE=DATE:', to_char(d.day + 1, 'YYYYMMDD'), E'\r\n',
+      fleet.ics_line('SUMMARY:' || fleet.ics_escaped(format('%s (%s)', p_schedule.name, concat_ws(
+        ', ', d.runs || case when d.runs = 1 then ' run' else ' runs' end, case when p_schedule.timezone = 'device' then 'device time' end
+      )))),
+      p_lines,
+      E'END:VEVENT\r\n'
+    )
+  from (
+    select c.day, sum(c.runs) as runs
+    from fleet.counted_days(
+      v_schedule, (p_from at time zone v_zone)::date, ((v_to - interval '1 microsecond') at time zone v_zone)::date + 1, v_zone, p_from
+    ) as c
+    where c.would = 'run'
+    group by c.day
+  ) as d;
+end;
+$$;
+
+comment on function fleet.ics_day_events(public.schedules, timestamptz, timestamptz, text, bigint) is
+  'A schedule that is due often as entries of a calendar: one of the whole day for each, with the number of its runs. Where each has to be '
+  'judged by itself at most p_most are, which is its first days.';
+revoke all on function fleet.ics_day_events(public.schedules, timestamptz, timestamptz, text, bigint)
+  from public, anon, authenticated, service_role;
+
 create or replace function fleet.calendar_text(p_owners uuid[], p_filter jsonb, p_from timestamptz, p_to timestamptz)
 returns text
 language plpgsql
@@ -111,55 +201,73 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_limit integer := coalesce((p_filter ->> 'limit')::integer, 2000);
+  v_schedules public.schedules[] := array(select s from fleet.schedules_of_filter(p_owners, p_filter, p_to, v_limit + 1) as s);
+  v_often bigint[] := fleet.often_due(v_schedules, p_from, p_to, v_limit);
   v_events text;
   v_cut_at timestamptz;
 begin
   with chosen as materialized (
-    select s from fleet.schedules_of_filter(p_owners, p_filter, p_to, v_limit + 1) as s
+    select s, s.id = any (v_often) as is_often from unnest(v_schedules) as s
   ),
   until as materialized (
-    select fleet.span_of_rows(array(select c.s from chosen as c), p_from, p_to, v_limit + 1) as at
-  ),
-  -- One more than the limit tells that something was cut.
-  run as materialized (
-    select c.s, r.due_at, r.starts_at, r.zones, row_number() over (order by r.starts_at, (c.s).id) as n
-    from chosen as c
-    cross join until as u
-    cross join lateral fleet.coming_runs(c.s, p_from, u.at, v_limit + 1) as r
-    where r.would = 'run'
-    order by n
-    limit v_limit + 1
+    select fleet.span_of_rows(array(select c.s from chosen as c where not c.is_often), p_from, p_to, v_limit + 1) as at
   ),
   -- What each event of a schedule says is made once for all of them.
   said as materialized (
     select (c.s).id, fleet.ics_lines_of(c.s, p_from) as lines
     from chosen as c
-    where (c.s).id in (select (r.s).id from run as r)
+  ),
+  entry as (
+    select r.starts_at, (c.s).id, concat(
+        E'BEGIN:VEVENT\r\n',
+        fleet.ics_line('UID:' || fleet.ics_uid(c.s, coalesce(r.local at time zone 'UTC', r.due_at))),
+        -- Without a zone: the same time on every wall.
+        'DTSTART:', coalesce(fleet.ics_wall(r.local), fleet.ics_instant(r.starts_at)), E'\r\n',
+        'DTEND:', coalesce(fleet.ics_wall(r.local + interval '5 minutes'), fleet.ics_instant(r.starts_at + interval '5 minutes')), E'\r\n',
+        fleet.ics_line('SUMMARY:' || fleet.ics_escaped((c.s).name || case when r.local is not null then ' (device time)' else '' end)),
+        d.lines,
+        E'END:VEVENT\r\n'
+      ) as event
+    from chosen as c
+    join said as d on d.id = (c.s).id
+    cross join until as u
+    cross join lateral fleet.coming_runs(c.s, p_from, u.at, v_limit + 1) as r
+    where r.would = 'run' and not c.is_often
+    union all
+    select e.starts_at, (c.s).id, e.event
+    from chosen as c
+    join said as d on d.id = (c.s).id
+    cross join lateral fleet.ics_day_events(c.s, p_from, p_to, d.lines, 5000 / greatest(cardinality(v_often), 1)) as e
+    where c.is_often
+  ),
+  -- One more than the limit tells that something was cut.
+  numbered as materialized (
+    select e.*, row_number() over (order by e.starts_at, e.id) as n from entry as e order by n limit v_limit + 1
   )
-  select
-    string_agg(concat(
-      E'BEGIN:VEVENT\r\n',
-      fleet.ics_line('UID:' || fleet.ics_uid(r.s, r.due_at)),
-      'DTSTART:', fleet.ics_instant(r.starts_at), E'\r\n',
-      'DTEND:', fleet.ics_instant(r.starts_at + interval '5 minutes'), E'\r\n',
-      fleet.ics_line('SUMMARY:' || fleet.ics_escaped(
-        (r.s).name || case when r.zones is not null then format(' (%s)', array_to_string(r.zones, ', ')) else '' end
-      )),
-      d.lines,
-      E'END:VEVENT\r\n'
-    ), '' order by r.n) filter (where r.n <= v_limit),
-    min(r.starts_at) filter (where r.n > v_limit)
+  select string_agg(r.event, '' order by r.n) filter (where r.n <= v_limit), min(r.starts_at) filter (where r.n > v_limit)
   into v_events, v_cut_at
-  from run as r
-  join said as d on d.id = (r.s).id;
+  from numbered as r;
 
   return concat(
-    fleet.ics_head(coalesce(p_filter ->> 'name', 'Fleet schedules'), case
-      when v_cut_at is not null then format(
-        'Only the first %s runs are shown, until %s UTC. Choose fewer schedules to see further.', v_limit,
-        fleet.clock_text(v_cut_at, 'UTC')
+    fleet.ics_head(coalesce(p_filter ->> 'name', 'Fleet schedules'), nullif(concat_ws(' ',
+      case
+        when v_cut_at is not null then format(
+          'Only the first %s runs are shown, until %s UTC. Choose fewer schedules to see further.', v_limit,
+          fleet.clock_text(v_cut_at, 'UTC')
+        )
+      end,
+      case when v_often <> '{}' then 'What is due often has one entry a day, with the number of its runs; with windows or blackouts that goes for its first days.' end,
+      (
+        select format('Left out, because the server does not have their time zones: %s.', string_agg(n.name, ', '))
+        from (
+          select s.name from public.schedules as s
+          where s.owner_id = any (p_owners) and s.status = 'active' and not fleet.has_clock(s)
+          order by s.name
+          limit 10
+        ) as n
+        having count(*) > 0
       )
-    end),
+    ), '')),
     v_events,
     E'END:VCALENDAR\r\n'
   );
@@ -167,7 +275,8 @@ end;
 $$;
 
 comment on function fleet.calendar_text(uuid[], jsonb, timestamptz, timestamptz) is
-  'The runs to come of these owners'' schedules as iCalendar, one event each; a note in the calendar''s description says where it was cut.';
+  'The runs to come of these owners'' schedules as iCalendar, one event each, or one a day where a schedule is due often; a note in the '
+  'calendar''s description says where it was cut.';
 revoke all on function fleet.calendar_text(uuid[], jsonb, timestamptz, timestamptz)
   from public, anon, authenticated, service_role;
 
@@ -222,7 +331,8 @@ as $$
 $$;
 
 comment on function public.calendar_ics(jsonb, timestamptz, timestamptz) is
-  'The coming runs of the caller''s schedules as iCalendar (RFC 5545), one event each, for Google Calendar, Apple Calendar and Outlook. '
+  'The coming runs of the caller''s schedules as iCalendar (RFC 5545), one event each, for Google Calendar, Apple Calendar and Outlook; a '
+  'schedule that is due more often than its share of the events allows has one of the whole day, with the number of its runs. '
   'Filter: schedule_ids, device_id, group_id, action_type, search, name (of the calendar), limit (2000 events, at most 5000). Where more '
   'would come, the description of the calendar says until when it goes. Raises filter_invalid or span_invalid (PT422).';
 revoke all on function public.calendar_ics(jsonb, timestamptz, timestamptz) from public, anon, authenticated, service_role;

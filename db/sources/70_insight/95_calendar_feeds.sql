@@ -14,6 +14,9 @@ declare
   v_path text;
 begin
   perform fleet.require_permission(v_owner, 'manage', format('owner %s', v_owner));
+  if not exists (select 1 from public.owners as o where o.id = v_owner) then
+    perform fleet.raise_not_found(format('owner %s', v_owner));
+  end if;
   -- What is wrong with the filter is told now, not to the program that reads the feed.
   perform fleet.require_calendar_filter(p_filter);
 
@@ -46,7 +49,7 @@ $$;
 
 comment on function public.create_calendar_feed(jsonb, text, uuid) is
   'Make a secret address under which calendar programs read the coming runs; shown this once. {id, token, path, url}; url is null '
-  'while the setting functions_url is. The filter is that of calendar_ics. Raises permission_missing (PT403) or filter_invalid (PT422).';
+  'while the setting functions_url is. The filter is that of calendar_ics. Raises owner_not_found (PT404), permission_missing (PT403) or filter_invalid (PT422).';
 revoke all on function public.create_calendar_feed(jsonb, text, uuid) from public, anon, authenticated, service_role;
 grant execute on function public.create_calendar_feed(jsonb, text, uuid) to authenticated, service_role;
 
@@ -89,11 +92,10 @@ comment on function public.revoke_calendar_feed(bigint) is
 revoke all on function public.revoke_calendar_feed(bigint) from public, anon, authenticated, service_role;
 grant execute on function public.revoke_calendar_feed(bigint) to authenticated, service_role;
 
-create or replace function fleet.worker_calendar_feed(p_token text, p_now timestamptz default now())
-returns text
+create or replace function fleet.feed_of_token(p_token text)
+returns public.calendar_feeds
 language plpgsql
-volatile
-security definer
+stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -106,11 +108,44 @@ begin
     raise exception 'there is no such calendar, or its address was revoked'
       using errcode = 'PT404', detail = 'calendar_feed_not_found', hint = 'Make a new address: select create_calendar_feed()';
   end if;
+  return v_feed;
+end;
+$$;
 
-  -- Programs read often; a write each time would be waste.
-  update public.calendar_feeds as f
-  set last_read_at = p_now
-  where f.id = v_feed.id and (f.last_read_at is null or f.last_read_at < p_now - interval '1 minute');
+comment on function fleet.feed_of_token(text) is 'The feed behind a secret address. Raises calendar_feed_not_found (PT404).';
+revoke all on function fleet.feed_of_token(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_feed_owner(p_token text)
+returns uuid
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (fleet.feed_of_token(p_token)).owner_id;
+end;
+$$;
+
+comment on function fleet.worker_feed_owner(text) is
+  'Whose calendar is under a secret address, so that owners can take turns. Raises calendar_feed_not_found (PT404). Definer: the address alone '
+  'says what may be read.';
+revoke all on function fleet.worker_feed_owner(text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.worker_calendar_feed(p_token text, p_now timestamptz default now())
+returns text
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_feed public.calendar_feeds := fleet.feed_of_token(p_token);
+begin
+  -- Programs read often; a write each time would be waste, and a replica takes none.
+  if (v_feed.last_read_at < p_now - interval '1 minute') is not false and current_setting('transaction_read_only') = 'off' then
+    update public.calendar_feeds as f set last_read_at = p_now where f.id = v_feed.id;
+  end if;
   return fleet.calendar_ics(v_feed.owner_id, v_feed.filter, p_now, p_now + interval '90 days');
 end;
 $$;

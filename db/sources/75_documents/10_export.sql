@@ -8,8 +8,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_format text := 'YYYY-MM-DD"T"HH24:MI:SS' || case when p_instant <> date_trunc('second', p_instant) then '.US' else '' end;
-  v_local text := to_char(p_instant at time zone p_timezone, v_format);
+  v_local text;
 begin
+  -- Without the zone, which the server may have lost, UTC says it as well.
+  v_local := case when fleet.zones_of_server(array[p_timezone]) <> '{}' then to_char(p_instant at time zone fleet.zone_clock(p_timezone), v_format) end;
   -- A repeated hour has two instants for one local time: then only UTC says which.
   if fleet.try_instant(v_local, p_timezone) = p_instant then
     return v_local;
@@ -30,14 +32,22 @@ set search_path = pg_catalog, pg_temp
 as $$
   select fleet.without_nulls((
     select jsonb_object_agg(c.name, case c.kind
-      when 'time' then to_jsonb(fleet.document_time((e.value #>> '{}')::timestamptz, fleet.reference_zone(p_schedule)))
+      when 'time' then to_jsonb(case
+        -- On many walls only UTC says which instant is meant.
+        when p_schedule.timezone = 'device'
+          and not case c.name when 'start_time' then p_schedule.start_is_local else p_schedule.end_is_local end
+          then fleet.instant_text((e.value #>> '{}')::timestamptz)
+        else fleet.document_time((e.value #>> '{}')::timestamptz, fleet.reference_zone(p_schedule))
+      end)
       else e.value
     end)
     from fleet.schedule_columns() as c
     join jsonb_each(to_jsonb(p_schedule)) as e on e.key = c.name
     where e.value is distinct from c.default_value
       -- What is an id is named below, and twins follow from what they are twins of.
-      and c.name not in ('device_ids', 'group_ids', 'device_id', 'profile_id', 'after_schedule_id', 'after_on', 'policies')
+      and c.name not in ('device_ids', 'group_ids', 'device_id', 'profile_id', 'after_schedule_id', 'after_on', 'after_per_device', 'policies',
+        'start_is_local',
+        'end_is_local')
   ) || jsonb_build_object(
     'recurrence_type', p_schedule.recurrence_type,
     'timezone', p_schedule.timezone,
@@ -64,6 +74,7 @@ as $$
     ),
     'after', (
       select jsonb_build_object('schedule', a.name, 'on', p_schedule.after_on)
+        || case when p_schedule.after_per_device then '{"per_device": true}' else '{}' end::jsonb
       from public.schedules as a
       where a.id = p_schedule.after_schedule_id and a.owner_id = p_schedule.owner_id
     ),
@@ -124,13 +135,17 @@ as $$
   select fleet.without_nulls(jsonb_build_object(
     'name', p_calendar.name,
     'description', nullif(p_calendar.description, ''),
-    'periods', (
+    'url', p_calendar.url,
+    'timezone', p_calendar.url_timezone,
+    'skip_transparent', nullif(p_calendar.skip_transparent, false),
+    -- What comes from elsewhere comes from there again.
+    'periods', case when p_calendar.url is null then (
       select coalesce(jsonb_agg(
         fleet.period_document(p) order by coalesce(p.starts_at, p.starts_on::timestamp at time zone 'UTC'), p.summary, p.id
       ), '[]')
       from public.blackout_periods as p
       where p.calendar_id = p_calendar.id
-    )
+    ) end
   ))
 $$;
 

@@ -17,6 +17,9 @@ begin
   v_row := fleet.changed_schedule(v_base, p_schedule - 'status');
   v_row.status := coalesce(v_status, v_base.status);
   if v_old.id is not null then
+    -- What is gone has no name to stand in a document; it is as it was.
+    select v_row.device_ids || g.device_ids, v_row.group_ids || g.group_ids into v_row.device_ids, v_row.group_ids
+    from fleet.gone_targets(v_old) as g;
     -- The twin columns follow from payload and targets, which the document has in full.
     v_row := fleet.completed_schedule(v_base, v_row);
     v_row.id := v_old.id;
@@ -53,16 +56,17 @@ declare
 begin
   while v_left <> '[]' loop
     -- Ready is what follows nothing that is still left.
-    select coalesce(jsonb_agg(e.item) filter (where not b.is_waiting), '[]'),
-      coalesce(jsonb_agg(e.item) filter (where b.is_waiting), '[]')
+    with item as materialized (
+      select e.item, e.nr from jsonb_array_elements(v_left) with ordinality as e(item, nr)
+    ),
+    named as materialized (
+      select distinct lower(i.item ->> 'name') as name from item as i
+    )
+    select coalesce(jsonb_agg(i.item order by i.nr) filter (where n.name is null), '[]'),
+      coalesce(jsonb_agg(i.item order by i.nr) filter (where n.name is not null), '[]')
     into v_ready, v_left
-    from jsonb_array_elements(v_left) as e(item)
-    cross join lateral (
-      select exists (
-        select 1 from jsonb_array_elements(v_left) as o(item)
-        where lower(o.item ->> 'name') = lower(e.item #>> '{after,schedule}')
-      ) as is_waiting
-    ) as b;
+    from item as i
+    left join named as n on n.name = lower(i.item #>> '{after,schedule}');
     if v_ready = '[]' then
       raise exception 'these schedules follow each other in a circle: %', (
         select string_agg(e.item ->> 'name', ', ') from jsonb_array_elements(v_left) as e(item)
@@ -110,6 +114,86 @@ $$;
 comment on function fleet.apply_item(uuid, text, jsonb) is 'Apply one thing of a document; what is wrong with it is an answer, not an error.';
 revoke all on function fleet.apply_item(uuid, text, jsonb) from public, anon, authenticated, service_role;
 
+create or replace function fleet.apply_new_schedules(p_owner_id uuid, p_items jsonb[])
+returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_blank public.schedules := fleet.blank_schedule(p_owner_id);
+  v_item jsonb;
+  v_row public.schedules;
+  v_rows public.schedules[] := '{}';
+begin
+  if p_items = '{}' then
+    return '[]';
+  end if;
+  begin
+    foreach v_item in array p_items loop
+      v_row := fleet.numbered_schedule(fleet.changed_schedule(v_blank, v_item - 'status'));
+      v_row.status := coalesce(fleet.status_of_spec(v_item), v_row.status);
+      v_rows := array_append(v_rows, v_row);
+    end loop;
+    perform fleet.insert_schedules(v_rows);
+    return (
+      select jsonb_agg(fleet.plan_item('schedule', u.item ->> 'name', null, '{}') order by u.nr)
+      from unnest(p_items) with ordinality as u(item, nr)
+    );
+  exception
+    when sqlstate 'PT403' or sqlstate 'PT404' or sqlstate 'PT409' or sqlstate 'PT422' then
+      -- One of them is bad: each by itself, and all that is wrong is told.
+      return (
+        select jsonb_agg(fleet.apply_item(p_owner_id, 'schedules', u.item) order by u.nr)
+        from unnest(p_items) with ordinality as u(item, nr)
+      );
+  end;
+end;
+$$;
+
+comment on function fleet.apply_new_schedules(uuid, jsonb[]) is
+  'Make schedules of a document, all of them in one statement. Answers what that took of each.';
+revoke all on function fleet.apply_new_schedules(uuid, jsonb[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.apply_schedules(p_owner_id uuid, p_schedules jsonb)
+returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_done jsonb := '[]';
+  v_item jsonb;
+  v_new jsonb[] := '{}';
+  v_names text[] := '{}';
+begin
+  for v_item in select e.item from jsonb_array_elements(p_schedules) as e(item) loop
+    -- Whatever follows one that is new comes after it.
+    if lower(v_item #>> '{after,schedule}') = any (v_names) then
+      v_done := v_done || fleet.apply_new_schedules(p_owner_id, v_new);
+      v_new := '{}';
+      v_names := '{}';
+    end if;
+    if exists (
+      select 1
+      from public.schedules as s
+      where s.owner_id = p_owner_id and lower(s.name) = lower(v_item ->> 'name') and s.status <> 'cancelled'
+    ) then
+      v_done := v_done || fleet.apply_item(p_owner_id, 'schedules', v_item);
+    else
+      v_new := array_append(v_new, v_item);
+      v_names := array_append(v_names, lower(v_item ->> 'name'));
+    end if;
+  end loop;
+  return v_done || fleet.apply_new_schedules(p_owner_id, v_new);
+end;
+$$;
+
+comment on function fleet.apply_schedules(uuid, jsonb) is
+  'Bring schedules to what a document says, in the order of its chains: those that are there one by one, the new ones together. Answers what that '
+  'took of each.';
+revoke all on function fleet.apply_schedules(uuid, jsonb) from public, anon, authenticated, service_role;
+
 create or replace function fleet.apply_sections(p_owner_id uuid, p_document jsonb)
 returns jsonb
 language plpgsql
@@ -121,19 +205,12 @@ declare
   v_section text;
   v_item jsonb;
 begin
-  foreach v_section in array '{groups,blackout_calendars,templates,schedules}'::text[] loop
-    for v_item in
-      select e.item
-      from jsonb_array_elements(
-        case v_section
-          when 'schedules' then fleet.in_order_of_chains(p_document -> 'schedules')
-          else coalesce(p_document -> v_section, '[]')
-        end
-      ) as e(item)
-    loop
+  foreach v_section in array '{groups,blackout_calendars,templates}'::text[] loop
+    for v_item in select e.item from jsonb_array_elements(coalesce(p_document -> v_section, '[]')) as e(item) loop
       v_done := v_done || fleet.apply_item(p_owner_id, v_section, v_item);
     end loop;
   end loop;
+  v_done := v_done || fleet.apply_schedules(p_owner_id, fleet.in_order_of_chains(p_document -> 'schedules'));
 
   perform fleet.raise_problems(
     'the document', 'document_invalid',

@@ -125,6 +125,39 @@ $$;
 comment on function fleet.apply_group(uuid, jsonb) is 'Bring one group to what a document says. Answers what that took.';
 revoke all on function fleet.apply_group(uuid, jsonb) from public, anon, authenticated, service_role;
 
+create or replace function fleet.apply_subscription(p_owner_id uuid, p_calendar jsonb)
+returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row public.blackout_calendars;
+  v_old jsonb;
+  v_id bigint;
+begin
+  select c.* into v_row
+  from public.blackout_calendars as c
+  where c.owner_id = p_owner_id and lower(c.name) = lower(p_calendar ->> 'name');
+  if found then
+    v_old := fleet.calendar_document(v_row);
+  end if;
+  v_id := (fleet.subscribe_blackouts(
+    p_calendar ->> 'url', p_calendar ->> 'name', p_calendar ->> 'timezone',
+    coalesce(p_calendar -> 'skip_transparent' = 'true', false), p_owner_id
+  ) ->> 'id')::bigint;
+  update public.blackout_calendars as c
+  set description = coalesce(p_calendar ->> 'description', '')
+  where c.id = v_id and c.description <> coalesce(p_calendar ->> 'description', '');
+  select c.* into v_row from public.blackout_calendars as c where c.id = v_id;
+  return fleet.plan_item('calendar', v_row.name, v_old, fleet.calendar_document(v_row));
+end;
+$$;
+
+comment on function fleet.apply_subscription(uuid, jsonb) is
+  'Let one blackout calendar follow what a document says. Answers what that took.';
+revoke all on function fleet.apply_subscription(uuid, jsonb) from public, anon, authenticated, service_role;
+
 create or replace function fleet.apply_calendar(p_owner_id uuid, p_calendar jsonb)
 returns jsonb
 language plpgsql
@@ -137,8 +170,11 @@ declare
   v_new jsonb;
   v_periods jsonb := coalesce(nullif(p_calendar -> 'periods', 'null'), '[]');
 begin
-  perform fleet.refuse_unknown_keys(p_calendar, '{name,description,periods}');
+  perform fleet.refuse_unknown_keys(p_calendar, '{name,description,periods,url,timezone,skip_transparent}');
   perform fleet.check_calendar(p_calendar ->> 'name', v_periods);
+  if coalesce(p_calendar -> 'url', 'null') <> 'null' then
+    return fleet.apply_subscription(p_owner_id, p_calendar);
+  end if;
   select c.* into v_row
   from public.blackout_calendars as c
   where c.owner_id = p_owner_id and lower(c.name) = lower(p_calendar ->> 'name');
@@ -154,6 +190,7 @@ begin
   perform fleet.store_calendar(
     p_owner_id, p_calendar ->> 'name', coalesce(p_calendar ->> 'description', ''), v_periods
   );
+  perform fleet.end_subscription(v_row.id);
   select c.* into v_row
   from public.blackout_calendars as c
   where c.owner_id = p_owner_id and lower(c.name) = lower(p_calendar ->> 'name');

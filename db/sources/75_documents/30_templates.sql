@@ -8,7 +8,6 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_user uuid := fleet.current_user_id();
   v_owners uuid[];
   v_row public.schedule_templates;
 begin
@@ -20,7 +19,7 @@ begin
     v_owners := coalesce(
       (
         select array_agg(o) from unnest(v_owners) as o
-        where o = coalesce(v_user, fleet.try_uuid(fleet.setting('default_owner') #>> '{}'))
+        where o = fleet.usual_owner()
       ),
       v_owners
     );
@@ -39,7 +38,7 @@ begin
   limit 1;
   if not found then
     raise exception '% was not found', concat_ws(' version ', format('template "%s"', p_name), p_version)
-      using errcode = 'PT404', detail = 'template_not_found', hint = 'List your templates with: pgfleet template list';
+      using errcode = 'PT404', detail = 'template_not_found', hint = 'List your templates with: select * from template_list';
   end if;
   perform fleet.require_permission(v_row.owner_id, p_permission, format('template "%s"', p_name));
   return v_row;

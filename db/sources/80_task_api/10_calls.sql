@@ -50,6 +50,28 @@ comment on function fleet.my_tasks(jsonb) is
   'The caller''s schedules, with the columns of scheduled_tasks, by status and task_type; limit and offset page through them.';
 revoke all on function fleet.my_tasks(jsonb) from public, anon, authenticated, service_role;
 
+create or replace function fleet.require_task_type(p_task_type text)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_task_type is not null
+    and not exists (select 1 from public.command_types as c where fleet.task_type(c.name) = p_task_type)
+  then
+    raise exception 'task_type: "%" is no type of a task', fleet.cut_text(p_task_type, 60)
+      using errcode = 'PT422', detail = 'query_invalid',
+            hint = format('Use one of: %s.', (
+              select string_agg(fleet.task_type(c.name), ', ' order by fleet.task_type(c.name)) from public.command_types as c
+            ));
+  end if;
+end;
+$$;
+
+comment on function fleet.require_task_type(text) is 'Raise query_invalid (PT422) for a type that no task has.';
+revoke all on function fleet.require_task_type(text) from public, anon, authenticated, service_role;
+
 create or replace function fleet.my_executions(p_task_id bigint, p_args jsonb)
 returns jsonb
 language plpgsql
@@ -166,9 +188,14 @@ declare
 begin
   case p_call
     when 'list_tasks' then
+      perform fleet.require_task_type(p_args ->> 'task_type');
       return fleet.my_tasks(p_args);
     when 'create_task' then
-      v_answer := public.create_schedule(p_args -> 'spec');
+      -- What lacks is named in the words of tasks, also to whoever has used none of them.
+      v_answer := public.create_schedule(
+        p_args -> 'spec'
+        || case when p_args -> 'spec' ?| '{task_name,task_type,name,action_type}' then '{}' else '{"task_type": null}' end::jsonb
+      );
       return fleet.my_task((v_answer ->> 'id')::bigint) || jsonb_build_object('warnings', v_answer -> 'warnings');
     when 'get_task' then
       return fleet.my_task(v_id);

@@ -15,6 +15,8 @@ select
     ) then 'running'
     when s.status = 'active' then 'pending'
     when last.status in ('failed', 'cancelled') then last.status
+    -- It came to its end without having run, and the reason is told.
+    when s.last_executed_at is null and (last.id is null or last.status = 'skipped') then 'skipped'
     else 'completed'
   end as status,
   s.start_time as scheduled_time,
@@ -35,7 +37,12 @@ select
       'skipped', last.skipped
     ))
   end as last_result,
-  coalesce(last.error_message, case when last.status <> 'completed' then last.reason end, s.status_reason) as error_message
+  coalesce(
+    last.error_message,
+    case when last.status <> 'completed' then last.reason end,
+    -- That it came to its end is no error.
+    case when s.status in ('paused', 'cancelled') or last.id is null then s.status_reason end
+  ) as error_message
 from public.schedules as s
 left join lateral (
   select r.id, r.status, r.reason, r.targeted, r.completed, r.failed, r.skipped, r.result, r.error_message
@@ -47,7 +54,7 @@ left join lateral (
 
 comment on view public.scheduled_tasks is
   'Schedules as tasks: command, software_deployment, file_deployment or the name of an action; pending, running, completed, failed, '
-  'cancelled or paused. Read only: write with create_schedule, update_schedule and their kin.';
+  'cancelled, paused or skipped (over without having run). Read only: write with create_schedule, update_schedule and their kin.';
 comment on column public.scheduled_tasks.task_name is 'The name of the schedule.';
 comment on column public.scheduled_tasks.task_type is 'command, software_deployment, file_deployment, or the action type.';
 comment on column public.scheduled_tasks.scheduled_time is 'When it starts.';
@@ -72,13 +79,14 @@ select
   coalesce(r.started_at, r.scheduled_for) as execution_time,
   r.finished_at as completed_time,
   r.status,
-  null::bigint as deployment_id,
+  d.id as deployment_id,
   coalesce(r.result, jsonb_build_object(
     'targeted', r.targeted, 'completed', r.completed, 'failed', r.failed, 'skipped', r.skipped
   )) as result,
   coalesce(r.error_message, case when r.status <> 'completed' then r.reason end) as error_message,
   r.created_at
-from public.schedule_runs as r;
+from public.schedule_runs as r
+left join public.deployments as d on d.run_id = r.id;
 
 comment on view public.scheduled_task_executions is 'The runs of tasks, one row for each execution or range of missed ones. Read only.';
 comment on column public.scheduled_task_executions.task_id is 'The task, in scheduled_tasks.';

@@ -14,6 +14,9 @@ as $$
     ('schedule.paused', 'A schedule was paused, by a person or because its runs failed.'),
     ('schedule.completed', 'A schedule has no due instant left.'),
     ('command.failed', 'A command failed for good.'),
+    ('geo_action.failed', 'A device does not block what a geo schedule wants blocked now; the reason is told.'),
+    ('device.cloned', 'Two agents use the secret of one device in turn, as a copied disk does.'),
+    ('webhook.verify', 'Somebody wants a mailbox to be told: the code that says that it wants to be.'),
     ('webhook.test', 'Somebody asked for a message to try an endpoint out.')
 $$;
 
@@ -62,6 +65,7 @@ begin
   from happened as h
   join public.webhook_endpoints as e on e.owner_id = h.owner_id
   where e.enabled
+    and (e.channel <> 'email' or e.verified_at is not null)
     and fleet.event_matches(e.events, p_event)
   -- An endpoint that is just being deleted must hold up neither the tick nor a device.
   for key share of e skip locked;

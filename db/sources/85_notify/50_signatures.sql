@@ -58,7 +58,8 @@ as $$
 declare
   v_key bytea := decode(fleet.random_secret(), 'hex');
 begin
-  insert into fleet.webhook_secrets (endpoint_id, key, created_at) values (p_endpoint_id, v_key, clock_timestamp());
+  insert into fleet.webhook_secrets (endpoint_id, owner_id, key, created_at)
+  select e.id, e.owner_id, v_key, clock_timestamp() from public.webhook_endpoints as e where e.id = p_endpoint_id;
   return fleet.webhook_secret_text(v_key);
 end;
 $$;

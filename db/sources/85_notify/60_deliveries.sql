@@ -75,6 +75,7 @@ begin
       select d.id, d.next_attempt_at
       from public.webhook_deliveries as d
       where d.endpoint_id = w.id and d.status in ('pending', 'running') and d.next_attempt_at <= p_now
+        and (e.channel <> 'email' or e.verified_at is not null or d.event = 'webhook.verify')
       order by d.next_attempt_at
       limit greatest(
         0,
@@ -118,7 +119,7 @@ begin
   )
   select
     t.owner_id, t.endpoint_id, t.id, t.attempts, t.event, t.event_id, e.channel, e.url, e.email,
-    fleet.webhook_headers(e.id, t.event_id, t.payload::text, p_now), t.payload::text,
+    fleet.webhook_headers(e.id, t.event_id, t.payload::text, p_now), fleet.with_mailbox_code(t.event, e.id, t.payload)::text,
     fleet.setting('webhook_allow_private') = 'true'::jsonb
   from taken as t
   join public.webhook_endpoints as e on e.id = t.endpoint_id;

@@ -15,6 +15,9 @@ begin
   perform fleet.raise_problems('the endpoint', 'webhook_endpoint_invalid', array_agg(q))
   from fleet.endpoint_problems(new) as q;
   new.updated_at := now();
+  if tg_op = 'INSERT' or new.email is distinct from old.email then
+    new.verified_at := null;
+  end if;
   if new.enabled then
     new.disabled_reason := null;
   else
@@ -53,6 +56,28 @@ create or replace trigger webhook_endpoints_03_make_secret
   for each row
   when (new.channel = 'webhook')
   execute function fleet.tg_make_webhook_secret();
+
+create or replace function fleet.tg_ask_mailbox()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform fleet.send_mailbox_code(new, clock_timestamp());
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_ask_mailbox() is 'Ask whoever reads a mailbox whether it wants to be told. Definer: nobody else writes codes.';
+revoke all on function fleet.tg_ask_mailbox() from public, anon, authenticated, service_role;
+
+create or replace trigger webhook_endpoints_03_ask_mailbox
+  after insert on public.webhook_endpoints
+  for each row when (new.channel = 'email') execute function fleet.tg_ask_mailbox();
+create or replace trigger webhook_endpoints_03_ask_other_mailbox
+  after update of email on public.webhook_endpoints
+  for each row when (new.channel = 'email' and new.email is distinct from old.email) execute function fleet.tg_ask_mailbox();
 
 create or replace function fleet.tg_end_deliveries()
 returns trigger
@@ -183,49 +208,110 @@ create or replace trigger schedules_90_tell
   referencing old table as old_rows new table as new_rows
   for each statement execute function fleet.tg_tell_schedules();
 
-create or replace function fleet.tg_tell_commands()
+create or replace function fleet.tell_failed_commands(p_command_ids bigint[])
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not fleet.is_anybody_listening() then
+    return;
+  end if;
+
+  perform fleet.emit_events(
+    array_agg(c.owner_id order by c.id),
+    'command.failed',
+    array_agg(jsonb_build_object(
+      'command_id', c.id,
+      'command_type', c.command_type,
+      'run_id', c.run_id,
+      'schedule_id', c.schedule_id,
+      'device_id', c.device_id,
+      'device_hostname', c.device_hostname,
+      'status', c.status,
+      'reason', c.reason,
+      'error_message', c.error_message,
+      'attempt', c.attempt
+    ) order by c.id)
+  )
+  from public.device_commands as c
+  where c.id = any (p_command_ids)
+  having count(*) > 0;
+end;
+$$;
+
+comment on function fleet.tell_failed_commands(bigint[]) is 'Tell of commands that failed for good or expired.';
+revoke all on function fleet.tell_failed_commands(bigint[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_tell_geo_action()
 returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if not fleet.is_anybody_listening() then
-    return null;
+  if fleet.is_anybody_listening() then
+    perform fleet.emit_events(array[new.owner_id], 'geo_action.failed', array[jsonb_build_object(
+      'geo_action_id', a.id,
+      'geo_schedule_id', s.id,
+      'geo_schedule_name', s.name,
+      'device_id', d.id,
+      'device_hostname', d.hostname,
+      'apps', a.apps,
+      'enforce', a.enforce,
+      'starts_at', a.starts_at,
+      'ends_at', a.ends_at,
+      'reason', new.reason
+    )])
+    from public.geo_actions as a
+    join public.geo_schedules as s on s.id = a.geo_schedule_id
+    join public.devices as d on d.id = new.device_id
+    where a.id = new.geo_action_id;
   end if;
-
-  perform fleet.emit_events(
-    array_agg(n.owner_id order by n.id),
-    'command.failed',
-    array_agg(jsonb_build_object(
-      'command_id', n.id,
-      'command_type', n.command_type,
-      'run_id', n.run_id,
-      'schedule_id', n.schedule_id,
-      'device_id', n.device_id,
-      'device_hostname', n.device_hostname,
-      'status', n.status,
-      'reason', n.reason,
-      'error_message', n.error_message,
-      'attempt', n.attempt
-    ) order by n.id)
-  )
-  from new_rows as n
-  join old_rows as o on o.id = n.id
-  where n.status in ('failed', 'expired')
-    and o.status in ('pending', 'running')
-  having count(*) > 0;
   return null;
 end;
 $$;
 
-comment on function fleet.tg_tell_commands() is
-  'Tell of commands that failed for good or expired. Definer: a device may not write deliveries.';
-revoke all on function fleet.tg_tell_commands() from public, anon, authenticated, service_role;
+comment on function fleet.tg_tell_geo_action() is
+  'Tell of a device that does not block what it should. Definer: a device may not write deliveries.';
+revoke all on function fleet.tg_tell_geo_action() from public, anon, authenticated, service_role;
 
-create or replace trigger device_commands_90_tell
-  after update on public.device_commands
-  referencing old table as old_rows new table as new_rows
-  for each statement execute function fleet.tg_tell_commands();
+create or replace trigger geo_action_reports_90_tell_insert
+  after insert on public.geo_action_reports
+  for each row when (new.status = 'failed')
+  execute function fleet.tg_tell_geo_action();
+create or replace trigger geo_action_reports_91_tell_update
+  after update on public.geo_action_reports
+  for each row when (new.status = 'failed' and old.status <> 'failed')
+  execute function fleet.tg_tell_geo_action();
+
+create or replace function fleet.tg_tell_clone()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if fleet.is_anybody_listening() then
+    perform fleet.emit_events(array[new.owner_id], 'device.cloned', array[jsonb_build_object(
+      'device_id', new.id, 'device_hostname', new.hostname, 'clone_seen_at', new.clone_seen_at
+    )]);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_tell_clone() is
+  'Tell of a device whose disk was copied, once until it is re-keyed. Definer: whoever asks for a token may not write deliveries.';
+revoke all on function fleet.tg_tell_clone() from public, anon, authenticated, service_role;
+
+create or replace trigger devices_90_tell_clone
+  after update of clone_seen_at on public.devices
+  for each row
+  when (old.clone_seen_at is null and new.clone_seen_at is not null)
+  execute function fleet.tg_tell_clone();
 
 select fleet.keep_audit('public.webhook_endpoints');
+
+select fleet.keep_quota('public.webhook_endpoints', 'endpoints');

@@ -10,6 +10,7 @@ select
   coalesce(e.url, e.email) as address,
   e.events,
   e.enabled,
+  e.verified_at,
   e.disabled_reason,
   d.waiting,
   d.failed,

@@ -10,12 +10,31 @@ as $$
     -- Their commands go with them, so a few large runs are a large batch.
     ('public.schedule_runs', 'finished_at', null, 'history_days', 50),
     ('public.device_commands', 'executed_at', 'run_id is null', 'history_days', 5000),
+    ('public.device_requests', 'day', null, 'history_days', 5000),
     ('public.webhook_deliveries', 'finished_at', null, 'history_days', 5000),
     ('fleet.webhook_secrets', 'expires_at', null, 'history_days', 5000),
+    ('public.owner_invitations', 'expires_at', null, 'history_days', 5000),
+    ('fleet.payload_secrets', 'expires_at', null, 'history_days', 5000),
     ('public.mdm_api_logs', 'created_at', null, 'history_days', 5000),
+    -- Their keys are kept for as long as somebody may send them again.
+    ('fleet.webhook_inbox', 'received_at', 'status = ''done'' or status = ''aside'' and received_at < now() - interval ''30 days''', 'inbox_days', 5000),
+    ('public.audit_log', 'at', null, 'audit_days', 5000),
+    -- An install that was called off before it began; the others go with their push.
+    ('public.profile_installs', 'created_at', 'x.install_schedule_id is null', 'history_days', 5000),
+    ('fleet.sync_backfills', 'finished_at', null, 'history_days', 5000),
     ('public.integration_activity_log', 'created_at', null, 'history_days', 5000),
     -- What location policies have not acted on yet is no history.
-    ('public.location_events', 'created_at', 'acted_at is not null', 'history_days', 5000)
+    ('public.location_events', 'created_at', 'acted_at is not null', 'history_days', 5000),
+    -- What happens once, by a person or at a border, is history when it is over; its runs go with it, so a few are a large batch.
+    (
+      'public.schedules', 'updated_at',
+      'x.recurrence_type = ''once'' and x.status in (''completed'', ''cancelled'')'
+      ' and not exists (select 1 from public.schedule_runs as r where r.schedule_id = x.id)'
+      ' and not exists (select 1 from public.schedules as f where f.after_schedule_id = x.id)'
+      ' and not exists (select 1 from public.profile_installs as p where x.id in (p.install_schedule_id, p.remove_schedule_id)'
+      ' and p.duration is not null and p.removed_at is null and p.failure is null)',
+      'history_days', 500
+    )
 $$;
 
 comment on function fleet.pruned_tables() is

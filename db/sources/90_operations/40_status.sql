@@ -1,5 +1,35 @@
 -- How is it going: one look at the whole.
 
+create or replace function fleet.history_status()
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_table record;
+  v_oldest timestamptz;
+  v_found jsonb := '[]';
+begin
+  for v_table in
+    select t.name, t.aged_by, t.condition, fleet.setting_number(t.days_setting)::integer as days from fleet.pruned_tables() as t
+  loop
+    -- One look into the index by which it is pruned; what hangs on a row is not looked at.
+    execute format('select x.%1$I from %2$s as x where x.%1$I is not null and (%3$s) order by 1 limit 1', v_table.aged_by, v_table.name,
+      coalesce(split_part(v_table.condition, ' and not exists', 1), 'true'))
+    into v_oldest;
+    v_found := v_found || jsonb_build_object(
+      'table', v_table.name, 'bytes', pg_total_relation_size(v_table.name::regclass), 'oldest', v_oldest, 'kept_days', v_table.days
+    );
+  end loop;
+  return v_found;
+end;
+$$;
+
+comment on function fleet.history_status() is
+  'All that grows with time and is pruned in batches: {table, bytes, oldest, kept_days}.';
+revoke all on function fleet.history_status() from public, anon, authenticated, service_role;
+
 create or replace function fleet.engine_status(p_now timestamptz)
 returns jsonb
 language plpgsql
@@ -35,8 +65,17 @@ begin
         select coalesce(jsonb_agg(case when fleet.is_trusted_caller() then s.step else s.step - 'error' end order by s.n), '[]')
         from jsonb_array_elements(h.steps) with ordinality as s(step, n)
       ),
+      -- What stopped a tick, by step, schedule and owner.
+      'last_stop', case when fleet.is_trusted_caller() then h.last_stop end,
+      'working_on', (
+        select jsonb_agg(jsonb_build_object('step', w.step, 'since', w.begun_at, 'schedules', cardinality(w.schedule_ids)))
+        from fleet.tick_work as w
+        where w.begun_at is not null
+      ),
       'pg_cron', v_cron,
       'jobs', coalesce(v_jobs, '{}'),
+      -- How much there is says something of everybody.
+      'history', case when fleet.is_trusted_caller() then fleet.history_status() end,
       'doorbells_waiting', (select count(*) from fleet.doorbells as b where b.ring_at <= p_now)
     )
     from fleet.heartbeat as h
@@ -49,12 +88,139 @@ comment on function fleet.engine_status(timestamptz) is
 revoke all on function fleet.engine_status(timestamptz) from public, anon, authenticated, service_role;
 grant execute on function fleet.engine_status(timestamptz) to authenticated, service_role;
 
+create or replace function fleet.counted(p_count bigint, p_one text, p_many text)
+returns text
+language sql
+immutable
+return p_count || ' ' || case when p_count = 1 then p_one else p_many end;
+
+comment on function fleet.counted(bigint, text, text) is 'A number with its words: 1 run has, 2 runs have.';
+revoke all on function fleet.counted(bigint, text, text) from public, anon, authenticated, service_role;
+grant execute on function fleet.counted(bigint, text, text) to authenticated, service_role;
+
+create or replace function fleet.status_problems(p_engine jsonb, p_zones jsonb, p_now timestamptz)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- What stops everything comes first, then what has failed, then what is silent.
+  return (
+    select coalesce(jsonb_agg(jsonb_build_object('problem', q.problem, 'hint', q.hint) order by q.n), '[]')
+    from (
+      select 1 as n,
+        'the engine does not tick: nothing runs until it does' as problem,
+        'pg_cron runs its jobs, see cron.job; where there is no pg_cron, something has to: call fleet.tick_minute()' as hint
+      where not (p_engine ->> 'is_ticking')::boolean
+      union all
+      select 2,
+        format('a step of the tick failed: %s', left(p_engine ->> 'last_error', 200)),
+        'The other steps went on; which one it was: select fleet_status() -> ''engine'' -> ''steps'''
+      where (p_engine ->> 'last_error_at')::timestamptz > p_now - interval '10 minutes'
+        and p_engine ->> 'last_error' is not null
+      union all
+      select 3,
+        format('%s overdue for more than a minute', fleet.counted(count(*), 'schedule is', 'schedules are')),
+        'The one that is due soonest comes first: select * from schedule_list'
+      from public.schedules as s
+      where s.status = 'active' and s.next_run_at < p_now - interval '1 minute'
+      having count(*) > 0
+      union all
+      select 4,
+        format('%s failed in the last day', fleet.counted(count(*), 'run has', 'runs have')),
+        'See why: select * from run_list where status = ''failed'''
+      from public.schedule_runs as r
+      where r.status = 'failed' and r.created_at > p_now - interval '1 day'
+      having count(*) > 0
+      union all
+      select 5,
+        format('%s failed in the last day', fleet.counted(count(*), 'command has', 'commands have')),
+        'See why: select * from command_list where status = ''failed'''
+      from public.device_commands as c
+      where c.status = 'failed' and c.executed_at > p_now - interval '1 day'
+      having count(*) > 0
+      union all
+      select 6,
+        format('%s expired in the last day', fleet.counted(count(*), 'command has', 'commands have')),
+        'No device took them in time: select * from command_list where status = ''expired'''
+      from public.device_commands as c
+      where c.status = 'expired' and c.executed_at > p_now - interval '1 day'
+      having count(*) > 0
+      union all
+      select 7,
+        format('integration "%s" does not work: %s', i.name, coalesce(i.status_reason, i.status)),
+        'See them all: select * from integration_list'
+      from public.device_integrations as i
+      where i.status = 'disabled'
+      union all
+      select 8,
+        format('webhook "%s" is told no more: %s', e.name, e.disabled_reason),
+        format('Tell it again: select update_webhook_endpoint(%s, ''{"enabled": true}'')', e.id)
+      from public.webhook_endpoints as e
+      where not e.enabled and e.disabled_reason is not null
+      union all
+      select 9,
+        format('%s not been seen for a day', fleet.counted(count(*), 'device has', 'devices have')),
+        'See when they were: select * from device_list'
+      from public.devices as d
+      where d.status = 'active' and d.last_seen <= p_now - interval '1 day'
+      having count(*) > 0
+      union all
+      select 10,
+        format('the server does not have the time zone %s: %s and %s are left out', z.lost ->> 'zone',
+          fleet.counted((z.lost ->> 'devices')::bigint, 'device', 'devices'),
+          fleet.counted(jsonb_array_length(z.lost -> 'schedules'), 'schedule', 'schedules')),
+        'Install the zones that belong to it (tzdata-legacy on Debian and Ubuntu), or name another zone'
+      from jsonb_array_elements(p_zones -> 'lost') as z(lost)
+    ) as q
+  );
+end;
+$$;
+
+comment on function fleet.status_problems(jsonb, jsonb, timestamptz) is
+  'What is wrong with a fleet and what to do about it, the worst first: [{problem, hint}].';
+revoke all on function fleet.status_problems(jsonb, jsonb, timestamptz) from public, anon, authenticated, service_role;
+grant execute on function fleet.status_problems(jsonb, jsonb, timestamptz) to authenticated, service_role;
+
+create or replace function fleet.zone_status()
+returns jsonb
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object(
+    'lost', (
+      select coalesce(jsonb_agg(
+        jsonb_build_object('zone', l.zone, 'devices', l.devices, 'schedules', coalesce(to_jsonb(l.schedules), '[]')) order by l.zone
+      ), '[]')
+      from fleet.lost_zones(fleet.owners_in_view()) as l
+    ),
+    -- Nobody's data: which rules the server has learned lately.
+    'changed_last_month', (
+      select coalesce(jsonb_agg(jsonb_build_object('zone', z.name, 'at', z.changed_at) order by z.changed_at desc, z.name), '[]')
+      from fleet.time_zones as z
+      where z.changed_at > now() - interval '30 days'
+    )
+  )
+$$;
+
+comment on function fleet.zone_status() is
+  'Time zones that the server does not have and that the caller''s devices or schedules are in, and zones whose rules have changed. '
+  'Definer: the tables behind it are the engine''s; it looks only at what the caller may see.';
+revoke all on function fleet.zone_status() from public, anon, authenticated, service_role;
+grant execute on function fleet.zone_status() to authenticated, service_role;
+
 create or replace function public.fleet_status(p_now timestamptz default now())
 returns jsonb
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_engine jsonb;
+  v_zones jsonb;
 begin
   -- Row security limits the counts to the caller's own; a device, retired or not, counts as nobody.
   if fleet.current_user_id() is null and not fleet.is_trusted_caller() then
@@ -62,8 +228,12 @@ begin
       using errcode = 'PT403', detail = 'not_a_person', hint = 'Sign in as a member of the fleet.';
   end if;
 
+  p_now := fleet.calendar_instant(p_now);
+  v_engine := fleet.engine_status(p_now);
+  v_zones := fleet.zone_status();
   return jsonb_build_object(
     'now', p_now,
+    'problems', fleet.status_problems(v_engine, v_zones, p_now),
     'devices', (
       select jsonb_build_object(
         'active', count(*) filter (where d.status = 'active'),
@@ -103,13 +273,14 @@ begin
       from public.device_commands as c
       where c.status in ('pending', 'running') or c.executed_at > p_now - interval '1 day'
     ),
-    'engine', fleet.engine_status(p_now)
+    'zones', v_zones,
+    'engine', v_engine
   );
 end;
 $$;
 
 comment on function public.fleet_status(timestamptz) is
-  'The fleet at a glance: {devices, schedules, runs_last_day, commands, engine}. Raises not_a_person (PT403).';
+  'The fleet at a glance: {problems, devices, schedules, runs_last_day, commands, zones, engine}. Raises not_a_person (PT403).';
 revoke all on function public.fleet_status(timestamptz) from public, anon, authenticated, service_role;
 grant execute on function public.fleet_status(timestamptz) to authenticated, service_role;
 

@@ -1,0 +1,87 @@
+-- What follows from a change of commands, told to each of the rooms that it concerns, and to no other: one trigger looks at the rows
+-- for all of them, since devices claim and finish all the time and most of it concerns nobody.
+
+create or replace function fleet.tg_follow_commands()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_is_final boolean;
+  v_is_deployed boolean;
+  v_is_mdm boolean;
+  v_ended bigint[];
+  v_failed bigint[];
+  v_waiting bigint[];
+  v_is_run boolean;
+  v_is_wave boolean;
+begin
+  select count(*) filter (where n.status not in ('pending', 'running')) > 0,
+    count(*) filter (where n.command_type in ('deploy_software', 'deploy_files')) > 0,
+    count(*) filter (where n.channel = 'mdm') > 0
+  into v_is_final, v_is_deployed, v_is_mdm
+  from new_rows as n;
+
+  if v_is_final then
+    select array_agg(n.id order by n.id), array_agg(n.id order by n.id) filter (where n.status in ('failed', 'expired')),
+      count(n.run_id) > 0, count(n.wave) > 0
+    into v_ended, v_failed, v_is_run, v_is_wave
+    from new_rows as n
+    join old_rows as o on o.id = n.id
+    where o.status in ('pending', 'running') and n.status not in ('pending', 'running');
+    if v_is_run then
+      perform fleet.count_ended(v_ended);
+    end if;
+    if exists (select 1 from public.device_commands as c where c.waits_for = any (v_ended)) then
+      perform fleet.queue_waiting(v_ended);
+    end if;
+  end if;
+
+  if v_is_deployed then
+    perform fleet.update_targets(array_agg(n.id))
+    from new_rows as n
+    join old_rows as o on o.id = n.id
+    where fleet.is_deploy_type(n.command_type)
+      and (n.status, n.attempt, n.reason, n.progress_at) is distinct from (o.status, o.attempt, o.reason, o.progress_at)
+    having count(*) > 0;
+  end if;
+  if v_is_mdm then
+    -- A time that was moved, a lease that ran out.
+    select array_agg(n.id) into v_waiting
+    from new_rows as n
+    join old_rows as o on o.id = n.id
+    where n.channel = 'mdm' and n.status = 'pending' and (o.status <> 'pending' or o.not_before <> n.not_before);
+    perform fleet.follow_mdm_commands(
+      v_waiting, (select array_agg(n.id) from new_rows as n where n.channel = 'mdm' and n.id = any (v_ended))
+    );
+  end if;
+  if v_is_wave then
+    perform fleet.tell_rollouts(v_ended);
+  end if;
+  if v_failed is not null then
+    perform fleet.tell_failed_commands(v_failed);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_follow_commands() is
+  'Tell runs, rollouts, deployments, the queues of MDMs and whoever listens what became of commands, and ring for what waited for them. '
+  'Definer: a device may write none of these.';
+revoke all on function fleet.tg_follow_commands() from public, anon, authenticated, service_role;
+
+-- Those of before, each of which looked by itself.
+drop trigger if exists device_commands_05_count_progress on public.device_commands;
+drop trigger if exists device_commands_07_move_targets on public.device_commands;
+drop trigger if exists device_commands_08_follow_mdm on public.device_commands;
+drop trigger if exists device_commands_08_tell_rollouts on public.device_commands;
+drop trigger if exists device_commands_90_tell on public.device_commands;
+drop function if exists fleet.tg_move_targets();
+drop function if exists fleet.tg_follow_mdm_commands();
+drop function if exists fleet.tg_tell_rollouts();
+drop function if exists fleet.tg_tell_commands();
+create or replace trigger device_commands_05_follow
+  after update on public.device_commands
+  referencing old table as old_rows new table as new_rows
+  for each statement execute function fleet.tg_follow_commands();

@@ -1,0 +1,4 @@
+-- Generated from db/migrations/20261130030000_answers_by_command_id.sql by pgfleet db bundle; edit that file instead.
+-- The answer of a device finds its command by the id under which the MDM has it.
+
+create index mdm_work_uuid_idx on fleet.mdm_work ((md5('pgfleet:command:' || command_id::text)::uuid));
