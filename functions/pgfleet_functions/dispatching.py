@@ -104,8 +104,10 @@ class Dispatcher:
             wait = await self._claim()
             claimed_at = time.monotonic()
             if wait is not None and wait <= LONGEST_WAIT_SECONDS:
+                # Not wait_for: before Python 3.12 that forgets a cancel that comes with a wake.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), max(wait, SHORTEST_WAIT_SECONDS))
+                    async with asyncio.timeout(max(wait, SHORTEST_WAIT_SECONDS)):
+                        await self._woken.wait()
             else:
                 await self._wait_to_be_woken()
             await asyncio.sleep(claimed_at + SHORTEST_WAIT_SECONDS - time.monotonic())

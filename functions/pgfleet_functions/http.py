@@ -47,7 +47,7 @@ async def read_any_text(request: Request, largest: int = LARGEST_BODY) -> str:
     try:
         return b"".join(chunks).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _unreadable("it is not UTF-8") from error
+        raise unreadable("it is not UTF-8") from error
 
 
 def parse_object(text: str) -> dict[str, Any]:
@@ -55,9 +55,9 @@ def parse_object(text: str) -> dict[str, Any]:
     try:
         body = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _unreadable("it is not JSON") from error
+        raise unreadable("it is not JSON") from error
     if not isinstance(body, dict):
-        raise _unreadable("it is not an object")
+        raise unreadable("it is not an object")
     return body
 
 
@@ -135,7 +135,8 @@ def _answer(error: FunctionError) -> Response:
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
-def _unreadable(why: str) -> BadRequest:
+def unreadable(why: str) -> BadRequest:
+    """Refuse a body that cannot be read."""
     return BadRequest(
         f"the body cannot be read: {why}",
         details="body_unreadable",

@@ -44,7 +44,7 @@ def waking_route(function: str) -> Route:
 
     async def wake(request: Request, _: dict[str, Any]) -> Response:
         dispatchers: Dispatchers = request.app.state.functions[function]
-        seconds = _seconds_to_wait(request)
+        seconds = seconds_to_wait(request)
         if seconds is None:
             dispatchers.wake()
         elif (counts := await dispatchers.work(seconds)) is not None:
@@ -54,7 +54,7 @@ def waking_route(function: str) -> Route:
     return poked_route(function, wake)
 
 
-def _seconds_to_wait(request: Request) -> int | None:
+def seconds_to_wait(request: Request) -> int | None:
     """Read how long the caller prefers to wait (RFC 7240); a minute at most."""
     found = re.search(r"(?:^|[,;\s])wait=\"?(\d{1,9})\b", request.headers.get("prefer", ""))
     return min(int(found[1]), LONGEST_WAIT_SECONDS) if found else None

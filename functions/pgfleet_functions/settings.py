@@ -33,8 +33,14 @@ class FunctionSettings:
     mail_server: MailServer | None = None
     # Whether an integration may name an address that is not open to everybody, or no https.
     allow_private_addresses: bool = False
+    # Where telemetry is, if it is not in the same database.
+    telemetry_url: str | None = field(default=None, repr=False)
+    # A replica that answers what only reads: lists of tasks and calendar feeds.
+    read_database_url: str | None = field(default=None, repr=False)
     # Addresses and networks whose X-Forwarded-For tells where a call comes from.
     trusted_proxies: tuple[str, ...] = ()
+    # What a monitoring system shows to read the figures; the service key is good for it as well.
+    metrics_token: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse settings with which no token could be signed."""
@@ -66,7 +72,10 @@ class FunctionSettings:
             jwks_url=env.get("PGFLEET_JWKS_URL") or _jwks_of(env.get("SUPABASE_URL")),
             mail_server=_mail_server(env.get("PGFLEET_SMTP_URL"), env.get("PGFLEET_SMTP_FROM")),
             allow_private_addresses=_switch(env, "PGFLEET_ALLOW_PRIVATE_ADDRESSES"),
+            telemetry_url=env.get("PGFLEET_TELEMETRY_URL") or None,
+            read_database_url=env.get("PGFLEET_FUNCTIONS_READ_DATABASE_URL") or None,
             trusted_proxies=_networks(env, "PGFLEET_TRUSTED_PROXIES"),
+            metrics_token=env.get("PGFLEET_METRICS_TOKEN") or None,
         )
 
 

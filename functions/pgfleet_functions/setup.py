@@ -8,6 +8,7 @@ import psycopg
 from psycopg import sql
 
 WORKER = "fleet_worker"
+TIMEOUTS = {"statement_timeout": "30s", "lock_timeout": "10s"}
 
 
 def ensure_worker_role(conn: psycopg.Connection[Any], password: str) -> None:
@@ -27,4 +28,11 @@ def ensure_worker_role(conn: psycopg.Connection[Any], password: str) -> None:
             statement = "alter role {} with login password {}"
         role = sql.Identifier(WORKER)
         conn.execute(sql.SQL(statement).format(role, sql.Literal(verifier.decode())))
+        # Whatever it is made to ask for ends, and it waits for nobody for long.
+        for setting, value in TIMEOUTS.items():
+            conn.execute(
+                sql.SQL("alter role {} set {} = {}").format(
+                    role, sql.Identifier(setting), sql.Literal(value)
+                )
+            )
         conn.execute(sql.SQL("grant usage on schema fleet to {}").format(role))

@@ -13,10 +13,12 @@ from pgfleet_functions.errors import FunctionError
 
 async def calendar_feed(request: Request) -> Response:
     """Answer 200 with the calendar; 304 where the program has it; 404 for a revoked address."""
-    state = request.app.state
+    state, pool = request.app.state, request.app.state.read_pool
     token = request.path_params["token"]
     try:
-        text = await fetch_value(state.pool, "select fleet.worker_calendar_feed(%s)", token)
+        owner = await fetch_value(pool, "select fleet.worker_feed_owner(%s)", token)
+        async with state.feed_turns.turn(str(owner)):
+            text = await fetch_value(pool, "select fleet.worker_calendar_feed(%s)", token)
     except FunctionError as error:
         if error.status_code == 404:
             raise state.attempt_limit.wrong(request, error) from error

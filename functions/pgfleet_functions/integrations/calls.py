@@ -1,10 +1,11 @@
-"""Calls to an MDM over HTTP: within the rate, each of them recorded, failures put into classes."""
+"""Calls to another system: within the rate, each recorded, failures put into classes."""
 
 from __future__ import annotations
 
 import base64
+import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -14,7 +15,12 @@ from typing import Any
 import httpx
 
 from pgfleet_functions.outgoing.answers import Answer
-from pgfleet_functions.outgoing.errors import AddressRefused, OutgoingError, TooSlow
+from pgfleet_functions.outgoing.errors import (
+    AddressRefused,
+    AnswerRefused,
+    OutgoingError,
+    TooSlow,
+)
 from pgfleet_functions.outgoing.retry_after import http_date, pause_of
 from pgfleet_functions.outgoing.transport import Limits, Outgoing
 
@@ -53,6 +59,8 @@ class CallFailed(Exception):
         retry_after: float | None = None,
         reached: bool = True,
         is_slow: bool = False,
+        is_unfit: bool = False,
+        answer: Answer | None = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -63,6 +71,10 @@ class CallFailed(Exception):
         self.reached = reached
         # Whether the other side let us wait until the time was over.
         self.is_slow = is_slow
+        # Whether it did answer, but with more than is read, or with JSON that nobody can take.
+        self.is_unfit = is_unfit
+        # What came back, where it was the other side that answered.
+        self.answer = answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +110,23 @@ class Connection:
     outgoing: Outgoing
     allow_private: bool
     # Waits until the rate allows a call; raises `CallFailed` where that takes too long.
-    enter: Callable[[], Awaitable[None]]
+    enter: Callable[[str], Awaitable[None]]
     # Writes a call to the log before it is made; what became of it is told by `record`.
     begin: Callable[[Call], Awaitable[int]]
     record: Callable[[Call], None]
-    slow_down: Callable[[float | None], Awaitable[None]]
+    slow_down: Callable[[float | None, str], Awaitable[None]]
+    # The header that takes the secret as it is; else it is a basic authorization.
+    key_header: str | None = None
+    # What people read in messages.
+    called: str = "the MDM"
 
     @property
-    def authorization(self) -> str:
+    def credentials(self) -> dict[str, str]:
         """Give the header: the key is what a user name is in SimpleMDM; others have a name."""
+        if self.key_header:
+            return {self.key_header: self.secret}
         known = f"{self.user}:{self.secret}" if self.user else f"{self.secret}:"
-        return f"Basic {base64.b64encode(known.encode()).decode()}"
+        return {"Authorization": f"Basic {base64.b64encode(known.encode()).decode()}"}
 
 
 class Api:
@@ -126,26 +144,35 @@ class Api:
         method: str,
         path: str,
         *,
-        query: Mapping[str, str | int] | None = None,
+        query: Mapping[str, str | int | Sequence[str]] | None = None,
         form: Mapping[str, str] | None = None,
+        body: Any = None,
         content: bytes | None = None,
         files: Files | None = None,
         shown: str | None = None,
-        shares_rate: bool = True,
+        endpoint: str = "",
+        limits: Limits | None = None,
     ) -> Answer:
         """Make one call and return its success, also 409; raise `CallFailed` for all else.
 
-        `shown` is what the log shows of `content`, which may hold passwords; of `files`, which
-        may as well, it shows size and hash. Where the path has a limit of its own, not
-        `shares_rate`, a 429 says nothing about other calls.
+        A page for people is no answer: a proxy or the door of a network has spoken.
+
+        `body` is sent as JSON. `shown` is what the log shows of `content`, which may hold
+        passwords; of `files`, which may as well, it shows size and hash. `endpoint` names one
+        that has a limit of its own: a 429 of it says nothing about other calls.
         """
         connection = self._connection
-        await connection.enter()
+        await connection.enter(endpoint)
+        headers = {"Accept": "application/json", **connection.credentials}
+        if body is not None:
+            content = json.dumps(body).encode()
+            shown = shown or content.decode()
+            headers["Content-Type"] = "application/json"
         request = httpx.Request(
             method,
             connection.base_url.rstrip("/") + path,
             params=query,
-            headers={"Accept": "application/json", "Authorization": connection.authorization},
+            headers=headers,
             data=form,
             content=content,
             files=files,
@@ -164,11 +191,11 @@ class Api:
         try:
             answer = await connection.outgoing.call(
                 request,
-                LISTS if method == "GET" else LIMITS,
+                limits or (LISTS if method == "GET" else LIMITS),
                 allow_private=connection.allow_private,
             )
         except OutgoingError as error:
-            failure = _no_answer(error)
+            failure = _no_answer(error, connection.called)
             said = self._clean(failure.message)
             connection.record(replace(call, duration_ms=_milliseconds(began), error=said))
             raise failure from error
@@ -180,24 +207,33 @@ class Api:
                 response_body=self._clean(answer.text()),
             )
         )
-        return await self._judge(answer, shares_rate=shares_rate)
+        return await self._judge(answer, endpoint)
 
-    async def _judge(self, answer: Answer, *, shares_rate: bool) -> Answer:
+    async def _judge(self, answer: Answer, endpoint: str) -> Answer:
         status = answer.status
+        if is_strange(answer):
+            kind = answer.headers.get("content-type", "").partition(";")[0].strip()[:60]
+            called = self._connection.called
+            if is_unfit(answer):
+                message = f"{called} answered {status} with JSON that cannot be read"
+                raise CallFailed(FailureKind.NETWORK, message, status=status, is_unfit=True)
+            message = f"{called} gave no answer: something else answered {status} {kind}".rstrip()
+            raise CallFailed(FailureKind.NETWORK, message, status=status)
         if answer.is_success or status == 409:
             return answer
         said = self._clean(_message(answer))
-        message = f"the MDM answered {status}" + (f": {said}" if said else "")
+        message = f"{self._connection.called} answered {status}" + (f": {said}" if said else "")
         pause = pause_of(answer.headers)
         pause = None if pause is None else min(pause, LONGEST_PAUSE_SECONDS)
         if status == 429:
-            if shares_rate:
-                await self._connection.slow_down(pause)
+            await self._connection.slow_down(pause, endpoint)
             raise CallFailed(FailureKind.RATE, message, status=status, retry_after=pause)
         if status in (401, 403):
             raise CallFailed(FailureKind.KEY, message, status=status)
         if status >= 500:
-            raise CallFailed(FailureKind.SERVER, message, status=status, retry_after=pause)
+            raise CallFailed(
+                FailureKind.SERVER, message, status=status, retry_after=pause, answer=answer
+            )
         raise CallFailed(FailureKind.REFUSED, message, status=status)
 
     def _clean(self, text: str | None) -> str | None:
@@ -208,6 +244,41 @@ class Api:
         if len(self._connection.secret) > 3:
             text = text.replace(self._connection.secret, HIDDEN)
         return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"
+
+
+def is_strange(answer: Answer) -> bool:
+    """Tell whether an answer is not of an API, but of a proxy or a network's door before it.
+
+    Neither redirects nor pages mean anything to an API. What says "too many" or "not now" means
+    it, whoever says it.
+    """
+    if answer.status == 429 or answer.status in range(500, 511):
+        return False
+    if not (answer.is_success or answer.status >= 400) or answer.status in (407, 511):
+        return True
+    if _is_page(answer):
+        return True
+    return answer.is_success and bool(answer.body.strip()) and not _is_json(answer)
+
+
+def is_unfit(answer: Answer) -> bool:
+    """Tell whether it calls itself JSON, and is too deep or has numbers too long to be read."""
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return answer.is_success and kind == "application/json" and not _is_page(answer)
+
+
+def _is_page(answer: Answer) -> bool:
+    kind = answer.headers.get("content-type", "").lower()
+    looks_like_one = answer.text(64).lstrip("\ufeff\ufffd \t\r\n").startswith("<")
+    return "html" in kind or (looks_like_one and "xml" not in kind)
+
+
+def _is_json(answer: Answer) -> bool:
+    try:
+        answer.json()
+    except ValueError:
+        return False
+    return True
 
 
 def answered_at(answer: Answer) -> datetime:
@@ -225,12 +296,17 @@ def _milliseconds(since: float) -> int:
     return round((time.monotonic() - since) * 1000)
 
 
-def _no_answer(error: OutgoingError) -> CallFailed:
+def _no_answer(error: OutgoingError, called: str) -> CallFailed:
     if isinstance(error, AddressRefused):
         return CallFailed(FailureKind.REFUSED, error.message, reached=False)
-    message = f"the MDM gave no answer ({error.message})"
-    is_slow = isinstance(error, TooSlow)
-    return CallFailed(FailureKind.NETWORK, message, reached=error.reached, is_slow=is_slow)
+    message = f"{called} gave no answer ({error.message})"
+    return CallFailed(
+        FailureKind.NETWORK,
+        message,
+        reached=error.reached,
+        is_slow=isinstance(error, TooSlow),
+        is_unfit=isinstance(error, AnswerRefused),
+    )
 
 
 def _form_text(form: Mapping[str, str] | None, files: Files | None) -> str | None:
@@ -245,7 +321,10 @@ def _form_text(form: Mapping[str, str] | None, files: Files | None) -> str | Non
 def _message(answer: Answer) -> str:
     """Give what the other side says is wrong; a body without JSON is shown as it is."""
     try:
-        titles = [str(error["title"]) for error in answer.json()["errors"]]
-    except (ValueError, KeyError, TypeError):
+        said = answer.json()
+        if isinstance(said.get("message"), str):
+            return str(said["message"])[:300]
+        titles = [str(error["title"]) for error in said["errors"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
         return answer.text(1200)[:300].strip()
     return "; ".join(titles)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -15,8 +15,11 @@ from pgfleet_functions.integrations.calls import Api, Call, CallFailed, Connecti
 from pgfleet_functions.integrations.rate import RateGate
 from pgfleet_functions.outgoing.transport import Outgoing
 
-KEY_REFUSED = "the MDM refuses the API key ({}): replace the secret of the integration"
+KEY_REFUSED = "{} refuses the API key ({}): replace the secret of the integration"
 NO_KEY = "the integration has no API key: set its secret"
+
+# Calls of one piece of work that are written down together.
+MOST_KEPT = 100
 
 _PAUSE = "select fleet.worker_pause_integration(%s, %s)"
 _BEGIN = "select fleet.worker_begin_mdm_call(%s)"
@@ -68,14 +71,24 @@ class Kind(Generic[P]):
     make: Callable[[Api, Mapping[str, Any]], P]
     base_url: str | None = None
     user: str | None = None
+    # The header that takes the key as it is.
+    key_header: str | None = None
 
 
 class Connections(Generic[P]):
     """Makes providers for integrations of the kinds that it knows."""
 
     def __init__(
-        self, pool: Pool, outgoing: Outgoing, kinds: Mapping[str, Kind[P]], *, allow_private: bool
+        self,
+        pool: Pool,
+        outgoing: Outgoing,
+        kinds: Mapping[str, Kind[P]],
+        *,
+        allow_private: bool,
+        called: str = "the MDM",
     ) -> None:
+        # What people read of these systems in messages.
+        self._called = called
         self._pool = pool
         self._outgoing = outgoing
         self._kinds = kinds
@@ -90,6 +103,7 @@ class Connections(Generic[P]):
         prepaid: int = 0,
         is_look: bool = False,
         command: tuple[int | None, int | None] = (None, None),
+        begin: Callable[[Call], Awaitable[int]] | None = None,
     ) -> P:
         """Make a provider whose calls begin within so many seconds, or not at all.
 
@@ -112,9 +126,11 @@ class Connections(Generic[P]):
             outgoing=self._outgoing,
             allow_private=self._allow_private,
             enter=gate.enter,
-            begin=self._begin,
+            begin=begin or self._begin,
             record=record,
             slow_down=gate.slow_down,
+            key_header=kind.key_header,
+            called=self._called,
         )
         return kind.make(Api(connection, *command), integration.settings)
 
@@ -126,13 +142,20 @@ class Connections(Generic[P]):
         """
         integration = Integration.from_claim(claim["integration_id"], claim)
         calls: list[Call] = []
+
+        async def begin(call: Call) -> int:
+            # A pull may make ten thousands of calls.
+            if len(calls) >= MOST_KEPT:
+                await self._log(calls)
+            return await self._begin(call)
+
         try:
-            yield await self.provider(integration, calls.append, seconds=seconds)
+            yield await self.provider(integration, calls.append, seconds=seconds, begin=begin)
         except (CallFailed, WrongSettings) as error:
             raise Unanswered(await self.failure(integration.id, error)) from error
         finally:
             if calls:
-                await fetch_value(self._pool, _LOG, Jsonb([call.row() for call in calls]))
+                await self._log(calls)
 
     async def failure(self, integration_id: int, error: CallFailed | WrongSettings) -> CallFailed:
         """Pause an integration that cannot go on like this, and give the failure of the call."""
@@ -140,11 +163,17 @@ class Connections(Generic[P]):
             await self._pause(integration_id, str(error))
             return CallFailed(FailureKind.KEY, str(error))
         if error.kind is FailureKind.KEY and error.reached:
-            await self._pause(integration_id, KEY_REFUSED.format(error.status))
+            await self._pause(integration_id, KEY_REFUSED.format(self._called, error.status))
         return error
 
     async def _begin(self, call: Call) -> int:
         return int(await fetch_value(self._pool, _BEGIN, Jsonb(call.row())))
+
+    async def _log(self, calls: list[Call]) -> None:
+        """Write down what became of calls, and forget them."""
+        rows = [call.row() for call in calls]
+        calls.clear()
+        await fetch_value(self._pool, _LOG, Jsonb(rows))
 
     async def _pause(self, integration_id: int, reason: str) -> None:
         """Stop an integration until a person or a new secret lets it go on."""

@@ -58,7 +58,7 @@ async def _sync(
 ) -> Ended:
     """Read one account and tell how that went; what failed is tried when its lease has ended."""
     counts: Counter[str] = Counter()
-    report: dict[str, Any] = {"counts": counts, "errors": [], "error": None}
+    report: dict[str, Any] = {"counts": counts, "errors": [], "notes": [], "error": None}
     integration_id, is_slow = claim["integration_id"], False
     try:
         async with connections.claimed(claim, seconds=SYNC_SECONDS) as provider:
@@ -86,12 +86,13 @@ async def _sync(
 
 async def _read(pool: Pool, provider: Listed, integration_id: int, report: dict[str, Any]) -> None:
     """Store every page, and note what came of it."""
-    counts, errors = report["counts"], report["errors"]
+    counts = report["counts"]
     async for page in provider.inventory():
         found = [described(provider, one) for one in page]
         answer = await fetch_value(pool, _STORE, integration_id, Jsonb(found))
         counts["devices"] += len(page)
         for name in ("created", "updated", "left"):
             counts[name] += answer.get(name, 0)
-        counts["errors"] += len(answer.get("errors", ()))
-        errors.extend(answer.get("errors", ())[: MOST_ERRORS - len(errors)])
+        for name in ("errors", "notes"):
+            counts[name] += len(answer.get(name, ()))
+            report[name].extend(answer.get(name, ())[: MOST_ERRORS - len(report[name])])

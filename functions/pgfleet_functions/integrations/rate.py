@@ -9,11 +9,13 @@ from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.integrations.calls import CallFailed, FailureKind
 
 _RESERVE = """
-select fleet.worker_reserve_call(%s, make_interval(secs => %s::double precision), %s)
+select fleet.worker_reserve_call(
+  %s, make_interval(secs => %s::double precision), %s, p_endpoint => %s, p_is_prepaid => %s
+)
 """
 _LEARN = """
 select fleet.worker_learn_rate(
-  %s, null, clock_timestamp() + make_interval(secs => %s::double precision)
+  %s, null, clock_timestamp() + make_interval(secs => %s::double precision), p_endpoint => %s
 )
 """
 
@@ -37,13 +39,20 @@ class RateGate:
         # Whoever claims work has taken the leave for its first call with it.
         self._prepaid = prepaid
 
-    async def enter(self) -> None:
-        """Wait for leave; raise `CallFailed` when it cannot come before the deadline."""
-        if self._prepaid > 0:
-            self._prepaid -= 1
+    async def enter(self, endpoint: str = "") -> None:
+        """Wait for leave; raise `CallFailed` when it cannot come before the deadline.
+
+        `endpoint` is one that has a limit of its own, beside that of the account.
+        """
+        is_prepaid = self._prepaid > 0
+        self._prepaid -= is_prepaid
+        if is_prepaid and not endpoint:
             return
         left = max(self._deadline - time.monotonic(), 0.0)
-        answer = await fetch_value(self._pool, _RESERVE, self._integration_id, left, self._is_look)
+        answer = await fetch_value(
+            *(self._pool, _RESERVE, self._integration_id, left),
+            *(self._is_look and not endpoint, endpoint, is_prepaid),
+        )
         if answer.get("reason") == "integration_not_active":
             raise CallFailed(FailureKind.KEY, "the integration is paused", reached=False)
         wait = float(answer["wait"])
@@ -52,10 +61,11 @@ class RateGate:
                 FailureKind.RATE,
                 "the rate of the integration left no call in time",
                 retry_after=wait,
-                reached=False,
+                # What only its endpoint holds up steps back, so that others go first.
+                reached=bool(endpoint),
             )
         await asyncio.sleep(wait)
 
-    async def slow_down(self, seconds: float | None) -> None:
+    async def slow_down(self, seconds: float | None, endpoint: str = "") -> None:
         """Let all processes know that it was too much."""
-        await fetch_value(self._pool, _LEARN, self._integration_id, seconds)
+        await fetch_value(self._pool, _LEARN, self._integration_id, seconds, endpoint)

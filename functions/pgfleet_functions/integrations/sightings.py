@@ -18,22 +18,22 @@ class Capabilities:
     can_locate: bool | None = None
     needs_pin: bool | None = None
     # Whether a later look at the device can tell that an order was carried out.
-    can_settle: bool = True
+    shows_effect: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A device as the other system has it."""
+    """A device as the other system has it; any fact but the id may be odd."""
 
     external_id: str
-    name: str
-    serial_number: str | None = None
+    name: Any
+    serial_number: Any = None
     platform: str | None = None
-    last_seen: str | None = None
-    latitude: float | None = None
-    longitude: float | None = None
-    accuracy_m: float | None = None
-    located_at: str | None = None
+    last_seen: Any = None
+    latitude: Any = None
+    longitude: Any = None
+    accuracy_m: Any = None
+    located_at: Any = None
     # False for a record without a device behind it: one that left, or has not come yet.
     is_enrolled: bool = True
     attributes: Mapping[str, Any] = field(default_factory=dict)

@@ -1,6 +1,8 @@
-"""POST /integration-webhook/<token>: another system tells what happened there."""
+"""What another system tells on its secret address, for systems that have a handler in SQL."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from psycopg.types.json import Jsonb
 from starlette.requests import Request
@@ -8,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from pgfleet_functions.database import fetch_value
 from pgfleet_functions.errors import FunctionError
-from pgfleet_functions.http import parse_object, read_any_text
+from pgfleet_functions.http import unreadable
 
 # Some are small on purpose; others bring the whole answer of a device along.
 LARGEST_WEBHOOK = 256 * 1024
@@ -16,13 +18,13 @@ LARGEST_WEBHOOK = 256 * 1024
 _TAKE = "select fleet.worker_take_integration_webhook(%s, %s)"
 
 
-async def integration_webhook(request: Request) -> Response:
+async def take_webhook(request: Request, token: str, body: Any) -> Response:
     """Answer 202 once it is stored; what is to be done about it is done later, by others."""
     state = request.app.state
-    # Not every sender says that it is JSON.
-    body = parse_object(await read_any_text(request, LARGEST_WEBHOOK))
+    if not isinstance(body, dict):
+        raise unreadable("it is not an object")
     try:
-        taken = await fetch_value(state.pool, _TAKE, request.path_params["token"], Jsonb(body))
+        taken = await fetch_value(state.pool, _TAKE, token, Jsonb(body))
     except FunctionError as error:
         if error.status_code == 404:
             raise state.attempt_limit.wrong(request, error) from error

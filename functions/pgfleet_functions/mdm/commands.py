@@ -134,7 +134,7 @@ async def _look(
             # One call may be for many commands; then it is logged for none of them.
             command=(first.command_id, first.attempt) if len(works) == 1 else (None, None),
         )
-        async for order, report in provider.settle([work.order for work in works]):
+        async for order, report in provider.look([work.order for work in works]):
             outcomes[order.command_id] = outcome_of_report(order, report).row(order)
     except (CallFailed, WrongSettings) as error:
         failure = await connections.failure(integration.id, error)

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import plistlib
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -21,8 +22,12 @@ from pgfleet_functions.mdm.provider import (
     State,
     failed,
 )
+from pgfleet_functions.outgoing.answers import Answer
 
 NO_PROFILES = "unsupported: NanoMDM keeps no profiles; they are in the integration's settings"
+
+# How its databases say that a command of this id is on the queue already.
+DUPLICATE = re.compile(r"duplicate|unique constraint|already exists", re.IGNORECASE)
 
 REQUESTS: Mapping[str, str] = {
     "lock": "DeviceLock",
@@ -44,7 +49,7 @@ class NanoMDM:
 
     def capabilities(self, _attributes: Mapping[str, Any]) -> Capabilities:
         """Tell that nothing is known about devices, nor will be."""
-        return Capabilities(can_settle=False)
+        return Capabilities(shows_effect=False)
 
     async def send(self, order: Order) -> Report:
         """Put the order on the queue of the enrollment, under an id that retries share."""
@@ -58,17 +63,24 @@ class NanoMDM:
         name = f"pgfleet:command:{order.command_id}".encode()
         uuid = str(UUID(hashlib.md5(name, usedforsecurity=False).hexdigest()))
         body = plistlib.dumps({"CommandUUID": uuid, "Command": command})
-        response = await self._api.call(
-            "PUT",
-            f"/v1/enqueue/{quote(order.external_id, safe='')}",
-            content=body,
-            shown=f"{command['RequestType']} {uuid}",
-        )
-        return Report(
-            State.SENT, {"sent_at": answered_at(response).isoformat(), "command_uuid": uuid}
-        )
+        try:
+            answer = await self._api.call(
+                "PUT",
+                f"/v1/enqueue/{quote(order.external_id, safe='')}",
+                content=body,
+                shown=f"{command['RequestType']} {uuid}",
+            )
+        except CallFailed as failure:
+            # It also answers 500 where it has the command and only could not wake the device.
+            if failure.answer is None or not (told := _queued(failure.answer, order)):
+                raise
+            answer = failure.answer
+        else:
+            told = _queued(answer, order)
+        known = {"sent_at": answered_at(answer).isoformat(), "command_uuid": uuid}
+        return Report(State.SENT, known | told)
 
-    async def settle(self, orders: Sequence[Order]) -> AsyncIterator[tuple[Order, Report]]:
+    async def look(self, orders: Sequence[Order]) -> AsyncIterator[tuple[Order, Report]]:
         """Tell that no call can tell."""
         for order in orders:
             yield order, Report(State.UNKNOWN)
@@ -90,7 +102,7 @@ class NanoMDM:
         """Give the profiles of the settings."""
         yield [KnownProfile(one, one, "nanomdm") for one in self._profiles]
 
-    async def look(self, _external_id: str) -> Sighting | None:
+    async def reread(self, _external_id: str) -> Sighting | None:
         """Refuse: the server cannot be asked about a device."""
         raise CallFailed(FailureKind.REFUSED, "NanoMDM tells nothing about its devices")
 
@@ -109,3 +121,34 @@ class NanoMDM:
         if order.action == "refresh":
             command["Queries"] = ["DeviceName", "OSVersion", "SerialNumber", "BatteryLevel"]
         return command
+
+
+def _queued(answer: Answer, order: Order) -> dict[str, Any]:
+    """Give what an answer tells of a command that is on the queue.
+
+    Nothing where it says so, or says nothing, of a failure. Raises `CallFailed` for a command
+    that was not taken.
+    """
+    try:
+        said = answer.json()
+    except ValueError:
+        return {}
+    if not isinstance(said, Mapping):
+        return {}
+    status = said.get("status")
+    each = status.values() if isinstance(status, Mapping) else ()
+    parts = [said, *(one for one in each if isinstance(one, Mapping))]
+    refusal = _first(parts, "command_error", "enqueue_error")
+    if refusal and order.unanswered_at and DUPLICATE.search(refusal):
+        return {"already": True}
+    if refusal:
+        message = f"NanoMDM did not take the command: {refusal}"
+        raise CallFailed(FailureKind.SERVER, message, status=answer.status)
+    problem = _first(parts, "push_error")
+    return {"push_error": problem} if problem else {}
+
+
+def _first(parts: Sequence[Mapping[str, Any]], *names: str) -> str | None:
+    """Give the first text under one of the names, fit for people."""
+    found = (str(part[name]) for part in parts for name in names if part.get(name))
+    return next((text[:300] for text in found), None)

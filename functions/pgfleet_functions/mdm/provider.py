@@ -96,7 +96,7 @@ class Provider(Protocol):
         """Hand the order over; what is already so counts as done. Raises `CallFailed`."""
         ...
 
-    def settle(self, orders: Sequence[Order]) -> AsyncIterator[tuple[Order, Report]]:
+    def look(self, orders: Sequence[Order]) -> AsyncIterator[tuple[Order, Report]]:
         """Look whether orders that were taken show their effect, with as few calls as possible.
 
         Each order comes back once, in any order. Raises `CallFailed`.
@@ -107,7 +107,7 @@ class Provider(Protocol):
         """Give the devices page by page. Raises `CallFailed`."""
         ...
 
-    async def look(self, external_id: str) -> Sighting | None:
+    async def reread(self, external_id: str) -> Sighting | None:
         """Look at one device; None where there is no such device. Raises `CallFailed`."""
         ...
 

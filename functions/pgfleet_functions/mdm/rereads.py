@@ -47,7 +47,7 @@ async def _read(pool: Pool, connections: Connections[Provider], claim: Mapping[s
     problem, pause, is_slow = None, None, False
     try:
         async with connections.claimed(claim, seconds=READ_SECONDS) as provider:
-            sighting = await provider.look(claim["external_id"])
+            sighting = await provider.reread(claim["external_id"])
             found = [described(provider, sighting)] if sighting else []
     except Unanswered as error:
         problem, pause, is_slow = error.message, error.retry_after, error.is_slow
@@ -62,8 +62,8 @@ async def _read(pool: Pool, connections: Connections[Provider], claim: Mapping[s
         answer = await fetch_value(
             pool, _FINISH, Jsonb(told), Jsonb(found), storable(problem), pause
         )
-        for one in answer.get("errors", ()):
-            log.warning("device %s is not fit: %s", claim["external_id"], one["error"])
+        for one in (*answer.get("errors", ()), *answer.get("notes", ())):
+            log.warning("device %s is odd: %s", claim["external_id"], one["error"])
     except FunctionError as error:
         log.warning("device %s is left to its lease: %s", claim["external_id"], error.message)
     if problem:

@@ -75,6 +75,10 @@ ACTIONS: Mapping[str, Action] = {
 }
 
 
+# Each has a limit of its own beside that of the account.
+OWN_LIMITS = ("refresh",)
+
+
 class SimpleMDM:
     """One SimpleMDM account."""
 
@@ -85,7 +89,8 @@ class SimpleMDM:
         """Tell what a device can do by its model and whether it is supervised."""
         model = attributes.get("model_name")
         is_mac = None if model is None else "mac" in str(model).lower()
-        supervised = attributes.get("is_supervised")
+        told = attributes.get("is_supervised")
+        supervised = told if isinstance(told, bool) else None
         return Capabilities(
             platform=None if is_mac is None else ("macos" if is_mac else "ios"),
             supervised=supervised,
@@ -108,13 +113,11 @@ class SimpleMDM:
             if order.payload.get(name) is not None
         }
         path = f"{_device(order)}/{action.path}"
-        shares_rate = order.action != "refresh"
-        answer = await self._api.call(
-            action.method, path, form=form or None, shares_rate=shares_rate
-        )
+        endpoint = order.action if order.action in OWN_LIMITS else ""
+        answer = await self._api.call(action.method, path, form=form or None, endpoint=endpoint)
         return _sent(answer, answered_at(answer))
 
-    async def settle(self, orders: Sequence[Order]) -> AsyncIterator[tuple[Order, Report]]:
+    async def look(self, orders: Sequence[Order]) -> AsyncIterator[tuple[Order, Report]]:
         """Look at the devices, a page of them by one call: only what they show counts."""
         waiting: dict[int, list[Order]] = defaultdict(list)
         for order in orders:
@@ -127,16 +130,14 @@ class SimpleMDM:
             for device in sorted(one for one in waiting if one <= last):
                 facts = shown.get(device)
                 if facts is None and (record := await self._record(str(device))):
-                    facts = record["attributes"]
+                    facts = _facts(record)
                 for order in waiting.pop(device):
                     yield order, await self._judge(order, facts)
 
     async def inventory(self) -> AsyncIterator[list[Sighting]]:
         """Give all devices."""
         async for page in self._pages("/devices", "devices"):
-            with _reading("devices"):
-                found = [_sighting(one) for one in page]
-            yield found
+            yield [_sighting(one) for one in page]
 
     async def upload_profile(self, file: ProfileFile, external_id: str | None) -> str:
         """Make a custom profile, or replace its file, which goes to the devices that have it."""
@@ -196,7 +197,7 @@ class SimpleMDM:
         answer = await self._api.call("GET", "/devices", query=query)
         with _reading("devices"):
             body = answer.json()
-            shown = {int(one["id"]): one["attributes"] for one in body["data"]}
+            shown = {int(one["id"]): _facts(one) for one in body["data"] if _has_number(one)}
             return (max(shown, default=first) if body["has_more"] else math.inf), shown
 
     async def _record(self, external_id: str) -> Mapping[str, Any] | None:
@@ -221,17 +222,16 @@ class SimpleMDM:
         if order.before.get("already"):
             # Nothing new waits for the device: unless it is asked it has no reason to come.
             with suppress(CallFailed):
-                await self._api.call("POST", f"{_device(order)}/refresh", shares_rate=False)
+                await self._api.call("POST", f"{_device(order)}/refresh", endpoint="refresh")
                 if not order.before.get("asked"):
                     asked = result | {"asked": True}
                     return Report(State.DEFERRED, asked, look_after=ANSWER_SECONDS)
         return Report(State.DEFERRED, result)
 
-    async def look(self, external_id: str) -> Sighting | None:
+    async def reread(self, external_id: str) -> Sighting | None:
         """Read one device; a record that is gone is no error."""
         record = await self._record(external_id)
-        with _reading("a device"):
-            return None if record is None else _sighting(record)
+        return None if record is None else _sighting(record)
 
     def _problem(self, order: Order) -> Report | None:
         """Tell what SimpleMDM would refuse, or worse, take and never do."""
@@ -321,11 +321,14 @@ def _is_later(text: Any, moment: datetime) -> bool:
     return (then if then.tzinfo else then.replace(tzinfo=UTC)) >= moment
 
 
-def _sighting(device: Mapping[str, Any]) -> Sighting:
-    facts = device.get("attributes") or {}
+def _sighting(device: Any) -> Sighting:
+    """Read a device, however odd: what cannot be, the database leaves out and tells."""
+    facts = _facts(device)
+    known = device.get("id") if isinstance(device, Mapping) else None
+    external_id = "" if known is None else str(known)
     return Sighting(
-        external_id=str(device["id"]),
-        name=str(facts.get("name") or facts.get("device_name") or device["id"]),
+        external_id=external_id,
+        name=facts.get("name") or facts.get("device_name") or external_id,
         serial_number=facts.get("serial_number"),
         platform="macos" if "mac" in str(facts.get("model_name")).lower() else "ios",
         last_seen=facts.get("last_seen_at"),
@@ -336,6 +339,16 @@ def _sighting(device: Mapping[str, Any]) -> Sighting:
         is_enrolled=str(facts.get("status")).replace("_", " ") not in WITHOUT_DEVICE,
         attributes={name: facts[name] for name in KEPT_ATTRIBUTES if facts.get(name) is not None},
     )
+
+
+def _facts(device: Any) -> Facts:
+    """Give the attributes of a device, as far as there are any."""
+    facts = device.get("attributes") if isinstance(device, Mapping) else None
+    return facts if isinstance(facts, Mapping) else {}
+
+
+def _has_number(device: Any) -> bool:
+    return isinstance(device, Mapping) and str(device.get("id")).isdecimal()
 
 
 def _known_profile(one: Mapping[str, Any]) -> KnownProfile:
@@ -357,12 +370,12 @@ def _reading(what: str) -> Iterator[None]:
         raise CallFailed(FailureKind.SERVER, message) from error
 
 
-def _number(value: Any) -> float | None:
-    """Read a number that may be a text, or nothing."""
+def _number(value: Any) -> Any:
+    """Read a number that may be a text; what is none is given as it is."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
-        return None
+        return value
     return number if math.isfinite(number) else None
 
 

@@ -1,4 +1,4 @@
-"""Delivering the messages that are due: claimed under a lease, and settled once."""
+"""Delivering the messages that are due: claimed under a lease, and finished once."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ NUMBER: Schema = {"type": "integer", "format": "int64"}
 TEXT: Schema = {"type": "string"}
 FREE: Schema = {"type": "object", "additionalProperties": True}
 IDS: Schema = {"type": "array", "items": NUMBER}
-TASK_STATUSES = ["pending", "running", "paused", "completed", "failed", "cancelled"]
+TASK_STATUSES = ["pending", "running", "paused", "completed", "failed", "skipped", "cancelled"]
 
 
 def document() -> Schema:
@@ -82,6 +82,10 @@ def _paths() -> Schema:
         "/tasks/{id}/executions": {
             "parameters": one,
             "get": _operation("listExecutions", "Show the history of a task.", history, page),
+        },
+        "/tasks/{id}/history": {
+            "parameters": one,
+            "get": _operation("history", "Show the history of a task.", history, page),
         },
         "/stats": {"get": _operation("stats", "Show tasks and executions in numbers.", FREE)},
     }

@@ -16,20 +16,32 @@ from starlette.routing import BaseRoute, Mount, Route
 from pgfleet_functions.database import fetch_value
 from pgfleet_functions.errors import FunctionError, InvalidBody
 from pgfleet_functions.http import read_object
-from pgfleet_functions.task_api.openapi import document
+from pgfleet_functions.task_api.openapi import TASK_STATUSES, document
 
 # A schedule may name thousands of devices.
 LARGEST_TASK = 1024 * 1024
 LARGEST_ID = 2**63 - 1
 MOST_ROWS = 1000
 
+# The database speaks SQL; who has REST only is told what to call.
+_HINTS = {
+    "select * from schedule_list": "GET /tasks",
+    "select * from device_list": "GET /rest/v1/device_list?select=id,hostname",
+    "select * from group_list": "GET /rest/v1/group_list?select=id,name",
+    "select name, description from command_types": "GET /rest/v1/command_types?select=name",
+}
+_NOT_REST = ("select ", "pgfleet ")
+
 
 async def list_tasks(request: Request) -> Response:
     """Answer the caller's tasks."""
-    args = _page(request)
-    for name in ("status", "task_type"):
-        if name in request.query_params:
-            args[name] = request.query_params[name]
+    args = _page(request, "status", "task_type")
+    if args.get("status") not in (None, *TASK_STATUSES):
+        raise InvalidBody(
+            f'status: "{args["status"][:60]}" is no status of a task',
+            details="query_invalid",
+            hint=f"Use one of: {', '.join(TASK_STATUSES)}.",
+        )
     return await _act(request, "list_tasks", args)
 
 
@@ -103,13 +115,14 @@ def _task_routes() -> list[BaseRoute]:
     return [
         Route("/tasks", list_tasks, methods=["GET"]),
         Route("/tasks", create_task, methods=["POST"]),
-        Route("/tasks/{id:int}", get_task, methods=["GET"]),
-        Route("/tasks/{id:int}", update_task, methods=["PUT", "PATCH"]),
-        Route("/tasks/{id:int}", delete_task, methods=["DELETE"]),
-        Route("/tasks/{id:int}/pause", pause_task, methods=["POST"]),
-        Route("/tasks/{id:int}/resume", resume_task, methods=["POST"]),
-        Route("/tasks/{id:int}/execute", execute_task, methods=["POST"]),
-        Route("/tasks/{id:int}/executions", list_executions, methods=["GET"]),
+        Route("/tasks/{id}", get_task, methods=["GET"]),
+        Route("/tasks/{id}", update_task, methods=["PUT", "PATCH"]),
+        Route("/tasks/{id}", delete_task, methods=["DELETE"]),
+        Route("/tasks/{id}/pause", pause_task, methods=["POST"]),
+        Route("/tasks/{id}/resume", resume_task, methods=["POST"]),
+        Route("/tasks/{id}/execute", execute_task, methods=["POST"]),
+        Route("/tasks/{id}/executions", list_executions, methods=["GET"]),
+        Route("/tasks/{id}/history", list_executions, methods=["GET"]),
         Route("/stats", stats, methods=["GET"]),
     ]
 
@@ -130,31 +143,56 @@ async def _act(
     """Do one call as the person whose token this is; the database decides what they may."""
     if claims is None:
         claims = await _claims(request)
-    answer = await fetch_value(
-        request.app.state.pool,
-        "select fleet.worker_as_user(%s, %s, %s)",
-        Jsonb(claims),
-        call,
-        Jsonb(args),
-    )
+    state = request.app.state
+    try:
+        answer = await fetch_value(
+            state.read_pool if request.method == "GET" else state.pool,
+            "select fleet.worker_as_user(%s, %s, %s)",
+            Jsonb(claims),
+            call,
+            Jsonb(args),
+        )
+    except FunctionError as error:
+        raise _in_words_of_tasks(error) from error
     return JSONResponse(answer, status_code=status_code, headers={"Cache-Control": "no-store"})
 
 
 def _id(request: Request) -> dict[str, Any]:
-    number = request.path_params["id"]
-    if number > LARGEST_ID:
+    text = request.path_params["id"]
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= LARGEST_ID):
         raise FunctionError(
-            f"schedule {number} was not found",
+            f"task {text[:60]} was not found",
             details="schedule_not_found",
             hint="List your tasks with: GET /tasks",
             status_code=404,
         )
-    return {"id": number}
+    return {"id": int(text)}
 
 
-def _page(request: Request) -> dict[str, Any]:
-    """Read limit and offset."""
-    found: dict[str, Any] = {}
+def _in_words_of_tasks(error: FunctionError) -> FunctionError:
+    """Call a schedule a task, and give a next step that is one of REST."""
+    if error.details == "schedule_not_found":
+        error.message = error.message.replace("schedule ", "task ", 1)
+    for command, call in _HINTS.items():
+        error.hint = (error.hint or "").replace(command, call)
+    if any(word in (error.hint or "") for word in _NOT_REST):
+        error.hint = "See what there is with: GET /tasks; how each is called: GET /openapi.json"
+    return error
+
+
+def _page(request: Request, *filters: str) -> dict[str, Any]:
+    """Read limit and offset, and the filters of this path; nothing else is understood."""
+    known = ("limit", "offset", *filters)
+    for name in request.query_params:
+        if name not in known:
+            raise InvalidBody(
+                f'"{name[:60]}" is no parameter of this path',
+                details="query_invalid",
+                hint=f"The parameters are {', '.join(known)}.",
+            )
+    found: dict[str, Any] = {
+        name: request.query_params[name] for name in filters if name in request.query_params
+    }
     for name, least, most in (("limit", 1, MOST_ROWS), ("offset", 0, 2**31 - 1)):
         text = request.query_params.get(name)
         if text is None:

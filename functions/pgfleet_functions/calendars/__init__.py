@@ -1,0 +1,1 @@
+"""Calendars of others: iCalendar read as periods in which nothing runs."""

@@ -1,0 +1,1 @@
+"""Golioth: pulled every few minutes, pushed by webhook, each point stored once."""
