@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg import sql
+from psycopg import IsolationLevel, sql
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from psycopg.types.numeric import Int8
 
-from pgfleet import options, output
+from pgfleet import inputs, options, output
 from pgfleet.errors import NotFound, Unavailable, translate_errors
 
 Row = dict[str, Any]
@@ -39,6 +40,7 @@ class Database:
     def __init__(self, conn: psycopg.Connection[dict[str, Any]]) -> None:
         self._conn = conn
         self._fill = psycopg.ClientCursor(conn)
+        self._touched = 0
 
     def find(
         self,
@@ -69,6 +71,20 @@ class Database:
         called, given = _called(function, arguments)
         return self._run(sql.SQL("{}\nfrom {}").format(_selected(columns), called), given)
 
+    def stream(self, function: Name, *columns: Name, **arguments: Any) -> Iterator[Row]:
+        """Call a function for its rows as they come, however many there are."""
+        called, given = _called(function, arguments)
+        query = sql.SQL("{}\nfrom {}").format(_selected(columns), called)
+        if options.current().show_sql:
+            output.show_sql(f"{self._fill.mogrify(query, given)};")
+        with self._conn.cursor(name="stream") as cursor:
+            yield from cursor.execute(query, given)
+
+    def snapshot(self) -> None:
+        """See one state of everything in the next transaction; a dry run stays in its own."""
+        if self._conn.info.transaction_status == TransactionStatus.IDLE:
+            self._conn.isolation_level = IsolationLevel.REPEATABLE_READ
+
     def row(self, function: Name, *columns: Name, **arguments: Any) -> Row:
         """Call a function that gives exactly one row."""
         rows = self.call(function, *columns, **arguments)
@@ -80,6 +96,12 @@ class Database:
         """Call a function for its value; an argument that is None is left to its default."""
         called, given = _called(function, arguments)
         return self._run(sql.SQL("select {} as answer").format(called), given)[0]["answer"]
+
+    def exact(self, function: Name, **arguments: Any) -> Any:
+        """Call a function for its JSON, with every digit of its numbers."""
+        called, given = _called(function, arguments)
+        rows = self._run(sql.SQL("select ({})::text as answer").format(called), given)
+        return inputs.read_json(rows[0]["answer"])
 
     def insert(self, table: Name, values: Mapping[Name, Any], *columns: Name) -> Row:
         """Add a row and give its columns; a value that is None is left to its default."""
@@ -101,24 +123,51 @@ class Database:
 
     def _run(self, query: sql.Composed, values: Row) -> list[Row]:
         """Run one statement and give its rows."""
+        person = options.current().acting_as
+        if person is not None and self._conn.info.transaction_status == TransactionStatus.IDLE:
+            # For each transaction anew: behind a pooler the next one may be somebody else's.
+            called, given = _called("fleet.act_as", {"p_person": person})
+            self._execute(sql.SQL("select {}").format(called), given)
+        return self._execute(query, values)
+
+    def _execute(self, query: sql.Composed, values: Row) -> list[Row]:
         if options.current().show_sql:
-            output.say(f"{self._fill.mogrify(query, values)};")
+            output.show_sql(f"{self._fill.mogrify(query, values)};")
         return self._conn.execute(query, values).fetchall()
 
     def script(self, text: str) -> None:
         """Run the statements of a file of ours, which takes no parameters."""
         if options.current().show_sql:
-            output.say(text)
+            output.show_sql(text)
         self._conn.execute(text.encode())
 
     def commit(self) -> None:
         """End the transaction before the command waits: nobody is to wait for a person."""
-        self._conn.commit()
+        if not options.current().dry_run:
+            self._conn.commit()
+
+    def touches(self, kind: str, *ids: int) -> None:
+        """Count, for a dry run, the devices that a change of these things reaches."""
+        if options.current().dry_run:
+            self._touched += self.value(
+                "count_touched_devices", p_kind=kind, p_ids=[int(one) for one in ids]
+            )
+
+    def take_back(self) -> None:
+        """End a dry run: nothing of it stays, and the person hears what it would have reached."""
+        self._conn.rollback()
+        count = f"{self._touched} device{'' if self._touched == 1 else 's'}"
+        output.say(f"Dry run: nothing was changed. It would touch {count}.")
 
 
 def contains(text: str | None) -> Compared | None:
     """Compare with what has this text in it, in any case."""
     return None if text is None else Compared("ilike {}", f"%{_literal(text)}%")
+
+
+def starting(text: str) -> Compared:
+    """Compare with what begins with this text, in any case."""
+    return Compared("ilike {}", f"{_literal(text)}%")
 
 
 def same(text: str | None) -> Compared | None:
@@ -142,21 +191,27 @@ def since(at: str | None) -> Compared | None:
 
 
 @contextmanager
-def open_database() -> Iterator[Database]:
-    """Connect for one command; what the database refuses becomes a FleetError."""
+def open_database(timeout: int = 10, url: str | None = None) -> Iterator[Database]:
+    """Connect for one command; what the database refuses becomes a FleetError.
+
+    To the database that was chosen, or its replica, unless another one is named.
+    """
     with (
         translate_errors(),
         psycopg.connect(
-            database_url(),
+            url or _url_of_verb(),
             row_factory=dict_row,
             application_name="pgfleet",
             client_encoding="utf8",
-            connect_timeout=10,
+            connect_timeout=timeout,
             # Nothing here is run often enough to prepare, and a pooler could not keep it.
             prepare_threshold=None,
         ) as conn,
     ):
-        yield Database(conn)
+        db = Database(conn)
+        yield db
+        if options.current().dry_run:
+            db.take_back()
 
 
 def database_url() -> str:
@@ -172,9 +227,16 @@ def database_url() -> str:
     return given
 
 
+def _url_of_verb() -> str:
+    """Choose the replica for a verb that only reads, where there is one."""
+    chosen = options.current()
+    replica = None if chosen.changes else chosen.read_database_url
+    return replica or database_url()
+
+
 def json_value(value: Any) -> Jsonb:
     """Wrap a value so that it arrives as jsonb."""
-    return Jsonb(value)
+    return Jsonb(value, dumps=inputs.to_json)
 
 
 def _called(function: Name, arguments: Row) -> tuple[sql.Composed, Row]:

@@ -23,6 +23,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pgfleet.refusals import said_plainly
+from pgfleet.spoken import as_said_here
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -31,6 +34,8 @@ class FleetError(Exception):
     """Something that pgfleet was asked to do was refused or failed."""
 
     status_code = 500
+    # Whether SQL was printed before it, among which it has to be a comment.
+    is_beside_sql = False
 
     def __init__(self, message: str, *, reason: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)
@@ -146,6 +151,7 @@ def from_database(error: psycopg.Error) -> FleetError:
     state = error.sqlstate
     message = error.diag.message_primary or str(error).strip() or type(error).__name__
     reason, hint = error.diag.message_detail, error.diag.message_hint
+    hint = None if hint is None else as_said_here(hint)
 
     if state is not None and state.startswith("PT") and state[2:].isdigit():
         status = int(state[2:])
@@ -155,11 +161,13 @@ def from_database(error: psycopg.Error) -> FleetError:
         return found
 
     kind = _kind_of(error)
-    if error.diag.constraint_name is not None:
-        # The name of a check is a sentence, and so the best short reason there is.
-        message = f"{message}{f' ({reason})' if reason else ''}"
-        reason = error.diag.constraint_name
-    return kind(message, reason=reason, hint=_HINTS.get(kind) or hint)
+    plain = said_plainly(error)
+    if plain is not None:
+        message, hint = plain.message, plain.hint or hint
+        kind = Unavailable if state is None else kind
+    # The name of a check is a sentence, and so the best short reason there is.
+    reason = error.diag.constraint_name
+    return kind(message, reason=reason, hint=(plain and plain.hint) or _HINTS.get(kind) or hint)
 
 
 def _kind_of(error: psycopg.Error) -> type[FleetError]:

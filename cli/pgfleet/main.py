@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
-from pgfleet import __version__, options, output
-from pgfleet.errors import FleetError, MissingExtra
+from pgfleet import __version__, ending, options
+from pgfleet.errors import MissingExtra
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,16 @@ _ENTRIES = (
     _Entry(_WATCH, "status", "nouns.status", "admin", "How the whole fleet is doing."),
     _Entry(_WATCH, "run", "nouns.run", "admin", "Runs: what became of each due instant."),
     _Entry(_WATCH, "command", "nouns.command", "admin", "Commands: one action on one device."),
+    _Entry(
+        _WATCH, "telemetry", "nouns.telemetry.cli", "admin", "Telemetry: what devices measured."
+    ),
+    _Entry(
+        _WATCH,
+        "doctor",
+        "nouns.doctor.cli",
+        "admin",
+        "Is everything well, and what to do where it is not.",
+    ),
     _Entry(_PLAN, "schedule", "nouns.schedule.cli", "admin", "Schedules: when, what and who."),
     _Entry(_PLAN, "template", "nouns.template", "admin", "Templates: schedules with parameters."),
     _Entry(
@@ -42,10 +55,30 @@ _ENTRIES = (
         "admin",
         "Blackout calendars: times in which nothing runs.",
     ),
-    _Entry(_PLAN, "geo", "nouns.geo", "admin", "Geo schedules: when and where apps are blocked."),
+    _Entry(
+        _PLAN, "geo", "nouns.geo.cli", "admin", "Geo schedules: when and where apps are blocked."
+    ),
+    _Entry(
+        _PLAN,
+        "deploy",
+        "nouns.deploy.cli",
+        "admin",
+        "Deployments and rollouts: what is on its way, and how far it got.",
+    ),
     _Entry(_PLAN, "feed", "nouns.feed", "admin", "Calendar feeds, for calendar programs."),
     _Entry(_FLEET, "device", "nouns.device", "admin", "Devices: list, enrol, tag, retire."),
     _Entry(_FLEET, "group", "nouns.group", "admin", "Device groups and who is in them."),
+    _Entry(
+        _FLEET, "package", "nouns.deploy.packages", "admin", "Packages: software to be installed."
+    ),
+    _Entry(_FLEET, "file", "nouns.deploy.files", "admin", "Files to be sent to devices."),
+    _Entry(
+        _FLEET,
+        "blocklist",
+        "nouns.blocklist",
+        "admin",
+        "Blocklists: websites and software that devices block.",
+    ),
     _Entry(
         _FLEET,
         "location",
@@ -54,7 +87,11 @@ _ENTRIES = (
         "Locations: places, who is there, and what follows.",
     ),
     _Entry(
-        _FLEET, "owner", "nouns.owner", "admin", "Owners: whose devices and schedules these are."
+        _FLEET,
+        "owner",
+        "nouns.owner.cli",
+        "admin",
+        "Owners: whose devices and schedules these are.",
     ),
     _Entry(
         _MDM,
@@ -70,10 +107,23 @@ _ENTRIES = (
         "admin",
         "Integrations: connections to an MDM and other systems.",
     ),
+    _Entry(
+        _MDM,
+        "sync",
+        "nouns.sync",
+        "admin",
+        "Sync: pull what devices report to Golioth, and be pushed it.",
+    ),
     _Entry(_OPERATE, "db", "nouns.db", "admin", "The schema: migrate, check, bundle."),
     _Entry(_OPERATE, "functions", "nouns.functions", "functions", "The HTTP functions."),
     _Entry(_OPERATE, "setting", "nouns.setting", "admin", "Settings of the engine."),
-    _Entry(_OPERATE, "stack", "nouns.stack", "local", "The local platform: up, down, status, env."),
+    _Entry(
+        _OPERATE,
+        "stack",
+        "nouns.stack",
+        "local",
+        "The local platform: up, down, status, env, user.",
+    ),
     _Entry(
         _OPERATE,
         "webhook",
@@ -90,7 +140,7 @@ _ENTRIES = (
 _NOUNS = {entry.name: entry for entry in _ENTRIES}
 
 
-class NounGroup(TyperGroup):
+class NounGroup(options.VerbGroup):
     """Finds a noun by importing its module, and prints the errors of all of them."""
 
     _is_listing = False
@@ -125,12 +175,28 @@ class NounGroup(TyperGroup):
             self._is_listing = False
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; a FleetError is told to the person and ends with 1."""
+        """Run the command; where nobody reads what it prints, it ends."""
         try:
             return super().invoke(ctx)
-        except FleetError as error:
-            output.show_error(error)
-            raise typer.Exit(1) from error
+        except BrokenPipeError:
+            raise typer.Exit(ending.NOT_READ) from None
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the program to its end; what went wrong is told to the person."""
+        run = functools.partial(
+            super().main, args, prog_name, complete_var, False, windows_expand_args, **extra
+        )
+        if not standalone_mode:
+            return run()
+        sys.exit(ending.run(run))
 
 
 def _module(entry: _Entry) -> str:
@@ -163,7 +229,18 @@ def _print_version(wanted: bool) -> None:
 
 
 def _running_stack() -> str | None:
-    """Give the address of the local stack, if its server is up."""
+    """Give the address of the local stack's database, if its server is up."""
+    settings = _running_settings()
+    return None if settings is None else str(settings.db_url)
+
+
+def _running_api() -> tuple[str, str] | None:
+    """Give the address and the service key of the local stack's API, if its server is up."""
+    settings = _running_settings()
+    return None if settings is None else (settings.api_url, settings.service_role_key)
+
+
+def _running_settings() -> Any:
     try:
         from pgfleet_local.settings import StackSettings, default_data_dir
     except ModuleNotFoundError:
@@ -173,7 +250,7 @@ def _running_stack() -> str | None:
     # Reading the settings would make the folder, so look whether a server is there first.
     if not (folder / "postgres" / "postmaster.pid").exists():
         return None
-    return StackSettings.from_environment().db_url
+    return StackSettings.from_environment()
 
 
 app = typer.Typer(
@@ -181,14 +258,30 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # What completes names finds the database by it, before any option has been read.
+    context_settings={"help_option_names": ["-h", "--help"], "obj": _running_stack},
 )
+
+
+def _belongs(ctx: typer.Context) -> bool:
+    """Tell whether the replica that was named is one of the database that was named.
+
+    The environment's is not of a database that is typed.
+    """
+    names = ("database_url", "read_database_url")
+    sources = [ctx.get_parameter_source(name) for name in names]
+    main_is_typed, replica_is_typed = (
+        source is not None and source.name == "COMMANDLINE" for source in sources
+    )
+    return replica_is_typed or not main_is_typed
 
 
 @app.callback()
 def main(
     ctx: typer.Context,
     database_url: options.RootDatabaseUrl = None,
+    read_database_url: options.RootReadDatabaseUrl = None,
+    acting_as: options.RootAs = None,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
@@ -198,5 +291,12 @@ def main(
 
     Example: pgfleet command send lab-01 lock
     """
-    given = replace(options.current(), database_url=database_url, running_stack=_running_stack)
+    given = replace(
+        options.current(),
+        database_url=database_url,
+        read_database_url=read_database_url if _belongs(ctx) else None,
+        acting_as=acting_as,
+        running_stack=_running_stack,
+        running_api=_running_api,
+    )
     ctx.with_resource(options.using(given))

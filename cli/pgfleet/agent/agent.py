@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import httpx
 
@@ -14,6 +16,8 @@ from pgfleet.agent.client import DeviceClient
 from pgfleet.agent.credentials import Credentials
 from pgfleet.agent.enroll import enroll, fetch_token
 from pgfleet.agent.events import EventFile
+from pgfleet.agent.geo.blocking import choose_blocker
+from pgfleet.agent.geo.runner import GeoRunner
 from pgfleet.agent.handlers.registry import HandlerRegistry, Handlers
 from pgfleet.agent.http import IdentityRefused
 from pgfleet.agent.journal import Journal
@@ -22,8 +26,9 @@ from pgfleet.agent.log import LineContext, line_context
 from pgfleet.agent.realtime import Doorbell
 from pgfleet.agent.reporter import LocationReporter
 from pgfleet.agent.settings import DEFAULT_POLL_SECONDS, AgentSettings
-from pgfleet.agent.tasks import end, first_to_end
+from pgfleet.agent.tasks import end, first_to_end, within
 from pgfleet.agent.worker import Worker
+from pgfleet.agent.zone import zone_name
 from pgfleet.errors import FleetError
 
 logger = logging.getLogger(__name__)
@@ -40,15 +45,19 @@ class Agent:
         handlers: Handlers | None = None,
         events: EventFile | None = None,
         location: LocationSource | None = None,
+        blocks_apps: bool = False,
     ) -> None:
         self._settings = settings
         self._http = http
         self._handlers = handlers or HandlerRegistry(settings)
         self._events = events
         self._location = location
+        self._blocks_apps = blocks_apps
         self._line = LineContext(settings.hostname)
         self._stop = asyncio.Event()
         self._server_poll: float | None = None
+        # When a check-in last told that nothing waits: that is as good as a look.
+        self._told_at = 0.0
 
     def stop(self) -> None:
         """Ask for a graceful end; doing so twice is harmless."""
@@ -80,11 +89,13 @@ class Agent:
         found = identifying.result()
         self._line.device = found.hostname
         client = DeviceClient(found, self._settings, self._http)
-        reporters: list[LocationReporter] = []
-        if self._location is not None:
-            reporters.append(LocationReporter(client, self._location, self._settings))
         worker = Worker(client, journal, self._handlers, self._settings, self._events)
-        doorbell = Doorbell(client, self._settings, worker.ring, self._line)
+        geo = self._geo(client)
+        doorbell = Doorbell(client, self._settings, _ringer(worker, geo), self._line)
+        beside: list[Coroutine[Any, Any, None]] = [] if geo is None else [geo.run()]
+        if self._location is not None:
+            see = None if geo is None else geo.see
+            beside.append(LocationReporter(client, self._location, self._settings, see).run())
         worker.ring("start")
         working = asyncio.create_task(worker.run())
         try:
@@ -94,7 +105,7 @@ class Agent:
                 doorbell.run(),
                 self._poll(worker, doorbell),
                 self._check_in(client, worker),
-                *(reporter.run() for reporter in reporters),
+                *beside,
             )
             if not working.done():
                 logger.info("stopping")
@@ -108,6 +119,13 @@ class Agent:
             await worker.drain(0)
             await end(working)
             logger.info("stopped")
+
+    def _geo(self, client: DeviceClient) -> GeoRunner | None:
+        if not self._blocks_apps:
+            return None
+        device_id = client.credentials.device_id
+        blocker = choose_blocker(self._handlers, self._settings, device_id)
+        return GeoRunner(client, blocker, self._settings)
 
     async def _identify(self) -> Credentials:
         """Give the credentials of the state folder, or enrol with the code."""
@@ -131,16 +149,19 @@ class Agent:
         last, quiet, factor = loop.time(), 0, jittered(1.0, 0.2)
         while True:
             doorbell.changed.clear()
+            last = max(last, self._told_at)
             remaining = last + self._poll_seconds(doorbell.healthy, quiet) * factor - loop.time()
             try:
                 # Losing the doorbell makes the wait short again, and may end it at once.
-                await asyncio.wait_for(doorbell.changed.wait(), max(0.0, remaining))
+                await within(max(0.0, remaining), doorbell.changed.wait())
                 continue
             except TimeoutError:
-                worker.ring("poll")
+                if self._told_at <= last:
+                    worker.ring("poll")
                 worker.report_open()
-            quiet = quiet + 1 if doorbell.healthy else 0
-            last, factor = loop.time(), jittered(1.0, 0.2)
+            quiet = quiet + 4 if doorbell.healthy else 0
+            last = self._told_at if self._told_at > last else loop.time()
+            factor = jittered(1.0, 0.2)
 
     def _poll_seconds(self, healthy: bool, quiet: int) -> float:
         timing = self._settings.timing
@@ -152,6 +173,7 @@ class Agent:
         timing = self._settings.timing
         backoff = Backoff(timing.retry, timing.retry_limit)
         while True:
+            zone = zone_name()
             try:
                 answer = await client.checkin()
             except IdentityRefused:
@@ -167,4 +189,25 @@ class Agent:
                 self._server_poll = float(poll)
             if answer.get("pending"):
                 worker.ring("pending at check-in")
-            await asyncio.sleep(jittered(timing.checkin))
+            else:
+                self._told_at = asyncio.get_running_loop().time()
+            await self._until_check_in(zone)
+
+    async def _until_check_in(self, zone: str | None) -> None:
+        """Wait for the next check-in: at once where the device has come to another zone."""
+        remaining = jittered(self._settings.timing.checkin)
+        while remaining > 0 and zone_name() == zone:
+            pause = min(remaining, self._settings.timing.zone)
+            await asyncio.sleep(pause)
+            remaining -= pause
+
+
+def _ringer(worker: Worker, geo: GeoRunner | None) -> Callable[[str], None]:
+    """Let a ring reach whom it may concern; one that speaks of a command only the worker."""
+
+    def ring(why: str) -> None:
+        worker.ring(why)
+        if geo is not None and not why.startswith("doorbell for command"):
+            geo.ring()
+
+    return ring

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
 import typer
 
@@ -20,9 +18,17 @@ from pgfleet.agent import credentials, inspect, log
 from pgfleet.agent.agent import Agent
 from pgfleet.agent.enroll import enroll as enroll_device
 from pgfleet.agent.events import EventFile
-from pgfleet.agent.http import IdentityRefused, make_client
+from pgfleet.agent.handlers.deploy.paths import Roots
+from pgfleet.agent.http import IdentityRefused, make_client, make_clients
 from pgfleet.agent.location.options import Locate, choose_source
-from pgfleet.agent.settings import AgentSettings, Timing, default_state_dir, simulation_state_dir
+from pgfleet.agent.settings import (
+    AgentSettings,
+    DeploySettings,
+    Timing,
+    default_state_dir,
+    simulation_state_dir,
+)
+from pgfleet.agent.signals import stopping_on_signals
 from pgfleet.agent.simulate import SimulatedWork, Simulation, device_folder, device_names
 from pgfleet.agent.state import FolderLock, prepare
 from pgfleet.errors import Conflict, InvalidInput
@@ -64,6 +70,10 @@ def run(
     state_dir: opt.StateDir = None,
     hostname: opt.Hostname = None,
     allow_run_command: opt.AllowRunCommand = False,
+    allow_environment: opt.AllowEnvironment = None,
+    allow_install: opt.AllowInstall = False,
+    deploy_root: opt.DeployRoot = None,
+    bandwidth_kib: opt.BandwidthKib = None,
     handlers: opt.Handlers = None,
     concurrency: opt.Concurrency = 4,
     poll_seconds: opt.PollSeconds = None,
@@ -80,6 +90,7 @@ def run(
     location_program: opt.LocationProgram = None,
     location_walk: opt.LocationWalk = None,
     location_seconds: opt.LocationSeconds = _TIMING.location,
+    block_apps: opt.BlockApps = True,
     events: opt.Events = None,
     events_fsync: opt.EventsFsync = False,
     log_level: opt.LogLevel = "INFO",
@@ -100,6 +111,8 @@ def run(
     settings = replace(
         _settings(url, anon_key, functions_url, code, folder, hostname, simulation),
         allow_run_command=allow_run_command,
+        environment_allowed=frozenset(allow_environment or ()),
+        deploy=_deploy_settings(deploy_root or [], allow_install, bandwidth_kib),
         handlers_dir=handlers,
         concurrency=concurrency,
         timing=Timing(
@@ -120,7 +133,8 @@ def run(
     )
     with _event_file(events, events_fsync) as file:
         try:
-            asyncio.run(_run(settings, simulation, file, locate))
+            with asyncio.Runner(loop_factory=_loop_factory(simulation)) as runner:
+                runner.run(_run(settings, simulation, file, locate, block_apps))
         except IdentityRefused as error:
             output.show_error(error)
             raise typer.Exit(EXIT_REFUSED) from error
@@ -205,6 +219,28 @@ def _settings(
     )
 
 
+def _deploy_settings(
+    roots: list[str], allow_install: bool, bandwidth_kib: float | None
+) -> DeploySettings:
+    """Read what deployments may do here."""
+    found: dict[str, Path] = {}
+    for text in roots:
+        where, equals, folder = text.partition("=")
+        if not equals or not folder or not Path(folder).expanduser().is_absolute():
+            raise InvalidInput(
+                f"deploy-root: {text!r} is not WHERE=FOLDER with an absolute folder",
+                reason="deploy_root_invalid",
+                hint="Write --deploy-root C:=/srv/c or --deploy-root /etc/app=/etc/app.",
+            )
+        found[where] = Path(folder).expanduser()
+    Roots(found)
+    return DeploySettings(
+        roots=found,
+        allow_install=allow_install,
+        bytes_per_second=None if bandwidth_kib is None else bandwidth_kib * 1024,
+    )
+
+
 def _configure_log(level: str, file: Path | None, as_json: bool) -> None:
     name = {"WARNING": "WARN"}.get(level.upper(), level.upper())
     if name not in log.LEVELS:
@@ -226,22 +262,38 @@ def _event_file(path: Path | None, durable: bool) -> Iterator[EventFile | None]:
         file.close()
 
 
+def _loop_factory(
+    simulation: _SimulationOptions | None,
+) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Choose a loop that takes less for many devices, where the local platform has brought it."""
+    if simulation is None:
+        return None
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return None
+    return uvloop.new_event_loop
+
+
 async def _run(
     settings: AgentSettings,
     simulation: _SimulationOptions | None,
     events: EventFile | None,
     locate: Locate | None,
+    blocks_apps: bool,
 ) -> None:
-    connections = 100 if simulation is None else max(100, simulation.count)
-    async with make_client(settings.timing.request, connections) as http:
+    devices = 1 if simulation is None else simulation.count
+    async with make_clients(settings.timing.request, devices) as clients:
         body: Stoppable
         if simulation is None:
             source = None if locate is None else locate(settings.hostname)
-            body = Agent(settings, http, events=events, location=source)
+            body = Agent(
+                settings, clients[0], events=events, location=source, blocks_apps=blocks_apps
+            )
         else:
             body = Simulation(
                 settings,
-                http,
+                clients,
                 count=simulation.count,
                 prefix=simulation.prefix,
                 starts_per_second=simulation.starts_per_second,
@@ -249,31 +301,10 @@ async def _run(
                 events=events,
                 locate=locate,
             )
-        with _stopping_on_signals(body.stop):
+        with stopping_on_signals(body.stop):
             await body.run()
 
 
 async def _enroll(settings: AgentSettings) -> None:
     async with make_client(settings.timing.request) as http:
         await enroll_device(settings, http)
-
-
-@contextmanager
-def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Turn the first signal into a graceful end, and let a second one end at once."""
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-
-    def ask(number: int, _: FrameType | None) -> None:
-        for one in signals:
-            signal.signal(one, before[one])
-        loop.call_soon_threadsafe(stop)
-
-    before: dict[signal.Signals, Any] = {one: signal.getsignal(one) for one in signals}
-    for one in signals:
-        signal.signal(one, ask)
-    try:
-        yield
-    finally:
-        for one in signals:
-            signal.signal(one, before[one])

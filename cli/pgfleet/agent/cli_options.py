@@ -46,6 +46,41 @@ AllowRunCommand = Annotated[
         help="Let operators run any command here.",
     ),
 ]
+AllowEnvironment = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-environment",
+        envvar="PGFLEET_ALLOW_ENVIRONMENT",
+        metavar="NAME",
+        help="A variable that run_command may set; repeatable.",
+    ),
+]
+DeployRoot = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--deploy-root",
+        envvar="PGFLEET_DEPLOY_ROOTS",
+        metavar="WHERE=FOLDER",
+        help="Let deployments write here: C:=/srv/c, or /etc/app=/etc/app; repeatable.",
+    ),
+]
+AllowInstall = Annotated[
+    bool,
+    typer.Option(
+        "--allow-install",
+        envvar="PGFLEET_ALLOW_INSTALL",
+        help="Let deployments run installers here.",
+    ),
+]
+BandwidthKib = Annotated[
+    float | None,
+    typer.Option(
+        "--bandwidth-kib",
+        envvar="PGFLEET_BANDWIDTH_KIB",
+        min=1,
+        help="Download at most so many KiB a second.",
+    ),
+]
 Handlers = Annotated[
     Path | None,
     typer.Option(
@@ -126,6 +161,14 @@ LocationSeconds = Annotated[
         envvar="PGFLEET_LOCATION_SECONDS",
         min=0.1,
         help="Look this often where the device is.",
+    ),
+]
+BlockApps = Annotated[
+    bool,
+    typer.Option(
+        "--block-apps/--no-block-apps",
+        envvar="PGFLEET_BLOCK_APPS",
+        help="Block apps here as geo schedules say.",
     ),
 ]
 LogLevel = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,13 +12,15 @@ from typing import Any
 import httpx
 from supabase import AsyncClient, AsyncClientOptions, PostgrestAPIError
 
+from pgfleet.agent import credentials
 from pgfleet.agent.credentials import Credentials
 from pgfleet.agent.enroll import Token, facts, fetch_token
-from pgfleet.agent.http import refusal, unreachable
+from pgfleet.agent.http import Moved, is_refusal, not_ours, refusal, unreachable
 from pgfleet.agent.journal import Outcome
 from pgfleet.agent.location.fix import Fix, Place, parse_places
+from pgfleet.agent.moves import MOST_HOPS, followed, settings_of
 from pgfleet.agent.settings import AgentSettings
-from pgfleet.errors import NotAllowed, NotSignedIn, Unavailable
+from pgfleet.errors import FleetError, NotAllowed, NotSignedIn, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +53,15 @@ class Command:
             timeout_seconds=None if timeout is None else float(timeout),
             lease_seconds=float(row["lease_seconds"]),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Hold how an attempt ended, as it is to be reported."""
+
+    command_id: int
+    attempt: int
+    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +121,47 @@ class DeviceClient:
     ) -> None:
         self.credentials = found
         self.topic = found.topic
-        self._settings = settings
+        # Set, and replaced by another, when the fleet has moved to another platform.
+        self.moved = asyncio.Event()
         self._http = http
+        self._turn_to(settings_of(found, settings))
+        self._token: Token | None = None
+        self._renewing = asyncio.Lock()
+        # How often it joined its topic since the server was last told so.
+        self.joins = 0
+
+    @property
+    def settings(self) -> AgentSettings:
+        """Give the settings with the place where the server is now."""
+        return self._settings
+
+    def _turn_to(self, settings: AgentSettings) -> None:
+        self._settings = settings
         self._supabase = AsyncClient(
             settings.url,
             settings.anon_key,
-            AsyncClientOptions(httpx_client=http, auto_refresh_token=False, persist_session=False),
+            AsyncClientOptions(
+                httpx_client=self._http, auto_refresh_token=False, persist_session=False
+            ),
         )
-        self._token: Token | None = None
-        self._renewing = asyncio.Lock()
+
+    async def _fetch_token(self) -> tuple[Token, str]:
+        """Ask for a token where the fleet is; follow it where it has gone."""
+        for _ in range(MOST_HOPS):
+            try:
+                return await fetch_token(self.credentials, self._settings, self._http)
+            except Moved as moved:
+                self.credentials = followed(self.credentials, moved)
+                credentials.save(self._settings.state_dir, self.credentials)
+                logger.warning("this device's fleet has moved to %s", self.credentials.url)
+                self._turn_to(settings_of(self.credentials, self._settings))
+                self.moved.set()
+                self.moved = asyncio.Event()
+        raise Unavailable(
+            "this device's fleet is said to be elsewhere again and again",
+            reason="moves_in_a_circle",
+            hint="Ask whoever moved it: pgfleet owner moved-to",
+        )
 
     async def token(self, *, newer_than: Token | None = None, life_left: float = 0.0) -> Token:
         """Give a token that is good for a while, asking for a new one when needed.
@@ -133,9 +177,7 @@ class DeviceClient:
                 or present.remaining
                 < max(min(_MARGIN_SECONDS, present.lifetime / 4), life_left * present.lifetime)
             ):
-                present, self.topic = await fetch_token(
-                    self.credentials, self._settings, self._http
-                )
+                present, self.topic = await self._fetch_token()
                 self._token = present
                 logger.debug("a new token, good for %.0f s", present.lifetime)
             return present
@@ -144,10 +186,42 @@ class DeviceClient:
         """Lease up to `limit` commands under this journal."""
         rows = await self._call("claim_commands", {"p_limit": limit, "p_journal": journal_id})
         try:
+            if not isinstance(rows, list):
+                raise TypeError("no list")
             return [Command.from_row(row) for row in rows]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             # A hotel's login page answers 200 to everything.
             raise _nonsense("claim_commands", rows) from error
+
+    async def work(
+        self, finished: list[Ended], limit: int, journal_id: str
+    ) -> tuple[list[Answer], list[Command]]:
+        """Report how several attempts ended, and lease up to `limit` further commands."""
+        found = await self._call(
+            "work",
+            {
+                "p_finished": [
+                    {
+                        "command_id": ended.command_id,
+                        "attempt": ended.attempt,
+                        "status": ended.outcome.status,
+                        "result": ended.outcome.result,
+                        "error": ended.outcome.error,
+                        "reason": ended.outcome.reason,
+                    }
+                    for ended in finished
+                ],
+                "p_limit": limit,
+                "p_journal": journal_id,
+            },
+        )
+        try:
+            answers = [Answer.from_json(entry) for entry in found["finished"]]
+            if len(answers) != len(finished):
+                raise ValueError("not one answer for each result")
+            return answers, [Command.from_row(row) for row in found["commands"]]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise _nonsense("work", found) from error
 
     async def finish(self, command_id: int, attempt: int, outcome: Outcome) -> Answer:
         """Report how an attempt ended."""
@@ -161,9 +235,13 @@ class DeviceClient:
         }
         return Answer.from_json(await self._call("finish_command", params))
 
-    async def extend(self, command_id: int, attempt: int) -> Answer:
-        """Ask for more time for a running attempt."""
-        params = {"p_command_id": command_id, "p_attempt": attempt}
+    async def extend(
+        self, command_id: int, attempt: int, progress: dict[str, Any] | None = None
+    ) -> Answer:
+        """Ask for more time for a running attempt, and say how far it is."""
+        params: dict[str, Any] = {"p_command_id": command_id, "p_attempt": attempt}
+        if progress is not None:
+            params["p_progress"] = progress
         return Answer.from_json(await self._call("extend_command", params))
 
     async def release(self, command_id: int, attempt: int) -> Answer:
@@ -171,10 +249,37 @@ class DeviceClient:
         params = {"p_command_id": command_id, "p_attempt": attempt}
         return Answer.from_json(await self._call("release_command", params))
 
-    async def checkin(self) -> dict[str, Any]:
-        """Tell the server what this device is, and hear what it wants."""
-        answer = await self._call("device_checkin", {"p_facts": facts()})
-        return answer if isinstance(answer, dict) else {}
+    async def manifest(self, command_id: int) -> dict[str, Any]:
+        """Ask what a command deploys."""
+        answer = await self._call("deployment_manifest", {"p_command_id": command_id})
+        if not isinstance(answer, dict):
+            raise _nonsense("deployment_manifest", answer)
+        return answer
+
+    @property
+    def http(self) -> httpx.AsyncClient:
+        """Give the transport that all devices of this process share."""
+        return self._http
+
+    async def checkin(self, told: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Tell the server what this device is, or some facts only, and hear what it wants."""
+        if told is None:
+            told = await asyncio.to_thread(facts)
+        sockets = self.joins
+        if sockets:
+            told = told | {"sockets": min(sockets, 9999)}
+        answer = await self._call("device_checkin", {"p_facts": told})
+        if not isinstance(answer, dict) or "pending" not in answer:
+            raise _nonsense("device_checkin", answer)
+        self.joins -= sockets
+        return answer
+
+    async def blocklist(self, kind: str) -> dict[str, Any]:
+        """Ask what this device is to block: website or software."""
+        answer = await self._call("device_blocklist", {"p_kind": kind})
+        if not isinstance(answer, dict):
+            raise _nonsense("device_blocklist", answer)
+        return answer
 
     async def report_location(self, fix: Fix) -> LocationAnswer:
         """Tell where this device is or was; the same fix may be told again."""
@@ -185,6 +290,29 @@ class DeviceClient:
             "p_located_at": fix.located_at.isoformat(),
         }
         return LocationAnswer.from_json(await self._call("report_location", params))
+
+    async def geo_actions_due(self) -> tuple[datetime, list[dict[str, Any]]]:
+        """Hear the server's time and the geo actions that this device owes."""
+        found = await self._call("geo_actions_due", {})
+        try:
+            now, actions = datetime.fromisoformat(found["now"]), found["actions"]
+            if not isinstance(actions, list) or now.tzinfo is None:
+                raise TypeError("no list of actions at a time")
+        except (KeyError, TypeError, ValueError) as error:
+            raise _nonsense("geo_actions_due", found) from error
+        return now, actions
+
+    async def report_geo_action(
+        self, geo_action_id: int, status: str, met_at: datetime | None, reason: str | None
+    ) -> Answer:
+        """Tell how a geo action stands; a repetition changes nothing."""
+        params = {
+            "p_geo_action_id": geo_action_id,
+            "p_status": status,
+            "p_location_met_at": None if met_at is None else met_at.isoformat(),
+            "p_reason": reason,
+        }
+        return Answer.from_json(await self._call("report_geo_action", params))
 
     async def _call(self, function: str, params: dict[str, Any]) -> Any:
         token = await self.token()
@@ -201,6 +329,8 @@ class DeviceClient:
         try:
             return (await self._supabase.rpc(function, params).execute()).data
         except PostgrestAPIError as error:
+            if (strange := _strange_answer(function, error)) is not None:
+                raise strange from error
             raise refusal(
                 _status_of(error),
                 error.code,
@@ -208,23 +338,36 @@ class DeviceClient:
                 details=None if error.details is None else str(error.details),
                 hint=error.hint,
             ) from error
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise unreachable(f"{self._settings.url}/rest/v1/rpc/{function}", error) from error
 
 
 def _nonsense(what: str, found: object) -> Unavailable:
-    return Unavailable(
-        f"the answer to {what} is not what the server would say: {str(found)[:100]!r}",
-        reason="answer_not_understood",
-        hint="Check --url, and whether something stands between this device and its server.",
-    )
+    return not_ours(what, None, str(found))
+
+
+def _strange_answer(function: str, error: PostgrestAPIError) -> FleetError | None:
+    """Say that this is no refusal of our server; None when it is one.
+
+    Of an answer that is no JSON of PostgREST the official client keeps the status as the code,
+    and the text as details.
+    """
+    code, said = error.code or "", str(error.details or error.message or "")
+    if not (code.isdigit() and len(code) == 3):
+        return None if code else not_ours(function, None, said)
+    try:
+        known = json.loads(said)
+    except (ValueError, RecursionError):
+        known = None
+    if int(code) >= 400 and is_refusal(known):
+        # A gateway before it, which knows our keys and writes its code as a number.
+        return refusal(int(code), None, known["message"], hint=known.get("hint"))
+    return not_ours(function, int(code), said)
 
 
 def _status_of(error: PostgrestAPIError) -> int:
     """Find the HTTP status again, which the official client keeps only in part."""
     code = error.code or ""
-    if code.isdigit() and len(code) == 3:
-        return int(code)
     if code.startswith("PT") and code[2:].isdigit():
         return int(code[2:])
     if code in ("PGRST301", "PGRST302", "PGRST303"):

@@ -22,6 +22,8 @@ class Credentials:
     url: str
     functions_url: str
     anon_key: str = field(repr=False)
+    # The platforms that its fleet has moved away from.
+    left: tuple[str, ...] = ()
 
     def without_secret(self) -> dict[str, object]:
         """Give the fields that may be shown."""
@@ -60,4 +62,9 @@ def _parse(found: dict[str, object]) -> Credentials:
             "auth_id", "hostname", "topic", "device_secret", "url", "functions_url", "anon_key",
         )
     }  # fmt: skip
-    return Credentials(device_id=int(str(found["device_id"])), **texts)
+    left = found.get("left") or ()
+    if not isinstance(left, list | tuple):
+        raise TypeError("left")
+    return Credentials(
+        device_id=int(str(found["device_id"])), left=tuple(str(one) for one in left), **texts
+    )

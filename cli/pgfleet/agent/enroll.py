@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import platform
 import secrets
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -20,11 +18,19 @@ from pgfleet import __version__
 from pgfleet.agent import credentials, state
 from pgfleet.agent.backoff import Backoff
 from pgfleet.agent.credentials import Credentials
-from pgfleet.agent.http import is_transient, post_json
+from pgfleet.agent.health import health
+from pgfleet.agent.http import is_transient, not_ours, post_json
 from pgfleet.agent.settings import AgentSettings
-from pgfleet.errors import FleetError, NotSignedIn, Unavailable
+from pgfleet.agent.zone import zone_name
+from pgfleet.errors import FleetError, NotSignedIn
 
 logger = logging.getLogger(__name__)
+
+# Which running agent asks: two that ask in turn for tokens of one device are two machines, as no
+# restart brings an earlier one back.
+INSTANCE = secrets.token_hex(16)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +66,10 @@ def facts() -> dict[str, Any]:
             "os": platform.system(),
             "os_release": platform.release(),
             "machine": platform.machine(),
+            "health": health(),
         },
     }
-    zone = _timezone_name()
+    zone = zone_name()
     if zone is not None:
         found["timezone"] = zone
     return found
@@ -93,12 +100,20 @@ async def enroll(settings: AgentSettings, http: httpx.AsyncClient) -> Credential
         body["timezone"] = described["timezone"]
     url = f"{settings.functions_url}/enroll-device"
 
-    async def ask() -> dict[str, Any]:
-        return await post_json(http, url, body, anon_key=settings.anon_key)
+    async def ask() -> Credentials:
+        answer = await post_json(http, url, body, anon_key=settings.anon_key)
+        return _credentials(answer, settings, url)
 
-    answer = await keep_trying(ask, settings, "enrolment")
+    found = await keep_trying(ask, settings, "enrolment")
+    state.prepare(settings.state_dir)
+    credentials.save(settings.state_dir, found)
+    logger.info("enrolled as device %s (%s)", found.device_id, found.hostname)
+    return found
+
+
+def _credentials(answer: dict[str, Any], settings: AgentSettings, url: str) -> Credentials:
     try:
-        found = Credentials(
+        return Credentials(
             device_id=int(answer["device_id"]),
             auth_id=str(answer["auth_id"]),
             hostname=str(answer["hostname"]),
@@ -108,12 +123,8 @@ async def enroll(settings: AgentSettings, http: httpx.AsyncClient) -> Credential
             functions_url=settings.functions_url,
             anon_key=settings.anon_key,
         )
-    except (KeyError, ValueError) as error:
-        raise Unavailable(f"the answer to the enrolment lacks {error}") from error
-    state.prepare(settings.state_dir)
-    credentials.save(settings.state_dir, found)
-    logger.info("enrolled as device %s (%s)", found.device_id, found.hostname)
-    return found
+    except (KeyError, TypeError, ValueError) as error:
+        raise not_ours(url, None, f"it lacks {error}") from error
 
 
 async def fetch_token(
@@ -121,24 +132,28 @@ async def fetch_token(
 ) -> tuple[Token, str]:
     """Trade the device secret for a token once; give it with the device's present topic."""
     received, received_wall = time.monotonic(), time.time()
-    answer = await post_json(
-        http,
-        f"{settings.functions_url}/device-token",
-        {"device_secret": found.device_secret},
-        anon_key=settings.anon_key,
-    )
+    url = f"{settings.functions_url}/device-token"
+    body = {"device_secret": found.device_secret, "instance": INSTANCE}
+    answer = await post_json(http, url, body, anon_key=settings.anon_key)
     try:
         token = Token(
             str(answer["access_token"]), float(answer["expires_in"]), received, received_wall
         )
+        if not token.lifetime > 0:
+            raise ValueError("expires_in")
     except (KeyError, TypeError, ValueError) as error:
-        raise Unavailable(f"the answer to the token request lacks {error}") from error
+        raise not_ours(url, None, f"it lacks {error}") from error
+    if answer.get("clone_seen_at"):
+        logger.warning(
+            "another machine works with this device's secret (since %s), as a copied disk does; "
+            "have one of them re-keyed: pgfleet device rekey %s",
+            answer["clone_seen_at"],
+            found.hostname,
+        )
     return token, str(answer.get("topic") or found.topic)
 
 
-async def keep_trying(
-    ask: Callable[[], Awaitable[dict[str, Any]]], settings: AgentSettings, what: str
-) -> dict[str, Any]:
+async def keep_trying(ask: Callable[[], Awaitable[T]], settings: AgentSettings, what: str) -> T:
     """Repeat a request until it is answered, for better or worse."""
     backoff = Backoff(settings.timing.retry, settings.timing.retry_limit)
     while True:
@@ -156,18 +171,3 @@ def _platform_name() -> str:
     if sys.platform == "darwin":
         return "macos"
     return "windows" if sys.platform == "win32" else "linux"
-
-
-def _timezone_name() -> str | None:
-    """Find the IANA name of the device's zone where the platform tells it."""
-    named = os.environ.get("TZ", "").removeprefix(":")
-    if "/" in named and not named.startswith("/"):
-        return named
-    try:
-        target = os.path.realpath("/etc/localtime")
-        if "/zoneinfo/" in target:
-            return target.split("/zoneinfo/", 1)[1]
-        first = Path("/etc/timezone").read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return first or None

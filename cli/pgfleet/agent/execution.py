@@ -16,6 +16,7 @@ from pgfleet.agent.journal import Outcome
 logger = logging.getLogger(__name__)
 
 _ERROR_LIMIT = 2000
+_PROGRESS_LIMIT = 2000
 
 
 async def execute(
@@ -54,6 +55,16 @@ async def execute(
         # Handlers are foreign code: one that breaks must not take the agent with it.
         logger.exception("the handler for %s broke", command.command_type)
         return Outcome("failed", None, _message(f"{type(error).__name__}: {error}"), Reason.ERROR)
+
+
+def bounded_progress(progress: dict[str, Any]) -> dict[str, Any] | None:
+    """Give what may be sent of a handler's progress; None where it is no small JSON."""
+    try:
+        encoded = json.dumps(progress, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    found = _storable(json.loads(encoded)) if len(encoded) <= _PROGRESS_LIMIT else None
+    return found if isinstance(found, dict) else None
 
 
 def _bounded(result: Any, limit: int) -> Any:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import ipaddress
+import os
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any, NoReturn
 
 import httpx
 
@@ -16,6 +21,8 @@ from pgfleet.errors import (
     TooMany,
     Unavailable,
 )
+
+DEVICES_A_CLIENT = 10
 
 # What ends the agent: no retry can make this identity good again.
 IDENTITY_REFUSALS = frozenset({"device_secret_unknown", "device_retired"})
@@ -33,6 +40,15 @@ _KINDS: dict[int, type[FleetError]] = {
 
 class IdentityRefused(NotSignedIn):
     """The server no longer knows this device's secret, or the device was retired."""
+
+
+class Moved(Unavailable):
+    """The fleet of this device lives on another platform; the answer says where."""
+
+    def __init__(self, message: str, place: dict[str, Any], signature: str) -> None:
+        super().__init__(message, reason="owner_moved")
+        self.place = place
+        self.signature = signature
 
 
 def refusal(status: int, code: str | None, message: str | None, **more: str | None) -> FleetError:
@@ -56,23 +72,52 @@ def is_transient(error: FleetError) -> bool:
 async def post_json(
     http: httpx.AsyncClient, url: str, body: dict[str, Any], *, anon_key: str
 ) -> dict[str, Any]:
-    """Send a request to one of the fleet's functions and give its JSON object."""
+    """Send a request to one of the fleet's functions and give its JSON object.
+
+    Only what has the form of our answers is one of ours; anything else, whatever its status,
+    was said by something in between, and may be different the next time.
+    """
     try:
         response = await http.post(url, json=body, headers={"apikey": anon_key})
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise unreachable(url, error) from error
     try:
         answer = response.json()
     except ValueError:
         answer = None
-    if not isinstance(answer, dict):
-        answer = {"message": f"the server answered {response.status_code} without JSON"}
-        if response.is_success:
-            raise refusal(502, None, answer["message"])
-    if response.is_success:
+    if response.is_success and isinstance(answer, dict):
         return answer
+    if response.status_code < 400 or not is_refusal(answer):
+        raise not_ours(url, response.status_code, response.text)
+    place = answer.get("moved_to")
+    if answer.get("details") == "owner_moved" and isinstance(place, dict):
+        raise Moved(str(answer["message"]), place, str(answer.get("signature", "")))
+    _refuse(response.status_code, answer)
+
+
+def is_refusal(answer: object) -> bool:
+    """Tell whether JSON has the form in which our functions and REST refuse."""
+    return (
+        isinstance(answer, dict)
+        and isinstance(answer.get("message"), str)
+        and any(answer.get(name) for name in ("code", "details", "hint"))
+    )
+
+
+def not_ours(what: str, status: int | None, said: str) -> Unavailable:
+    """Say that somebody else answered, as a network's login page does."""
+    words = " ".join(said.split())[:100]
+    answered = "the answer" if status is None else f"{status} as the answer"
+    return Unavailable(
+        f"{answered} to {what} is not what the server would say: {words!r}",
+        reason="answer_not_understood",
+        hint="Check --url, and whether something stands between this device and its server.",
+    )
+
+
+def _refuse(status: int, answer: dict[str, Any]) -> NoReturn:
     raise refusal(
-        response.status_code,
+        status,
         _text(answer.get("code")),
         _text(answer.get("message")),
         details=_text(answer.get("details")),
@@ -91,10 +136,52 @@ def unreachable(url: str, error: Exception) -> Unavailable:
     )
 
 
-def make_client(timeout: float, connections: int = 100) -> httpx.AsyncClient:
-    """Make the HTTP client that all devices of one process share."""
-    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    return httpx.AsyncClient(timeout=timeout, limits=limits)
+def make_client(timeout: float, verify: ssl.SSLContext | bool = True) -> httpx.AsyncClient:
+    """Make the HTTP client that some devices of one process share."""
+    with _readable_no_proxy():
+        return httpx.AsyncClient(timeout=timeout, verify=verify)
+
+
+@asynccontextmanager
+async def make_clients(timeout: float, devices: int) -> AsyncIterator[list[httpx.AsyncClient]]:
+    """Make clients for so many devices, and close them at the end.
+
+    A client looks through all of its connections at each request, so each serves a few devices.
+    """
+    async with AsyncExitStack() as stack:
+        # What to trust is read once; that takes far longer than all the rest.
+        context = httpx.create_ssl_context()
+        clients = [make_client(timeout, context) for _ in range(-(-devices // DEVICES_A_CLIENT))]
+        for client in clients:
+            await stack.enter_async_context(client)
+        yield clients
+
+
+@contextmanager
+def _readable_no_proxy() -> Iterator[None]:
+    """Let NO_PROXY be what the client can read: it takes IPv6 addresses without brackets only."""
+    before = {name: os.environ[name] for name in ("NO_PROXY", "no_proxy") if name in os.environ}
+    for name, text in before.items():
+        hosts = (host.strip() for host in text.split(","))
+        os.environ[name] = ",".join(
+            readable for host in hosts if (readable := _without_brackets(host)) is not None
+        )
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
+def _without_brackets(host: str) -> str | None:
+    """Give an entry of NO_PROXY as the client reads it; None where it means nothing to it."""
+    if host.count(":") < 2 or "://" in host:
+        return host
+    address = host.removeprefix("[").partition("]")[0]
+    try:
+        return str(ipaddress.IPv6Address(address))
+    except ValueError:
+        # A network, which the client cannot compare with.
+        return None
 
 
 def _text(value: object) -> str | None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from pgfleet.agent.backoff import Backoff
-from pgfleet.agent.client import Answer, Command, DeviceClient
+from pgfleet.agent.client import Answer, Command, DeviceClient, Ended
 from pgfleet.agent.events import EventFile
-from pgfleet.agent.execution import execute
+from pgfleet.agent.execution import bounded_progress, execute
 from pgfleet.agent.handlers.interface import HandlerContext, Reason
 from pgfleet.agent.handlers.registry import Handlers
 from pgfleet.agent.http import IdentityRefused, is_transient
 from pgfleet.agent.journal import Entry, Journal, Outcome
+from pgfleet.agent.reports import Reports
 from pgfleet.agent.settings import AgentSettings
-from pgfleet.agent.tasks import end
+from pgfleet.agent.storage import DeployServer
+from pgfleet.agent.tasks import end, within
 from pgfleet.errors import FleetError
 
 logger = logging.getLogger(__name__)
@@ -38,6 +42,7 @@ class Crew:
     """Hold what every job of one device works with."""
 
     client: DeviceClient
+    reports: Reports
     journal: Journal
     handlers: Handlers
     settings: AgentSettings
@@ -58,6 +63,8 @@ class Job:
         self._renewed = asyncio.Event()
         self._gone = False
         self._again: Command | None = None
+        self._progress: dict[str, Any] | None = None
+        self._progressed = asyncio.Event()
 
     def claimed_again(self, command: Command) -> None:
         """Go on under a new lease: the old one ran out while the work goes on."""
@@ -94,7 +101,7 @@ class Job:
             attempt = self.attempt
             self._renewed.clear()
             try:
-                answer = await self._crew.client.finish(self.command_id, attempt, outcome)
+                answer = await self._crew.reports.finish(Ended(self.command_id, attempt, outcome))
             except IdentityRefused as error:
                 self._crew.give_up(error)
                 return
@@ -170,17 +177,22 @@ class Job:
             state_dir=crew.settings.state_dir,
             timeout_seconds=command.timeout_seconds,
             output_limit=crew.settings.output_limit,
+            report=self._report_progress,
+            environment_allowed=crew.settings.environment_allowed,
+            deploy=crew.settings.deploy,
+            server=DeployServer(crew.client),
         )
         return await execute(crew.handlers, context, command, crew.events)
 
     async def _keep_lease(self, lease_seconds: float) -> None:
-        """Extend the lease until the command is gone."""
+        """Extend the lease until the command is gone, and sooner where there is progress."""
         delay = lease_seconds / 3
         while True:
-            await asyncio.sleep(delay)
+            await self._wait_for_progress(delay)
             attempt = self.attempt
+            self._progressed.clear()
             try:
-                answer = await self._crew.client.extend(self.command_id, attempt)
+                answer = await self._crew.client.extend(self.command_id, attempt, self._progress)
             except IdentityRefused as error:
                 self._crew.give_up(error)
                 return
@@ -198,6 +210,18 @@ class Job:
             # The lease ran out, but the work goes on: the next claim brings a new number.
             logger.warning("command %s: lease lost (%s)", self.command_id, answer.reason)
             self._crew.ring("lease lost")
+
+    def _report_progress(self, progress: dict[str, Any]) -> None:
+        """Keep what a handler says of its progress; the latest is what is sent."""
+        self._progress = bounded_progress(progress)
+        self._progressed.set()
+
+    async def _wait_for_progress(self, seconds: float) -> None:
+        """Wait until the lease is to be extended, or earlier for what there is to tell."""
+        pace = min(self._crew.settings.timing.progress, seconds)
+        await asyncio.sleep(pace)
+        with suppress(TimeoutError):
+            await within(seconds - pace, self._progressed.wait())
 
     async def _release(self) -> None:
         try:
@@ -241,7 +265,7 @@ class Job:
             delay,
         )
         try:
-            await asyncio.wait_for(self._renewed.wait(), delay)
+            await within(delay, self._renewed.wait())
         except TimeoutError:
             return
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pgfleet.output.safe import json_text, one_line, visible
+
 LEVELS = ("DEBUG", "INFO", "WARN", "ERROR")
 
 # Libraries that print whole requests and frames, tokens included, at DEBUG.
@@ -90,9 +92,10 @@ class TextFormatter(logging.Formatter):
         device = getattr(record, "device", "-")
         connection = getattr(record, "connection", "-")
         line = f"{_timestamp(record)} {_level(record):<5} {device} [{connection}] "
-        line += record.getMessage()
+        # What a server said is no line of this log, and no terminal's business.
+        line += one_line(record.getMessage())
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += "\n" + visible(self.formatException(record.exc_info))
         return line
 
 
@@ -111,4 +114,4 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
+        return json_text(json.dumps(entry, ensure_ascii=False))

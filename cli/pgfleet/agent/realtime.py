@@ -24,7 +24,7 @@ from pgfleet.agent.enroll import Token
 from pgfleet.agent.http import IdentityRefused
 from pgfleet.agent.log import LineContext
 from pgfleet.agent.settings import AgentSettings
-from pgfleet.agent.tasks import first_to_end
+from pgfleet.agent.tasks import first_to_end, within
 from pgfleet.errors import FleetError
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ _TOKEN_TROUBLE = ("token", "jwt", "expired", "unauthorized", "permission")
 _BUSY = ("too many", "ratelimit", "restarting")
 _PATIENT_ATTEMPT = 3
 _CLOSE_SECONDS = 5.0
+_SECONDS_LEFT = 60.0
 
 
 class SessionEnded(Exception):
@@ -59,6 +60,10 @@ class Signal:
 
     kind: str
     detail: str = ""
+
+
+# What a ring says in place of a command type where the geo actions of a device have changed.
+GEO_ACTIONS = "geo_actions"
 
 
 class Doorbell:
@@ -95,6 +100,7 @@ class Doorbell:
                 self._line.connection = "connecting"
                 token = await self._client.token(newer_than=doubted)
                 doubted = None
+                self._client.joins += 1
                 session = Session(self._client, self._settings, self._hear)
                 await session.run(token)
             except IdentityRefused:
@@ -144,6 +150,7 @@ class Session:
     ) -> None:
         self._client = client
         self._timing = settings.timing
+        self._moved = client.moved
         self._hear = hear
         # Each session has a queue of its own: a CLOSED that the client reports late, for a
         # channel that was given up, ends in a queue that nobody reads.
@@ -155,8 +162,8 @@ class Session:
         self._sending = asyncio.Lock()
         self._probes = itertools.count(1)
         self._socket = AsyncRealtimeClient(
-            f"{settings.url}/realtime/v1",
-            token=settings.anon_key,
+            f"{client.settings.url}/realtime/v1",
+            token=client.settings.anon_key,
             auto_reconnect=False,
             max_retries=1,
             initial_backoff=1,
@@ -172,6 +179,7 @@ class Session:
                 self._wait_until_ready(),
                 self._keep_token(),
                 self._keep_probing(channel),
+                self._until_moved(),
             )
         except (SessionEnded, FleetError):
             raise
@@ -181,6 +189,11 @@ class Session:
             raise SessionEnded(f"{type(error).__name__} {error}".strip()) from error
         finally:
             await asyncio.shield(self._discard())
+
+    async def _until_moved(self) -> None:
+        """End the session when the fleet lives elsewhere: nobody rings here any more."""
+        await self._moved.wait()
+        raise SessionEnded("the fleet has moved")
 
     async def _join(self, token: Token) -> AsyncRealtimeChannel:
         await self._socket.set_auth(token.value)
@@ -201,8 +214,11 @@ class Session:
 
     def _on_broadcast(self, message: Any) -> None:
         payload = message.get("payload") if isinstance(message, dict) else None
-        command_id = payload.get("command_id", "") if isinstance(payload, dict) else ""
-        self._put("doorbell", f"for command {command_id}")
+        found = payload if isinstance(payload, dict) else {}
+        if found.get("command_type") == GEO_ACTIONS:
+            self._put("doorbell", "for geo actions")
+        else:
+            self._put("doorbell", f"for command {found.get('command_id', '')}")
 
     def _on_state(self, state: RealtimeSubscribeStates, error: Exception | None) -> None:
         self._put(state.value, "" if error is None else str(error))
@@ -232,20 +248,23 @@ class Session:
         What was sent between the join and that moment is not rung.
         """
         try:
-            await asyncio.wait_for(self._ready.wait(), self._timing.ready)
+            await within(self._timing.ready, self._ready.wait())
         except TimeoutError:
             self._hear(Signal("ready", "(not confirmed)"))
         await asyncio.Event().wait()
 
     async def _keep_token(self) -> None:
-        """Send a fresh token when about 70 % of the present one's life is over."""
+        """Send a fresh token when about 95 % of the present one's life is over.
+
+        Of a short life a quarter is left, or a minute: a machine that is busy is not too late.
+        """
         backoff = Backoff(self._timing.retry, self._timing.retry_limit)
         token = await self._client.token()
         while True:
-            share = random.uniform(0.6, 0.8)
-            await asyncio.sleep(max(0.0, token.lifetime * share - token.age))
+            left = max(random.uniform(0.03, 0.07), min(0.25, _SECONDS_LEFT / token.lifetime))
+            await asyncio.sleep(max(0.0, token.remaining - token.lifetime * left))
             try:
-                token = await self._client.token(life_left=1 - share + 0.01)
+                token = await self._client.token(life_left=left + 0.01)
             except IdentityRefused:
                 raise
             except FleetError as error:
@@ -310,7 +329,7 @@ class Session:
 
     async def _answer_in_time(self, answer: asyncio.Future[str]) -> str:
         try:
-            return await asyncio.wait_for(answer, self._timing.probe_timeout)
+            return await within(self._timing.probe_timeout, answer)
         except TimeoutError:
             return "timeout"
 
@@ -322,7 +341,7 @@ class Session:
             for push in channel.messages_waiting_for_ack.values():
                 push.destroy()
         try:
-            await asyncio.wait_for(self._socket.close(), _CLOSE_SECONDS)
+            await within(_CLOSE_SECONDS, self._socket.close())
         except Exception as error:
             # Nothing depends on a clean end of what is given up.
             logger.debug("closing the old connection: %s", error)

@@ -6,6 +6,7 @@ import asyncio
 import bisect
 import logging
 import random
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from pgfleet.agent.backoff import Backoff
@@ -32,9 +33,14 @@ class LocationReporter:
     """Look where the device is now and then, and tell what is news; `run` goes on until the end."""
 
     def __init__(
-        self, client: DeviceClient, source: LocationSource, settings: AgentSettings
+        self,
+        client: DeviceClient,
+        source: LocationSource,
+        settings: AgentSettings,
+        on_fix: Callable[[Fix], None] | None = None,
     ) -> None:
         self._client = client
+        self._on_fix = on_fix
         self._source = source
         self._timing = settings.timing
         self._file = LocationFile(settings.state_dir)
@@ -80,6 +86,8 @@ class LocationReporter:
             )
             self._is_silent = True
             return None
+        if self._on_fix is not None:
+            self._on_fix(fix)
         if self._is_silent:
             logger.info("there are fixes again")
             self._is_silent = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -41,8 +42,12 @@ class Timing:
 
     # None: what the server asks for at check-in, else DEFAULT_POLL_SECONDS.
     poll: float | None = None
-    poll_limit: float = 3600.0
-    checkin: float = 3600.0
+    # Longer than check-ins are apart: each is a look as well.
+    poll_limit: float = 5400.0
+    # With a token an hour that makes less than sixty requests a day, with some to spare.
+    checkin: float = 3900.0
+    # How often to look whether the device is in another time zone.
+    zone: float = 30.0
     reconnect: float = 5.0
     reconnect_limit: float = 300.0
     # A session that lasted this long starts the next backoff from the beginning.
@@ -56,10 +61,25 @@ class Timing:
     retry: float = 1.0
     retry_limit: float = 60.0
     request: float = 30.0
+    # Tell the server at most this often how far a command is.
+    progress: float = 2.0
     stop: float = 20.0
     # How often to look where the device is, and how long its program may take to tell.
     location: float = 300.0
     locate: float = 60.0
+    # How often to ask for geo actions without a ring: with some at hand, and with none.
+    geo: float = 3600.0
+    geo_idle: float = 4 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeploySettings:
+    """Hold what deployments may do on this device: nothing, unless its operator says more."""
+
+    # {"C:": folder} for drives of payloads, {"/etc/app": folder} for folders.
+    roots: Mapping[str, Path] = field(default_factory=dict)
+    allow_install: bool = False
+    bytes_per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +93,9 @@ class AgentSettings:
     functions_url: str = ""
     code: str | None = None
     allow_run_command: bool = False
+    # Variables that run_command may set.
+    environment_allowed: frozenset[str] = frozenset()
+    deploy: DeploySettings = field(default_factory=DeploySettings)
     handlers_dir: Path | None = None
     concurrency: int = 4
     output_limit: int = MAX_OUTPUT_BYTES
@@ -80,7 +103,7 @@ class AgentSettings:
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later, and fill in what follows from the rest."""
-        if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).netloc:
+        if not _is_address(self.url):
             raise InvalidInput(
                 f"url is not an http(s) address: {self.url!r}",
                 reason="url_invalid",
@@ -100,3 +123,13 @@ class AgentSettings:
         object.__setattr__(self, "url", self.url.rstrip("/"))
         functions_url = self.functions_url or f"{self.url}/functions/v1"
         object.__setattr__(self, "functions_url", functions_url.rstrip("/"))
+
+
+def _is_address(url: str) -> bool:
+    """Tell whether a server can be there; an IPv6 address stands in brackets."""
+    try:
+        parts = urlsplit(url)
+        # Reading the port is what finds fe80::1 without brackets out.
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

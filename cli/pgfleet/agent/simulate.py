@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,10 @@ from pgfleet.agent import credentials
 from pgfleet.agent.agent import Agent
 from pgfleet.agent.events import EventFile
 from pgfleet.agent.handlers.interface import Handler, HandlerContext, HandlerFailed
+from pgfleet.agent.handlers.registry import HandlerRegistry, Handlers
 from pgfleet.agent.location.options import Locate
-from pgfleet.agent.settings import AgentSettings
+from pgfleet.agent.settings import AgentSettings, DeploySettings
+from pgfleet.agent.tasks import within
 from pgfleet.errors import FleetError, InvalidInput, NotSignedIn
 
 logger = logging.getLogger(__name__)
@@ -38,13 +42,19 @@ class SimulatedWork:
 
 
 class SimulatedHandlers:
-    """Carry out any command type by waiting, and failing now and then."""
+    """Carry out any command type by waiting, and failing now and then.
 
-    def __init__(self, work: SimulatedWork) -> None:
+    Where there are deploy roots, files and software are deployed in earnest.
+    """
+
+    def __init__(self, work: SimulatedWork, deploys: Handlers | None = None) -> None:
         self._work = work
+        self._deploys = deploys
 
     def find(self, command_type: str) -> Handler:
-        """Give the same handler for every type."""
+        """Give the same handler for every type but those that deploy."""
+        if self._deploys is not None and command_type in ("deploy_files", "deploy_software"):
+            return self._deploys.find(command_type)
         return self._wait
 
     async def _wait(self, context: HandlerContext, payload: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +70,7 @@ class Simulation:
     def __init__(
         self,
         settings: AgentSettings,
-        http: httpx.AsyncClient,
+        clients: Sequence[httpx.AsyncClient],
         *,
         count: int,
         prefix: str,
@@ -70,10 +80,12 @@ class Simulation:
         locate: Locate | None = None,
     ) -> None:
         self._settings = settings
-        self._http = http
+        self._clients = itertools.cycle(clients)
         self._names = device_names(prefix, count)
         self._pause = 1 / starts_per_second
-        self._handlers = SimulatedHandlers(work)
+        self._handlers = SimulatedHandlers(
+            work, HandlerRegistry(settings) if settings.deploy.roots else None
+        )
         self._events = events
         self._locate = locate
         self._agents: list[Agent] = []
@@ -108,10 +120,11 @@ class Simulation:
             self._settings,
             hostname=name,
             state_dir=device_folder(self._settings.state_dir, name),
+            deploy=_own_roots(self._settings.deploy, name),
         )
         agent = Agent(
             settings,
-            self._http,
+            next(self._clients),
             handlers=self._handlers,
             events=self._events,
             location=None if self._locate is None else self._locate(name),
@@ -142,9 +155,17 @@ class Simulation:
 
     async def _wait(self, seconds: float) -> None:
         try:
-            await asyncio.wait_for(self._stop.wait(), seconds)
+            await within(seconds, self._stop.wait())
         except TimeoutError:
             return
+
+
+def _own_roots(deploy: DeploySettings, name: str) -> DeploySettings:
+    """Give each simulated device folders of its own below the roots."""
+    roots = {root: path / name for root, path in deploy.roots.items()}
+    for path in roots.values():
+        path.mkdir(parents=True, exist_ok=True)
+    return replace(deploy, roots=roots)
 
 
 def device_folder(state_dir: Path, name: str) -> Path:

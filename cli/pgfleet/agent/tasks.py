@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def within(seconds: float, awaited: Awaitable[T]) -> T:
+    """Wait for something, or raise TimeoutError.
+
+    Not `asyncio.wait_for`: before Python 3.12 that forgets that it was cancelled where what it
+    waits for comes at the same moment, and whoever cancelled it waits for ever.
+    """
+    async with asyncio.timeout(seconds):
+        return await awaited
 
 
 async def first_to_end(*coroutines: Coroutine[Any, Any, Any]) -> None:

@@ -14,13 +14,16 @@ from pgfleet.agent.handlers.registry import Handlers
 from pgfleet.agent.http import IdentityRefused
 from pgfleet.agent.job import Crew, Job
 from pgfleet.agent.journal import Journal
+from pgfleet.agent.reports import Claims, Reports
 from pgfleet.agent.settings import AgentSettings
-from pgfleet.agent.tasks import end
+from pgfleet.agent.tasks import end, within
 from pgfleet.errors import FleetError
 
 logger = logging.getLogger(__name__)
 
 _MOST_AT_ONCE = 100
+# How long to wait at most while the fleet is being moved to another platform.
+_MOVING_SECONDS = 5.0
 
 
 class Worker:
@@ -44,8 +47,12 @@ class Worker:
         self._looking: asyncio.Task[None] | None = None
         self._timers: set[asyncio.TimerHandle] = set()
         self._refusal: IdentityRefused | None = None
+        self._is_more = False  # whether the last claim brought as many as were asked for
+        self._reserved = 0
+        self._reports = Reports(client, journal.id, Claims(self._room, self._taken))
         self._crew = Crew(
             client=client,
+            reports=self._reports,
             journal=journal,
             handlers=handlers,
             settings=settings,
@@ -92,16 +99,17 @@ class Worker:
             # A claim that is under way is let through: what it brings is given back.
             await asyncio.wait({self._looking}, timeout=seconds)
             await end(self._looking)
-        tasks = [task for _, task in self._jobs.values()]
-        if not tasks:
-            return
-        logger.info("waiting up to %.0f s for %d commands", seconds, len(tasks))
-        _, late = await asyncio.wait(tasks, timeout=max(0.0, deadline - loop.time()))
-        if late:
-            logger.warning("%d commands did not end in time; the journal keeps them", len(late))
-            for task in late:
-                task.cancel()
-            await asyncio.wait(late)
+        if self._jobs:
+            logger.info("waiting up to %.0f s for %d commands", seconds, len(self._jobs))
+        # A report that is under way may bring some along, which are given back.
+        while tasks := [task for _, task in self._jobs.values()]:
+            _, late = await asyncio.wait(tasks, timeout=max(0.0, deadline - loop.time()))
+            if late:
+                logger.warning("%d commands did not end in time; the journal keeps them", len(late))
+                for task in late:
+                    task.cancel()
+                await asyncio.wait(late)
+        await self._reports.close()
 
     def report_open(self) -> None:
         """Report again what was refused as stale, to learn whether it is final by now."""
@@ -137,26 +145,52 @@ class Worker:
                 return
             self._rung.clear()
             limit = min(free, _MOST_AT_ONCE)
+            self._reserved += limit
             try:
                 commands = await self._client.claim(limit, self._journal.id)
             except IdentityRefused:
                 raise
             except FleetError as error:
                 delay = backoff.next_delay()
+                if error.reason == "owner_moving":
+                    # It takes as long as a copy does; whoever sleeps longer comes late over there.
+                    delay = min(delay, _MOVING_SECONDS)
                 logger.warning("claim: %s; trying again in %.1f s", error.message, delay)
                 await self._wait_or_stop(delay)
                 self._rung.set()
                 continue
+            finally:
+                self._reserved -= limit
             backoff.reset()
             for command in commands:
                 self._take(command)
-            if len(commands) >= limit:
+            self._is_more = len(commands) >= limit
+            if self._is_more:
                 self._rung.set()
+
+    def _room(self, ending: int) -> int:
+        """Say how many commands a report of so many may bring along: none where no more wait."""
+        if not self._is_more or self._stopping.is_set():
+            return 0
+        free = self._settings.concurrency - len(self._jobs) - self._reserved
+        room = max(0, min(free + ending, _MOST_AT_ONCE))
+        self._reserved += room
+        return room
+
+    def _taken(self, commands: list[Command], room: int) -> None:
+        """Begin what a report brought along."""
+        self._reserved -= room
+        for command in commands:
+            self._take(command)
+        self._is_more = len(commands) >= room
+        if self._is_more:
+            self._rung.set()
+        self._slot_free.set()
 
     async def _free_slots(self) -> int:
         """Wait until a command could be started; give how many, 0 when stopping."""
         while not self._stopping.is_set():
-            free = self._settings.concurrency - len(self._jobs)
+            free = self._settings.concurrency - len(self._jobs) - self._reserved
             if free > 0:
                 return free
             self._slot_free.clear()
@@ -196,7 +230,7 @@ class Worker:
 
     async def _wait_or_stop(self, seconds: float) -> None:
         try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+            await within(seconds, self._stopping.wait())
         except TimeoutError:
             return
 

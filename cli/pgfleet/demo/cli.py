@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from pgfleet import options, output
-from pgfleet.database import open_database
+from pgfleet.database import database_url, open_database
 from pgfleet.demo import school
 from pgfleet.demo.platform import running_platform
 from pgfleet.demo.scenario import Plan, Scenario
 from pgfleet.demo.view import View
+from pgfleet_local.settings import StackSettings
 
 app = options.Noun("A fleet at work, and a school to try things on.")
 
@@ -53,14 +54,20 @@ def seed() -> None:
     """Load a small school, the same that the documentation uses; loading it again changes nothing.
 
     It has the lab computers pc-0001 to pc-0003 in the group labs, six iPads in an MDM, holidays,
-    two schedules, and the people ada, ben and eve, for whom pgfleet demo token makes tokens.
+    two schedules, and the people ada, ben and eve, for whom pgfleet demo token makes tokens. On
+    the local platform they have accounts, with a password that it prints.
 
     Example: pgfleet demo seed
     """
     with open_database() as db:
         is_new = school.load(db)
         rows = school.contents(db)
+    is_local = database_url() == options.current().running_stack()
+    if is_local:
+        school.open_accounts(StackSettings.from_environment())
     output.show_rows(rows, ["what", "id", "name", "more"])
+    if is_local:
+        output.say(f"Its people sign in with the password {school.PASSWORD}")
     output.say("Loaded the demo school." if is_new else "The demo school was there already.")
 
 

@@ -34,6 +34,12 @@ class Platform:
     anon_key: str
     simplemdm_url: str
     simplemdm_key: str
+    service_role_key: str = ""
+
+    @property
+    def drive(self) -> Path:
+        """The folder that is drive C: to the devices, with one of its own for each."""
+        return self.folder / "c"
 
     @property
     def events(self) -> Path:
@@ -80,6 +86,7 @@ def running_platform() -> Iterator[Platform]:
                     anon_key=said["ANON_KEY"],
                     simplemdm_url=said["SIMPLEMDM_URL"],
                     simplemdm_key=said["SIMPLEMDM_KEY"],
+                    service_role_key=said["SERVICE_ROLE_KEY"],
                 )
             finally:
                 _end(process)

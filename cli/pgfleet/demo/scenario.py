@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
+from pgfleet.demo.deployments import DeploymentAct
 from pgfleet.demo.platform import Platform, running_devices
 from pgfleet.demo.profiles import STAY_SECONDS, ProfileAct
 from pgfleet.demo.report import Outage, build_report, entries
@@ -75,14 +76,21 @@ class Scenario:
         """Play everything and give the report."""
         with self._db:
             code = self._open_fleet()
+            deploys = ("--deploy-root", f"C:={self._platform.drive}", "--allow-install")
             self._tell(f"enrolling {self._plan.devices} simulated devices over real WebSockets")
-            with running_devices(self._platform, code, self._plan.devices, *_QUICK):
+            with running_devices(self._platform, code, self._plan.devices, *_QUICK, *deploys):
                 self._await_devices()
                 outage = self._keep_busy()
                 self._tell("waiting until every command is final")
                 self._await(self._all_final, "commands did not become final")
                 self._await(self._all_settled, "runs did not end")
-            return build_report(self._db, self._platform.events, outage) | self._install_profiles()
+                self._tell("sending two files and two packages by the bodies of a task scheduler")
+                deployed = DeploymentAct(self._platform, self._db, self._await).play()
+            return (
+                build_report(self._db, self._platform.events, outage)
+                | deployed
+                | self._install_profiles()
+            )
 
     def _install_profiles(self) -> dict[str, Any]:
         self._tell(f"installing a profile for {STAY_SECONDS} s on {self._plan.ipads} iPads")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from typing import Any, LiteralString
+from uuid import UUID
 
 import jwt
 
 from pgfleet.database import Database
 from pgfleet.errors import NotFound
 from pgfleet.schema.sources import sql_folder
+from pgfleet_local.auth.users import UserError, create_user
 from pgfleet_local.settings import StackSettings
 
 # As in db/seed/demo.sql, where each of them has other permissions.
@@ -19,6 +22,8 @@ PEOPLE = {
     "ben": "be000000-0000-4000-8000-000000000002",
     "eve": "e0e00000-0000-4000-8000-000000000003",
 }
+# Known to everybody who reads this: for the local platform, which only this machine reaches.
+PASSWORD = "demo-school"
 _TOKEN_SECONDS = 12 * 3600
 
 _NAME = "Demo school"
@@ -29,6 +34,18 @@ def load(db: Database) -> bool:
     is_new = not db.find("owner_list", {"name": _NAME}, columns=("id",))
     db.script((sql_folder() / "seed" / "demo.sql").read_text(encoding="utf-8"))
     return is_new
+
+
+def open_accounts(settings: StackSettings) -> None:
+    """Let the people sign in at a local platform; who has an account already keeps it."""
+    for person, user in PEOPLE.items():
+        with suppress(UserError):
+            create_user(settings.admin_url, address(person), PASSWORD, UUID(user))
+
+
+def address(person: str) -> str:
+    """Give the e-mail address of one of the people."""
+    return f"{person.lower()}@school.example"
 
 
 def contents(db: Database) -> list[dict[str, Any]]:
@@ -59,7 +76,13 @@ def contents(db: Database) -> list[dict[str, Any]]:
             if s["recurrence_type"] != "once"
         ),
         *(
-            _line("person", m["user_id"], people[str(m["user_id"])], *m["permissions"])
+            _line(
+                "person",
+                m["user_id"],
+                people[str(m["user_id"])],
+                address(people[str(m["user_id"])]),
+                *m["permissions"],
+            )
             for m in read("owner_members", "user_id", "permissions")
             if str(m["user_id"]) in people
         ),
@@ -86,7 +109,7 @@ def token(person: str) -> str:
         "aud": "authenticated",
         "role": "authenticated",
         "sub": subject,
-        "email": f"{person.lower()}@school.example",
+        "email": address(person),
         "iat": now,
         "exp": now + _TOKEN_SECONDS,
     }

@@ -75,6 +75,9 @@ class View:
             row = report[key]
             times = (str(row["p50"]), str(row["p95"]), str(row["p99"]))
             table.add_row(label, str(row.get("commands", "")), *times)
+        for name, states in report["deployments"].items():
+            said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+            table.add_row(name, said)
         self._console.print(table)
 
 

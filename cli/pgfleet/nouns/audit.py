@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pgfleet import names, options, output
+from pgfleet import inputs, names, options, output
 from pgfleet.database import open_database
 from pgfleet.database import since as after
 
@@ -33,9 +33,12 @@ def list_changes(
             # A schedule that is gone is still in the log: by its id.
             row = schedule if schedule.isdecimal() else str(names.schedule_id(db, schedule))
             table = "schedules"
-        wanted = {"table_name": table, "row_id": row, "who": actor, "at": after(since)}
+        moment = inputs.moment(since, "--since")
+        wanted = {"table_name": table, "row_id": row, "who": actor, "at": after(moment)}
         rows = db.find("audit_list", wanted, order=("-id",), limit=limit)
-    output.show_rows(rows, ["id", "at", "who", "action", "table_name", "row_id", "old", "new"])
+    output.show_rows(
+        rows, ["id", "at", "who", "action", "table_name", "row_id", "old", "new"], spare=("old",)
+    )
 
 
 @app.command()

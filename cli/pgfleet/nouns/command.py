@@ -1,31 +1,55 @@
-"""pgfleet command: one action on one device."""
+"""pgfleet command: one action on one device, or on each of many."""
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 
 import typer
 
-from pgfleet import inputs, names, options, output
+from pgfleet import completion, inputs, names, options, output
 from pgfleet.database import Database, json_value, open_database
+from pgfleet.errors import InvalidInput
 
 app = options.Noun("Commands: one action on one device.")
 
 CommandId = Annotated[int, typer.Argument(help="Id of the command.")]
 
 _FINAL = ("completed", "failed", "expired", "cancelled")
-_LOOK_SECONDS = 0.5
+_COLUMNS = [
+    *("id", "device_hostname", "command_type", "status", "reason", "attempt"),
+    *("created_at", "executed_at"),
+]
+_SPARE = ["attempt", "executed_at", "reason"]
 _TYPE = (
     *("name", "channel", "description", "payload_keys", "timeout_seconds", "rerun_safe"),
     "destructive",
 )
 
 
-@app.command()
+@app.command(changes=True)
 def send(
-    device: Annotated[str, typer.Argument(help="Host name or id.")],
-    command_type: Annotated[str, typer.Argument(help="What to do; see pgfleet command types.")],
+    device: Annotated[
+        str,
+        typer.Argument(
+            help="Host name or id; left out where --group or --selector say who is meant.",
+            autocompletion=completion.devices,
+        ),
+    ],
+    command_type: Annotated[
+        str | None,
+        typer.Argument(
+            help="What to do; see pgfleet command types.", autocompletion=completion.command_types
+        ),
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="To the devices of a group; repeatable.", autocompletion=completion.groups
+        ),
+    ] = None,
+    selector: Annotated[
+        str | None, typer.Option(help="To devices that JSON selects: tags, platform, …")
+    ] = None,
     payload: Annotated[str, typer.Option(help="JSON object, @FILE, or - for stdin.")] = "{}",
     key: Annotated[
         str | None, typer.Option(help="Idempotency key: sending it twice makes one command.")
@@ -34,40 +58,86 @@ def send(
     not_before: Annotated[str | None, typer.Option(help="Not before this time.")] = None,
     expires_after: Annotated[str | None, typer.Option(help="For example: 2 hours.")] = None,
     max_attempts: Annotated[int | None, typer.Option(help="How many failures end it.")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow it until it is final.")] = False,
+    wait: options.Wait = False,
+    timeout: options.Timeout = None,
 ) -> None:
-    """Send one command to one device.
+    """Send one command to one device, or with --group or --selector to each of many.
+
+    To many no device is named: pgfleet command send lock --group lab
 
     Example: pgfleet command send lab-01 broadcast_message --payload '{"message": "Hello"}' --wait
     """
-    wanted = inputs.json_object(payload, "--payload")
+    is_many = bool(group) or selector is not None
+    devices = [device] if command_type or not is_many else []
+    if command_type is None and not is_many:
+        raise InvalidInput(
+            "what to do is missing",
+            reason="command_type_missing",
+            hint="List what may be sent with: pgfleet command types",
+        )
+    told = {
+        "p_command_type": command_type or device,
+        "p_payload": json_value(inputs.json_object(payload, "--payload")),
+        "p_idempotency_key": key,
+        "p_priority": priority,
+        "p_not_before": inputs.moment(not_before, "--not-before"),
+        "p_expires_after": expires_after,
+        "p_max_attempts": max_attempts,
+    }
+    if is_many:
+        if wait:
+            raise InvalidInput(
+                "--wait is for one device",
+                reason="wait_invalid",
+                hint="See how far they are with: pgfleet command list",
+            )
+        _send_to_many(devices, group, selector, told)
+        return
     with open_database() as db:
         row = db.row(
             "send_command",
             *("id", "device_hostname", "command_type", "status", "not_before", "expires_at"),
             p_device_id=names.device_id(db, device),
-            p_command_type=command_type,
-            p_payload=json_value(wanted),
-            p_idempotency_key=key,
-            p_priority=priority,
-            p_not_before=not_before,
-            p_expires_after=expires_after,
-            p_max_attempts=max_attempts,
+            **told,
         )
+        db.touches("command", row["id"])
         db.commit()
+        wait = wait and not options.current().dry_run
         if wait:
-            row = _follow(db, row["id"])
+            row = _follow(db, row["id"], timeout)
     output.show_row(row)
     if wait and row["status"] != "completed":
         raise typer.Exit(1)
 
 
+def _send_to_many(
+    devices: list[str], groups: list[str] | None, selector: str | None, told: dict[str, Any]
+) -> None:
+    with open_database() as db:
+        targets: dict[str, Any] = {
+            "device_ids": names.device_ids(db, devices),
+            "group_ids": names.group_ids(db, groups),
+        }
+        if selector is not None:
+            targets["selector"] = inputs.json_object(selector, "--selector")
+        answer = db.value("send_commands", p_targets=json_value(targets), **told)
+        if options.current().dry_run:
+            rows = db.find("command_list", {"sent_as": answer["sent_as"]}, columns=("id",))
+            db.touches("command", *(row["id"] for row in rows))
+        db.commit()
+    output.show_row(answer)
+
+
 @app.command("list")
 def list_commands(
-    device: Annotated[str | None, typer.Option(help="Only for this device.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Only for this device.", autocompletion=completion.devices),
+    ] = None,
     run: Annotated[int | None, typer.Option(help="Only of this run.")] = None,
     status: Annotated[str | None, typer.Option(help="Only in this state.")] = None,
     limit: options.Limit = 50,
+    watch: options.Watch = False,
 ) -> None:
     """List commands, the newest first.
 
@@ -76,45 +146,47 @@ def list_commands(
     with open_database() as db:
         found = names.device_id(db, device) if device else None
         wanted = {"device_id": found, "run_id": run, "status": status}
-        rows = db.find("command_list", wanted, order=("-id",), limit=limit)
-    output.show_rows(
-        rows,
-        [
-            *("id", "device_hostname", "command_type", "status", "reason", "attempt"),
-            *("created_at", "executed_at"),
-        ],
-    )
+
+        def read() -> list[dict[str, Any]]:
+            rows = db.find("command_list", wanted, order=("-id",), limit=limit)
+            db.commit()
+            return rows
+
+        output.show_or_watch(read, _COLUMNS, _SPARE, watch=watch)
 
 
 @app.command()
-def show(command: CommandId) -> None:
+def show(command: CommandId, watch: options.Watch = False) -> None:
     """Show one command with its result.
 
     Example: pgfleet command show 42 --json
     """
     with open_database() as db:
-        output.show_row(_read(db, command))
+        if watch:
+            output.watch_row(lambda: _read(db, command), lambda row: row["status"] in _FINAL)
+            return
+        row = _read(db, command)
+    output.show_row(row)
 
 
 @app.command()
-def watch(command: CommandId) -> None:
+def watch(command: CommandId, timeout: options.Timeout = None) -> None:
     """Follow a command until it is final; ends with 1 unless it completed.
 
-    Example: pgfleet command watch 42
+    Example: pgfleet command watch 42 --timeout 60
     """
     with open_database() as db:
-        row = _follow(db, command)
+        row = _follow(db, command, timeout)
     output.show_row(row)
     if row["status"] != "completed":
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(changes=True)
 def cancel(
     command: CommandId,
     reason: Annotated[str | None, typer.Option(help="Why; kept with the command.")] = None,
     yes: options.Yes = False,
-    dry_run: options.DryRun = False,
 ) -> None:
     """Cancel a command that is not final yet.
 
@@ -122,18 +194,15 @@ def cancel(
     """
     with open_database() as db:
         row = _read(db, command)
-        if not dry_run:
-            db.commit()
-            output.confirm(f"Cancel command {command} on {row['device_hostname']}?", yes=yes)
-            row = db.row(
-                "cancel_command",
-                *("id", "device_hostname", "command_type", "status", "reason"),
-                p_command_id=command,
-                p_reason=reason,
-            )
+        output.confirm(f"Cancel command {command} on {row['device_hostname']}?", yes=yes)
+        db.touches("command", command)
+        row = db.row(
+            "cancel_command",
+            *("id", "device_hostname", "command_type", "status", "reason"),
+            p_command_id=command,
+            p_reason=reason,
+        )
     output.show_row(row)
-    if dry_run:
-        output.say("Would be cancelled.")
 
 
 @app.command()
@@ -144,23 +213,31 @@ def types() -> None:
     """
     with open_database() as db:
         rows = db.find("command_types", columns=_TYPE, order=("name",))
-    output.show_rows(rows, ["name", "channel", "description", "payload_keys", "destructive"])
+    output.show_rows(
+        rows,
+        ["name", "channel", "description", "payload_keys", "destructive"],
+        spare=("destructive", "payload_keys", "channel"),
+    )
 
 
 def _read(db: Database, command_id: int) -> dict[str, Any]:
-    return names.found(db.find("command_list", {"id": command_id}), "command", command_id)
+    row = names.found(db.find("command_list", {"id": command_id}), "command", command_id)
+    db.commit()
+    return row
 
 
-def _follow(db: Database, command_id: int) -> dict[str, Any]:
+def _follow(db: Database, command_id: int, timeout: float | None) -> dict[str, Any]:
     """Look again until the command is final, telling each change."""
-    told = None
-    while True:
+
+    def look() -> tuple[dict[str, Any], str, bool]:
         row = _read(db, command_id)
-        db.commit()
-        now = (row["status"], row["attempt"])
-        if now != told:
-            output.say(f"command {command_id}: {row['status']}, attempt {row['attempt']}")
-            told = now
-        if row["status"] in _FINAL:
-            return row
-        time.sleep(_LOOK_SECONDS)
+        return row, f"{row['status']}, attempt {row['attempt']}", row["status"] in _FINAL
+
+    found: dict[str, Any] = output.follow(
+        look,
+        timeout=timeout,
+        what=f"command {command_id}",
+        goes_on=f"Look again: pgfleet command watch {command_id}. "
+        f"End it: pgfleet command cancel {command_id}",
+    )
+    return found

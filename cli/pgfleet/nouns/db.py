@@ -16,12 +16,17 @@ from pgfleet.schema import migrate as migrating
 app = options.Noun("The schema: migrate, check, bundle.")
 
 
-@app.command()
+@app.command(changes=True)
 def migrate(
     print_sql: Annotated[
         bool, typer.Option("--print", help="Print the pending SQL and change nothing.")
     ] = False,
-    dry_run: options.DryRun = False,
+    database_number: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=511, help="Of several databases this one, whose ids then begin at it."
+        ),
+    ] = None,
 ) -> None:
     """Bring the database up to date; a second run finds nothing to do.
 
@@ -35,11 +40,11 @@ def migrate(
         else:
             output.say("Nothing is pending.")
         return
-    if dry_run:
+    if options.current().dry_run:
         output.show_rows(_pending_rows(migrating.pending(url)))
         return
     with output.progress("migrate") as advance:
-        report = migrating.migrate(url, progress=advance)
+        report = migrating.migrate(url, progress=advance, database_number=database_number)
     output.show_row(
         {
             "applied": report.applied,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 
 import typer
 
-from pgfleet import inputs, names, options, output
+from pgfleet import completion, inputs, names, options, output
 from pgfleet.database import (
     Database,
     among,
@@ -16,12 +15,13 @@ from pgfleet.database import (
     json_value,
     open_database,
     same,
+    since,
 )
-from pgfleet.errors import Unavailable
+from pgfleet.errors import NotAllowed
 
 app = options.Noun("Devices: list, enrol, tag, retire.")
 
-Device = Annotated[str, typer.Argument(help="Host name or id.")]
+Device = Annotated[str, typer.Argument(help="Host name or id.", autocompletion=completion.devices)]
 
 _LISTED = (
     *("id", "hostname", "status", "platform", "tags", "timezone", "last_seen", "enrolled_at"),
@@ -31,8 +31,6 @@ _CREATED = (
     *("id", "hostname", "status", "platform", "timezone", "tags", "attributes", "owner_id"),
 )
 _CODE = ("id", "code", "expires_at", "max_uses")
-
-_LOOK_SECONDS = 0.25
 
 
 @app.command("list")
@@ -63,7 +61,11 @@ def list_devices(
         rows = db.find(
             "device_list", wanted, columns=_LISTED, order=("hostname", "id"), limit=limit
         )
-    output.show_rows(rows, ["id", "hostname", "status", "platform", "tags", "last_seen", "pending"])
+    output.show_rows(
+        rows,
+        ["id", "hostname", "status", "platform", "tags", "last_seen", "pending"],
+        spare=("tags", "platform"),
+    )
 
 
 @app.command()
@@ -74,6 +76,25 @@ def show(device: Device) -> None:
     """
     with open_database() as db:
         output.show_row(_read(db, names.device_id(db, device)))
+
+
+@app.command()
+def clones(limit: options.Limit = 1000) -> None:
+    """List devices whose secret two agents use in turn, as a copied disk does.
+
+    Re-key such a device, and enrol one of the two machines anew.
+
+    Example: pgfleet device clones
+    """
+    with open_database() as db:
+        rows = db.find(
+            "device_list",
+            {"clone_seen_at": since("epoch")},
+            columns=("id", "hostname", "owner", "clone_seen_at", "last_seen"),
+            order=("clone_seen_at", "id"),
+            limit=limit,
+        )
+    output.show_rows(rows, ["id", "hostname", "owner", "clone_seen_at", "last_seen"])
 
 
 @app.command()
@@ -90,26 +111,27 @@ def wait(
     """
     if not device and group is None:
         raise typer.BadParameter("name devices, or a group with --group")
-    end = time.monotonic() + timeout
     with open_database() as db:
         group_id = names.group_id(db, group) if group else None
-        while True:
+
+        def look() -> tuple[list[dict[str, Any]], str, bool]:
             rows = db.call("expected_devices", p_names=device, p_group_id=group_id)
-            missing = [row["hostname"] for row in rows if not row["has_called"]]
             db.commit()
-            if not missing and rows:
-                break
-            if time.monotonic() > end:
-                raise Unavailable(
-                    f"not there after {timeout:g} s: {', '.join(missing) or 'the group is empty'}",
-                    reason="devices_missing",
-                    hint="Is an agent running for each? See: pgfleet agent status",
-                )
-            time.sleep(_LOOK_SECONDS)
+            missing = [row["hostname"] for row in rows if not row["has_called"]]
+            word = f"waiting for {', '.join(missing)}" if missing else "all there"
+            return rows, word if rows else "the group is empty", bool(rows) and not missing
+
+        rows = output.follow(
+            look,
+            timeout=timeout,
+            what="devices",
+            reason="devices_missing",
+            goes_on="Is an agent running for each? See: pgfleet agent status",
+        )
     output.show_rows(rows, ["id", "hostname", "last_seen"])
 
 
-@app.command()
+@app.command(changes=True)
 def create(
     hostname: Annotated[str, typer.Argument(help="Host name, unique within its owner.")],
     platform: Annotated[str | None, typer.Option(help="linux, windows, macos, …")] = None,
@@ -135,15 +157,17 @@ def create(
             },
             *_CREATED,
         )
+        db.touches("device", row["id"])
     output.show_row(row)
 
 
-@app.command("enroll-code")
+@app.command("enroll-code", changes=True)
 def enroll_code(
     uses: Annotated[int, typer.Option(help="How many devices may use it.")] = 1,
     expires: Annotated[str, typer.Option(help="How long it is good for.")] = "1 day",
     tag: Annotated[list[str] | None, typer.Option(help="A tag for the devices.")] = None,
     group: Annotated[list[str] | None, typer.Option(help="A group for the devices.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Name or id of the owner.")] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Print the code alone, for a script.")
     ] = False,
@@ -159,13 +183,14 @@ def enroll_code(
             p_expires_in=expires,
             p_tags=tag,
             p_group_ids=names.group_ids(db, group),
+            p_owner_id=names.owner_id(db, owner),
         )
     row = {key: made[key] for key in _CODE}
     if plain:
         output.show_text(row["code"])
         return
     output.show_row(row)
-    output.say(f"On the device: pgfleet agent enroll --code {row['code']}")
+    output.did(f"On the device: pgfleet agent enroll --code {row['code']}")
 
 
 @app.command()
@@ -176,10 +201,11 @@ def codes(limit: options.Limit = 100) -> None:
     """
     with open_database() as db:
         rows = db.find("enrollment_code_list", order=("-id",), limit=limit)
-    output.show_rows(rows)
+    columns = ["id", "state", "used_count", "max_uses", "only_for", "expires_at", "created_at"]
+    output.show_rows(rows, columns)
 
 
-@app.command("revoke-code")
+@app.command("revoke-code", changes=True)
 def revoke_code(
     code: Annotated[int, typer.Argument(help="Id of the code; see pgfleet device codes.")],
 ) -> None:
@@ -189,41 +215,62 @@ def revoke_code(
     """
     with open_database() as db:
         db.value("revoke_enrollment_code", p_id=code)
-    output.say(f"Code {code} is revoked.")
+    output.did(f"Code {code} is revoked.")
 
 
-@app.command()
+@app.command(changes=True)
 def rekey(device: Device) -> None:
     """Make a code with which this very device enrols again.
 
     Example: pgfleet device rekey lab-01
     """
     with open_database() as db:
-        made = db.value("rekey_device", p_device_id=names.device_id(db, device))
+        found = names.device_id(db, device)
+        db.touches("device", found)
+        made = db.value("rekey_device", p_device_id=found)
     row = {key: made[key] for key in _CODE}
     output.show_row(row)
-    output.say("Its former secret is void once the code is used.")
+    output.did("Its former secret is void once the code is used.")
 
 
-@app.command()
-def retire(device: Device, yes: options.Yes = False, dry_run: options.DryRun = False) -> None:
+@app.command(changes=True)
+def retire(device: Device, yes: options.Yes = False) -> None:
     """Take a device out of service: its secret is void at once, its history stays.
 
     Example: pgfleet device retire lab-01 --yes
     """
     with open_database() as db:
         found = names.device_id(db, device)
-        if dry_run:
-            output.show_row(_read(db, found))
-            output.say("Would be retired; what waits for it would be cancelled.")
-            return
         db.commit()
         output.confirm(f"Retire device {device} and cancel what waits for it?", yes=yes)
+        db.touches("device", found)
         row = db.row("retire_device", "id", "hostname", "status", p_device_id=found)
     output.show_row(row)
 
 
-@app.command()
+@app.command(changes=True)
+def delete(device: Device, yes: options.Yes = False) -> None:
+    """Delete a device with its history; to keep that, retire it instead.
+
+    Example: pgfleet device delete lab-01 --yes
+    """
+    with open_database() as db:
+        found = names.device_id(db, device)
+        row = _read(db, found)
+        db.commit()
+        output.confirm(f"Delete device {row['hostname']} with its history?", yes=yes)
+        db.touches("device", found)
+        if not db.delete("devices", found, "id"):
+            raise NotAllowed(
+                f"the permission manage is missing for device {row['hostname']}",
+                reason="permission_missing",
+                hint="An admin of the owner can grant it: pgfleet owner permit",
+            )
+    output.show_row({key: row[key] for key in ("id", "hostname", "owner", "status")})
+    output.did("Deleted.")
+
+
+@app.command(changes=True)
 def tag(
     device: Device,
     add: Annotated[list[str] | None, typer.Option(help="A tag to add; repeatable.")] = None,
@@ -234,10 +281,12 @@ def tag(
     Example: pgfleet device tag lab-01 --add school-7 --remove spare
     """
     with open_database() as db:
+        found = names.device_id(db, device)
+        db.touches("device", found)
         row = db.row(
             "tag_device",
             *("id", "hostname", "tags"),
-            p_device_id=names.device_id(db, device),
+            p_device_id=found,
             p_add=add,
             p_remove=remove,
         )
@@ -246,3 +295,21 @@ def tag(
 
 def _read(db: Database, device_id: int) -> dict[str, Any]:
     return names.found(db.find("device_list", {"id": device_id}), "device", device_id)
+
+
+@app.command()
+def health(limit: options.Limit = 1000) -> None:
+    """List how devices are, as they said last: battery, disk, system, since when they run.
+
+    Example: pgfleet device health
+    """
+    with open_database() as db:
+        rows = db.find("device_health_list", order=("hostname", "device_id"), limit=limit)
+    output.show_rows(
+        rows,
+        [
+            *("hostname", "battery_percent", "is_charging", "disk_free_bytes", "disk_total_bytes"),
+            *("os", "booted_at", "last_seen"),
+        ],
+        spare=("disk_total_bytes", "os", "booted_at"),
+    )

@@ -23,7 +23,7 @@ _LISTED = (
 )
 
 
-@app.command()
+@app.command(changes=True)
 def create(
     name: Annotated[str, typer.Argument(help="What the calendar is called.")],
     schedule: Annotated[
@@ -68,14 +68,15 @@ def list_feeds(limit: options.Limit = 100) -> None:
     """
     with open_database() as db:
         rows = db.find("calendar_feed_list", columns=_LISTED, order=("id",), limit=limit)
-    output.show_rows(rows, ["id", "name", "filter", "last_read_at", "revoked_at"])
+    output.show_rows(
+        rows, ["id", "name", "filter", "last_read_at", "revoked_at"], spare=("revoked_at", "filter")
+    )
 
 
-@app.command()
+@app.command(changes=True)
 def revoke(
     feed: Annotated[int, typer.Argument(help="Id of the feed, as list shows it.")],
     yes: options.Yes = False,
-    dry_run: options.DryRun = False,
 ) -> None:
     """Make the address of a feed useless; what has read it reads no more.
 
@@ -84,10 +85,6 @@ def revoke(
     with open_database() as db:
         rows = db.find("calendar_feed_list", {"id": feed}, columns=("id", "name", "revoked_at"))
         row = names.found(rows, "calendar feed", feed, noun="feed")
-        if dry_run:
-            output.show_row(row)
-            output.say("Would be revoked.")
-            return
         db.commit()
         output.confirm(f"Revoke feed {row['name'] or feed}?", yes=yes)
         db.value("revoke_calendar_feed", p_id=feed)

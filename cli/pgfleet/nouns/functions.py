@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from contextlib import AbstractAsyncContextManager
+import time
+from contextlib import AbstractAsyncContextManager, suppress
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -15,13 +17,18 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from pgfleet import options, output
-from pgfleet.database import database_url, json_value
+from pgfleet.database import database_url, json_value, open_database
 from pgfleet.errors import InvalidInput, translate_errors
+from pgfleet.output.logs import uvicorn_log_config
+from pgfleet.schema.forwarders import write as write_forwarders
 from pgfleet_functions.app import create_app
 from pgfleet_functions.settings import FunctionSettings, SettingsError
 from pgfleet_functions.setup import WORKER, ensure_worker_role
 
 app = options.Noun("The HTTP functions.")
+
+# How often those who follow a log look for more.
+FOLLOW_SECONDS = 1.0
 
 
 @app.command()
@@ -44,11 +51,16 @@ def run(
     served = _standalone(_settings(), poll, listen=listen)
     # Whose X-Forwarded-For is believed is one of the settings.
     uvicorn.run(
-        served, host=host, port=port, log_level="info", access_log=False, proxy_headers=False
+        served,
+        host=host,
+        port=port,
+        log_config=uvicorn_log_config(),
+        access_log=False,
+        proxy_headers=False,
     )
 
 
-@app.command()
+@app.command(changes=True)
 def setup(
     url: Annotated[
         str | None, typer.Option(help="Where the functions will be reached; kept as a setting.")
@@ -73,8 +85,53 @@ def setup(
         conn.execute("select fleet.grant_worker()")
         if url is not None:
             conn.execute("select fleet.set_setting('functions_url', %s)", (json_value(url),))
-    output.show_row({"PGFLEET_FUNCTIONS_DATABASE_URL": _worker_url(target, chosen)})
+        if options.current().dry_run:
+            conn.rollback()
+            output.say("Dry run: nothing was changed.")
+            return
+    output.show_variables({"PGFLEET_FUNCTIONS_DATABASE_URL": _worker_url(target, chosen)})
     output.say("Set it where the functions run, then: pgfleet functions run")
+
+
+@app.command()
+def logs(
+    name: Annotated[str, typer.Argument(help="Name of the function, such as auto-sync-cron.")],
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until Ctrl-C.")] = False,
+    limit: options.Limit = 50,
+) -> None:
+    """Show what a function did, the oldest first.
+
+    Example: pgfleet functions logs auto-sync-cron --follow
+    """
+    seen: set[str] = set()
+    with suppress(KeyboardInterrupt):
+        while True:
+            with open_database() as db:
+                where = {"function": name}
+                rows = db.find("function_log_list", where, order=("-at", "-id"), limit=limit)
+            fresh = [row for row in reversed(rows) if row["id"] not in seen]
+            if fresh or not seen:
+                output.show_rows(fresh, ["at", "status", "message"])
+            seen |= {row["id"] for row in fresh} or {""}
+            if not follow:
+                return
+            time.sleep(FOLLOW_SECONDS)
+
+
+@app.command()
+def forwarders(
+    folder: Annotated[Path, typer.Option(help="Folder of the project's edge functions.")] = Path(
+        "supabase/functions"
+    ),
+) -> None:
+    """Write edge functions that pass calls on, for a hosted project, whose address runs Deno.
+
+    Example: pgfleet functions forwarders
+    """
+    for path in write_forwarders(folder):
+        output.say(f"wrote {path}")
+    output.say("supabase secrets set PGFLEET_FUNCTIONS_URL=<where the functions of pgfleet run>")
+    output.say("supabase functions deploy auto-sync-cron --no-verify-jwt")
 
 
 def _settings() -> FunctionSettings:

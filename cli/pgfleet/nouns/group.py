@@ -6,13 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from pgfleet import inputs, names, options, output
+from pgfleet import completion, inputs, names, options, output
 from pgfleet.database import Database, json_value, open_database
 
 app = options.Noun("Device groups and who is in them.")
 
-Group = Annotated[str, typer.Argument(help="Name or id of the group.")]
-Devices = Annotated[list[str], typer.Argument(help="Host names or ids.")]
+Group = Annotated[
+    str, typer.Argument(help="Name or id of the group.", autocompletion=completion.groups)
+]
+Devices = Annotated[
+    list[str], typer.Argument(help="Host names or ids.", autocompletion=completion.devices)
+]
 
 
 @app.command("list")
@@ -23,7 +27,7 @@ def list_groups(limit: options.Limit = 1000) -> None:
     """
     with open_database() as db:
         rows = db.find("group_list", order=("name", "id"), limit=limit)
-    output.show_rows(rows, ["id", "name", "kind", "devices", "description"])
+    output.show_rows(rows, ["id", "name", "kind", "devices", "description"], spare=("kind",))
 
 
 @app.command()
@@ -36,7 +40,7 @@ def show(group: Group) -> None:
         output.show_row(_read(db, names.group_id(db, group)))
 
 
-@app.command()
+@app.command(changes=True)
 def create(
     name: Annotated[str, typer.Argument(help="Name, unique within its owner.")],
     device: Annotated[list[str] | None, typer.Option(help="A member; repeatable.")] = None,
@@ -52,24 +56,30 @@ def create(
     """
     wanted = inputs.json_object(selector, "--selector")
     with open_database() as db:
+        members = names.device_ids(db, device)
+        owner_id = names.owner_id(db, owner)
+        if members and owner_id is None:
+            # Whose the first is; of another's, adding it says so.
+            found = db.find("device_list", {"id": members[0]}, columns=("owner_id",))
+            owner_id = found[0]["owner_id"]
         made = db.insert(
             "device_groups",
             {
                 "name": name,
                 "description": description,
                 "selector": None if wanted is None else json_value(wanted),
-                "owner_id": names.owner_id(db, owner),
+                "owner_id": owner_id,
             },
             "id",
         )
-        members = names.device_ids(db, device)
         if members:
             db.value("add_to_group", p_group_id=made["id"], p_device_ids=members)
+        db.touches("group", made["id"])
         row = _read(db, made["id"])
     output.show_row(row)
 
 
-@app.command()
+@app.command(changes=True)
 def add(group: Group, device: Devices) -> None:
     """Add devices to a group; who is in it already stays.
 
@@ -78,13 +88,14 @@ def add(group: Group, device: Devices) -> None:
     with open_database() as db:
         found = names.group_id(db, group)
         members = names.device_ids(db, device)
+        db.touches("device", *members)
         added = db.value("add_to_group", p_group_id=found, p_device_ids=members)
         row = _read(db, found)
     output.show_row(row)
-    output.say(f"Added {added} of {len(device)}.")
+    output.did(f"Added {added} of {len(device)}.")
 
 
-@app.command()
+@app.command(changes=True)
 def remove(group: Group, device: Devices) -> None:
     """Take devices out of a group.
 
@@ -93,10 +104,11 @@ def remove(group: Group, device: Devices) -> None:
     with open_database() as db:
         found = names.group_id(db, group)
         members = names.device_ids(db, device)
+        db.touches("device", *members)
         removed = db.value("remove_from_group", p_group_id=found, p_device_ids=members)
         row = _read(db, found)
     output.show_row(row)
-    output.say(f"Removed {removed} of {len(device)}.")
+    output.did(f"Removed {removed} of {len(device)}.")
 
 
 @app.command()
@@ -112,21 +124,32 @@ def devices(group: Group) -> None:
     output.show_rows(rows)
 
 
-@app.command()
-def delete(group: Group, yes: options.Yes = False, dry_run: options.DryRun = False) -> None:
+@app.command(changes=True)
+def delete(
+    group: Group,
+    cascade: Annotated[
+        bool, typer.Option("--cascade", help="Pause the schedules that name it, with the reason.")
+    ] = False,
+    yes: options.Yes = False,
+) -> None:
     """Delete a group; its devices stay.
 
-    Example: pgfleet group delete classroom --yes
+    One that active schedules name is kept, unless they are to be paused.
+
+    Example: pgfleet group delete classroom --cascade --yes
     """
     with open_database() as db:
         found = names.group_id(db, group)
         row = _read(db, found)
-        if not dry_run:
-            db.commit()
-            output.confirm(f"Delete group {row['name']}?", yes=yes)
-            db.delete("device_groups", found, "id")
+        db.commit()
+        also = " and pause the schedules that name it" if cascade else ""
+        output.confirm(f"Delete group {row['name']}{also}?", yes=yes)
+        db.touches("group", found)
+        gone = db.value("delete_group", p_group_id=found, p_cascade=cascade)
     output.show_row(row)
-    output.say("Would be deleted." if dry_run else "Deleted.")
+    output.did("Deleted.")
+    if gone["paused"]:
+        output.say(f"Paused: {', '.join(gone['paused'])}.")
 
 
 def _read(db: Database, group_id: int) -> dict[str, Any]:

@@ -37,7 +37,11 @@ def list_locations(limit: options.Limit = 1000) -> None:
     """
     with open_database() as db:
         rows = db.find("location_list", columns=_LISTED, order=("name", "id"), limit=limit)
-    output.show_rows(rows, ["id", "name", "kind", "radius_m", "corners", "inside", "policies"])
+    output.show_rows(
+        rows,
+        ["id", "name", "kind", "radius_m", "corners", "inside", "policies"],
+        spare=("corners", "kind"),
+    )
 
 
 @app.command()
@@ -58,7 +62,7 @@ def show(location: Location) -> None:
     output.show_row(row)
 
 
-@app.command()
+@app.command(changes=True)
 def create(
     name: Annotated[str, typer.Argument(help="Name, unique within its owner.")],
     at: Annotated[str | None, typer.Option(help="LATITUDE,LONGITUDE of a circle's centre.")] = None,
@@ -105,8 +109,8 @@ def create(
     output.show_row(row)
 
 
-@app.command()
-def delete(location: Location, yes: options.Yes = False, dry_run: options.DryRun = False) -> None:
+@app.command(changes=True)
+def delete(location: Location, yes: options.Yes = False) -> None:
     """Delete a location with its policies; what happened there stays in the history.
 
     Example: pgfleet location delete school-7 --yes
@@ -114,15 +118,15 @@ def delete(location: Location, yes: options.Yes = False, dry_run: options.DryRun
     with open_database() as db:
         found = _location(db, location)
         row = {key: found[key] for key in ("id", "name", "kind")}
-        if not dry_run:
-            db.commit()
-            output.confirm(f"Delete location {row['name']}?", yes=yes)
-            db.delete("locations", row["id"], "id")
+        db.commit()
+        output.confirm(f"Delete location {row['name']}?", yes=yes)
+        db.touches("location", row["id"])
+        db.delete("locations", row["id"], "id")
     output.show_row(row)
-    output.say("Would be deleted." if dry_run else "Deleted.")
+    output.did("Deleted.")
 
 
-@app.command()
+@app.command(changes=True)
 def policy(
     action: Annotated[str, typer.Argument(help="What the device gets: a command type.")],
     on: Annotated[str, typer.Option(help="enter, leave, outside_all or inside_any.")],
@@ -161,6 +165,7 @@ def policy(
             },
             *_POLICY,
         )
+        db.touches("location_policy", row["id"])
     output.show_row(row)
 
 
@@ -184,16 +189,18 @@ def policies(
             *("id", "location", "event", "action_type", "payload", "group_name", "acted"),
             "last_error",
         ],
+        spare=("last_error", "group_name", "payload"),
     )
 
 
-@app.command("delete-policy")
+@app.command("delete-policy", changes=True)
 def delete_policy(policy_id: Annotated[int, typer.Argument(help="Id of the policy.")]) -> None:
     """Delete a policy; the schedules that it has made stay.
 
     Example: pgfleet location delete-policy 7
     """
     with open_database() as db:
+        db.touches("location_policy", policy_id)
         rows = db.delete(
             "location_policies", policy_id, "id", "event", "action_type", "location_id"
         )

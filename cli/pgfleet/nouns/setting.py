@@ -21,10 +21,10 @@ def list_settings() -> None:
     """
     with open_database() as db:
         rows = db.find("setting_list", order=("name",))
-    output.show_rows(rows)
+    output.show_rows(rows, ["name", "value", "default_value", "description"])
 
 
-@app.command("set")
+@app.command("set", changes=True)
 def set_setting(
     name: Annotated[str, typer.Argument(help="Which setting.")],
     value: Annotated[str, typer.Argument(help="JSON, or plain text.")],

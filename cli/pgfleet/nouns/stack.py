@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shlex
 import subprocess
 import sys
@@ -14,10 +15,16 @@ import typer
 
 from pgfleet import options, output
 from pgfleet.errors import InvalidInput, Unavailable
+from pgfleet_local.auth import users
+from pgfleet_local.auth.tokens import Signer
 from pgfleet_local.server.stack import Stack
 from pgfleet_local.settings import LocalError, SettingsError, StackSettings
 
-app = options.Noun("The local platform: up, down, status, env.")
+app = options.Noun("The local platform: up, down, status, env, user.")
+user = options.Noun("Accounts of the local platform; a hosted project has Supabase Auth.")
+app.add_typer(user, name="user")
+
+Email = Annotated[str, typer.Argument(help="E-mail address.")]
 
 _PATIENCE_SECONDS = 180.0
 _LOOK_SECONDS = 0.2
@@ -77,16 +84,13 @@ def env() -> None:
         settings = StackSettings.from_environment()
         found = Stack(settings).status()
     if not (found["database"] and found["gateway"]):
-        raise Unavailable(
-            "no local platform runs here",
-            reason="stack_down",
-            hint="Start it with: pgfleet stack up",
-        )
+        raise _stack_down()
     values = {name: str(value) for name, value in found.items() if name.isupper()}
     values |= {
         "FUNCTIONS_URL": f"{found['API_URL']}/functions/v1",
         "PGFLEET_URL": str(found["API_URL"]),
         "PGFLEET_ANON_KEY": str(found["ANON_KEY"]),
+        "PGFLEET_SERVICE_KEY": str(found["SERVICE_ROLE_KEY"]),
         "PGFLEET_DATABASE_URL": str(found["DB_URL"]),
         # Devices of this platform are none of this machine's: their secrets go with its data.
         "PGFLEET_STATE_DIR": str(settings.data_dir / "agents"),
@@ -96,6 +100,77 @@ def env() -> None:
         output.show_row(values)
         return
     output.show_text("\n".join(f"export {n}={shlex.quote(v)}" for n, v in values.items()))
+
+
+@user.command("create")
+def create_user(
+    email: Email,
+    password: Annotated[
+        str | None, typer.Option(help="At least 6 characters; else one is made up and shown.")
+    ] = None,
+) -> None:
+    """Make an account, with which a person signs in at /auth/v1 as at a hosted project.
+
+    Example: pgfleet stack user create ben@school.example --password "correct horse"
+    """
+    made_up = secrets.token_urlsafe(12) if password is None else None
+    with _plain_errors():
+        row = users.create_user(_running().admin_url, email, password or made_up or "")
+    output.show_row(row | ({"password": made_up} if made_up else {}))
+
+
+@user.command("list")
+def list_users() -> None:
+    """List the accounts.
+
+    Example: pgfleet stack user list
+    """
+    with _plain_errors():
+        rows = users.list_users(_running().admin_url)
+    output.show_rows(rows, ["id", "email", "created_at", "last_sign_in_at"])
+
+
+@user.command("token")
+def user_token(email: Email) -> None:
+    """Print an access token of a person, good for an hour, without the password.
+
+    Example: pgfleet stack user token ben@school.example
+    """
+    with _plain_errors():
+        settings = _running()
+        found = users.find_user(settings.admin_url, email)
+        signer = Signer(settings.jwt_secret, f"{settings.api_url}/auth/v1")
+    output.show_text(signer.access_token(found))
+
+
+@user.command("delete")
+def delete_user(email: Email, yes: options.Yes = False) -> None:
+    """Delete an account; its memberships stay, and an admin can remove them.
+
+    Example: pgfleet stack user delete ben@school.example --yes
+    """
+    with _plain_errors():
+        settings = _running()
+        found = users.find_user(settings.admin_url, email)
+        output.confirm(f"Delete the account of {email}?", yes=yes)
+        users.delete_user(settings.admin_url, email)
+    output.show_row({"id": found["id"], "email": found["email"]})
+    output.say("Deleted.")
+
+
+def _running() -> StackSettings:
+    settings = StackSettings.from_environment()
+    if not Stack(settings).status()["database"]:
+        raise _stack_down()
+    return settings
+
+
+def _stack_down() -> Unavailable:
+    return Unavailable(
+        "no local platform runs here",
+        reason="stack_down",
+        hint="Start it with: pgfleet stack up",
+    )
 
 
 def _show_ready(described: dict[str, str]) -> None:
@@ -141,5 +216,9 @@ def _plain_errors() -> Iterator[None]:
         yield
     except SettingsError as error:
         raise InvalidInput(str(error), reason="setting_invalid") from error
+    except users.UserError as error:
+        raise InvalidInput(
+            str(error), reason="user_invalid", hint="See who has one: pgfleet stack user list"
+        ) from error
     except LocalError as error:
         raise Unavailable(str(error), reason="stack_failed") from error

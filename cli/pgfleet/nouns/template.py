@@ -54,7 +54,7 @@ def show(template: Template, version: Version = None) -> None:
     output.show_row(names.found(rows, "template", template))
 
 
-@app.command()
+@app.command(changes=True)
 def save(
     name: Template,
     file: Annotated[
@@ -78,7 +78,7 @@ def save(
     output.show_row(row)
 
 
-@app.command()
+@app.command(changes=True)
 def use(
     template: Template,
     param: Annotated[
@@ -99,13 +99,14 @@ def use(
             p_parameters=json_value(_values(param or [], kinds)),
             p_version=version,
         )
+        db.touches("schedule", row["id"])
     output.show_row(row)
     for warning in row.get("warnings", []):
-        output.say(f"Warning: {warning}")
+        output.warn(warning)
 
 
-@app.command()
-def delete(template: Template, yes: options.Yes = False, dry_run: options.DryRun = False) -> None:
+@app.command(changes=True)
+def delete(template: Template, yes: options.Yes = False) -> None:
     """Delete all versions of a template; schedules made from it stay.
 
     Example: pgfleet template delete lock-up --yes
@@ -114,12 +115,11 @@ def delete(template: Template, yes: options.Yes = False, dry_run: options.DryRun
         rows = _versions(db, template, None)
         first = names.found(rows, "template", template)
         row = {"name": first["name"], "versions": len(rows)}
-        if not dry_run:
-            db.commit()
-            output.confirm(f"Delete template {row['name']}?", yes=yes)
-            db.value("delete_template", p_name=template)
+        db.commit()
+        output.confirm(f"Delete template {row['name']}?", yes=yes)
+        db.value("delete_template", p_name=template)
     output.show_row(row)
-    output.say("Would be deleted." if dry_run else "Deleted.")
+    output.did("Deleted.")
 
 
 def _versions(db: Database, name: str, version: int | None) -> list[dict[str, Any]]:
@@ -154,3 +154,16 @@ def _value(text: str, kind: str | None) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+@app.command("add-ready-made", changes=True)
+def add_ready_made(
+    owner: Annotated[str | None, typer.Option(help="Name or id of the owner.")] = None,
+) -> None:
+    """Add the templates that come with pgfleet: osquery, battery, blocklists.
+
+    Example: pgfleet template add-ready-made
+    """
+    with open_database() as db:
+        rows = db.call("add_ready_made_templates", p_owner_id=names.owner_id(db, owner))
+    output.show_rows([{"name": row["add_ready_made_templates"]} for row in rows], ["name"])

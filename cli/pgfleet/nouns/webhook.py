@@ -23,7 +23,7 @@ _DELIVERY = (
 )
 
 
-@app.command()
+@app.command(changes=True)
 def create(
     url: Annotated[str | None, typer.Argument(help="Address of the receiver, https://…")] = None,
     email: Annotated[str | None, typer.Option(help="A mailbox instead of an address.")] = None,
@@ -60,11 +60,13 @@ def list_endpoints(limit: options.Limit = 100) -> None:
     with open_database() as db:
         rows = db.find("webhook_list", order=("id",), limit=limit)
     output.show_rows(
-        rows, ["id", "name", "channel", "address", "events", "enabled", "waiting", "failed"]
+        rows,
+        ["id", "name", "channel", "address", "events", "enabled", "waiting", "failed"],
+        spare=("channel", "events"),
     )
 
 
-@app.command()
+@app.command(changes=True)
 def update(
     endpoint: Endpoint,
     url: Annotated[str | None, typer.Option(help="Another address.")] = None,
@@ -96,7 +98,7 @@ def update(
     output.show_row(row)
 
 
-@app.command()
+@app.command(changes=True)
 def test(endpoint: Endpoint) -> None:
     """Send the event webhook.test to an endpoint.
 
@@ -110,6 +112,25 @@ def test(endpoint: Endpoint) -> None:
         )
     output.show_row(row)
     output.say("See what became of it: pgfleet webhook deliveries")
+
+
+@app.command(changes=True)
+def verify(
+    endpoint: Endpoint,
+    code: Annotated[str, typer.Argument(help="The code that was sent to the mailbox.")],
+) -> None:
+    """Say that a mailbox wants to be told: enter the code that was sent there.
+
+    Example: pgfleet webhook verify head 4F1C00D29A7B3E58
+    """
+    with open_database() as db:
+        row = db.row(
+            "verify_webhook_endpoint",
+            *("id", "name", "email", "verified_at"),
+            p_endpoint_id=_endpoint_id(db, endpoint),
+            p_code=code,
+        )
+    output.show_row(row)
 
 
 @app.command()
@@ -135,11 +156,13 @@ def deliveries(
             "webhook_delivery_list", wanted, columns=_DELIVERY, order=("-id",), limit=limit
         )
     output.show_rows(
-        rows, ["id", "endpoint", "event", "status", "attempts", "last_status", "last_error"]
+        rows,
+        ["id", "endpoint", "event", "status", "attempts", "last_status", "last_error"],
+        spare=("last_status", "attempts"),
     )
 
 
-@app.command()
+@app.command(changes=True)
 def redeliver(
     delivery: Annotated[int, typer.Argument(help="Id; see pgfleet webhook deliveries.")],
 ) -> None:
@@ -156,7 +179,7 @@ def redeliver(
     output.show_row(row)
 
 
-@app.command()
+@app.command(changes=True)
 def rotate(
     endpoint: Endpoint,
     keep: Annotated[str, typer.Option(help="How long the former secret signs too.")] = "1 day",
@@ -173,21 +196,18 @@ def rotate(
     output.show_row(row)
 
 
-@app.command()
-def delete(endpoint: Endpoint, yes: options.Yes = False, dry_run: options.DryRun = False) -> None:
+@app.command(changes=True)
+def delete(endpoint: Endpoint, yes: options.Yes = False) -> None:
     """Remove an endpoint with its secret and its messages.
 
     Example: pgfleet webhook delete ops --yes
     """
     with open_database() as db:
         found = _endpoint_id(db, endpoint)
-        if dry_run:
-            output.say(f"Endpoint {found} would be removed with its messages.")
-            return
         db.commit()
         output.confirm(f"Remove endpoint {endpoint} and its messages?", yes=yes)
         db.value("delete_webhook_endpoint", p_endpoint_id=found)
-    output.say(f"Endpoint {found} is removed.")
+    output.did(f"Endpoint {found} is removed.")
 
 
 def _endpoint_id(db: Database, text: str) -> int:

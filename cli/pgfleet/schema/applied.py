@@ -21,7 +21,7 @@ from yoyo.migrations import (  # type: ignore[import-untyped]
     read_migrations,
 )
 
-from pgfleet.schema.sources import SqlFile, checksum, version_of
+from pgfleet.schema.sources import SqlFile, checksum, mended_checksums, version_of
 
 SCHEMA = "fleet_ledger"
 
@@ -156,7 +156,8 @@ def edited_migrations(conn: psycopg.Connection[Any], files: list[SqlFile]) -> li
     return [
         file.path.stem
         for file in files
-        if recorded.get(version_of(file.name), checksum(file)) != checksum(file)
+        if recorded.get(version_of(file.name), checksum(file))
+        not in (checksum(file), *mended_checksums(file))
     ]
 
 

@@ -90,11 +90,16 @@ class MigrateReport:
 
 
 def migrate(
-    database_url: str, *, progress: Progress | None = None, folder: Path | None = None
+    database_url: str,
+    *,
+    progress: Progress | None = None,
+    folder: Path | None = None,
+    database_number: int | None = None,
 ) -> MigrateReport:
     """Apply what is pending and report it. A second run finds nothing to do.
 
-    The SQL is pgfleet's own unless another `folder` with migrations and sources is named.
+    The SQL is pgfleet's own unless another `folder` with migrations and sources is named. A
+    `database_number` lets the ids of this one of several databases begin where no other's are.
 
     Raises InvalidInput for the transaction pooler, Conflict while another migration runs, and
     MigrationFailed, naming the file, when the database refuses; what came before stays applied.
@@ -114,6 +119,8 @@ def migrate(
             report.leftovers = leftovers(conn)
             # yoyo itself runs hooks only where a migration was pending.
             backend.run_post_apply(migrations)
+        if database_number is not None:
+            conn.execute("select fleet.number_database(%s)", (database_number,))
         conn.execute("notify pgrst, 'reload schema'")
     return report
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pgfleet.agent.handlers.interface import HandlerContext, HandlerFailed, Reason
 from pgfleet.agent.handlers.process import ProcessResult, run_process
-from pgfleet.agent.handlers.programs import interpreter, is_runnable, refuse_writable
+from pgfleet.agent.handlers.programs import is_runnable, refuse_writable, words_to_run
 from pgfleet.errors import InvalidInput
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -59,10 +59,9 @@ class ExecutableHandler:
 
     async def __call__(self, context: HandlerContext, payload: dict[str, Any]) -> Any:
         """Run the program once."""
-        argv = [*interpreter(self._path), str(self._path.resolve())]
         try:
             done = await run_process(
-                argv,
+                words_to_run(self._path),
                 limit=context.output_limit,
                 stdin=json.dumps(payload).encode(),
                 environment=_environment(context),
@@ -93,7 +92,7 @@ def _result(done: ProcessResult) -> Any:
         return None
     if not done.truncated:
         try:
-            return json.loads(done.stdout)
+            return json.loads(done.stdout.removeprefix("\ufeff"))
         except ValueError:
             pass
     return {"output": done.stdout, "truncated": done.truncated}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+from pgfleet.agent.settings import DeploySettings
 from pgfleet.errors import FleetError
 
 
@@ -22,6 +25,40 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectBody:
+    """Hold what the storage sends of an object: from which byte on, and the bytes."""
+
+    starts_at: int
+    chunks: AsyncIterator[bytes]
+
+
+class Server(Protocol):
+    """What handlers ask their server for."""
+
+    async def manifest(self, command_id: int) -> dict[str, Any]:
+        """Say what a command deploys."""
+        ...
+
+    async def blocklist(self, kind: str) -> dict[str, Any]:
+        """Say what this device is to block: website or software."""
+        ...
+
+    async def tell(self, facts: dict[str, Any]) -> None:
+        """Take facts about this device."""
+        ...
+
+    def open_object(
+        self, bucket: str, path: str, offset: int
+    ) -> AbstractAsyncContextManager[ObjectBody]:
+        """Open an object of the storage from a byte on."""
+        ...
+
+
+def _tell_nobody(progress: dict[str, Any]) -> None:
+    """Take progress where nobody asks for it."""
+
+
+@dataclass(frozen=True, slots=True)
 class HandlerContext:
     """Hold what a handler may know about the command that it carries out."""
 
@@ -33,6 +70,12 @@ class HandlerContext:
     state_dir: Path
     timeout_seconds: float | None
     output_limit: int
+    # Says how far it is: {"percent": 40, …}; as often as one likes, it is sent at a pace.
+    report: Callable[[dict[str, Any]], None] = _tell_nobody
+    environment_allowed: frozenset[str] = frozenset()
+    deploy: DeploySettings = field(default_factory=DeploySettings)
+    # None where nothing can be fetched.
+    server: Server | None = None
 
 
 class Handler(Protocol):

@@ -8,7 +8,15 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol
 
 from pgfleet.agent.handlers.cache import clear_cache
+from pgfleet.agent.handlers.deploy.files import deploy_files
+from pgfleet.agent.handlers.deploy.software import deploy_software
 from pgfleet.agent.handlers.executables import ExecutableFolder
+from pgfleet.agent.handlers.fleet_data import (
+    collect_battery_data,
+    send_osquery_data,
+    sync_software_blocklist,
+    sync_website_blocklist,
+)
 from pgfleet.agent.handlers.interface import Handler, unsupported
 from pgfleet.agent.handlers.notice import broadcast_message, buzz
 from pgfleet.agent.handlers.session import lock, unlock
@@ -25,6 +33,12 @@ _BUILT_IN: dict[str, Handler] = {
     "clear_cache": clear_cache,
     "buzz": buzz,
     "broadcast_message": broadcast_message,
+    "deploy_files": deploy_files,
+    "deploy_software": deploy_software,
+    "send_osquery_data": send_osquery_data,
+    "collect_battery_data": collect_battery_data,
+    "sync_website_blocklist": sync_website_blocklist,
+    "sync_software_blocklist": sync_software_blocklist,
 }
 
 

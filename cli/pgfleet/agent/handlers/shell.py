@@ -27,19 +27,27 @@ _SHELLS: dict[str, tuple[str, ...]] = {
     "pwsh": ("pwsh", "-NoProfile", "-NonInteractive", "-Command"),
 }
 
+_POSIX_SHELLS = frozenset({"sh", "bash", "zsh"})
+
 _LONGEST_SECONDS = 24 * 3600.0
 
 
 async def run_command(context: HandlerContext, payload: dict[str, Any]) -> dict[str, Any]:
     """Run a command line in a shell.
 
-    Payload: {"command": text, "shell"?: name, "timeout"?: seconds}.
+    Payload: {"command": text, "shell"?: name, "timeout"?: seconds, "output_limit"?: bytes,
+    "environment"?: {name: text}}.
     """
     argv = _words(payload)
+    environment = _environment(payload, context.environment_allowed)
+    most = float(context.output_limit)
+    limit = int(seconds_of(payload, "output_limit", default=most, limit=2.0**40))
     timeout = seconds_of(payload, "timeout", default=_LONGEST_SECONDS, limit=_LONGEST_SECONDS)
     try:
         async with asyncio.timeout(timeout):
-            done = await run_process(argv, limit=context.output_limit)
+            done = await run_process(
+                argv, limit=min(limit, context.output_limit), environment=environment
+            )
     except TimeoutError as error:
         raise HandlerFailed(
             f"the command did not end within {timeout:g} s", Reason.TIMEOUT
@@ -69,11 +77,32 @@ async def refuse_command(context: HandlerContext, payload: dict[str, Any]) -> No
     )
 
 
+def _environment(payload: dict[str, Any], allowed: frozenset[str]) -> dict[str, str]:
+    """Give the variables of a payload, all of which this device must allow by name."""
+    found = payload.get("environment") or {}
+    if not isinstance(found, dict):
+        raise invalid_payload("environment must be an object of texts")
+    for name, value in found.items():
+        if name not in allowed:
+            raise HandlerFailed(
+                f"this device does not let commands set {str(name)[:100]!r}; its agent must be "
+                "started with --allow-environment",
+                Reason.FORBIDDEN,
+            )
+        if not isinstance(value, str) or "\0" in value:
+            raise invalid_payload(f"environment: {name} must be a text")
+    return found
+
+
 def _words(payload: dict[str, Any]) -> list[str]:
     line = text_of(payload, "command")
     name = text_of(payload, "shell", default="powershell" if sys.platform == "win32" else "sh")
     if name not in _SHELLS:
         raise invalid_payload(f"shell must be one of {', '.join(sorted(_SHELLS))}")
+    # As written in an editor of Windows, or copied from there.
+    line = line.removeprefix("\ufeff")
+    if name in _POSIX_SHELLS:
+        line = line.replace("\r\n", "\n")
     program, *options = _SHELLS[name]
     found = shutil.which(program)
     if found is None:

@@ -132,6 +132,8 @@ def position_problem(latitude: object, longitude: object, accuracy_m: object) ->
         # Also false for what is not a number at all, which JSON of some programs may hold.
         if not least <= value <= most:
             return f"{name} is not within {least:g} to {most:.0f}"
+    if latitude == longitude == accuracy_m == 0:
+        return "0 by 0 with an accuracy of 0 is what a receiver says that knows nothing"
     return None
 
 
@@ -162,8 +164,11 @@ def _parse_time(found: object, now: datetime) -> datetime:
     if found is None:
         return now
     example = "such as 2026-01-31T12:00:00Z"
+    if isinstance(found, int | float) and 1e8 <= found < 1e14:
+        # Seconds since 1970, or thousandths of them, which have three digits more.
+        return datetime.fromtimestamp(found if found < 1e11 else found / 1000, UTC)
     if not isinstance(found, str):
-        raise ValueError(f"located_at is not a text {example}")
+        raise ValueError(f"located_at is not a time {example}")
     try:
         moment = datetime.fromisoformat(found)
         if moment.tzinfo is not None:

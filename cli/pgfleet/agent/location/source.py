@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pgfleet.agent.handlers.process import ProcessResult, run_process
-from pgfleet.agent.handlers.programs import interpreter, is_runnable, refuse_writable
+from pgfleet.agent.handlers.programs import is_runnable, refuse_writable, words_to_run
 from pgfleet.agent.location.fix import Fix, parse_fix
 from pgfleet.errors import FleetError, InvalidInput, NotAllowed
 
@@ -69,9 +69,7 @@ class LocationProgram:
         try:
             self._refuse_unsafe()
             async with asyncio.timeout(self._timeout):
-                done = await run_process(
-                    [*interpreter(self._path), self._path], limit=_OUTPUT_LIMIT
-                )
+                done = await run_process(words_to_run(self._path), limit=_OUTPUT_LIMIT)
         except TimeoutError as error:
             raise NoFix(f"{name} did not end within {self._timeout:g} s") from error
         except NotAllowed as error:
@@ -90,7 +88,7 @@ def _parse(name: str, done: ProcessResult) -> Fix:
         said = "".join(f": {line[:200]}" for line in done.stderr.strip().splitlines()[-1:])
         raise NoFix(f"{name} ended with exit code {done.exit_code}{said}")
     try:
-        return parse_fix(json.loads(done.stdout), datetime.now(UTC))
+        return parse_fix(json.loads(done.stdout.removeprefix("\ufeff")), datetime.now(UTC))
     except (ValueError, RecursionError) as error:
         # What it printed may be where somebody is, so the log does not repeat it.
         problem = "no JSON" if isinstance(error, json.JSONDecodeError) else error

@@ -10,15 +10,18 @@ from typing import Annotated, Any
 
 import typer
 
-from pgfleet import inputs, names, options, output
+from pgfleet import completion, inputs, names, options, output
 from pgfleet.database import Database, json_value, open_database
 from pgfleet.errors import InvalidInput
-from pgfleet.nouns.integration import webhook
+from pgfleet.nouns.integration import reading, webhook
 
 app = options.Noun("Integrations: connections to an MDM and other systems.")
 app.add_typer(webhook.app, name="webhook")
 
-Integration = Annotated[str, typer.Argument(help="Name or id of the integration.")]
+Integration = Annotated[
+    str,
+    typer.Argument(help="Name or id of the integration.", autocompletion=completion.integrations),
+]
 FromEnvironment = Annotated[
     str | None,
     typer.Option("--from-env", help="Environment variable with the secret; else stdin is read."),
@@ -30,7 +33,7 @@ _CALL = (
 )
 
 
-@app.command()
+@app.command(changes=True)
 def create(
     name: Annotated[str, typer.Argument(help="What you call it.")],
     integration_type: Annotated[
@@ -60,7 +63,7 @@ def create(
         spec = {key: value for key, value in given.items() if value is not None}
         row = db.row("create_integration", p_spec=json_value(spec))
         _show(db, int(row["id"]))
-    output.say(f"Now its secret: pgfleet integration set-secret {name}")
+    output.did(f"Now its secret: pgfleet integration set-secret {name}")
 
 
 @app.command("list")
@@ -74,6 +77,7 @@ def list_integrations(limit: options.Limit = 100) -> None:
     output.show_rows(
         rows,
         ["id", "name", "integration_type", "status", "status_reason", "devices", "last_sync_at"],
+        spare=("integration_type", "status_reason"),
     )
 
 
@@ -101,7 +105,9 @@ def calls(
         wanted = {"integration_id": names.integration_id(db, integration), "command_id": command}
         rows = db.find("mdm_api_logs", wanted, columns=_CALL, order=("-id",), limit=limit)
     output.show_rows(
-        rows, ["created_at", "method", "url", "status", "duration_ms", "error", "command_id"]
+        rows,
+        ["created_at", "method", "url", "status", "duration_ms", "error", "command_id"],
+        spare=("command_id", "duration_ms", "error"),
     )
 
 
@@ -123,10 +129,11 @@ def activity(
     output.show_rows(
         rows,
         ["created_at", "integration", "activity_type", "status", "counts", "duration_ms", "error"],
+        spare=("duration_ms", "counts"),
     )
 
 
-@app.command("set-secret")
+@app.command("set-secret", changes=True)
 def set_secret(integration: Integration, from_env: FromEnvironment = None) -> None:
     """Set or replace the secret; it is read from stdin, never from an argument.
 
@@ -141,7 +148,7 @@ def set_secret(integration: Integration, from_env: FromEnvironment = None) -> No
         _show(db, found)
 
 
-@app.command()
+@app.command(changes=True)
 def pause(
     integration: Integration,
     reason: Annotated[str | None, typer.Option(help="Why.")] = None,
@@ -152,11 +159,12 @@ def pause(
     """
     with open_database() as db:
         found = names.integration_id(db, integration)
+        db.touches("integration", found)
         db.row("pause_integration", "id", p_integration_id=found, p_reason=reason)
         _show(db, found)
 
 
-@app.command()
+@app.command(changes=True)
 def resume(integration: Integration) -> None:
     """Go on with what waits.
 
@@ -164,40 +172,40 @@ def resume(integration: Integration) -> None:
     """
     with open_database() as db:
         found = names.integration_id(db, integration)
+        db.touches("integration", found)
         db.row("resume_integration", "id", p_integration_id=found)
         _show(db, found)
 
 
-@app.command()
-def sync(integration: Integration) -> None:
-    """Read the devices of the other system now.
+@app.command(changes=True)
+def sync(
+    integration: Integration,
+    wait: reading.Wait = True,
+    timeout: reading.Timeout = reading.DEFAULT_TIMEOUT,
+) -> None:
+    """Read the devices of the other system now; ends with 1 where nobody reads them.
 
-    Example: pgfleet integration sync office
+    Example: pgfleet integration sync office --timeout 300
     """
     with open_database() as db:
         found = names.integration_id(db, integration)
-        db.row("sync_integration", "id", p_integration_id=found)
-        _show(db, found)
-    output.say("last_sync_at tells when it is done.")
+        row = reading.read_now(db, found, integration, wait=wait, timeout=timeout)
+    output.show_row(row)
 
 
-@app.command()
-def delete(
-    integration: Integration, yes: options.Yes = False, dry_run: options.DryRun = False
-) -> None:
+@app.command(changes=True)
+def delete(integration: Integration, yes: options.Yes = False) -> None:
     """Remove an integration with its secret and links; the devices stay.
 
     Example: pgfleet integration delete office --yes
     """
     with open_database() as db:
         found = names.integration_id(db, integration)
-        if dry_run:
-            output.say(f"Integration {found} would be removed with its secret and its links.")
-            return
         db.commit()
         output.confirm(f"Remove integration {integration} and its secret?", yes=yes)
+        db.touches("integration", found)
         db.value("delete_integration", p_integration_id=found)
-    output.say(f"Integration {found} is removed.")
+    output.did(f"Integration {found} is removed.")
 
 
 def _secret(variable: str | None) -> str:

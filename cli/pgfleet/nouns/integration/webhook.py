@@ -14,7 +14,7 @@ app = options.Noun("Addresses on which another system tells what happens there."
 Integration = Annotated[str, typer.Argument(help="Name or id of the integration.")]
 
 
-@app.command()
+@app.command(changes=True)
 def create(integration: Integration) -> None:
     """Make an address that the other system calls; it is shown this once.
 
@@ -48,20 +48,16 @@ def list_webhooks(
     output.show_rows(rows, ["id", "integration", "created_at", "last_used_at", "revoked_at"])
 
 
-@app.command()
+@app.command(changes=True)
 def revoke(
     webhook_id: Annotated[int, typer.Argument(help="Id of the address, as list shows it.")],
     yes: options.Yes = False,
-    dry_run: options.DryRun = False,
 ) -> None:
     """Make an address useless; others of the integration go on working.
 
     Example: pgfleet integration webhook revoke 3 --yes
     """
-    if dry_run:
-        output.say(f"Webhook {webhook_id} would be revoked.")
-        return
     output.confirm(f"Revoke webhook {webhook_id}?", yes=yes)
     with open_database() as db:
         db.value("revoke_integration_webhook", p_id=webhook_id)
-    output.say(f"Webhook {webhook_id} is revoked.")
+    output.did(f"Webhook {webhook_id} is revoked.")

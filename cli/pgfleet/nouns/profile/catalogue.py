@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import plistlib
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,13 +10,12 @@ from xml.parsers.expat import ExpatError
 
 import typer
 
-from pgfleet import names, options, output
+from pgfleet import completion, names, options, output
 from pgfleet.database import Database, json_value, open_database, same
 from pgfleet.errors import Conflict, InvalidInput, NotFound
 
 app = options.Noun("What the MDMs have.", panel="What the MDMs have")
 
-_LOOK_SECONDS = 0.5
 _HINT = "Name a .mobileconfig file, as Apple Configurator or the MDM exports it"
 _OPTIONS = (
     *("user_scope", "attribute_support", "escape_attributes"),
@@ -29,7 +27,7 @@ Integration = Annotated[
 ]
 
 
-@app.command()
+@app.command(changes=True)
 def upload(
     file: Annotated[Path, typer.Argument(help="The .mobileconfig file.")],
     name: Annotated[
@@ -40,9 +38,8 @@ def upload(
         list[str] | None,
         typer.Option(help=f"NAME=true or NAME=false; repeatable. One of {', '.join(_OPTIONS)}."),
     ] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Follow it until the MDM has it, or refused it.")
-    ] = False,
+    wait: options.Wait = False,
+    timeout: options.Timeout = None,
 ) -> None:
     """Upload a profile to an MDM; the same name again replaces the file.
 
@@ -62,7 +59,13 @@ def upload(
                 p_options=json_value(_switches(option or [])),
             )
         db.commit()
-        row = _follow(db, made["id"]) if wait else _show(db, made["id"])
+        wait = wait and not options.current().dry_run
+        row = _follow(db, made["id"], timeout) if wait else _show(db, made["id"])
+    if row["replaces"]:
+        output.say(
+            f"warning: {row['replaces']} has the same PayloadIdentifier"
+            f" ({row['payload_identifier']}): on a device one takes the place of the other"
+        )
     output.show_row(row)
     if wait and row["status"] != "uploaded":
         raise typer.Exit(1)
@@ -82,16 +85,22 @@ def available(
         wanted = {"integration_id": found}
         rows = db.find("profile_list", wanted, order=("name", "id"), limit=limit)
     output.show_rows(
-        rows, ["profile_id", "name", "kind", "status", "integration", "error_message", "seen_at"]
+        rows,
+        ["profile_id", "name", "kind", "status", "integration", "error_message", "seen_at"],
+        spare=("error_message", "kind", "integration"),
     )
 
 
-@app.command()
+@app.command(changes=True)
 def delete(
-    profile: Annotated[str, typer.Argument(help="Name, or the MDM's id of the profile.")],
+    profile: Annotated[
+        str,
+        typer.Argument(
+            help="Name, or the MDM's id of the profile.", autocompletion=completion.profiles
+        ),
+    ],
     integration: Integration = None,
     yes: options.Yes = False,
-    dry_run: options.DryRun = False,
 ) -> None:
     """Delete an uploaded profile in its MDM, and so from all devices that have it.
 
@@ -103,10 +112,8 @@ def delete(
         where = f"{row['name']} ({row['profile_id'] or 'not uploaded'}) in {row['integration']}"
         # What was not uploaded from here is refused either way.
         if row["is_managed"]:
-            if dry_run:
-                output.say(f"Profile {where} would be deleted, also from its devices.")
-                return
             output.confirm(f"Delete profile {where}, also from its devices?", yes=yes)
+        db.touches("profile", row["id"])
         row = db.row(
             "delete_profile", "id", "external_id", "name", "status", p_profile_id=row["id"]
         )
@@ -164,19 +171,22 @@ def _show(db: Database, profile_id: int) -> dict[str, Any]:
     return db.find("profile_list", {"id": profile_id})[0]
 
 
-def _follow(db: Database, profile_id: int) -> dict[str, Any]:
+def _follow(db: Database, profile_id: int, timeout: float | None) -> dict[str, Any]:
     """Look again until the MDM has it or it failed for good, telling each change."""
-    told = None
-    while True:
+
+    def look() -> tuple[dict[str, Any], str, bool]:
         row = _show(db, profile_id)
         db.commit()
-        now = (row["status"], row["error_message"])
-        if now != told:
-            output.say(f"profile {row['name']}: {': '.join(part for part in now if part)}")
-            told = now
-        if row["status"] != "pending":
-            return row
-        time.sleep(_LOOK_SECONDS)
+        word = ": ".join(part for part in (row["status"], row["error_message"]) if part)
+        return row, word, row["status"] != "pending"
+
+    found: dict[str, Any] = output.follow(
+        look,
+        timeout=timeout,
+        what=f"profile {_show(db, profile_id)['name']}",
+        goes_on="Look again: pgfleet profile available. Take it back: pgfleet profile delete NAME",
+    )
+    return found
 
 
 def _only(db: Database, text: str, integration_id: int | None) -> dict[str, Any]:

@@ -7,15 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from pgfleet import inputs, names, options, output
+from pgfleet import completion, inputs, names, options, output
 from pgfleet.database import Database, json_value, open_database
 from pgfleet.nouns.profile import catalogue
 
 app = options.Noun("Profiles: install, remove, for good or for a time.")
 app.add_typer(catalogue.app)
 
-Profile = Annotated[str, typer.Argument(help="Name of the profile, or the MDM's id of it.")]
-Device = Annotated[str, typer.Argument(help="Host name or id.")]
+Profile = Annotated[
+    str,
+    typer.Argument(
+        help="Name of the profile, or the MDM's id of it.", autocompletion=completion.profiles
+    ),
+]
+Device = Annotated[str, typer.Argument(help="Host name or id.", autocompletion=completion.devices)]
 Install = Annotated[int, typer.Argument(help="Id of the install; see pgfleet profile list.")]
 At = Annotated[str | None, typer.Option(help="At this time instead of now.")]
 
@@ -35,7 +40,7 @@ _ASSIGNMENT = (
 _DRIFT = ("hostname", "profile_id", "action_type", "state", "device_id")
 
 
-@app.command()
+@app.command(changes=True)
 def install(
     profile: Profile,
     device: Device,
@@ -57,13 +62,14 @@ def install(
             p_profile_id=names.profile_id(db, profile, device_id),
             p_device_id=device_id,
             p_duration=duration,
-            p_at=at,
+            p_at=inputs.moment(at, "--at"),
         )
+        db.touches("device", device_id)
     row = {"install_id": row.pop("id")} | row
     output.show_row(row)
 
 
-@app.command()
+@app.command(changes=True)
 def remove(profile: Profile, device: Device, at: At = None) -> None:
     """Remove a profile from a device.
 
@@ -77,13 +83,14 @@ def remove(profile: Profile, device: Device, at: At = None) -> None:
             *("id", "profile_id", "device_id", "start_time", "status"),
             p_profile_id=found,
             p_device_id=device_id,
-            p_at=at,
+            p_at=inputs.moment(at, "--at"),
         )
+        db.touches("device", device_id)
     row = {"schedule_id": row.pop("id")} | row
     output.show_row(row)
 
 
-@app.command()
+@app.command(changes=True)
 def extend(
     install: Install,
     by: Annotated[str, typer.Argument(help="How much longer, such as: 1 hour.")],
@@ -93,18 +100,20 @@ def extend(
     Example: pgfleet profile extend 7 "1 hour"
     """
     with open_database() as db:
+        db.touches("install", install)
         db.row("extend_profile", "id", p_install_id=install, p_by=by)
         row = _temporary(db, {"install_id": install})[0]
     output.show_row(row)
 
 
-@app.command()
+@app.command(changes=True)
 def end(install: Install) -> None:
     """End a temporary profile early.
 
     Example: pgfleet profile end 7
     """
     with open_database() as db:
+        db.touches("install", install)
         db.row("end_profile", "id", p_install_id=install)
         row = _temporary(db, {"install_id": install})[0]
     output.show_row(row)
@@ -142,10 +151,10 @@ def list_profiles(
     else:
         columns = ["id", "action_type", "profile_id", "profile_name", "hostname", "state"]
         columns += ["start_time", "last_executed_at", "install_id"]
-    output.show_rows(rows, columns)
+    output.show_rows(rows, columns, spare=("install_id", "profile_id", "duration_minutes"))
 
 
-@app.command()
+@app.command(changes=True)
 def assign(
     profile: Profile,
     device: Annotated[list[str] | None, typer.Option(help="A device; repeatable.")] = None,
@@ -173,10 +182,11 @@ def assign(
             p_description=description,
             p_owner_id=names.owner_id(db, owner),
         )
+        db.touches("assignment", row["id"])
     output.show_row(row)
 
 
-@app.command()
+@app.command(changes=True)
 def unassign(
     assignment: Annotated[int, typer.Argument(help="Id; see pgfleet profile assignments.")],
 ) -> None:
@@ -185,6 +195,7 @@ def unassign(
     Example: pgfleet profile unassign 3
     """
     with open_database() as db:
+        db.touches("assignment", assignment)
         row = db.value("unassign_profile", p_assignment_id=assignment)
     output.show_row(row)
 
@@ -213,7 +224,7 @@ def drift(
     output.show_rows(rows, ["hostname", "profile_id", "action_type", "state"])
 
 
-@app.command()
+@app.command(changes=True)
 def reconcile(
     owner: Annotated[str | None, typer.Option(help="Name or id of the owner.")] = None,
 ) -> None:

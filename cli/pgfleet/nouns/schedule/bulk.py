@@ -24,13 +24,12 @@ class Action(StrEnum):
     RUN = "run"
 
 
-@app.command()
+@app.command(changes=True)
 def bulk(
     action: Annotated[Action, typer.Argument(help="What to do to each of them.")],
     where: Where = None,
     reason: Annotated[str | None, typer.Option(help="Why; kept with each schedule.")] = None,
     yes: options.Yes = False,
-    dry_run: options.DryRun = False,
 ) -> None:
     """Pause, resume, cancel, delete or run all schedules that are found; says first how many.
 
@@ -47,13 +46,14 @@ def bulk(
         )
         db.commit()
         output.show_rows(rows)
-        if dry_run or not rows:
-            output.say(f"{len(rows)} schedules found for {action.value}.")
+        output.say(f"{len(rows)} schedules found for {action.value}.")
+        if not rows:
             return
+        db.touches("schedule", *found["ids"])
         output.confirm(f"{action.value.capitalize()} {len(rows)} schedules?", yes=yes)
         # What was counted, and nothing that has come to match since.
         found = _bulk(db, action, {"ids": found["ids"]}, reason, dry_run=False)
-    output.say(f"{action.value}: {found['changed']} schedules.")
+    output.did(f"{action.value}: {found['changed']} schedules.")
 
 
 def _bulk(

@@ -31,6 +31,7 @@ _COLOURS = (
     ("skipped", "yellow"),
     ("skipping", "yellow"),
 )
+_WIDE = 80
 _LINES_OF_A_MONTH_DAY = 4
 _LINES_OF_A_WEEK_DAY = 20
 
@@ -160,7 +161,9 @@ def _drawn(rows: Sequence[output.Row], first: date, end: date, title: str) -> Ta
 
     is_week = (end - first).days == 7
     most = _LINES_OF_A_WEEK_DAY if is_week else _LINES_OF_A_MONTH_DAY
-    table = Table(title=title, show_lines=True, title_style="bold")
+    # Seven days in a narrow window: the times, and what there is room for of the names.
+    room = 1 if output.console().width >= _WIDE else 0
+    table = Table(title=title, show_lines=True, title_style="bold", padding=(0, room))
     monday = first - timedelta(days=first.weekday())
     for offset in range(7):
         table.add_column(f"{monday + timedelta(days=offset):%a}", ratio=1, overflow="ellipsis")
@@ -182,8 +185,8 @@ def _cell(day: date, rows: Sequence[output.Row], most: int) -> Text:
     today = day == datetime.now(UTC).astimezone().date()
     cell.append(f"{day.day}", style="bold reverse" if today else "bold")
     if rows:
-        told = f"  {runs} run{'' if runs == 1 else 's'}" + (f", {skips} skipped" if skips else "")
-        cell.append(told, style="dim")
+        told = f"{runs} run{'' if runs == 1 else 's'}" + (f", {skips} skipped" if skips else "")
+        cell.append(f"  {told}" if output.console().width > _WIDE else f" x{runs}", style="dim")
     for row in rows[:most]:
         count = _runs(row) or _skips(row)
         times = f" x{count}" if count > 1 else ""

@@ -6,17 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
-from pgfleet import names, options, output
-from pgfleet.database import json_value, open_database
+from pgfleet import completion, names, options, output
+from pgfleet.database import Database, json_value, open_database
+from pgfleet.nouns.schedule.made import SHOWN, show_made
 from pgfleet.nouns.schedule.spec import Given, takes_a_schedule
 
 app = options.Noun("Change schedules.")
 
-Schedule = Annotated[str, typer.Argument(help="Name or id of the schedule.")]
+Schedule = Annotated[
+    str, typer.Argument(help="Name or id of the schedule.", autocompletion=completion.schedules)
+]
 NewName = Annotated[str | None, typer.Option("--name", help="Its new name.")]
 
 
-@app.command()
+@app.command(changes=True)
 @takes_a_schedule
 def update(
     given: Given,
@@ -35,10 +38,12 @@ def update(
         found = names.schedule_id(db, schedule)
         changes = given.spec(db, name) | dict.fromkeys(clear or [])
         row = db.value("update_schedule", p_schedule_id=found, p_changes=json_value(changes))
-    _show(row)
+        db.touches("schedule", found)
+        row = _read(db, row)
+    show_made(row, "changed")
 
 
-@app.command()
+@app.command(changes=True)
 @takes_a_schedule
 def duplicate(
     given: Given,
@@ -54,11 +59,13 @@ def duplicate(
         found = names.schedule_id(db, schedule)
         changes = given.spec(db, name) | ({"status": "active"} if active else {})
         row = db.value("duplicate_schedule", p_schedule_id=found, p_changes=json_value(changes))
-    _show(row)
+        db.touches("schedule", row["id"])
+        row = _read(db, row)
+    show_made(row, "made")
 
 
-@app.command()
-def delete(schedule: Schedule, yes: options.Yes = False, dry_run: options.DryRun = False) -> None:
+@app.command(changes=True)
+def delete(schedule: Schedule, yes: options.Yes = False) -> None:
     """Delete a schedule with its history; to keep that, cancel it instead.
 
     Example: pgfleet schedule delete nightly --yes
@@ -67,16 +74,15 @@ def delete(schedule: Schedule, yes: options.Yes = False, dry_run: options.DryRun
         found = names.schedule_id(db, schedule)
         columns = ("id", "name", "status", "runs", "commands")
         row = db.find("schedule_list", {"id": found}, columns=columns)[0]
-        if not dry_run:
-            db.commit()
-            question = f"Delete schedule {row['name']} with its {row['runs']} runs?"
-            output.confirm(question, yes=yes)
-            db.row("delete_schedule", "id", p_schedule_id=found)
+        db.commit()
+        output.confirm(f"Delete schedule {row['name']} with its {row['runs']} runs?", yes=yes)
+        db.touches("schedule", found)
+        db.row("delete_schedule", "id", p_schedule_id=found)
     output.show_row(row)
-    output.say("Would be deleted." if dry_run else "Deleted.")
+    output.did("Deleted.")
 
 
-def _show(row: dict[str, Any]) -> None:
-    output.show_row(row)
-    for warning in row.get("warnings", []):
-        output.say(f"Warning: {warning}")
+def _read(db: Database, made: dict[str, Any]) -> dict[str, Any]:
+    """Read what was stored, beside the warnings that only the storing function gives."""
+    rows = db.find("schedule_list", {"id": made["id"]}, columns=SHOWN)
+    return rows[0] | {"warnings": made.get("warnings", [])}

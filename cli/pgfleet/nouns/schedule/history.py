@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pgfleet import names, options, output
+from pgfleet import completion, inputs, names, options, output
 from pgfleet.database import open_database
 
 app = options.Noun("What schedules have done.", panel="See")
@@ -14,7 +14,9 @@ app = options.Noun("What schedules have done.", panel="See")
 
 @app.command()
 def history(
-    schedule: Annotated[str, typer.Argument(help="Name or id of the schedule.")],
+    schedule: Annotated[
+        str, typer.Argument(help="Name or id of the schedule.", autocompletion=completion.schedules)
+    ],
     before: Annotated[
         str | None, typer.Option(help="Only instants before this time, for the next page.")
     ] = None,
@@ -29,7 +31,7 @@ def history(
             "schedule_history",
             p_schedule_id=names.schedule_id(db, schedule),
             p_limit=limit,
-            p_before=before,
+            p_before=inputs.moment(before, "--before"),
         )
     output.show_rows(
         rows,
@@ -37,6 +39,7 @@ def history(
             *("id", "scheduled_for", "local_time", "trigger", "status", "reason", "missed_count"),
             *("targeted", "completed", "failed", "duration_seconds"),
         ],
+        spare=("missed_count", "local_time", "reason", "duration_seconds", "trigger"),
     )
 
 

@@ -7,14 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from pgfleet import names, options, output
+from pgfleet import completion, inputs, names, options, output
 from pgfleet.database import Database, json_value, open_database
-from pgfleet.errors import InvalidInput
 from pgfleet.nouns.schedule.spec import Given, takes_a_schedule
 
 app = options.Noun("What schedules will do, and why they did what they did.", panel="See")
 
-Schedule = Annotated[str, typer.Argument(help="Name or id of the schedule.")]
+Schedule = Annotated[
+    str, typer.Argument(help="Name or id of the schedule.", autocompletion=completion.schedules)
+]
 Count = Annotated[int, typer.Option(min=1, max=1000, help="How many.")]
 From = Annotated[
     str | None, typer.Option("--from", help="Look from this instant on; now without it.")
@@ -22,6 +23,7 @@ From = Annotated[
 To = Annotated[str | None, typer.Option("--to", help="Look until before this instant.")]
 
 _COLUMNS = ["due_at", "local_time", "zones", "would", "reason", "detail", "dst_note", "devices"]
+_SPARE = ["detail", "zones", "due_at", "dst_note", "reason"]
 
 
 @app.command()
@@ -35,9 +37,9 @@ def upcoming(schedule: Schedule, count: Count = 10, since: From = None) -> None:
             "upcoming_runs",
             p_schedule_id=names.schedule_id(db, schedule),
             p_count=count,
-            p_from=since,
+            p_from=inputs.moment(since, "--from"),
         )
-    output.show_rows(rows, _COLUMNS)
+    output.show_rows(rows, _COLUMNS, spare=_SPARE)
 
 
 @app.command()
@@ -54,8 +56,13 @@ def preview(
     """
     with open_database() as db:
         spec = {"name": "preview"} | given.spec(db, name)
-        rows = db.call("preview_schedule", p_spec=json_value(spec), p_count=count, p_from=since)
-    output.show_rows(rows, _COLUMNS)
+        rows = db.call(
+            "preview_schedule",
+            p_spec=json_value(spec),
+            p_count=count,
+            p_from=inputs.moment(since, "--from"),
+        )
+    output.show_rows(rows, _COLUMNS, spare=_SPARE)
     if not rows:
         output.say("It has no due instants of its own.")
 
@@ -73,7 +80,7 @@ def diff(given: Given, schedule: Schedule, count: Count = 20, since: From = None
             p_schedule_id=names.schedule_id(db, schedule),
             p_changes=json_value(given.spec(db)),
             p_count=count,
-            p_from=since,
+            p_from=inputs.moment(since, "--from"),
         )
     output.show_rows(
         rows,
@@ -118,7 +125,7 @@ def describe(schedule: Schedule) -> None:
     if options.current().as_json or options.current().as_csv:
         output.show_row({"description": text})
     else:
-        output.show_text(text)
+        output.show_sentence(text)
 
 
 @app.command()
@@ -140,8 +147,8 @@ def conflicts(
         rows = db.call(
             "schedule_conflicts",
             p_schedule_id=names.schedule_id(db, schedule) if schedule else None,
-            p_from=since,
-            p_to=until,
+            p_from=inputs.moment(since, "--from"),
+            p_to=inputs.moment(until, "--to"),
             p_within=within,
         )
     output.show_rows(
@@ -157,7 +164,12 @@ def simulate(since: From = None, until: To = None, limit: options.Limit = 1000) 
     Example: pgfleet schedule simulate --from 2026-03-29T00:00Z --to 2026-03-30T00:00Z
     """
     with open_database() as db:
-        rows = db.call("simulate_fleet", p_from=since, p_to=until, p_limit=limit)
+        rows = db.call(
+            "simulate_fleet",
+            p_from=inputs.moment(since, "--from"),
+            p_to=inputs.moment(until, "--to"),
+            p_limit=limit,
+        )
     output.show_rows(rows, ["due_at", "name", "action_type", "would", "reason", "devices"])
     if len(rows) == limit:
         output.say(f"These are the first {limit}; see more with --limit.")
@@ -166,18 +178,11 @@ def simulate(since: From = None, until: To = None, limit: options.Limit = 1000) 
 
 def _moment(db: Database, schedule_id: int, device_id: int | None, text: str) -> Any:
     """Read the instant; without an offset it is local to the schedule, or to the device."""
-    try:
-        has_offset = datetime.fromisoformat(text).tzinfo is not None
-    except ValueError as error:
-        raise InvalidInput(
-            f"{text}: is not a time",
-            reason="time_invalid",
-            hint="Write it like 2026-03-29T02:30 (local) or 2026-03-29T00:30Z",
-        ) from error
-    if has_offset:
-        return text
     zone = db.find("schedule_list", {"id": schedule_id}, columns=("timezone",))[0]["timezone"]
     if zone == "device":
         own = db.find("device_list", {"id": device_id or 0}, columns=("timezone",))
         zone = (own[0]["timezone"] if own else None) or "UTC"
-    return db.value("fleet.local_to_instant", p_local=text, p_timezone=zone)
+    said = inputs.moment(text, "AT", zone=zone)
+    if said is None or datetime.fromisoformat(said).tzinfo is not None:
+        return said
+    return db.value("fleet.local_to_instant", p_local=said, p_timezone=zone)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from pgfleet import inputs, names
+from pgfleet import completion, inputs, names
 from pgfleet.database import Database
 from pgfleet.nouns.schedule.recurrence import Recurrence
 
@@ -23,9 +23,10 @@ class Given:
 
     def spec(self, db: Database, name: str | None = None) -> dict[str, Any]:
         """Give the keys of create_schedule, those of --file among them."""
-        said = self.said
+        said, zone = self.said, self.said["timezone"]
+        at = inputs.moment(said["at"], "--at", zone=zone)
         when = Recurrence(
-            *(said[key] for key in ("at", "every", "daily", "weekly", "monthly", "time", "cron"))
+            at, *(said[key] for key in ("every", "daily", "weekly", "monthly", "time", "cron"))
         ).keys()
         given = {
             "name": name,
@@ -34,8 +35,8 @@ class Given:
             "device_ids": names.device_ids(db, said["device"]) if said["device"] else None,
             "group_ids": names.group_ids(db, said["group"]) if said["group"] else None,
             "selector": inputs.json_object(said["selector"], "--selector"),
-            "start_time": said["start"],
-            "end_time": said["end"],
+            "start_time": inputs.moment(said["start"], "--start", zone=zone),
+            "end_time": inputs.moment(said["end"], "--end", zone=zone),
             "timezone": said["timezone"],
             "policies": inputs.json_object(said["policies"], "--policies"),
             "priority": said["priority"],
@@ -52,6 +53,7 @@ class Given:
         return {
             "schedule_id": names.schedule_id(db, self.said["after"]),
             "on": self.said["after_on"],
+            **({"per_device": True} if self.said["per_device"] else {}),
         }
 
 
@@ -81,15 +83,26 @@ def takes_a_schedule(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _declared(
-    action: Annotated[str | None, typer.Option(help="Which command each device gets.")] = None,
+    action: Annotated[
+        str | None,
+        typer.Option(
+            help="Which command each device gets.", autocompletion=completion.command_types
+        ),
+    ] = None,
     payload: Annotated[str | None, typer.Option(help="JSON object, @FILE, or -.")] = None,
-    device: Annotated[list[str] | None, typer.Option(help="A device; repeatable.")] = None,
-    group: Annotated[list[str] | None, typer.Option(help="A group; repeatable.")] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="A device; repeatable.", autocompletion=completion.devices),
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(help="A group; repeatable.", autocompletion=completion.groups),
+    ] = None,
     selector: Annotated[
         str | None, typer.Option(help="JSON that selects devices: tags, platform, …")
     ] = None,
     at: Annotated[
-        str | None, typer.Option(help="Once, at this time; local where it has no offset.")
+        str | None, typer.Option(help='Once: 2027-01-04T18:30, "tomorrow 9:00", "in 2 hours".')
     ] = None,
     every: Annotated[str | None, typer.Option(help="Again after this time: 15 minutes.")] = None,
     daily: Annotated[str | None, typer.Option(help="Every day at HH:MM.")] = None,
@@ -104,6 +117,9 @@ def _declared(
     after_on: Annotated[
         str, typer.Option(help="With --after: completed, failed or either.")
     ] = "completed",
+    per_device: Annotated[
+        bool, typer.Option("--per-device", help="With --after: each device as soon as it is done.")
+    ] = False,
     start: Annotated[str | None, typer.Option(help="Nothing is due before.")] = None,
     end: Annotated[str | None, typer.Option(help="Nothing is due after.")] = None,
     timezone: Annotated[

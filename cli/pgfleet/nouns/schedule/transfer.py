@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pgfleet import inputs, names, options, output
-from pgfleet.database import json_value, open_database
+from pgfleet.database import among, json_value, open_database
 from pgfleet.errors import InvalidInput
 from pgfleet.nouns.schedule.document import read_document, write_document
 from pgfleet.nouns.schedule.filter import Where, schedule_filter
@@ -42,7 +42,7 @@ def export(
     Example: pgfleet schedule export -o schedules.yaml
     """
     with open_database() as db:
-        document = db.value(
+        document = db.exact(
             "export_schedules",
             p_filter=json_value(schedule_filter(db, where)),
             p_owner_id=names.owner_id(db, owner),
@@ -62,7 +62,7 @@ def export(
     output.say(f"Wrote {len(document['schedules'])} schedules to {file}.")
 
 
-@app.command()
+@app.command(changes=True)
 def apply(
     file: Annotated[str, typer.Argument(help="A document as YAML or JSON; - for stdin.")],
     prune: Annotated[
@@ -70,7 +70,6 @@ def apply(
     ] = False,
     owner: Owner = None,
     yes: options.Yes = False,
-    dry_run: options.DryRun = False,
 ) -> None:
     """Bring schedules to what a document says, by name; once more changes nothing.
 
@@ -87,12 +86,16 @@ def apply(
         db.commit()
         rows = _rows(plan)
         output.show_rows(rows, ["do", "kind", "name", "what"])
-        if dry_run or not rows:
+        if not rows:
             output.say(_summary(plan))
             return
         output.confirm(f"Apply {file}: {_summary(plan).rstrip('.')}?", yes=yes)
+        called = [row["name"] for row in rows if row["kind"] == "schedule"]
         plan = db.value("apply_document", **given, p_dry_run=False)
-    output.say(f"Applied: {_summary(plan)}")
+        known = db.find("schedule_list", {"name": among(called)}, columns=("id",))
+        db.touches("schedule", *(row["id"] for row in known))
+        is_trial = options.current().dry_run
+    output.say(_summary(plan) if is_trial else f"Applied: {_summary(plan)}")
 
 
 def _rows(plan: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from pgfleet import names, options, output
+from pgfleet import inputs, names, options, output
 from pgfleet.database import Database, json_value, open_database
 from pgfleet.errors import InvalidInput
+from pgfleet.nouns.geo import day
 
 app = options.Noun("Geo schedules: when and where apps are blocked.")
+app.add_typer(day.app)
 
 GeoSchedule = Annotated[int, typer.Argument(help="Id of the geo schedule.")]
 Owner = Annotated[str | None, typer.Option(help="Name or id of the owner.")]
@@ -65,7 +67,7 @@ def list_geo_schedules(
             "geo_schedule_list", {"state": state}, columns=_LISTED, order=("id",), limit=limit
         )
     shown = ["id", "name", "device", "group_name", "side", "location", "starts", "ends", "state"]
-    output.show_rows(rows, shown)
+    output.show_rows(rows, shown, spare=("side", "location"))
 
 
 @app.command()
@@ -79,7 +81,7 @@ def show(geo_schedule: GeoSchedule) -> None:
     output.show_row(names.found(rows, "geo schedule", geo_schedule, noun="geo"))
 
 
-@app.command()
+@app.command(changes=True)
 def create(
     name: Annotated[str, typer.Argument(help="What it is called.")],
     between: Annotated[str, typer.Option(help="On the wall, such as 22:00-06:00.")],
@@ -119,11 +121,12 @@ def create(
         )
         spec |= {"name": name, "owner_id": names.owner_id(db, owner)}
         made = db.row("create_geo_schedule", "id", p_spec=json_value(spec))
+        db.touches("geo_schedule", made["id"])
         row = db.find("geo_schedule_list", {"id": made["id"]})[0]
     output.show_row(row)
 
 
-@app.command()
+@app.command(changes=True)
 def update(
     geo_schedule: GeoSchedule,
     name: Name = None,
@@ -170,16 +173,16 @@ def update(
             p_geo_schedule_id=geo_schedule,
             p_changes=json_value(spec),
         )
+        db.touches("geo_schedule", made["id"])
         row = db.find("geo_schedule_list", {"id": made["id"]})[0]
     output.show_row(row)
     if row["effective_from"]:
-        output.say(f"Counts from {row['effective_from']}; until then number {geo_schedule} does.")
+        begins = output.when(row["effective_from"])
+        output.did(f"Counts from {begins}; until then number {geo_schedule} does.")
 
 
-@app.command()
-def delete(
-    geo_schedule: GeoSchedule, yes: options.Yes = False, dry_run: options.DryRun = False
-) -> None:
+@app.command(changes=True)
+def delete(geo_schedule: GeoSchedule, yes: options.Yes = False) -> None:
     """Delete a geo schedule; it is respected until its delay is over.
 
     Example: pgfleet geo delete 7 --yes
@@ -187,18 +190,16 @@ def delete(
     with open_database() as db:
         rows = db.find("geo_schedule_list", {"id": geo_schedule})
         row = names.found(rows, "geo schedule", geo_schedule, noun="geo")
-        if not dry_run:
-            db.commit()
-            output.confirm(f"Delete geo schedule {row['name']}?", yes=yes)
-            db.call("delete_geo_schedule", p_geo_schedule_id=geo_schedule)
-            row = db.find("geo_schedule_list", {"id": geo_schedule})[0]
+        db.commit()
+        output.confirm(f"Delete geo schedule {row['name']}?", yes=yes)
+        db.touches("geo_schedule", geo_schedule)
+        db.call("delete_geo_schedule", p_geo_schedule_id=geo_schedule)
+        row = db.find("geo_schedule_list", {"id": geo_schedule})[0]
     output.show_row(row)
-    output.say(
-        "Would be deleted." if dry_run else f"Deleted; respected until {row['delay_ends_at']}."
-    )
+    output.did(f"Deleted; respected until {output.when(row['delay_ends_at'])}.")
 
 
-@app.command()
+@app.command(changes=True)
 def override(
     geo_schedule: GeoSchedule,
     reason: Annotated[str, typer.Option(help="Why; the audit log keeps it.")],
@@ -213,6 +214,7 @@ def override(
         chosen = None if device is None else names.device_id(db, device)
         db.commit()
         output.confirm(f"End what is owed of geo schedule {geo_schedule} now?", yes=yes)
+        db.touches("geo_schedule", geo_schedule)
         count = db.value(
             "override_geo_commitment",
             p_geo_schedule_id=geo_schedule,
@@ -258,7 +260,7 @@ def explain(
     output.say(f"Blocked: {', '.join(answer['blocked_apps']) or 'nothing'}.")
 
 
-@app.command()
+@app.command(changes=True)
 def category(
     name: Annotated[str, typer.Argument(help="Name of a new category, such as games.")],
     apps: Annotated[list[str], typer.Argument(help="The apps in it.")],
@@ -281,7 +283,7 @@ def category(
 
 def _explained(db: Database, device: str, at: str | None) -> dict[str, Any]:
     answer: dict[str, Any] = db.value(
-        "explain_geo", p_device_id=names.device_id(db, device), p_at=at
+        "explain_geo", p_device_id=names.device_id(db, device), p_at=inputs.moment(at, "--at")
     )
     return answer
 

@@ -1,0 +1,1 @@
+"""Software and files that reach this device."""

@@ -1,0 +1,1 @@
+"""Files, packages, and how they reach the fleet."""

@@ -1,0 +1,1 @@
+"""pgfleet doctor: is everything well, and what to do where it is not."""

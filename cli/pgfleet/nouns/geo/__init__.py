@@ -1,0 +1,1 @@
+"""pgfleet geo: when and where apps are blocked."""

@@ -1,0 +1,1 @@
+"""pgfleet owner: whose devices and schedules these are, who runs them, and moving them."""

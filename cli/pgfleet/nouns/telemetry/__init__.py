@@ -1,0 +1,1 @@
+"""pgfleet telemetry: what devices measured, and what follows from it."""
