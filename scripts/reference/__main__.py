@@ -10,6 +10,7 @@ from pathlib import Path
 from reference import catalogue
 from reference.cli_page import cli
 from reference.fresh import fresh_database
+from reference.permissions_page import permissions
 from reference.settings_page import settings
 from reference.sql_pages import sql_api, tables
 
@@ -44,6 +45,7 @@ def generate(database_url: str) -> dict[str, str]:
     found = catalogue.read(database_url)
     return {
         "cli.md": cli(),
+        "permissions.md": permissions(),
         "settings.md": settings(found, ROOT),
         "sql-api.md": sql_api(found, ROOT / "db" / "sources"),
         "tables.md": tables(found),

@@ -20,6 +20,7 @@ DATABASE_FILES = (
     "auth.sql",
     "realtime.sql",
     "realtime_policies.sql",
+    "storage.sql",
     "vault.sql",
     "event_triggers.sql",
 )
@@ -42,7 +43,7 @@ def prepare_database(
     cron: bool = True,
     net: bool = True,
 ) -> None:
-    """Prepare one database, once: a database that is prepared already is left as it is.
+    """Prepare one database, once: one that is prepared already only gets what it lacks.
 
     `cron` works only in the database that pg_cron serves. `net` takes the real pg_net where it
     serves this database, and a stand-in everywhere else.
@@ -50,6 +51,9 @@ def prepare_database(
     with psycopg.connect(admin_dsn) as connection:
         connection.execute("select pg_advisory_xact_lock(hashtext('pgfleet_local.bootstrap'))")
         if _exists(connection, "select from pg_namespace where nspname = 'pgfleet_local'"):
+            if not _exists(connection, "select where to_regclass('storage.objects') is not null"):
+                # Prepared before there was a storage.
+                _run(connection, "storage.sql")
             return
         for name in DATABASE_FILES:
             _run(connection, name)

@@ -129,6 +129,14 @@ class StackSettings:
         return {name: self.password(f"simplemdm {name}") for name in ("full", "read_only")}
 
     @property
+    def golioth_url(self) -> str:
+        return f"{self.api_url}/sandbox/golioth"
+
+    @property
+    def golioth_key(self) -> str:
+        return self.password("golioth")
+
+    @property
     def db_url(self) -> str:
         return self.url("postgres")
 

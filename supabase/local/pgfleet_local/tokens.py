@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -12,6 +13,10 @@ Reason = Literal["missing", "malformed", "bad_signature", "expired", "claims"]
 
 SHARED_SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
 PUBLIC_KEY_ALGORITHMS = ("ES256", "RS256")
+
+# How many tokens are remembered, of those that are not unusually long.
+MOST_KEPT = 10_000
+LONGEST_KEPT = 4_000
 
 # The claims are checked here: PyJWT's exceptions for them differ between its versions.
 SIGNATURE_ONLY: Any = {
@@ -38,11 +43,32 @@ class TokenVerifier:
     def __init__(self, secret: str, jwks: Mapping[str, Any] | None = None) -> None:
         self._secret = secret
         self._keys = _keys_by_id(jwks)
+        self._known: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
     def verify(self, token: str) -> dict[str, Any]:
         """Return the claims of a valid token, or raise `TokenError`."""
         if not token:
             raise TokenError("missing", "no token was sent")
+        claims = self._signed_claims(token)
+        _check_claims(claims)
+        return dict(claims)
+
+    def _signed_claims(self, token: str) -> dict[str, Any]:
+        """Read the claims of a token that we or the project signed.
+
+        The same ones come again and again, and a signature that was good once stays so; whether
+        they have expired is looked at each time.
+        """
+        claims = self._known.get(token)
+        if claims is None:
+            claims = self._decoded(token)
+            if len(token) <= LONGEST_KEPT:
+                self._known[token] = claims
+            if len(self._known) > MOST_KEPT:
+                self._known.popitem(last=False)
+        return claims
+
+    def _decoded(self, token: str) -> dict[str, Any]:
         key, algorithms = self._key_for(token)
         try:
             claims: dict[str, Any] = jwt.decode(
@@ -52,7 +78,6 @@ class TokenVerifier:
             raise TokenError("bad_signature", "JWSError JWSInvalidSignature") from error
         except jwt.PyJWTError as error:
             raise TokenError("malformed", str(error)) from error
-        _check_claims(claims)
         return claims
 
     def _key_for(self, token: str) -> tuple[Any, list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from psycopg import sql
@@ -70,9 +71,14 @@ BARE_ELEMENT = re.compile(r"[^,)]*")
 TYPE_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_ ]*(\[\])?$")
 
 
-def quoted(*names: str) -> sql.Identifier:
-    """Quote a name; a percent sign in it must not be taken for a placeholder."""
-    return sql.Identifier(*(name.replace("%", "%%") for name in names))
+@lru_cache(4096)
+def quoted(*names: str) -> sql.Composable:
+    """Quote a name; a percent sign in it must not be taken for a placeholder.
+
+    The same few names come in every request, so they are kept as they are written.
+    """
+    parts = (n.replace("\0", "").replace("%", "%%").replace('"', '""') for n in names)
+    return sql.SQL(".".join(f'"{part}"' for part in parts))
 
 
 class Values:

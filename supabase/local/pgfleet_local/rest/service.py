@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -35,6 +36,12 @@ METHODS = ["GET", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"]
 POOL_SIZE = 10
 ACQUIRE_SECONDS = 10.0
 ACQUIRE_SECONDS_WHILE_DOWN = 1.0
+SET = b"set_config(%%(n%d)s, %%(s%d)s, true)"
+# What a statement wants the answer to carry.
+WISHES = (
+    b"select nullif(current_setting('response.headers', true), ''),"
+    b" nullif(current_setting('response.status', true), '')"
+)
 UNKNOWN_NAMES = ("PGRST202", "PGRST204", "PGRST205")
 
 
@@ -61,7 +68,9 @@ class Rest:
         self._url = authenticator_url
         self._verifier = verifier
         self._schemas = schemas
-        self._extra_search_path = extra_search_path
+        self._search_paths = {
+            schema: _search_path((schema, *extra_search_path)) for schema in schemas
+        }
         self._max_rows = max_rows
         self._catalogue: Catalogue | None = None
         self._listening = False
@@ -88,7 +97,7 @@ class Rest:
             open=False,
             # Plans made before a migration must not outlive it.
             kwargs={"autocommit": True, "prepare_threshold": None, "application_name": "rest"},
-            check=AsyncConnectionPool.check_connection,
+            check=_check,
             # Short, so that the pool asks anew at each request instead of backing off for minutes.
             reconnect_timeout=2.0,
         )
@@ -154,11 +163,13 @@ class Rest:
         async with self._connection() as connection:
             prefer = read_preferences(request, await self._time_zones(request, connection))
             plan = await self._plan(request, prefer, schema, body, connection)
-            await connection.set_read_only(plan.read_only)
-            async with connection.transaction():
-                await self._prepare(connection, request, caller, schema, plan, prefer)
-                outcome = await _execute(connection, plan)
+            try:
+                outcome = await self._execute(connection, request, caller, schema, plan, prefer)
                 response = plan.respond(outcome)
+            except BaseException:
+                await connection.rollback()
+                raise
+            await connection.commit()
         return response
 
     @asynccontextmanager
@@ -233,7 +244,7 @@ class Rest:
             )
         return schema
 
-    async def _prepare(
+    async def _execute(
         self,
         connection: AsyncConnection[Any],
         request: Request,
@@ -241,15 +252,53 @@ class Rest:
         schema: str,
         plan: Plan,
         prefer: Preferences,
-    ) -> None:
-        """Make the transaction the caller's, as PostgREST does before its statement."""
+    ) -> Outcome:
+        """Run the statement in a transaction of the caller's, as PostgREST does.
+
+        All of it goes to the server at once: what a request costs here is mostly the waiting for
+        answers, each by itself. The transaction stays open.
+        """
+        statement = plan.statement
+        if statement is None:
+            return Outcome(None, 0, "[]", {}, None)
+        settings = self._settings(request, caller, schema, plan, prefer)
+        query = b";".join(
+            (
+                b"begin read only" if plan.read_only else b"begin",
+                b"select " + b", ".join(SET % (n, n) for n in range(len(settings))),
+                statement.text.as_bytes(connection),
+                WISHES,
+            )
+        )
+        given = dict(statement.values.parameters)
+        for number, setting in enumerate(settings):
+            given[f"n{number}"], given[f"s{number}"] = setting.name, setting.value
+        # Of statements that go together none may have parameters apart from its text.
+        cursor = AsyncClientCursor(connection)
+        await cursor.execute(query, given)
+        cursor.nextset()
+        cursor.nextset()
+        row = await cursor.fetchone()
+        cursor.nextset()
+        wishes = await cursor.fetchone()
+        assert row is not None and wishes is not None
+        total, rows, body, location = row
+        if statement.estimate is not None:
+            total = await _estimated(connection, statement, statement.estimate, total)
+        headers = {
+            name: value for entry in json.loads(wishes[0] or "[]") for name, value in entry.items()
+        }
+        status = int(wishes[1]) if wishes[1] else None
+        return Outcome(total, rows, body, headers, status, location)
+
+    def _settings(
+        self, request: Request, caller: Caller, schema: str, plan: Plan, prefer: Preferences
+    ) -> list[Setting]:
+        """Say what the transaction is to know of its caller."""
         assert self._catalogue is not None
-        path = list(dict.fromkeys((schema, *self._extra_search_path)))
-        search_path = sql.SQL(", ").join(sql.Identifier(name) for name in path)
-        own = self._catalogue.role_settings.get(caller.role, {})
-        settings = [
-            Setting("search_path", search_path.as_string(connection)),
-            *(Setting(name, value) for name, value in own.items()),
+        return [
+            Setting("search_path", self._search_paths[schema]),
+            *(Setting(*one) for one in self._catalogue.role_settings.get(caller.role, {}).items()),
             Setting("role", caller.role),
             Setting("request.jwt.claims", errors.plain(caller.claims)),
             Setting("request.method", request.method),
@@ -257,35 +306,19 @@ class Rest:
             Setting("request.headers", errors.plain(dict(request.headers))),
             Setting("request.cookies", errors.plain(dict(request.cookies))),
             *([Setting("timezone", prefer.timezone)] if prefer.timezone else []),
-            *(Setting(name, value) for name, value in plan.settings.items()),
+            *(Setting(*one) for one in plan.settings.items()),
         ]
-        calls = sql.SQL(", ").join(sql.SQL("set_config(%s, %s, true)") for _ in settings)
-        values = [part for setting in settings for part in (setting.name, setting.value)]
-        await connection.execute(sql.SQL("select {}").format(calls), values)
 
 
-async def _execute(connection: AsyncConnection[Any], plan: Plan) -> Outcome:
-    """Run the statement, and read what it wants the answer to carry."""
-    statement = plan.statement
-    if statement is None:
-        return Outcome(None, 0, "[]", {}, None)
-    cursor = await connection.execute(sql.Composed([statement.text]), statement.values.parameters)
-    row = await cursor.fetchone()
-    assert row is not None
-    cursor = await connection.execute(
-        "select nullif(current_setting('response.headers', true), ''),"
-        " nullif(current_setting('response.status', true), '')"
-    )
-    wanted = await cursor.fetchone()
-    assert wanted is not None
-    headers = {
-        name: value for entry in json.loads(wanted[0] or "[]") for name, value in entry.items()
-    }
-    total, rows, body, location = row
-    if statement.estimate is not None:
-        total = await _estimated(connection, statement, statement.estimate, total)
-    status = int(wanted[1]) if wanted[1] else None
-    return Outcome(total, rows, body, headers, status, location)
+async def _check(connection: AsyncConnection[Any]) -> None:
+    """Let the pool replace a connection whose server has gone, without asking one that is quiet.
+
+    A server that ends a session says so, which is there to be read.
+    """
+    readable = select.poll()
+    readable.register(connection.fileno(), select.POLLIN)
+    if readable.poll(0):
+        await AsyncConnectionPool.check_connection(connection)
 
 
 async def _estimated(
@@ -302,6 +335,10 @@ async def _estimated(
     assert row is not None
     planned = int(row[0][0]["Plan"]["Plan Rows"])
     return max(planned, counted or 0)
+
+
+def _search_path(names: tuple[str, ...]) -> str:
+    return sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys(names))).as_string()
 
 
 def _path_of(request: Request) -> str:

@@ -37,7 +37,10 @@ class Binaries:
         config = self.folder / "pg_config"
         if config.exists():
             return Path(_output([str(config), "--pkglibdir"]).strip())
-        return self.folder.parent / "lib"
+        # A bundle of the server alone has no pg_config; what every server can load shows the place.
+        lib = self.folder.parent / "lib"
+        places = (lib / "postgresql", lib / f"postgresql{self.version}", lib)
+        return next((p for p in places if any(p.glob("plpgsql.*"))), lib)
 
     @cached_property
     def settings(self) -> frozenset[str]:

@@ -79,6 +79,11 @@ class Cluster:
         return (self.folder / "pgfleet.conf").exists()
 
     @property
+    def has_cron(self) -> bool:
+        """Tell whether pg_cron serves it; elsewhere something else has to tick."""
+        return self.binaries.has_library("pg_cron")
+
+    @property
     def socket_admin_dsn(self) -> str:
         """Give the way in that needs no password; only the server's account can pass there."""
         return f"host={self.socket_dir} port={self.settings.db_port} user={ADMIN} dbname=postgres"
@@ -171,7 +176,7 @@ class Cluster:
     def _wait_for_scheduler(self) -> bool:
         """Tell whether pg_cron is at work, which it is at once or not at all."""
         end = time.monotonic() + SCHEDULER_SECONDS
-        while self.binaries.has_library("pg_cron") and time.monotonic() < end:
+        while self.has_cron and time.monotonic() < end:
             if self._scheduler_runs():
                 return True
             time.sleep(0.02)
@@ -247,7 +252,6 @@ class Cluster:
         self._own(path)
 
     def _configuration(self) -> list[tuple[str, str]]:
-        cron = self.binaries.has_library("pg_cron")
         wanted = ("pg_stat_statements", "pg_cron", "pg_net")
         libraries = [name for name in wanted if self.binaries.has_library(name)]
         lines = [
@@ -267,7 +271,7 @@ class Cluster:
             ("log_timezone", "'UTC'"),
             ("log_line_prefix", "'%m [%p] %q%u@%d '"),
         ]
-        if cron:
+        if self.has_cron:
             lines += [
                 ("cron.database_name", "'postgres'"),
                 # Background workers of pg_cron 1.4 hold back every job while a long one runs.

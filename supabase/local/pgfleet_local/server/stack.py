@@ -25,7 +25,8 @@ from pgfleet_local.server.ports import PortTaken, take_ports
 from pgfleet_local.server.processes import send
 from pgfleet_local.server.report import Report, Say
 from pgfleet_local.server.signals import StopRequested, deaf_to_signals, stopping_on_signals
-from pgfleet_local.server.watch import Watch
+from pgfleet_local.server.ticker import Ticker
+from pgfleet_local.server.watch import Part, Watch
 from pgfleet_local.settings import HOST, PORTS_FILE, LocalError, StackSettings
 
 STOP_SECONDS = 60.0
@@ -48,7 +49,7 @@ class Stack:
     def describe(self) -> dict[str, str]:
         """Give the addresses and keys, under the names that the official CLI uses.
 
-        The last two are of the sandbox that stands in for an account of SimpleMDM.
+        The last four are of the sandboxes that stand in for SimpleMDM and Golioth.
         """
         return {
             "API_URL": self.settings.api_url,
@@ -58,6 +59,8 @@ class Stack:
             "JWT_SECRET": self.settings.jwt_secret,
             "SIMPLEMDM_URL": self.settings.simplemdm_url,
             "SIMPLEMDM_KEY": self.settings.simplemdm_keys["full"],
+            "GOLIOTH_URL": self.settings.golioth_url,
+            "GOLIOTH_KEY": self.settings.golioth_key,
         }
 
     def up(self, ready: Callable[[dict[str, str]], None]) -> None:
@@ -77,17 +80,25 @@ class Stack:
 
     def _run(self, ready: Callable[[dict[str, str]], None]) -> None:
         cluster, gateway = Cluster(self.settings), GatewayServer(self.settings)
+        parts: list[Part] = [cluster, gateway]
         try:
             self._start_database(cluster)
-            gateway.start()
+            if not cluster.has_cron:
+                self._say(
+                    f"Postgres {cluster.binaries.version} has no pg_cron here: "
+                    "the platform ticks by a loop of its own"
+                )
+                parts.append(Ticker(self.settings.db_url, self._say))
+            for part in parts[1:]:
+                part.start()
             ready(self.describe())
-            Watch((cluster, gateway), self._say).run()
+            Watch(parts, self._say).run()
         except StopRequested:
             self._say("stopping")
         finally:
             with deaf_to_signals():
-                gateway.stop()
-                cluster.stop()
+                for part in reversed(parts):
+                    part.stop()
 
     def down(self) -> bool:
         """Stop the platform, or what a killed one has left; tell whether there was anything."""
@@ -177,19 +188,25 @@ class Stack:
             cluster.create()
         cluster.start()
         prepare_cluster(settings.admin_url)
-        prepare_database(settings.admin_url, default_privileges=settings.default_privileges)
+        prepare_database(
+            settings.admin_url,
+            default_privileges=settings.default_privileges,
+            cron=cluster.has_cron,
+        )
         cluster.set_passwords()
-        jobs = self._jobs_at_start()
+        jobs = self._jobs_at_start(cluster)
         self._bring_jobs_home(cluster)
         self._say("migrating")
         migrate(settings.db_url)
         self._set_up_functions()
-        if self._jobs_at_start() - jobs:
+        if self._jobs_at_start(cluster) - jobs:
             # pg_cron runs @reboot jobs when the server starts; they are to run from now on.
             cluster.stop()
             cluster.start()
 
-    def _jobs_at_start(self) -> set[tuple[Any, ...]]:
+    def _jobs_at_start(self, cluster: Cluster) -> set[tuple[Any, ...]]:
+        if not cluster.has_cron:
+            return set()
         with psycopg.connect(self.settings.db_url) as connection:
             cursor = connection.execute(
                 "select jobname, command, nodename, nodeport from cron.job"
@@ -199,6 +216,8 @@ class Stack:
 
     def _bring_jobs_home(self, cluster: Cluster) -> None:
         """Let jobs find the server where it is now: each keeps the address that it was made at."""
+        if not cluster.has_cron:
+            return
         here = {"host": str(cluster.socket_dir), "port": self.settings.db_port}
         with psycopg.connect(self.settings.admin_url) as connection:
             connection.execute(
