@@ -9,9 +9,9 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 from uuid import UUID
@@ -20,15 +20,63 @@ import psycopg
 import pytest
 from psycopg import sql
 from pytest_postgresql.janitor import DatabaseJanitor
-from tests.helpers.running_stack import PreparedCluster, RunningStack, SharedStack
+from tests.helpers.kept_clusters import copy_kept
+from tests.helpers.running_stack import PreparedStack, RunningStack, SharedStack
 
+from pgfleet.schema.migrate import migrate
 from pgfleet_local.bootstrap import prepare_cluster, prepare_database
+from pgfleet_local.server.binaries import find_binaries
 from pgfleet_local.server.cluster import Cluster
 from pgfleet_local.server.processes import is_alive
 from pgfleet_local.settings import HOST, StackSettings
 
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out, by name, what cannot be shown on a Postgres without pg_cron."""
+    if item.get_closest_marker("pg_cron") and not has_library("pg_cron"):
+        pytest.skip("this Postgres has no pg_cron")
+
+
+@cache
+def has_library(name: str) -> bool:
+    """Tell whether the Postgres of the tests can load a module."""
+    return find_binaries().has_library(name)
+
+
 Style = Literal["new", "old"]
+STYLES: tuple[Style, ...] = ("new", "old")
 Template = Callable[[Style], str]
+
+
+# Files that take long by themselves begin first, so that no worker is left with one at the end.
+LONG_FIRST = (
+    "tests/docs",
+    "tests/ways",
+    "tests/soak",
+    "tests/agent",
+    "tests/cli/test_db.py",
+    "tests/cli/test_stack.py",
+    "tests/db/runs",
+    "tests/db/operations",
+    "tests/db/recurrence",
+    "tests/db/rollouts",
+    "tests/db/schema",
+    "tests/packaging",
+    "tests/local",
+    "tests/functions",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bring the files that take long to the front, each whole and in its own order."""
+
+    def rank(item: pytest.Item) -> int:
+        return next(
+            (n for n, start in enumerate(LONG_FIRST) if item.nodeid.startswith(start)),
+            len(LONG_FIRST),
+        )
+
+    items.sort(key=rank)
 
 
 class SignIn(Protocol):
@@ -57,6 +105,33 @@ class Database:
     def connect(self, role: str = "postgres", **options: Any) -> psycopg.Connection[Any]:
         """Open a connection, which the caller closes."""
         return psycopg.connect(self.url(role), **options)
+
+
+class Session:
+    """A connection as postgres that one test after the other finds as new."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: psycopg.Connection[Any] | None = None
+
+    def begin(self) -> psycopg.Connection[Any]:
+        """Give the connection, another one where the last test broke it."""
+        if self._connection is None or self._connection.closed:
+            self._connection = self._database.connect()
+        return self._connection
+
+    def reset(self) -> None:
+        """Undo what a test did, its settings and locks too; only plans stay."""
+        connection = self.begin()
+        connection.rollback()
+        connection.autocommit = True
+        connection.execute("reset all; select pg_advisory_unlock_all(); unlisten *")
+        connection.autocommit = False
+
+    def end(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
 
 
 @pytest.fixture(scope="session")
@@ -96,48 +171,55 @@ def free_port() -> Iterator[Callable[[], int]]:
 @pytest.fixture(scope="session")
 def cluster(fast_folder: Path, free_port: Callable[[], int]) -> Iterator[Cluster]:
     """Run one private Postgres, with the roles of a hosted project, for the whole session."""
-    settings = StackSettings(
-        data_dir=fast_folder / "cluster",
-        jwt_secret=secrets.token_hex(32),
-        db_port=free_port(),
-        api_port=free_port(),
-        durable=False,
-    )
-    server = Cluster(settings)
-    server.create()
+
+    def settings(name: str) -> StackSettings:
+        return StackSettings(
+            data_dir=fast_folder / name,
+            jwt_secret=secrets.token_hex(32),
+            db_port=free_port(),
+            api_port=free_port(),
+            durable=False,
+        )
+
+    def make() -> Path:
+        server = Cluster(settings("first-cluster"))
+        server.create()
+        server.start()
+        try:
+            prepare_cluster(server.settings.admin_url)
+            server.set_passwords()
+            for style in STYLES:
+                _build_template(server.settings, style)
+        finally:
+            server.stop()
+        return server.folder
+
+    server = Cluster(settings("cluster"))
+    server.settings.data_dir.mkdir()
+    copy_kept("cluster", make, server.folder)
     try:
         server.start()
-        prepare_cluster(settings.admin_url)
-        server.set_passwords()
         yield server
     finally:
         server.stop("immediate")
 
 
 @pytest.fixture(scope="session")
-def template(cluster: Cluster) -> Iterator[Template]:
-    """Give a function that builds, once a style, a migrated database to clone from."""
-    janitors: list[DatabaseJanitor] = []
+def template() -> Template:
+    """Give a function that names, for each style, a migrated database to clone from."""
+    return "template_{}".format
 
-    @cache
-    def build(style: Style) -> str:
-        from pgfleet.schema.migrate import migrate
 
-        janitor = _janitor(cluster.settings, f"template_{style}")
-        janitor.init()
-        janitors.append(janitor)
-        prepare_database(
-            cluster.settings.url("supabase_admin", janitor.dbname),
-            default_privileges=style,
-            cron=False,
-            net=True,
-        )
-        migrate(cluster.settings.url("postgres", janitor.dbname))
-        return janitor.dbname
-
-    yield build
-    for janitor in janitors:
-        janitor.drop()
+def _build_template(settings: StackSettings, style: Style) -> None:
+    janitor = _janitor(settings, f"template_{style}")
+    janitor.init()
+    prepare_database(
+        settings.url("supabase_admin", janitor.dbname),
+        default_privileges=style,
+        cron=False,
+        net=True,
+    )
+    migrate(settings.url("postgres", janitor.dbname))
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +243,12 @@ def own_database(cluster: Cluster, template: Template) -> Iterator[Database]:
         yield cloned
 
 
+@pytest.fixture(scope="session")
+def clone(cluster: Cluster) -> Callable[[str | None], AbstractContextManager[Database]]:
+    """Give a context manager that clones a database by its name, or makes an empty one."""
+    return partial(_clone, cluster.settings)
+
+
 @pytest.fixture
 def empty_database(cluster: Cluster) -> Iterator[Database]:
     """Create a database with hosted manners and nothing of ours in it, for one test."""
@@ -169,15 +257,19 @@ def empty_database(cluster: Cluster) -> Iterator[Database]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def session(database: Database) -> Iterator[Session]:
+    """Keep one connection for the tests of a module: what a session has planned is costly."""
+    kept = Session(database)
+    yield kept
+    kept.end()
+
+
 @pytest.fixture
-def db(database: Database) -> Iterator[psycopg.Connection[Any]]:
+def db(session: Session) -> Iterator[psycopg.Connection[Any]]:
     """Connect to the module's database as postgres; all that the test does is rolled back."""
-    connection = database.connect()
-    try:
-        yield connection
-    finally:
-        connection.rollback()
-        connection.close()
+    yield session.begin()
+    session.reset()
 
 
 @pytest.fixture(scope="session")
@@ -233,13 +325,13 @@ def prepared_settings(
     stack_settings: Callable[[], StackSettings],
 ) -> Callable[[], StackSettings]:
     """Give a function that makes settings as `stack_settings` does, for a quicker first start."""
-    return PreparedCluster(stack_settings).settings
+    return PreparedStack(stack_settings).settings
 
 
 @pytest.fixture(scope="session")
-def shared_stack(stack_settings: Callable[[], StackSettings]) -> Iterator[SharedStack]:
+def shared_stack(prepared_settings: Callable[[], StackSettings]) -> Iterator[SharedStack]:
     """Run the whole local platform, with real pg_cron and all of the API, once for each worker."""
-    running = RunningStack(stack_settings())
+    running = RunningStack(prepared_settings())
     try:
         running.wait_ready()
         running.wait_well()

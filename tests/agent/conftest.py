@@ -161,7 +161,7 @@ class AgentProcess:
     def end(self, number: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait(PATIENCE_SECONDS)
 
 
 @pytest.fixture
@@ -206,3 +206,11 @@ def launch(fleet: Fleet, tmp_path: Path) -> Iterator[Callable[..., AgentProcess]
     yield start
     for agent in started:
         agent.end(signal.SIGKILL)
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    """Give the folder in which an operator puts programs that are handlers."""
+    folder = tmp_path / "handlers"
+    folder.mkdir(mode=0o755)
+    return folder

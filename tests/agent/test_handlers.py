@@ -2,66 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.helpers.handlers import LIMIT, carry_out, program, registry
 
-from pgfleet.agent.client import Command
 from pgfleet.agent.events import EventFile
-from pgfleet.agent.execution import execute
 from pgfleet.agent.handlers.interface import HandlerContext
 from pgfleet.agent.handlers.registry import HandlerRegistry
 from pgfleet.agent.journal import Outcome
-from pgfleet.agent.settings import AgentSettings
 from pgfleet.errors import InvalidInput, NotAllowed
-
-LIMIT = 2000
-
-
-def registry(tmp_path: Path, **more: Any) -> HandlerRegistry:
-    return HandlerRegistry(
-        AgentSettings(
-            url="http://127.0.0.1:1",
-            anon_key="anon",
-            state_dir=tmp_path,
-            hostname="lab-01",
-            **more,
-        )
-    )
-
-
-def carry_out(
-    handlers: HandlerRegistry,
-    command_type: str,
-    payload: dict[str, Any] | None = None,
-    *,
-    timeout: float | None = 20,
-    events: EventFile | None = None,
-) -> Outcome:
-    command = Command(5, command_type, payload or {}, 2, False, timeout, 60)
-    context = HandlerContext(5, command_type, 2, 7, "lab-01", Path("/state"), timeout, LIMIT)
-    return asyncio.run(execute(handlers, context, command, events))
-
-
-@pytest.fixture
-def programs(tmp_path: Path) -> Path:
-    folder = tmp_path / "handlers"
-    folder.mkdir(mode=0o755)
-    return folder
-
-
-def program(folder: Path, name: str, body: str, interpreter: str = "/bin/sh") -> Path:
-    path = folder / name
-    path.write_text(f"#!{interpreter}\n{body}\n")
-    path.chmod(0o755)
-    return path
 
 
 def test_a_program_gets_the_payload_and_gives_the_result(tmp_path: Path, programs: Path) -> None:
@@ -121,6 +78,62 @@ def test_a_program_that_takes_too_long_ends_with_its_children(
     assert not status.exists() or status.read_text().split()[2] == "Z"
 
 
+def test_a_program_is_done_when_it_ends_though_a_child_holds_its_pipes(
+    tmp_path: Path, programs: Path
+) -> None:
+    pid_file = tmp_path / "child"
+    program(programs, "start", f"sleep 30 & echo $! > {pid_file}; echo '\"started\"'")
+    began = time.monotonic()
+    done = carry_out(registry(tmp_path, handlers_dir=programs), "start")
+    assert done == Outcome("completed", "started")
+    assert time.monotonic() - began < 10
+    # What it left behind is somebody's service.
+    child = int(pid_file.read_text())
+    assert Path(f"/proc/{child}").exists()
+    os.kill(child, 9)
+
+
+def test_a_command_line_is_done_when_its_shell_ends(tmp_path: Path) -> None:
+    handlers = registry(tmp_path, allow_run_command=True)
+    began = time.monotonic()
+    lines = "setsid sleep 30 & echo $!; echo failed >&2; exit 3"
+    done = carry_out(handlers, "run_command", {"command": lines, "shell": "sh"})
+    assert time.monotonic() - began < 10
+    assert (done.status, done.error) == ("failed", "exit code 3: failed")
+    os.kill(int(done.result["stdout"]), 9)
+
+
+def test_a_command_line_may_have_the_line_ends_of_windows(tmp_path: Path) -> None:
+    handlers = registry(tmp_path, allow_run_command=True)
+    lines = "\ufeffif true; then\r\n  echo one\r\nfi\r\necho two\r\n"
+    done = carry_out(handlers, "run_command", {"command": lines, "shell": "sh"})
+    assert (done.status, done.result["stdout"]) == ("completed", "one\ntwo\n")
+
+
+@pytest.mark.parametrize("mark", [b"", "\ufeff".encode()])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize(
+    ("first", "body"),
+    [
+        ("#!/bin/sh", ["cat >/dev/null; if true; then", 'echo "[\\"$0\\"]"', "fi"]),
+        ("#!/bin/sh -e", ["cat >/dev/null", 'echo "[\\"$0\\"]"', "false", "echo never"]),
+        ("#!/usr/bin/env bash", ["set -u", 'echo "[\\"$0\\"]"']),
+        (
+            f"#!{sys.executable}",
+            ["import json, sys", "if True:", "    print(json.dumps([sys.argv[0]]))"],
+        ),
+    ],
+)
+def test_a_script_runs_whatever_its_editor_wrote_around_it(
+    tmp_path: Path, programs: Path, mark: bytes, end: bytes, first: str, body: list[str]
+) -> None:
+    path = program(programs, "odd", "")
+    path.write_bytes(mark + end.join(line.encode() for line in [first, *body, ""]))
+    done = carry_out(registry(tmp_path, handlers_dir=programs), "odd", {"a": 1})
+    found = done.result if done.status == "completed" else json.loads(done.result["stdout"])
+    assert found == [str(path)]
+
+
 def test_a_program_need_not_read_its_payload(tmp_path: Path, programs: Path) -> None:
     program(programs, "deaf", "exit 0")
     payload = {"text": "x" * 1_000_000}
@@ -142,6 +155,32 @@ def test_programs_that_everybody_can_write_are_refused(tmp_path: Path, programs:
     programs.chmod(0o777)
     with pytest.raises(NotAllowed):
         registry(tmp_path, handlers_dir=programs)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder, file: os.chown(file, 12345, -1),
+        lambda folder, file: os.chown(folder, 12345, -1),
+        lambda folder, file: os.chown(folder.parent, 12345, -1),
+        lambda folder, file: (os.chown(file, 0, 12345), file.chmod(0o770)),
+        lambda folder, file: (os.chown(folder.parent, 0, 12345), folder.parent.chmod(0o775)),
+        lambda folder, file: folder.parent.chmod(0o757),
+    ],
+    ids=["file", "folder", "parent", "group of file", "group of parent", "anybody's parent"],
+)
+def test_an_agent_of_root_runs_nothing_that_another_user_could_replace(
+    tmp_path: Path, spoil: Callable[[Path, Path], Any]
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    folder = tmp_path / "site" / "handlers"
+    folder.mkdir(parents=True)
+    file = program(folder, "shutters", "exit 0")
+    assert carry_out(registry(tmp_path, handlers_dir=folder), "shutters").status == "completed"
+    spoil(folder, file)
+    with pytest.raises(NotAllowed):
+        registry(tmp_path, handlers_dir=folder).find("shutters")
 
 
 def test_a_missing_folder_of_programs_is_refused(tmp_path: Path) -> None:
@@ -216,124 +255,6 @@ def test_commands_are_forbidden_unless_they_are_allowed(tmp_path: Path, programs
     done = carry_out(registry(tmp_path, handlers_dir=programs), "run_command", {"command": "id"})
     assert (done.status, done.reason) == ("failed", "forbidden")
     assert "--allow-run-command" in (done.error or "")
-
-
-@pytest.fixture
-def open_registry(tmp_path: Path) -> HandlerRegistry:
-    return registry(tmp_path, allow_run_command=True)
-
-
-def test_a_command_line_runs_in_a_shell(open_registry: HandlerRegistry) -> None:
-    done = carry_out(open_registry, "run_command", {"command": "echo $((6 * 7)); echo no >&2"})
-    assert done.status == "completed"
-    assert done.result == {"exit_code": 0, "stdout": "42\n", "stderr": "no\n", "truncated": False}
-
-
-def test_a_command_that_fails_keeps_its_output(open_registry: HandlerRegistry) -> None:
-    done = carry_out(open_registry, "run_command", {"command": "echo partly; exit 3"})
-    assert (done.status, done.reason, done.error) == ("failed", "error", "exit code 3: partly")
-    assert done.result["exit_code"] == 3
-
-
-def test_a_command_has_a_time_limit_of_its_own(open_registry: HandlerRegistry) -> None:
-    done = carry_out(open_registry, "run_command", {"command": "sleep 60", "timeout": 0.3})
-    assert (done.status, done.reason) == ("failed", "timeout")
-
-
-@pytest.mark.parametrize(
-    "payload",
-    [
-        {},
-        {"command": ""},
-        {"command": ["id"]},
-        {"command": "id", "shell": "perl"},
-        {"command": "id", "timeout": 0},
-        {"command": "id", "timeout": "soon"},
-    ],
-)
-def test_a_wrong_payload_says_what_is_wrong(
-    open_registry: HandlerRegistry, payload: dict[str, Any]
-) -> None:
-    done = carry_out(open_registry, "run_command", payload)
-    assert (done.status, done.reason) == ("failed", "invalid_payload")
-    assert done.error
-
-
-def test_a_shell_that_is_not_there_is_unsupported(open_registry: HandlerRegistry) -> None:
-    done = carry_out(open_registry, "run_command", {"command": "id", "shell": "cmd"})
-    assert (done.status, done.reason) == ("failed", "unsupported")
-
-
-@pytest.mark.parametrize("command_type", ["lock", "unlock", "buzz", "broadcast_message"])
-def test_what_this_session_cannot_do_is_unsupported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_type: str
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    done = carry_out(registry(tmp_path), command_type, {"message": "hello"})
-    assert (done.status, done.reason) == ("failed", "unsupported")
-    assert done.error
-
-
-def test_locking_asks_the_session_manager(
-    tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said = tmp_path / "said"
-    program(programs, "loginctl", f'echo "$@" >> {said}; echo "1 0 root seat0"')
-    monkeypatch.setenv("PATH", str(programs))
-    for command_type in ("lock", "unlock"):
-        assert carry_out(registry(tmp_path), command_type).status == "completed"
-    assert "lock-sessions\n" in said.read_text()
-    assert said.read_text().splitlines()[-1] == "unlock-sessions"
-
-
-def test_a_message_reaches_the_program_as_it_was_written(
-    tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said = tmp_path / "said"
-    program(programs, "wall", f'printf %s "$1" > {said}')
-    monkeypatch.setenv("PATH", str(programs))
-    monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
-    done = carry_out(registry(tmp_path), "broadcast_message", {"message": "Save! $(id)"})
-    assert done.result == {"method": "wall"}
-    assert said.read_text().endswith("Save! $(id)")
-
-
-def test_a_message_without_text_is_an_invalid_payload(tmp_path: Path) -> None:
-    assert carry_out(registry(tmp_path), "broadcast_message").reason == "invalid_payload"
-
-
-def test_a_buzz_plays_a_tone_of_the_asked_length(
-    tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = tmp_path / "kept.wav"
-    program(programs, "aplay", f'/bin/cp "$2" {kept}')
-    monkeypatch.setenv("PATH", str(programs))
-    done = carry_out(registry(tmp_path), "buzz", {"seconds": 1})
-    assert done.result == {"method": "aplay", "seconds": 1.0}
-    assert kept.stat().st_size == 44 + 2 * 16_000
-
-
-def test_clearing_caches_spares_what_is_new_and_what_is_linked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    caches, outside = tmp_path / "caches", tmp_path / "outside"
-    (caches / "deep").mkdir(parents=True)
-    outside.mkdir()
-    old, new, kept = caches / "deep" / "old", caches / "new", outside / "kept"
-    for path in (old, new, kept):
-        path.write_text("12345")
-    (caches / "link").symlink_to(outside)
-    for path in (old, kept):
-        os.utime(path, (0, 0))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(caches))
-    done = carry_out(registry(tmp_path), "clear_cache")
-    assert done.result == {"files": 1, "bytes": 5, "skipped": 1, "folders": [str(caches)]}
-    assert (old.exists(), new.exists(), kept.exists()) == (False, True, True)
-
-
-def test_no_cache_folder_is_unsupported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
-    assert carry_out(registry(tmp_path), "clear_cache").reason == "unsupported"
 
 
 def test_entries_and_exits_are_written_as_they_happen(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -11,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from psycopg.types.json import Jsonb
 
 LIFE_SECONDS = 5
 
@@ -98,3 +101,46 @@ def test_an_agent_whose_token_ended_comes_back_when_it_can_get_another(
     functions.start()
     agent.wait_said("the doorbell is live", times=before + 1)
     assert fleet.wait_status(command_id, "completed", "failed")["status"] == "completed"
+
+
+def clones(fleet: Any) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [sys.executable, "-m", "pgfleet", "device", "clones", "--json"],
+        env={**os.environ, "PGFLEET_DATABASE_URL": fleet.stack.url()},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def test_two_machines_of_one_disk_are_noticed_told_of_and_listed(
+    fleet: Any, launch: Callable[..., Any], functions: Functions
+) -> None:
+    name = f"disk-{uuid.uuid4().hex[:8]}"
+    fleet.value(
+        "select create_webhook_endpoint(%s)",
+        Jsonb({"name": name, "url": "https://hooks.example.com/x", "events": ["device.cloned"]}),
+    )
+    told = "select count(*) from webhook_deliveries where event = 'device.cloned'"
+    seen = "select clone_seen_at from device_list where hostname = %s"
+    options = ("--poll-seconds", "3600", "--functions-url", functions.url)
+    machine = launch(name, *options)
+    machine.wait_live()
+    copied = machine.folder.with_name(f"{name}-copy")
+    shutil.copytree(machine.folder, copied)
+    # A restart is another running agent of the same machine, which the one before never follows.
+    machine.end()
+    machine = launch(name, *options)
+    machine.wait_said("sent a fresh token", times=2)
+    assert fleet.value(seen, name) is None
+
+    copy = launch(copied.name, *options)
+
+    said = "another machine works with this device's secret"
+    machine.wait_said(said)
+    copy.wait_said(said)
+    assert fleet.value(seen, name) is not None
+    assert fleet.value(told) == 1
+    assert name in [row["hostname"] for row in clones(fleet)]

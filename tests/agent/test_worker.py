@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,12 @@ class LossyTransport(httpx.AsyncHTTPTransport):
     def __init__(self) -> None:
         super().__init__()
         self.lose: dict[str, int] = {}
+        self.calls: list[str] = []
         self.block: set[str] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         function = request.url.path.rpartition("/")[2]
+        self.calls.append(function)
         if function in self.block:
             raise httpx.ConnectError("no route", request=request)
         response = await super().handle_async_request(request)
@@ -158,6 +161,27 @@ def test_commands_whose_claim_is_lost_come_again(bench: Bench) -> None:
                 row = await bench.wait(command_id, "completed", "failed")
             assert (row["status"], row["attempt"]) == ("completed", 2)
             assert bench.handlers.entered == [command_id]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_queue_is_worked_off_with_one_call_a_command(bench: Bench, lost: int) -> None:
+    async def story() -> None:
+        bench.settings = replace(bench.settings, concurrency=1)
+        async with bench.open():
+            # A claim whose answer is lost comes again when its lease has run out.
+            bench.transport.lose["work"] = lost
+            sent = [bench.send() for _ in range(5)]
+            async with bench.working():
+                for command_id in sent:
+                    row = await bench.wait(command_id, "completed", "failed")
+                    assert row["status"] == "completed"
+                await bench.settled()
+            assert sorted(bench.handlers.entered) == sent
+            calls = bench.transport.calls
+            assert calls.count("work") >= 3
+            assert calls.count("finish_command") + calls.count("work") <= len(sent) + 2 * lost
 
     asyncio.run(story())
 

@@ -102,6 +102,6 @@ def _rows_against_bare_insert(connection: psycopg.Connection[Any]) -> list[dict[
             round(WHOLE / expansion),
             "rows/s",
             round(WHOLE / bare),
-            goal="ratio ≥ 0.33",
+            goal="ratio ≥ 0.55",
         )
     ]

@@ -68,7 +68,8 @@ def test_a_token_is_that_of_a_member(school: Any, monkeypatch: pytest.MonkeyPatc
 def test_devices_are_waited_for_by_name_and_by_group(school: Any, own_database: Any) -> None:
     early = school("device", "wait", "pc-0001", "nobody-yet", "--timeout", "0")
     assert early.code == 1
-    assert early.err.startswith("Error: not there after 0 s: nobody-yet, pc-0001\n")
+    told = "Error: devices: still waiting for nobody-yet, pc-0001 after 0 s\n"
+    assert told in early.err
 
     with psycopg.connect(own_database.url()) as conn:
         conn.execute("update devices set last_seen = now() where id <= 3")

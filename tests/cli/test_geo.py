@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+
+from pgfleet import output
+from pgfleet.nouns.geo.day import boxes, drawn
 
 NIGHT = ("--between", "22:00-06:00", "--timezone", "Europe/Berlin")
 
@@ -63,3 +68,41 @@ def test_what_is_no_geo_schedule_is_refused(
     refused = pgfleet("geo", "create", "x", "--device", "refused-pc", *apps, *words)
     assert refused.code != 0
     assert said in refused.err
+
+
+@pytest.mark.parametrize(
+    ("starts", "ends", "drawn"),
+    [
+        ((0, 0), (24, 0), "████████"),
+        ((6, 0), (9, 0), "··█·····"),
+        ((6, 0), (9, 1), "··██····"),
+        ((23, 59), (24, 0), "·······█"),
+    ],
+)
+def test_a_box_is_full_where_any_of_it_is_blocked(
+    starts: tuple[int, int], ends: tuple[int, int], drawn: str
+) -> None:
+    midnight = datetime(2027, 1, 11)
+    first, last = (midnight + timedelta(hours=h, minutes=m) for h, m in (starts, ends))
+    assert boxes(first, last, "█", 8) == drawn
+
+
+def test_the_day_of_a_device_is_drawn_on_its_own_wall(pgfleet: Any, fleet: Any) -> None:
+    pgfleet("device", "create", "day-pc", "--timezone", "Asia/Kathmandu")
+    night = ("--between", "22:00-06:00", "--timezone", "device", "--app", "chat")
+    pgfleet("geo", "create", "Night", "--device", "day-pc", *night)
+    rows = pgfleet("geo", "day", "day-pc", "--json").data
+    found = [
+        tuple(
+            f"{datetime.fromisoformat(row[key]).astimezone(ZoneInfo('Asia/Kathmandu')):%H:%M}"
+            for key in ("starts_at", "ends_at")
+        )
+        for row in rows
+    ]
+    assert found == [("22:00", "06:00")] * 2
+
+    midnight = datetime.fromisoformat(rows[0]["starts_at"]).astimezone(ZoneInfo("Asia/Kathmandu"))
+    console = output.console(width=120)
+    with console.capture() as captured:
+        console.print(drawn(rows, midnight + timedelta(hours=2), 120))
+    assert [line.count("█") for line in captured.get().splitlines()] == [0, 12, 4]

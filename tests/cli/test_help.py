@@ -46,10 +46,10 @@ def walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:
 FOUND = dict(commands())
 GROUPS = dict(groups("pgfleet", typer.main.get_command(app)))
 PANELS = {
-    "Watch": ["status", "run", "command"],
-    "Plan": ["schedule", "template", "blackout", "geo", "feed"],
-    "Fleet": ["device", "group", "location", "owner"],
-    "MDM": ["profile", "integration"],
+    "Watch": ["status", "run", "command", "telemetry", "doctor"],
+    "Plan": ["schedule", "template", "blackout", "geo", "deploy", "feed"],
+    "Fleet": ["device", "group", "package", "file", "blocklist", "location", "owner"],
+    "MDM": ["profile", "integration", "sync"],
     "Operate": ["db", "functions", "setting", "stack", "webhook", "audit", "demo"],
     "On a device": ["agent"],
 }
@@ -156,7 +156,8 @@ def test_help_of_the_whole_loads_no_noun() -> None:
         "loaded = [name for name in sys.modules if name.startswith('pgfleet.nouns.')]\n"
         # The folders of nouns hold a docstring and no more.
         "assert not set(loaded) - {f'pgfleet.nouns.{n}' for n in "
-        "('schedule', 'blackout', 'profile', 'integration')}, loaded"
+        "('schedule', 'blackout', 'deploy', 'geo', 'owner', 'profile', 'integration', "
+        "'telemetry', 'doctor')}, loaded"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 

@@ -128,7 +128,7 @@ def test_explain_reads_times_as_the_schedule_does(
 
 
 def test_explain_wants_a_time(pgfleet: Pgfleet, nightly: str) -> None:
-    answer = pgfleet("schedule", "explain", nightly, "yesterday")
+    answer = pgfleet("schedule", "explain", nightly, "yesterdya")
 
     assert answer.code == 1
     assert "Reason: time_invalid" in answer.err

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import pytest
+from tests.helpers.sandbox import wait_until
 from typer.testing import CliRunner
 
 from pgfleet.main import app
@@ -72,20 +75,89 @@ def test_the_secret_can_come_from_the_environment(
     assert "NO_SUCH_KEY holds no secret" in empty.stderr
 
 
-def test_an_integration_rests_and_goes(pgfleet: Any) -> None:
+def test_an_unknown_system_is_refused(pgfleet: Any) -> None:
+    answer = pgfleet("integration", "create", "typo", "--type", "simplemdn")
+    assert answer.exit_code == 1
+    assert "simplemdn" in answer.stderr and "simplemdm" in answer.stderr
+
+
+def test_an_integration_rests_and_goes(pgfleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pgfleet("integration", "create", "old")
     assert "holidays" in pgfleet("integration", "pause", "old", "--reason", "holidays").stdout
     refused = pgfleet("integration", "sync", "old")
     assert refused.exit_code == 1
     assert "is paused" in refused.stderr
     assert pgfleet("integration", "resume", "old").exit_code == 0
-    assert pgfleet("integration", "sync", "old").exit_code == 0
+    without = pgfleet("integration", "sync", "old")
+    assert without.exit_code == 1
+    assert "has no secret" in without.stderr
+    monkeypatch.setenv("OLD_KEY", "x")
+    pgfleet("integration", "set-secret", "old", "--from-env", "OLD_KEY")
+    assert pgfleet("integration", "sync", "old", "--no-wait").exit_code == 0
     assert pgfleet("integration", "calls", "old", "--json").stdout.strip() == "[]"
     assert pgfleet("integration", "delete", "old", "--dry-run").exit_code == 0
     assert pgfleet("integration", "delete", "old", "--yes").exit_code == 0
     gone = pgfleet("integration", "show", "old")
     assert gone.exit_code == 1
     assert "was not found" in gone.stderr
+
+
+@pytest.fixture
+def readable(pgfleet: Any, fleet: Any) -> Iterator[str]:
+    """Give an integration that can be read, when functions run."""
+    pgfleet("integration", "create", "asked")
+    pgfleet("integration", "set-secret", "asked", stdin="key")
+    yield "asked"
+    pgfleet("integration", "delete", "asked", "--yes")
+
+
+@contextmanager
+def functions_that_answer(fleet: Any, error: str | None) -> Iterator[None]:
+    """Read what is asked for, as the functions do, with this outcome."""
+
+    def work() -> None:
+        claim = "select fleet.worker_claim_mdm_syncs()"
+        with psycopg.connect(fleet.url(), autocommit=True) as conn:
+            found = wait_until(lambda: conn.execute(claim.encode()).fetchone())
+            conn.execute(
+                "select fleet.worker_end_mdm_sync((j ->> 'integration_id')::bigint,"
+                " (j ->> 'started_at')::timestamptz, %s::jsonb) from (select %s::jsonb) as x(j)",
+                (json.dumps({"error": error}), json.dumps(found[0])),
+            )
+
+    with psycopg.connect(fleet.url()) as conn:
+        # Nobody else's is due.
+        conn.execute("update device_integrations set last_sync_at = clock_timestamp()")
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    thread.join()
+
+
+def test_a_sync_that_nobody_does_does_not_end_well(pgfleet: Any, readable: str) -> None:
+    answer = pgfleet("integration", "sync", readable, "--timeout", "0")
+
+    assert answer.exit_code == 1
+    assert "integration asked: still asked for after 0 s" in answer.stderr
+    assert "pgfleet functions run" in answer.stderr
+
+
+def test_a_sync_ends_when_the_devices_are_read(pgfleet: Any, fleet: Any, readable: str) -> None:
+    with functions_that_answer(fleet, None):
+        answer = pgfleet("integration", "sync", readable, "--timeout", "20", "--json")
+
+    assert answer.exit_code == 0, answer.stderr
+    read = json.loads(answer.stdout)
+    assert read["last_sync_at"] >= read["sync_requested_at"]
+
+
+def test_a_sync_that_fails_says_with_what(pgfleet: Any, fleet: Any, readable: str) -> None:
+    with functions_that_answer(fleet, "401 from the MDM"):
+        answer = pgfleet("integration", "sync", readable, "--timeout", "20")
+
+    assert answer.exit_code == 1
+    assert "integration asked could not be read: 401 from the MDM" in answer.stderr
+    assert "pgfleet integration calls asked" in answer.stderr
 
 
 def test_an_address_is_made_listed_and_revoked(pgfleet: Any, fleet: Any) -> None:

@@ -106,6 +106,30 @@ def test_a_template_is_saved_shown_used_and_deleted(pgfleet: Pgfleet, lab: str) 
     assert pgfleet("template", "show", "lock up").code == 1
 
 
+def test_events_of_an_ics_file_that_cannot_be_read_are_named(pgfleet: Pgfleet, lab: str) -> None:
+    text = "\n".join(
+        [
+            *("BEGIN:VCALENDAR", "BEGIN:VEVENT", "SUMMARY:Odd", "DTSTART;VALUE=DATE:20400231"),
+            *("END:VEVENT", "BEGIN:VEVENT", "SUMMARY:Free", "DTSTART;VALUE=DATE:20260101"),
+            *("RRULE:FREQ=YEARLY", "TRANSP:TRANSPARENT", "END:VEVENT", "BEGIN:VEVENT"),
+            *("SUMMARY:Christmas", "DTSTART;VALUE=DATE:20261225", "RRULE:FREQ=YEARLY"),
+            *("END:VEVENT", "END:VCALENDAR"),
+        ]
+    )
+    words = ("blackout", "import", "holidays", "-")
+    refused = pgfleet(*words, "--strict", stdin=text)
+    assert refused.code == 1
+    assert 'event "Odd": ' in refused.err
+    assert pgfleet("blackout", "list", "--json").data == []
+
+    taken = pgfleet(*words, "--skip-transparent", stdin=text)
+    assert taken.code == 0, taken.err
+    assert 'Left out: event "Odd": ' in taken.err
+    assert "that leave people free." in taken.err
+    rows = pgfleet("blackout", "show", "holidays", "--json").data
+    assert {row["summary"] for row in rows} == {"Christmas"}
+
+
 def test_an_ics_file_fills_a_calendar(pgfleet: Pgfleet, lab: str, tmp_path: Path) -> None:
     file = tmp_path / "school.ics"
     file.write_text(ICS)

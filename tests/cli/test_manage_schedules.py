@@ -63,7 +63,8 @@ def test_a_copy_waits_to_be_resumed(pgfleet: Pgfleet, lab: str) -> None:
 
 def test_delete_says_what_goes_and_wants_yes(pgfleet: Pgfleet, lab: str) -> None:
     create(pgfleet, "nightly")
-    assert "Would be deleted" in pgfleet("schedule", "delete", "nightly", "--dry-run").err
+    tried = pgfleet("schedule", "delete", "nightly", "--dry-run")
+    assert tried.err == "Dry run: nothing was changed. It would touch 1 device.\n"
     assert pgfleet("schedule", "delete", "nightly").code == 1
     assert pgfleet("schedule", "delete", "nightly", "--yes").code == 0
     assert pgfleet("schedule", "show", "nightly").code == 1
@@ -110,8 +111,72 @@ def test_a_document_goes_out_and_in_again(pgfleet: Pgfleet, lab: str, tmp_path: 
         assert "0 to create, 0 to change, 0 to remove, 3 unchanged" in plan.err
     text = pgfleet("schedule", "export").out
     assert text.index("name: chained") < text.index("recurrence_type")
-    assert "after:\n    schedule: nightly\n    'on': failed" in text
+    assert 'after:\n    schedule: nightly\n    "on": failed' in text
     assert json.loads(pgfleet("schedule", "export", "--format", "json").out)["version"] == 1
+
+
+ODD = [
+    "12e4",
+    "3e2",
+    "1_000",
+    "0x1F",
+    "no",
+    "22:30",
+    "~",
+    "2026-12-25",
+    "null",
+    "🎒 bag",
+    "a: b",
+    "é",
+]
+
+
+def test_odd_names_tags_and_numbers_change_nothing_on_the_way(
+    pgfleet: Pgfleet, lab: str, tmp_path: Path
+) -> None:
+    payload = {
+        "message": "1e5", "list": ODD, "1e5": True, "text": "word " * 200, "lines": "a\n  b: #c\n",
+    }  # fmt: skip
+    # More digits than a float holds.
+    numbers = '{"big": 12345678901234567890.123, "small": 0.1, "whole": 1e5, "zero": 1.10'
+    text = numbers + ", " + json.dumps(payload)[1:]
+    for name in ODD:
+        made = pgfleet(
+            "schedule", "create", name, "--action", "broadcast_message", "--payload", text,
+            "--device", lab, "--daily", "02:30", "--start", "2040-01-01T00:00:00",
+        )  # fmt: skip
+        assert made.code == 0, made.err
+        pgfleet("group", "create", f"group {name}", "--selector", json.dumps({"tags": [name]}))
+
+    for form in ("yaml", "json"):
+        file = tmp_path / f"odd.{form}"
+        assert pgfleet("schedule", "export", "-o", str(file)).code == 0
+        assert "12345678901234567890.123" in file.read_text(encoding="utf-8")
+        plan = pgfleet("schedule", "apply", str(file), "--dry-run")
+        assert plan.code == 0, plan.err
+        assert "0 to create, 0 to change, 0 to remove" in plan.err
+
+
+def test_a_key_that_stands_twice_is_refused(pgfleet: Pgfleet, lab: str) -> None:
+    for text in ("version: 1\nschedules: []\nschedules: []\n", '{"version": 1, "version": 1}'):
+        answer = pgfleet("schedule", "apply", "-", "--yes", stdin=text)
+        assert answer.code == 1
+        assert "neither YAML nor JSON" in answer.err
+
+
+def test_a_group_in_use_is_deleted_only_with_its_consequence(pgfleet: Pgfleet, lab: str) -> None:
+    pgfleet("group", "create", "room", "--device", lab)
+    pgfleet("schedule", "create", "bell", "--action", "lock", "--group", "room", "--every", "1 day",
+            "--start", "2040-01-01T00:00:00")  # fmt: skip
+    refused = pgfleet("group", "delete", "room", "--yes")
+    assert refused.code == 1
+    assert 'group "room" is used by "bell"' in refused.err
+    assert "--cascade" in refused.err
+    done = pgfleet("group", "delete", "room", "--cascade", "--yes")
+    assert done.code == 0, done.err
+    assert "Paused: bell." in done.err
+    (row,) = pgfleet("schedule", "list", "--status", "paused", "--json").data
+    assert row["status_reason"] == 'group "room" was deleted'
 
 
 def test_a_document_by_hand_is_planned_then_applied(pgfleet: Pgfleet, lab: str) -> None:

@@ -123,7 +123,7 @@ def test_terminal_gets_a_table_and_colours_unless_unwanted(fleet: Any, pgfleet: 
     plain = on_terminal("device", "list", NO_COLOR="1", **url)
     card = on_terminal("device", "show", "shown", **url)
 
-    assert "\x1b[32mactive" in coloured
+    assert "\x1b[32m● active" in coloured
     assert "\x1b[3" not in plain
     assert "last seen" in plain
     assert "\t" not in plain + card

@@ -30,7 +30,7 @@ STATEMENT = re.compile(
     r"(\bfrom\b|\binto\b|\bset\b|\(|\bpublic\.|\bfleet\.)",
     re.DOTALL,
 )
-METHODS = {"find", "call", "row", "value", "insert", "delete"}
+METHODS = {"find", "call", "stream", "row", "value", "exact", "insert", "delete"}
 
 
 def texts(tree: ast.AST) -> Iterator[str]:
@@ -130,7 +130,7 @@ def test_what_is_asked_for_is_there(fleet: Any, path: Path) -> None:
             name = constants(tree, node.args[0])
             assert isinstance(name, str), ast.unparse(node)
             full = name if "." in name else f"public.{name}"
-            if method in ("call", "row", "value"):
+            if method in ("call", "stream", "row", "value", "exact"):
                 rows = conn.execute(FUNCTION, (full,)).fetchall()
                 assert len(rows) == 1, full
                 known = set(rows[0][0][: rows[0][1]])
@@ -161,7 +161,7 @@ class Told:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.lines: list[str] = []
-        monkeypatch.setattr(database.output, "say", self.lines.append)
+        monkeypatch.setattr(database.output, "show_sql", self.lines.append)
 
     @property
     def last(self) -> str:

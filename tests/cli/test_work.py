@@ -292,3 +292,17 @@ def test_run_by_hand_is_in_the_ledger_and_can_be_watched(
 def test_status_counts_the_fleet(pgfleet: Pgfleet, device: str) -> None:
     assert pgfleet("status", "--json").data["devices"]["active"] >= 1
     assert "devices.active\t" in pgfleet("status").out
+
+
+def test_a_command_goes_to_each_device_that_is_selected(pgfleet: Pgfleet, device: str) -> None:
+    words = ("command", "send", "beep", "--selector", "{}", "--payload", '{"times": 2}')
+
+    tried = pgfleet(*words, "--dry-run")
+    first = pgfleet(*words, "--key", "to-all", "--json").data
+    again = pgfleet(*words, "--key", "to-all", "--json").data
+
+    assert tried.code == 0
+    assert first["count"] >= 1
+    assert first == again
+    assert pgfleet(*words, "--wait").code == 1
+    assert pgfleet("command", "send", device).code == 1

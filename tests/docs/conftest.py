@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -21,16 +20,6 @@ START = DOCS / "index.md"
 
 SitDown = Callable[..., AbstractContextManager[Reader]]
 ReadPage = Callable[[Path, int], None]
-
-
-@pytest.fixture(scope="session")
-def prepared(stack_settings: Callable[[], StackSettings]) -> StackSettings:
-    """Bring a platform up once and down again: its folder is what those of the readers copy."""
-    # Named, not made at random: a copy must have the same passwords.
-    settings = replace(stack_settings(), password_seed="readers")
-    with _running(settings):
-        pass
-    return settings
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +42,7 @@ def at_a_fresh_desk(
 
 @pytest.fixture(scope="module")
 def read_page(
-    prepared: StackSettings,
-    stack_settings: Callable[[], StackSettings],
+    prepared_settings: Callable[[], StackSettings],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ReadPage]:
     """Give a function that reads a page in one of the ways through it.
@@ -67,11 +55,7 @@ def read_page(
 
         @cache
         def platform(way: int) -> StackSettings:
-            own = stack_settings()
-            settings = replace(
-                prepared, data_dir=own.data_dir, api_port=own.api_port, db_port=own.db_port
-            )
-            subprocess.run(["cp", "-a", prepared.data_dir, settings.data_dir], check=True)
+            settings = prepared_settings()
             platforms.enter_context(_running(settings))
             return settings
 

@@ -23,6 +23,7 @@ REASONS = {
         ),
     },
     "docs/how-to/plain-postgres.md": {
+        "call fleet.tick_minute();": "it takes a minute",
         "create role anon nologin;": "the local platform has these roles already",
         "pgfleet functions run --poll 1": "it serves a database without pg_net until it is stopped",
     },

@@ -145,6 +145,12 @@ def _serving_site(database: Any, port: int, **signing: Any) -> Iterator[Site]:
         yield Site(url, database, settings, clients)
 
 
+@pytest.fixture(scope="session", name="serving")
+def serving_app() -> Any:
+    """Give the context manager that serves an app."""
+    return serving
+
+
 @pytest.fixture(scope="session")
 def serving_site() -> Any:
     """Give the context manager that serves REST and functions for one database."""

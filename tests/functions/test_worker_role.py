@@ -81,3 +81,12 @@ def test_functions_without_a_database_say_so_and_find_it_again(
     assert (down.status_code, down.json()["details"]) == (503, "database_unavailable")
     assert (ill.status_code, ill.json()["ok"]) == (503, False)
     assert back.status_code == 401
+
+
+def test_no_statement_of_any_login_of_ours_goes_on_for_ever(site: Any) -> None:
+    with site.database.connect("fleet_worker") as conn:
+        assert conn.execute("show statement_timeout").fetchone() == ("30s",)
+        assert conn.execute("show lock_timeout").fetchone() == ("10s",)
+    for role, most in (("authenticator", "8s"), ("postgres", "2min")):
+        with site.database.connect(role) as conn:
+            assert conn.execute("show statement_timeout").fetchone() == (most,)

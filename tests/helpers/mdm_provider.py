@@ -29,19 +29,21 @@ class Recorder:
         self.begun: list[Call] = []
         self.calls: list[Call] = []
         self.pauses: list[float | None] = []
+        self.slowed: list[str] = []
 
     def __call__(self, kind: str, work: Any, **settings: Any) -> Any:
         """Do something with a provider, and give what came of it."""
 
-        async def enter() -> None:
+        async def enter(_endpoint: str) -> None:
             return None
 
         async def begin(call: Call) -> int:
             self.begun.append(call)
             return len(self.begun)
 
-        async def slow_down(seconds: float | None) -> None:
+        async def slow_down(seconds: float | None, endpoint: str) -> None:
             self.pauses.append(seconds)
+            self.slowed.append(endpoint)
 
         async def run() -> Any:
             async with aclosing(Outgoing(AUTHORITIES)) as outgoing:
@@ -67,7 +69,7 @@ class Recorder:
         report: Report = self(kind, lambda one: one.send(order), **settings)
         return report
 
-    def settle(self, order: Order) -> Report:
+    def look_at(self, order: Order) -> Report:
         """Look after an order."""
         [(_, report)] = self.look([order])
         return report
@@ -76,7 +78,7 @@ class Recorder:
         """Look after several orders."""
 
         async def look(provider: Provider) -> list[tuple[Order, Report]]:
-            return [found async for found in provider.settle(orders)]
+            return [found async for found in provider.look(orders)]
 
         found: list[tuple[Order, Report]] = self("simplemdm", look)
         return found

@@ -16,6 +16,7 @@ from uuid import UUID
 import httpx
 import jwt
 import psycopg
+from tests.helpers.kept_clusters import copy_kept
 
 from pgfleet_local.server.processes import ending_with_us
 from pgfleet_local.settings import StackSettings
@@ -143,28 +144,27 @@ class RunningStack:
             return conn.execute(age).fetchone() == (True,)
 
 
-class PreparedCluster:
-    """The database of a platform that has been started once, to copy instead of making it anew."""
+class PreparedStack:
+    """The database of a platform that was started once, to copy instead of making it anew."""
 
     def __init__(self, make: Callable[[], StackSettings]) -> None:
         self._make = make
-        self._source: Path | None = None
 
     def settings(self) -> StackSettings:
         """Give settings for another platform, whose cluster is there already and is up to date."""
-        if self._source is None:
-            first = RunningStack(self._make())
-            try:
-                first.wait_ready()
-            finally:
-                first.end()
-            self._source = first.settings.data_dir / "postgres"
         settings = self._make()
         settings.data_dir.mkdir()
         settings.data_dir.chmod(0o711)
-        # The files belong to the server's account, and have to go on doing so.
-        subprocess.run(["cp", "-a", str(self._source), str(settings.data_dir)], check=True)
+        copy_kept("stack", self._started_once, settings.data_dir / "postgres")
         return settings
+
+    def _started_once(self) -> Path:
+        first = RunningStack(self._make())
+        try:
+            first.wait_ready()
+        finally:
+            first.end()
+        return first.settings.data_dir / "postgres"
 
 
 class SharedStack:

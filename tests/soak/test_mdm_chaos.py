@@ -3,64 +3,19 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.helpers.killed import Killed
 from tests.helpers.sandbox import FULL, READ_ONLY, Sandbox, serving, wait_until
 from tests.helpers.simplemdm_account import push_to_many
 
 from pgfleet_local.sandboxes.simplemdm import create_sandbox
 
-FUNCTIONS = """
-import sys
-from pgfleet.main import app
-app(["functions", "run", "--port", sys.argv[1], "--poll", "0.2"])
-"""
 KILL_SECONDS = 5.0
 FAULTS = {"error_share": 0.05, "limit_share": 0.05, "reset_share": 0.02}
-
-
-class Killed:
-    """The functions as a process that is killed every so often and started again."""
-
-    def __init__(self, environment: dict[str, str], port: int, seconds: float, most: int) -> None:
-        self._environment = environment
-        self._port = port
-        self._seconds = seconds
-        self._most = most
-        self._over = threading.Event()
-        self.kills = 0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Run, kill and start it for as long as the block lasts."""
-        thread = threading.Thread(target=self._run)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            thread.join(30)
-
-    def _run(self) -> None:
-        while not self._over.is_set():
-            process = subprocess.Popen(
-                [sys.executable, "-c", FUNCTIONS, str(self._port)],
-                env=self._environment,
-                stderr=subprocess.DEVNULL,
-            )
-            last = self.kills == self._most
-            if not self._over.wait(None if last else self._seconds):
-                self.kills += 1
-            process.send_signal(signal.SIGKILL)
-            process.wait()
 
 
 def highest_rate(sandbox: Sandbox, seconds: float = 10) -> float:
@@ -132,7 +87,7 @@ def run_chaos(
 
 @pytest.mark.timeout(180)
 def test_pushes_survive_faults_and_kills(own_database: Any, free_port: Callable[[], int]) -> None:
-    print(run_chaos(own_database, free_port, count=100, rate=40, kills=1))
+    print(run_chaos(own_database, free_port, count=50, rate=40, kills=1))
 
 
 @pytest.mark.soak

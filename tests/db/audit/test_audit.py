@@ -185,3 +185,40 @@ def test_a_pause_by_the_engine_is_told(fleet: Fleet) -> None:
     last = entries(fleet, "schedules", made["id"])[-1]
     assert last["new"]["status"] == "paused"
     assert last["actor"] is None
+
+
+def test_what_is_older_than_it_is_to_be_kept_goes_and_nothing_younger(fleet: Fleet) -> None:
+    for days in (0, 399, 401, 800):
+        fleet.run(
+            "insert into audit_log (owner_id, actor_role, table_name, row_id, action, at)"
+            " values (%s, 'x', 'x', %s, 'insert', now() - make_interval(days => %s))",
+            fleet.owner_id,
+            str(days),
+            days,
+        )
+    with fleet.refused("PT403", "audit_append_only"):
+        fleet.run("delete from audit_log where row_id in ('399', '800')")
+    prune = "select fleet.prune_batch('public.audit_log', now(), 1)"
+    assert [fleet.value(prune) for _ in range(3)] == [1, 1, 0]
+    kept = [
+        row["row_id"] for row in fleet.rows("select row_id from audit_log where actor_role = 'x'")
+    ]
+    assert sorted(kept) == ["0", "399"]
+
+
+def test_how_long_it_is_kept_is_a_setting(fleet: Fleet) -> None:
+    fleet.run(
+        "insert into audit_log (owner_id, actor_role, table_name, row_id, action, at)"
+        " values (%s, 'x', 'x', '1', 'insert', now() - interval '500 days')",
+        fleet.owner_id,
+    )
+    fleet.run("select fleet.set_setting('audit_days', '1000')")
+    assert fleet.value("select fleet.prune_batch('public.audit_log', now())") == 0
+    (status,) = [
+        row
+        for row in fleet.value("select fleet_status() -> 'engine' -> 'history'")
+        if row["table"] == "public.audit_log"
+    ]
+    assert status["kept_days"] == 1000
+    assert status["oldest"] is not None
+    assert status["bytes"] > 0

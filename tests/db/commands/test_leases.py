@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from psycopg.types.json import Jsonb
 from tests.helpers.fleet import Fleet, Row
 
 NOW = datetime(2031, 1, 1, tzinfo=UTC)
@@ -27,7 +28,7 @@ def send(fleet: Fleet, device: int, kind: str = "broadcast_message", **named: ob
 def extend(fleet: Fleet, device: int, claimed: Row, now: datetime) -> Row:
     with fleet.as_device(device):
         answer: Row = fleet.value(
-            "select fleet.extend_command(%s, %s, %s)",
+            "select fleet.extend_command(%s, %s, null, %s)",
             claimed["command_id"],
             claimed["attempt"],
             now,
@@ -337,3 +338,30 @@ def test_the_most_urgent_is_claimed_first_and_then_the_oldest(fleet: Fleet) -> N
     assert [c["priority"] for c in claimed] == [100, 100, 7, 7, 0, 0, -5, -5]
     ids = [c["command_id"] for c in claimed]
     assert all(first < second for first, second in zip(ids[::2], ids[1::2], strict=True))
+
+
+def test_progress_is_taken_down_at_a_pace_and_never_costs_the_lease(
+    fleet: Fleet, device: int
+) -> None:
+    sent = send(fleet, device)
+    (claimed,) = fleet.claim(device, now=NOW)
+    second = timedelta(seconds=1)
+    kept = []
+    for at, said in (
+        (NOW, {"percent": 10}),
+        (NOW + second / 2, {"percent": 20}),
+        (NOW + second, {"percent": 30, "state": "copying"}),
+        (NOW + 2 * second, {"log": "x" * 5000}),
+        (NOW + 3 * second, [40]),
+        (NOW + 4 * second, None),
+    ):
+        with fleet.as_device(device):
+            answer = fleet.value(
+                "select fleet.extend_command(%s, 1, %s, %s)",
+                *(claimed["command_id"], None if said is None else Jsonb(said), at),
+            )
+        assert answer["accepted"], said
+        row = fleet.command(sent["id"])
+        assert row["lease_expires_at"] == at + MINUTE
+        kept.append((row["progress"] or {}).get("percent"))
+    assert kept == [10, 10, 30, 30, 30, 30]

@@ -80,6 +80,27 @@ def test_final_stays_final(fleet: Fleet, device: int) -> None:
     assert row["result"] == {"n": 1}
 
 
+@pytest.mark.parametrize("status", ["done", "COMPLETED", "", "success", "completed ", None])
+def test_an_unknown_status_is_refused_by_name(
+    fleet: Fleet, device: int, status: str | None
+) -> None:
+    sent = fleet.send(device, "lock")
+    with fleet.refused("PT422", "status_invalid", "status"):
+        patch(fleet, device, sent, status=status)
+    assert fleet.command(sent["id"])["status"] == "pending"
+
+
+def test_who_claims_what_is_pending_gets_a_row_and_nobody_else(fleet: Fleet, device: int) -> None:
+    sent = fleet.send(device, "lock")
+    claim = (
+        "update device_commands set status = 'running'"
+        " where id = %s and status = 'pending' returning id"
+    )
+    with fleet.as_device(device):
+        got = [fleet.rows(claim, sent["id"]) for _ in range(4)]
+    assert [len(rows) for rows in got] == [1, 0, 0, 0]
+
+
 def test_a_device_cannot_write_into_the_commands_of_another(fleet: Fleet, device: int) -> None:
     foreign = fleet.send(fleet.device(), "lock")
     assert patch(fleet, device, foreign, status="completed") == []

@@ -28,7 +28,7 @@ def test_a_command_expires_after_a_day_unless_it_says_otherwise(fleet: Fleet) ->
 def test_the_same_key_gives_the_same_command(fleet: Fleet) -> None:
     device, other = fleet.devices(2)
     first = fleet.send(device, p_idempotency_key="k")
-    again = fleet.send(device, "lock", p_idempotency_key="k")
+    again = fleet.send(device, p_idempotency_key="k", p_priority=3)
     assert again == first
     assert fleet.send(other, p_idempotency_key="k")["id"] != first["id"]
     assert fleet.send(device, p_idempotency_key="l")["id"] != first["id"]

@@ -3,43 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 from psycopg.types.json import Jsonb
-from tests.helpers.fleet import Fleet, Row
-
-LATER = "2999-01-01T00:00:00"
-
-
-def export(fleet: Fleet, **wanted: Any) -> Row:
-    with fleet.acting(fleet.owner_id):
-        answer: Row = fleet.value("select export_schedules(%s)", Jsonb(wanted))
-    return answer
-
-
-def apply(fleet: Fleet, document: Row, *, dry_run: bool = False, prune: bool = False) -> Row:
-    with fleet.acting(fleet.owner_id):
-        answer: Row = fleet.value(
-            "select apply_document(%s, %s, %s)", Jsonb(document), dry_run, prune
-        )
-    return answer
-
-
-def document(*schedules: Row, **more: Any) -> Row:
-    return {"version": 1, "schedules": list(schedules), **more}
-
-
-def lock(name: str, **more: Any) -> Row:
-    return {
-        "name": name,
-        "action_type": "lock",
-        "recurrence_type": "daily",
-        "recurrence_config": {"time": "06:30"},
-        "start_time": LATER,
-        "selector": {},
-        **more,
-    }
+from tests.helpers.documents import LATER, apply, document, export, lock
+from tests.helpers.fleet import Fleet
 
 
 @pytest.fixture
@@ -236,87 +204,6 @@ def test_targets_of_a_single_device_change_as_written(fleet: Fleet) -> None:
     assert (row["device_id"], row["group_ids"], row["profile_id"]) == (device, [], None)
 
 
-def test_chains_are_made_in_order_and_circles_are_refused(fleet: Fleet) -> None:
-    plan = apply(
-        fleet,
-        document(
-            lock("c", after={"schedule": "B"}),
-            lock("b", after={"schedule": "a", "on": "either"}),
-            lock("a"),
-        ),
-    )
-    assert [item["name"] for item in plan["create"]] == ["a", "b", "c"]
-    with fleet.refused("PT422", "document_invalid", "circle", "x, y"):
-        apply(
-            fleet,
-            document(lock("x", after={"schedule": "y"}), lock("y", after={"schedule": "x"})),
-        )
-    turned = document(lock("a", after={"schedule": "b"}), lock("b"))
-    assert len(apply(fleet, turned)["change"]) == 2
-
-
-def test_everything_wrong_in_a_document_is_in_one_error_and_nothing_is_kept(fleet: Fleet) -> None:
-    with fleet.refused(
-        "PT422",
-        "document_invalid",
-        'schedule "one": ',
-        "lab-99",
-        'schedule "two": ',
-        "priority",
-        'schedule "three": ',
-        "status",
-        'group "g": ',
-        "selector",
-        'calendar "c": ',
-        "periods[0]",
-        'template "t": ',
-        'schedule "four": ',
-        "nowhere",
-    ) as refusal:
-        apply(
-            fleet,
-            document(
-                lock("fine"),
-                lock("one", devices=["lab-99"]),
-                lock("two", priority=1000),
-                lock("three", status="completed"),
-                lock("four", after={"schedule": "nowhere"}),
-                groups=[{"name": "g", "selector": {"colour": 1}}],
-                blackout_calendars=[{"name": "c", "periods": [{"starts_on": "soon"}]}],
-                templates=[{"name": "t", "spec": {"name": "{{x}}"}}],
-            ),
-        )
-    assert "fine" not in refusal.message
-    assert export(fleet)["schedules"] == []
-
-
-@pytest.mark.parametrize(
-    ("wrong", "word"),
-    [
-        ([], "object"),
-        ({"schedules": []}, "version"),
-        ({"version": 2}, "newer"),
-        ({"version": 1, "shedules": []}, "shedules"),
-        ({"version": 1, "schedules": {}}, "list"),
-        ({"version": 1, "schedules": [{"action_type": "lock"}]}, "schedules[0]"),
-        ({"version": 1, "schedules": [{"name": "A"}, {"name": "a"}]}, "2 named"),
-    ],
-)
-def test_a_document_of_the_wrong_shape_is_refused(fleet: Fleet, wrong: Any, word: str) -> None:
-    with fleet.refused("PT422", "document_invalid") as refusal:
-        apply(fleet, wrong)
-    assert word in refusal.message + refusal.hint
-
-
-def test_two_schedules_of_one_name_are_a_clear_error_both_ways(fleet: Fleet) -> None:
-    fleet.create(**lock("Same"), payload={})
-    fleet.create(**lock("same"), payload={})
-    with fleet.refused("PT409", "schedule_ambiguous", "ame"):
-        export(fleet)
-    with fleet.refused("PT422", "document_invalid", "ambiguous: ids"):
-        apply(fleet, document(lock("Same")))
-
-
 def test_a_filter_exports_a_part_with_what_it_needs(school: Fleet) -> None:
     made = export(school, name="nightly")
     assert [row["name"] for row in made["schedules"]] == ["Nightly"]
@@ -324,17 +211,6 @@ def test_a_filter_exports_a_part_with_what_it_needs(school: Fleet) -> None:
     assert [row["name"] for row in made["blackout_calendars"]] == ["Holidays"]
     assert made["templates"] == []
     assert [row["name"] for row in export(school, status="cancelled")["schedules"]] == ["Gone"]
-
-
-def test_an_hour_that_comes_twice_is_written_in_utc(fleet: Fleet) -> None:
-    spec = lock("x", timezone="Europe/Berlin", start_time="2999-10-27T01:30:00Z")
-    apply(fleet, document(spec))
-    made = fleet.row("select * from schedules where name = 'x'")
-    (again,) = export(fleet)["schedules"]
-    there = Fleet(fleet.conn)
-    apply(there, document(again))
-    copy = there.row("select * from schedules where owner_id = %s", there.owner_id)
-    assert copy["start_time"] == made["start_time"]
 
 
 def test_nobody_exports_or_applies_for_another(school: Fleet) -> None:

@@ -1,179 +1,16 @@
-"""Ways to dodge a commitment: each is tried, and the apps stay blocked until the delay is over."""
+"""What a commitment holds to, and what ends it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
+from tests.db.geo_schedules.pupil import Pupil
+from tests.db.geo_schedules.test_dodges import delete_it, rename_the_device, retire_the_device
 from tests.helpers.fleet import Fleet
-
-WEEK = 604_800
-
-
-class Pupil:
-    """A device with a tag in a group, and one geo schedule that blocks steam all day."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self.fleet = fleet
-        self.device = fleet.device("pupil-1", tags=["class-7"], timezone="Europe/Berlin")
-        self.group = fleet.insert(
-            "device_groups",
-            owner_id=fleet.owner_id,
-            name="class 7",
-            selector={"tags": ["class-7"]},
-        )["id"]
-        self.location = fleet.insert(
-            "locations",
-            owner_id=fleet.owner_id,
-            name="school",
-            latitude=52.52,
-            longitude=13.405,
-            radius_m=200,
-        )["id"]
-        fleet.insert("app_categories", owner_id=fleet.owner_id, name="games", apps=["steam"])
-        self.geo = self.create(
-            group="class 7", location="school", side="inside", categories=["games"]
-        )
-
-    def create(self, **spec: Any) -> int:
-        """Make a geo schedule of a week's delay that is running now."""
-        whole = {
-            "owner_id": str(self.fleet.owner_id),
-            "name": "no games",
-            "start_minute": 0,
-            "end_minute": 0,
-            "timezone": "device",
-            "update_delay_type": "fixed",
-            "update_delay_seconds": WEEK,
-            **spec,
-        }
-        made: int = self.fleet.value("select id from create_geo_schedule(%s)", Jsonb(whole))
-        return made
-
-    def change(self, **changes: Any) -> int:
-        """Update the geo schedule that is live and give its successor."""
-        live = self.fleet.value(
-            "select max(id) from geo_schedules where deletion_status is null and owner_id = %s",
-            self.fleet.owner_id,
-        )
-        made: int = self.fleet.value(
-            "select id from update_geo_schedule(%s, %s)", live, Jsonb(changes)
-        )
-        return made
-
-    def blocked(self, after: timedelta = timedelta(0), device: int | None = None) -> set[str]:
-        """Give what the device still has to block of what starts before an instant."""
-        rows = self.fleet.rows(
-            "select distinct unnest(x.apps) as app"
-            " from fleet.geo_actions_of_devices(array[%s::bigint], clock_timestamp() + %s) as x"
-            " where x.is_owed and x.starts_at <= clock_timestamp() + %s"
-            " and x.ends_at > clock_timestamp() + %s",
-            device or self.device,
-            after,
-            after,
-            after,
-        )
-        return {row["app"] for row in rows}
-
-
-@pytest.fixture
-def pupil(fleet: Fleet) -> Pupil:
-    return Pupil(fleet)
-
-
-def edit_the_apps(pupil: Pupil) -> None:
-    pupil.change(apps=["chess"], categories=[])
-
-
-def replace_twice(pupil: Pupil) -> None:
-    pupil.change(apps=["chess"], categories=[], update_delay_type="none", update_delay_seconds=0)
-    pupil.change(apps=["go"])
-
-
-def delete_it(pupil: Pupil) -> None:
-    pupil.fleet.run("select delete_geo_schedule(%s)", pupil.geo)
-
-
-def move_the_start(pupil: Pupil) -> None:
-    pupil.change(start_minute=60, end_minute=120)
-
-
-def change_the_zone_of_the_row(pupil: Pupil) -> None:
-    pupil.change(timezone="Pacific/Kiritimati", start_minute=1, end_minute=2)
-
-
-def report_another_zone(pupil: Pupil) -> None:
-    pupil.fleet.run("update devices set timezone = 'Pacific/Honolulu' where id = %s", pupil.device)
-
-
-def lose_the_tag(pupil: Pupil) -> None:
-    pupil.fleet.run("update devices set tags = '{}' where id = %s", pupil.device)
-
-
-def change_the_selector(pupil: Pupil) -> None:
-    pupil.fleet.run(
-        """update device_groups set selector = '{"tags": ["class-8"]}' where id = %s""", pupil.group
-    )
-
-
-def rename_the_device(pupil: Pupil) -> None:
-    pupil.fleet.run("update devices set hostname = 'teacher-1' where id = %s", pupil.device)
-
-
-def retire_the_device(pupil: Pupil) -> None:
-    pupil.fleet.run("select retire_device(%s)", pupil.device)
-
-
-def edit_the_location(pupil: Pupil) -> None:
-    pupil.fleet.run("update locations set latitude = -33.9 where id = %s", pupil.location)
-
-
-def edit_the_category(pupil: Pupil) -> None:
-    pupil.fleet.run("update app_categories set apps = '{chess}' where name = 'games'")
-
-
-def move_to_another_device(pupil: Pupil) -> None:
-    pupil.fleet.device("scapegoat")
-    pupil.change(device="scapegoat")
-
-
-@pytest.mark.parametrize(
-    "dodge",
-    [
-        edit_the_apps,
-        replace_twice,
-        delete_it,
-        move_the_start,
-        change_the_zone_of_the_row,
-        report_another_zone,
-        lose_the_tag,
-        change_the_selector,
-        rename_the_device,
-        retire_the_device,
-        edit_the_location,
-        edit_the_category,
-        move_to_another_device,
-    ],
-)
-def test_a_dodge_fails_until_the_delay_is_over(
-    pupil: Pupil, dodge: Callable[[Pupil], None]
-) -> None:
-    assert pupil.blocked() == {"steam"}
-    dodge(pupil)
-    assert "steam" in pupil.blocked()
-    assert "steam" in pupil.blocked(timedelta(days=6))
-
-
-@pytest.mark.parametrize("dodge", [delete_it, lose_the_tag, edit_the_apps, replace_twice])
-def test_after_the_delay_the_change_counts(pupil: Pupil, dodge: Callable[[Pupil], None]) -> None:
-    dodge(pupil)
-    # What starts on the last day of the delay still runs to its end.
-    assert "steam" not in pupil.blocked(timedelta(days=8, hours=1))
 
 
 def test_without_a_delay_a_change_counts_at_once(pupil: Pupil) -> None:
@@ -193,6 +30,33 @@ def test_a_device_that_owes_is_not_deleted(pupil: Pupil) -> None:
         "PT409",
         "commitment_running",
     )
+
+
+def test_what_runs_when_the_delay_ends_is_owed_to_its_end(pupil: Pupil) -> None:
+    delete_it(pupil)
+    last, over = (
+        pupil.fleet.value(
+            "select fleet.is_geo_debtor(%s, clock_timestamp() + %s)", pupil.device, after
+        )
+        for after in (timedelta(days=7, seconds=1), timedelta(days=8, hours=1))
+    )
+    assert (last, over) == (True, False)
+
+
+def test_who_comes_back_with_the_serial_number_owes_the_same(pupil: Pupil) -> None:
+    pupil.fleet.run(
+        'update devices set attributes = \'{"serial_number": "S1"}\' where id = %s', pupil.device
+    )
+    # As it was when it began to owe.
+    pupil.create(group="class 7", apps=["go"])
+    retire_the_device(pupil)
+    again = pupil.fleet.device("another-name")
+    assert pupil.blocked(device=again) == set()
+    # The inventory of its MDM says so later.
+    pupil.fleet.run(
+        'update devices set attributes = \'{"serial_number": "S1"}\' where id = %s', again
+    )
+    assert pupil.blocked(device=again) == {"go"}
 
 
 def test_who_enrols_again_under_the_same_name_owes_the_same(pupil: Pupil) -> None:
@@ -235,6 +99,42 @@ def test_an_admin_may_end_it_and_the_log_says_why(pupil: Pupil) -> None:
         " where table_name = 'geo_commitments' order by id desc limit 1"
     )
     assert told == "the pupil has an exam"
+
+
+def test_after_an_override_the_last_of_a_chain_of_changes_begins_at_once(pupil: Pupil) -> None:
+    for app in ("chess", "go", "shogi"):
+        pupil.change(apps=[app], categories=[])
+    assert pupil.blocked() == {"steam"}
+    pupil.fleet.run("select override_geo_commitment(%s, 'a mistake')", pupil.geo)
+    assert pupil.blocked() == {"shogi"}
+    assert pupil.blocks() == {"shogi"}
+
+
+def test_an_override_for_one_device_leaves_the_others_as_they_were(pupil: Pupil) -> None:
+    other = pupil.fleet.device("pupil-2", tags=["class-7"], timezone="Asia/Beirut")
+    for app in ("chess", "go"):
+        pupil.change(apps=[app], categories=[])
+    pupil.fleet.run("select override_geo_commitment(%s, 'an exam', %s)", pupil.geo, pupil.device)
+    assert pupil.blocked() == {"go"}
+    assert pupil.blocked(device=other) == {"steam"}
+
+
+def test_a_change_that_is_taken_back_while_it_waits_leaves_nothing_behind(pupil: Pupil) -> None:
+    waiting = pupil.change(apps=["chess"], categories=[])
+    pupil.fleet.run("select delete_geo_schedule(%s)", waiting)
+    assert pupil.blocked() == {"steam"}
+    assert pupil.blocked(timedelta(days=8, hours=1)) == set()
+
+
+@pytest.mark.parametrize("met", ["-infinity", "4000-01-01 BC", "1970-01-01"])
+def test_a_time_before_all_actions_is_none_that_an_agent_must_read(pupil: Pupil, met: str) -> None:
+    with pupil.fleet.as_device(pupil.device):
+        (first, *_) = pupil.fleet.value("select geo_actions_due()")["actions"]
+        said = pupil.fleet.value(
+            "select report_geo_action(%s, 'running', %s)", first["geo_action_id"], met
+        )
+    assert said == {"accepted": True}
+    assert pupil.blocks() == {"steam"}
 
 
 def test_a_report_of_what_is_gone_is_dropped(pupil: Pupil) -> None:
@@ -293,6 +193,44 @@ def test_cleanup_removes_what_is_old_and_over(pupil: Pupil) -> None:
         pass
     assert fleet.value("select count(*) from geo_schedules where id = %s", pupil.geo) == 0
     assert fleet.value("select count(*) from geo_actions") == 0
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_cleanup_of_a_large_group_takes_a_bounded_number_of_rows_at_a_time(
+    pupil: Pupil, is_deleted: bool
+) -> None:
+    fleet = pupil.fleet
+    fleet.run(
+        "insert into devices (owner_id, hostname, tags)"
+        " select %s, 'pupil-' || i, '{class-7}' from generate_series(2, 40) as i",
+        fleet.owner_id,
+    )
+    fleet.run(
+        "insert into geo_action_reports (geo_action_id, device_id, owner_id, status, reported_at)"
+        " select a.id, d.id, a.owner_id, 'finished', now()"
+        " from geo_actions as a join devices as d on d.owner_id = a.owner_id"
+    )
+    if is_deleted:
+        delete_it(pupil)
+        fleet.value("select fleet.settle_geo_deletions(now() + interval '40 days')")
+
+    def rows() -> int:
+        found: int = fleet.value(
+            "select (select count(*) from geo_action_reports) + (select count(*) from geo_actions)"
+            " + (select count(*) from geo_commitments) + (select count(*) from geo_schedules)"
+        )
+        return found
+
+    before, later = rows(), timedelta(days=16 if not is_deleted else 40)
+    while told := fleet.value("select fleet.clean_geo_actions(now() + %s, 50)", later):
+        after = rows()
+        assert told == before - after <= 50
+        before = after
+    left = fleet.value(
+        "select count(*) from geo_actions where starts_at < now() + interval '2 days'"
+    )
+    assert left == 0
+    assert bool(fleet.value("select count(*) from geo_schedules")) is not is_deleted
 
 
 def test_it_is_deleted_early_when_every_device_knows_and_has_told(pupil: Pupil) -> None:

@@ -11,32 +11,35 @@ import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from psycopg.rows import dict_row
 from tests.conftest import Database
 from tests.db.geo_schedules import walls
 
+# One geo schedule for each zone, told apart by its number.
 ASK = """
-    with config as (
-      select jsonb_populate_record(
-        fleet.empty_geo_schedule(gen_random_uuid()),
+    with configs as (
+      select array_agg(jsonb_populate_record(
+        null::fleet.geo_times,
         jsonb_build_object(
-          'id', 1, 'timezone', %(zone)s::text, 'days', to_jsonb(%(days)s::int[]),
+          'id', z.number, 'timezone', z.name, 'days', to_jsonb(%(days)s::int[]),
           'start_minute', %(start)s::int, 'end_minute', %(end)s::int,
           'recurrence', case when %(days)s::int[] = '{}' then 'daily' else 'weekly' end,
           'effective_from', %(effective)s::timestamptz, 'delay_ends_at', %(ends)s::timestamptz
         )
-      ) as row
+      )) as rows
+      from unnest(%(zones)s::text[]) with ordinality as z(name, number)
     )
-    select a.*
-    from config as c
-    cross join lateral fleet.create_actions_from_geo_schedule_config(c.row, %(from)s, %(to)s) as a
-    order by a.from_date
+    select a.geo_schedule_id, a.from_date, a.starts_at, a.ends_at, a.length_minutes
+    from configs as c
+    cross join lateral fleet.actions_of_geo_times(c.rows, %(from)s, %(to)s) as a
+    order by a.geo_schedule_id, a.from_date
 """
+
+Action = tuple[date, datetime, datetime, int]
 
 
 @pytest.fixture(scope="module")
 def conn(database: Database) -> Iterator[psycopg.Connection[Any]]:
-    with database.connect(autocommit=True, row_factory=dict_row) as opened:
+    with database.connect(autocommit=True) as opened:
         yield opened
 
 
@@ -45,127 +48,131 @@ def zones(conn: psycopg.Connection[Any]) -> list[str]:
     """Give every zone that both sides know."""
     known = conn.execute("select name from fleet.time_zones order by name").fetchall()
     usable = []
-    for row in known:
+    for (name,) in known:
         try:
-            ZoneInfo(row["name"])
+            ZoneInfo(name)
         except (KeyError, ValueError, OSError):
             continue
-        usable.append(row["name"])
+        usable.append(name)
+    assert len(usable) > 300
     return usable
 
 
-def actions(conn: psycopg.Connection[Any], **values: Any) -> list[dict[str, Any]]:
-    known = {"days": [], "effective": None, "ends": None}
-    return conn.execute(ASK, known | values).fetchall()
+def actions(
+    conn: psycopg.Connection[Any], zones: list[str], now: datetime, **values: Any
+) -> dict[str, list[Action]]:
+    """Give the actions of one geo schedule as it would be in each zone, in the window of a time."""
+    known = {"days": [], "effective": None, "ends": None, "zones": zones}
+    window = {"from": now - WEEK, "to": now + 2 * WEEK}
+    found: dict[str, list[Action]] = {zone: [] for zone in zones}
+    for number, *action in conn.execute(ASK, known | window | values):
+        found[zones[number - 1]].append(tuple(action))
+    return found
 
 
+WEEK = timedelta(days=7)
 MINUTES = st.one_of(st.sampled_from([0, 30, 60, 119, 120, 150, 180, 1439]), st.integers(0, 1439))
-DAYS = st.one_of(st.just([]), st.lists(st.integers(0, 6), min_size=1, unique=True))
+DAYS: st.SearchStrategy[list[int]] = st.one_of(
+    st.just([]), st.lists(st.integers(0, 6), min_size=1, unique=True)
+)
 # Years in which some zone or other did every odd thing that zones do: days left out, half hours.
 MOMENTS = st.one_of(
     st.datetimes(datetime(2011, 12, 20), datetime(2012, 1, 10)),
+    st.datetimes(datetime(2024, 3, 1), datetime(2024, 4, 15)),
     st.datetimes(datetime(2024, 1, 1), datetime(2027, 12, 31)),
 ).map(lambda at: at.replace(tzinfo=UTC))
+# Each for every zone there is, some six hundred: thousands of cases for each property.
+EVERYWHERE = settings(max_examples=4, deadline=None)
 
 
-@settings(max_examples=250, deadline=None)
-@given(data=st.data(), start=MINUTES, end=MINUTES, days=DAYS, now=MOMENTS)
+def wall_of(zone: str, first: datetime, stop: datetime) -> str:
+    """Tell zones apart whose clocks differ then: those that stay alike all along are one wall."""
+    samples = range(-3 * 24, (stop - first).days * 24 + 4 * 24, 12)
+    offsets = {ZoneInfo(zone).utcoffset(_local(first, hours, zone)) for hours in samples}
+    return str(offsets.pop()) if len(offsets) == 1 else zone
+
+
+def _local(first: datetime, hours: int, zone: str) -> datetime:
+    return (first + timedelta(hours=hours)).astimezone(ZoneInfo(zone))
+
+
+@EVERYWHERE
+@given(start=MINUTES, end=MINUTES, days=DAYS, now=MOMENTS)
 def test_actions_are_those_of_an_independent_wall(
     conn: psycopg.Connection[Any],
     zones: list[str],
-    data: st.DataObject,
     start: int,
     end: int,
     days: list[int],
     now: datetime,
 ) -> None:
-    zone = data.draw(st.sampled_from(zones))
-    begin, stop = now - timedelta(days=7), now + timedelta(days=14)
-    asked = {"zone": zone, "start": start, "end": end, "days": days, "from": begin, "to": stop}
-    found = actions(conn, **asked)
-    assert found == actions(conn, **asked), "the same arguments give the same actions"
+    asked = {"start": start, "end": end, "days": days}
+    found = actions(conn, zones, now, **asked)
+    assert found == actions(conn, zones, now, **asked), "the same arguments give the same actions"
 
-    expected = []
-    for offset in range(-2, 24):
-        day: date = begin.date() + timedelta(days=offset)
-        if days and day.weekday() not in days:
-            continue
-        starts, ends = walls.action(day, start, end, ZoneInfo(zone))
-        if begin <= starts < stop:
-            expected.append((day, starts, ends, round((ends - starts).total_seconds() / 60)))
-    assert [
-        (row["from_date"], row["starts_at"], row["ends_at"], row["length_minutes"]) for row in found
-    ] == expected
+    first, stop = now - WEEK, now + 2 * WEEK
+    dates = [first.date() + timedelta(days=offset) for offset in range(-2, 24)]
+    expected: dict[str, list[Action]] = {}
+    for zone in zones:
+        wall = wall_of(zone, first, stop)
+        if wall not in expected:
+            made = (
+                (day, *walls.action(day, start, end, ZoneInfo(zone)))
+                for day in dates
+                if not days or day.weekday() in days
+            )
+            expected[wall] = [
+                (day, starts, ends, round((ends - starts).total_seconds() / 60))
+                for day, starts, ends in made
+                if first <= starts < stop
+            ]
+        assert found[zone] == expected[wall], zone
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    data=st.data(),
-    start=MINUTES,
-    end=MINUTES,
-    days=DAYS,
-    now=MOMENTS,
-    cut=st.integers(0, 21 * 24 * 3600),
-)
+@EVERYWHERE
+@given(start=MINUTES, end=MINUTES, days=DAYS, now=MOMENTS, cut=st.integers(0, 21 * 24 * 3600))
 def test_windows_compose(
     conn: psycopg.Connection[Any],
     zones: list[str],
-    data: st.DataObject,
     start: int,
     end: int,
     days: list[int],
     now: datetime,
     cut: int,
 ) -> None:
-    zone = data.draw(st.sampled_from([*zones, "device"]))
-    begin, stop = now - timedelta(days=7), now + timedelta(days=14)
-    middle = begin + timedelta(seconds=cut)
-    asked = {"zone": zone, "start": start, "end": end, "days": days}
-    whole = actions(conn, **asked, **{"from": begin, "to": stop})
-    assert whole == [
-        *actions(conn, **asked, **{"from": begin, "to": middle}),
-        *actions(conn, **asked, **{"from": middle, "to": stop}),
-    ]
-    assert len({row["from_date"] for row in whole}) == len(whole), "one action a date"
-    assert all(begin <= row["starts_at"] < stop for row in whole)
+    zones = [*zones, "device"]
+    middle = now - WEEK + timedelta(seconds=cut)
+    asked = {"start": start, "end": end, "days": days}
+    whole = actions(conn, zones, now, **asked)
+    before = actions(conn, zones, now, **asked, to=middle)
+    after = actions(conn, zones, now, **asked, **{"from": middle})
+    for zone, found in whole.items():
+        assert found == before[zone] + after[zone], zone
+        assert len({day for day, *_ in found}) == len(found), "one action a date"
+        assert all(now - WEEK <= starts < now + 2 * WEEK for _, starts, *_ in found)
 
 
-@settings(max_examples=60, deadline=None)
-@given(data=st.data(), start=MINUTES, end=MINUTES, now=MOMENTS, later=st.integers(0, 30 * 24 * 60))
+@EVERYWHERE
+@given(start=MINUTES, end=MINUTES, now=MOMENTS, later=st.integers(0, 30 * 24 * 60))
 def test_cleanup_never_removes_what_creation_would_make_again(
     conn: psycopg.Connection[Any],
     zones: list[str],
-    data: st.DataObject,
     start: int,
     end: int,
     now: datetime,
     later: int,
 ) -> None:
-    zone = data.draw(st.sampled_from([*zones, "device"]))
+    zones = [*zones, "device"]
     cleaned_at = now + timedelta(minutes=later)
-    made = actions(
-        conn,
-        zone=zone,
-        start=start,
-        end=end,
-        **{"from": now - timedelta(days=7), "to": now + timedelta(days=14)},
-    )
-    again = actions(
-        conn,
-        zone=zone,
-        start=start,
-        end=end,
-        **{"from": cleaned_at - timedelta(days=7), "to": cleaned_at + timedelta(days=14)},
-    )
-    removed = {
-        row["from_date"] for row in made if row["starts_at"] < cleaned_at - timedelta(days=14)
-    }
-    assert removed.isdisjoint(row["from_date"] for row in again)
+    made = actions(conn, zones, now, start=start, end=end)
+    again = actions(conn, zones, cleaned_at, start=start, end=end)
+    for zone, found in made.items():
+        removed = {day for day, starts, *_ in found if starts < cleaned_at - 2 * WEEK}
+        assert removed.isdisjoint(day for day, *_ in again[zone]), zone
 
 
-@settings(max_examples=60, deadline=None)
+@EVERYWHERE
 @given(
-    data=st.data(),
     start=MINUTES,
     end=MINUTES,
     now=MOMENTS,
@@ -175,25 +182,14 @@ def test_cleanup_never_removes_what_creation_would_make_again(
 def test_no_action_starts_before_a_commitment_or_after_its_end(
     conn: psycopg.Connection[Any],
     zones: list[str],
-    data: st.DataObject,
     start: int,
     end: int,
     now: datetime,
     effective: int,
     ends: int,
 ) -> None:
-    zone = data.draw(st.sampled_from(zones))
-    asked = {
-        "zone": zone,
-        "start": start,
-        "end": end,
-        "from": now - timedelta(days=7),
-        "to": now + timedelta(days=14),
-    }
     first, last = now + timedelta(hours=effective), now + timedelta(hours=ends)
-    bounded = actions(conn, **asked, effective=first, ends=last)
-    assert bounded == [
-        row
-        for row in actions(conn, **asked)
-        if first <= row["starts_at"] < last and row["ends_at"] > first
-    ]
+    bounded = actions(conn, zones, now, start=start, end=end, effective=first, ends=last)
+    for zone, found in actions(conn, zones, now, start=start, end=end).items():
+        owed = [one for one in found if first <= one[1] < last and one[2] > first]
+        assert bounded[zone] == owed, zone

@@ -48,17 +48,21 @@ def schedules(fleet: Fleet) -> list[Row]:
 def test_the_instants_are_those_of_the_preview(fleet: Fleet) -> None:
     all_made = schedules(fleet)
     _, calendar = read(fleet, NOON, NOON + 14 * DAY)
-    expected = sorted(
-        row["starts_at"]
+    coming = [
+        (made["timezone"], row)
         for made in all_made
         for row in rows(fleet, "upcoming_runs(%s, 100, %s)", made["id"], NOON)
         if row["would"] == "run" and row["due_at"] < NOON + 14 * DAY
-    )
+    ]
+    expected = sorted(row["starts_at"] for zone, row in coming if zone != "device")
+    begins = [event.decoded("dtstart") for event in calendar.walk("VEVENT")]
 
-    assert len(expected) > 50
-    assert instants(calendar) == expected
-    summaries = {str(event["SUMMARY"]) for event in calendar.walk("VEVENT")}
-    assert {"in device time (Asia/Tokyo)", "in device time (Europe/Berlin)"} <= summaries
+    assert len(expected) > 20
+    assert sorted(at for at in begins if at.tzinfo is not None) == expected
+    # In device time an event has no zone: it is then on every wall.
+    walls = sorted(f"{at:%a %Y-%m-%d %H:%M}" for at in begins if at.tzinfo is None)
+    assert walls == sorted(row["local_time"] for zone, row in coming if zone == "device")
+    assert len(walls) > 10
 
 
 def test_what_calendars_need_to_import_it(fleet: Fleet) -> None:
@@ -100,13 +104,13 @@ def test_the_same_run_has_the_same_uid_whenever_it_is_asked_for(fleet: Fleet) ->
 
 
 def test_it_is_bounded_and_says_so(fleet: Fleet) -> None:
-    fleet.minutely([fleet.device()], NOON)
-    _, calendar = read(fleet, NOON, NOON + DAY, limit=10)
-    _, whole = read(fleet, NOON, NOON + 10 * MINUTE, limit=10)
+    daily(fleet, [fleet.device()])
+    _, calendar = read(fleet, NOON, NOON + 30 * DAY, limit=10)
+    _, whole = read(fleet, NOON, NOON + 10 * DAY, limit=10)
 
     note = str(calendar["X-WR-CALDESC"].to_ical(), "utf-8")
     assert "Only the first 10 runs are shown" in note
-    assert "until Fri 2100-01-01 12:10 UTC" in note
+    assert "until Mon 2100-01-11 12:00 UTC" in note
     assert len(instants(calendar)) == 10
     assert len(instants(whole)) == 10
     assert "X-WR-CALDESC" not in whole
@@ -158,3 +162,73 @@ def test_the_calendar_of_an_owner_for_a_feed(fleet: Fleet) -> None:
     )
 
     assert instants(icalendar.Calendar.from_ical(text)) == [NOON]
+
+
+def summaries(calendar: Any, name: str) -> list[str]:
+    said = [str(event["summary"]) for event in calendar.walk("VEVENT")]
+    return [text for text in said if text.startswith(name)]
+
+
+def test_what_is_due_often_is_one_entry_a_day_with_a_count(fleet: Fleet) -> None:
+    device = fleet.device()
+    fleet.minutely([device], NOON, name="often")
+    daily(fleet, [device], name="rare")
+    text, calendar = read(fleet, NOON, NOON + 60 * DAY)
+    assert summaries(calendar, "rare") == ["rare"] * 60
+    often = summaries(calendar, "often")
+    # The first day begins at noon; the last one is told as a whole.
+    assert often == ["often (720 runs)", *["often (1440 runs)"] * 60]
+    days = [e for e in calendar.walk("VEVENT") if str(e["summary"]).startswith("often")]
+    assert [e.decoded("dtstart") for e in days[:2]] == [NOON.date(), (NOON + DAY).date()]
+    assert all(e.decoded("dtend") - e.decoded("dtstart") == DAY for e in days)
+    assert len({str(e["uid"]) for e in days}) == len(days)
+    assert "one entry a day" in text.replace("\r\n ", "")
+
+
+def test_days_of_what_is_due_often_are_days_of_its_zone_and_without_what_is_skipped(
+    fleet: Fleet,
+) -> None:
+    fleet.minutely(
+        [fleet.device()],
+        NOON,
+        name="often",
+        timezone="Pacific/Auckland",
+        policies={"execution_window": {"from": "09:00", "to": "17:00"}},
+    )
+    _, calendar = read(fleet, NOON, NOON + 2 * DAY)
+    days = [e for e in calendar.walk("VEVENT") if "runs)" in str(e["summary"])]
+    first = days[0]
+    assert str(first["summary"]) == "often (480 runs)"
+    assert first.decoded("dtstart") == (NOON + DAY).date()
+
+
+def test_it_is_shared_however_many_are_due_often(fleet: Fleet) -> None:
+    device = fleet.device()
+    for n in range(3):
+        fleet.minutely([device], NOON, name=f"often {n}")
+    daily(fleet, [device], name="rare")
+    text, calendar = read(fleet, NOON, NOON + 20 * DAY, limit=100)
+    assert len(summaries(calendar, "rare")) == 20
+    assert len(calendar.walk("VEVENT")) == 3 * 21 + 20
+    assert "Only the first" not in text
+
+
+def test_few_runs_keep_their_times(fleet: Fleet) -> None:
+    made = fleet.create(
+        device_ids=[fleet.device()],
+        name="hourly",
+        recurrence_type="interval",
+        recurrence_config={"hours": 1},
+        start_time=NOON.isoformat(),
+    )
+    _, calendar = read(fleet, NOON, NOON + 3 * DAY, schedule_ids=[made["id"]])
+    assert len(instants(calendar)) == 72
+    assert instants(calendar)[1] == NOON + 60 * MINUTE
+
+
+def test_no_zone_is_given_to_what_has_none(fleet: Fleet) -> None:
+    schedules(fleet)
+    text, calendar = read(fleet, NOON, NOON + 2 * DAY)
+    assert "X-WR-TIMEZONE" not in text
+    floating = [at for at in instants(calendar) if at.tzinfo is None]
+    assert floating

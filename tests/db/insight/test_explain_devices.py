@@ -196,18 +196,27 @@ def test_another_time_zone_has_its_own_instant(fleet: Fleet) -> None:
     made = daily(fleet, [berlin, tokyo], timezone="device", start_time="2100-01-01T00:00:00Z")
     at = NOON - HOUR
     assert verdict(fleet, made, at, NOON - DAY, berlin)[0] == "not yet due"
+    # The same noon is meant, at the instant at which it was on the wall in Tokyo.
     answer = explain(fleet, made, at, NOON - DAY, tokyo)
-    assert (answer["verdict"], answer["reason"]) == (
-        "not due",
-        "not due in the time zone of the device",
-    )
-    assert answer["nearest"]["after"].startswith("2100-01-02T03:00")
+    assert answer["verdict"] == "not yet due"
+    assert answer["instant"].startswith("2100-01-01T03:00")
     assert answer["local_time"] == "Fri 2100-01-01 12:00"
     fleet.tick(NOON - 9 * HOUR)
+    assert verdict(fleet, made, at, at - HOUR, berlin) == ("not yet due", "it is in the future")
     fleet.tick(at)
 
-    assert verdict(fleet, made, at, at, berlin)[0] == "waiting"
-    assert verdict(fleet, made, at, at, tokyo)[0] == "not due"
+    for device in (berlin, tokyo):
+        assert verdict(fleet, made, at, at, device)[0] == "waiting"
+    answer = explain(fleet, made, at + HOUR, at, tokyo)
+    assert (answer["verdict"], answer["nearest"]["after_local"]) == (
+        "not due",
+        "Sat 2100-01-02 12:00",
+    )
+    told = explain(fleet, made, at, at)
+    assert [(row["zones"], row["status"]) for row in told["zones"]] == [
+        (["Asia/Tokyo"], "done"),
+        (["Europe/Berlin"], "done"),
+    ]
 
 
 def test_a_blackout_in_the_zone_of_the_device(fleet: Fleet) -> None:
@@ -234,11 +243,14 @@ def test_a_blackout_in_the_zone_of_the_device(fleet: Fleet) -> None:
     fleet.tick(at - DAY)
     for one in (honolulu, kiritimati):
         finish_all(fleet, one, at - DAY)
-    fleet.tick(at)
+    fleet.tick_until_idle(at)
 
     assert verdict(fleet, made, at, at, honolulu)[0] == "waiting"
     answer = explain(fleet, made, at, at, kiritimati)
-    assert (answer["verdict"], answer["detail"]) == ("blackout", "Day off in Pacific/Kiritimati")
+    assert (answer["verdict"], answer["detail"]) == (
+        "blackout",
+        "Sat 2100-01-02 22:00 UTC; Day off",
+    )
 
 
 def test_nothing_of_the_ledger_is_unknown_or_unexplained(fleet: Fleet, device: int) -> None:

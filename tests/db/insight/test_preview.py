@@ -63,11 +63,12 @@ def test_each_zone_of_the_devices(fleet: Fleet) -> None:
         timezone="device",
     )
 
+    # Each time on the walls is one row, with the zones in the order in which it comes there.
     assert [row["zones"] for row in found] == [
-        ["Europe/Berlin", "Europe/Paris"],
-        ["America/New_York"],
-    ]
-    assert [row["devices"] for row in found] == [2, 1]
+        ["Europe/Berlin", "Europe/Paris", "America/New_York"]
+    ] * 2
+    assert [row["devices"] for row in found] == [3, 3]
+    assert [row["local_time"][4:] for row in found] == ["2027-03-28 02:30", "2027-03-29 02:30"]
     assert found[0]["dst_note"].startswith("Europe/Berlin: the clocks skip")
 
 
@@ -250,3 +251,127 @@ def test_the_short_way_says_what_the_engine_says(fleet: Fleet) -> None:
     )
 
     assert told == {"instants": 8 * 193, "different": 0, "reasons": 2}
+
+
+def test_a_look_at_a_time_to_come_shows_no_instant_as_missed(fleet: Fleet) -> None:
+    made = fleet.create(
+        selector={},
+        recurrence_type="daily",
+        recurrence_config={"time": "07:45"},
+        timezone="Asia/Kolkata",
+    )
+    fleet.devices(2)
+    ahead = datetime.now(UTC) + 3 * 7 * DAY
+    found = rows(fleet, "upcoming_runs(%s, 4, %s)", made["id"], ahead)
+    assert {(row["would"], row["reason"], row["devices"]) for row in found} == {("run", None, 2)}
+    assert [row["due_at"] for row in found] == [found[0]["due_at"] + n * DAY for n in range(4)]
+    assert ahead <= found[0]["due_at"] < ahead + DAY
+
+
+def test_a_look_at_the_present_shows_what_is_overdue(fleet: Fleet) -> None:
+    fleet.devices(1)
+    made = fleet.create(selector={}, recurrence_type="interval", recurrence_config={"hours": 6})
+    fleet.run(
+        "update schedules set next_run_at = next_run_at - interval '3 days' where id = %s",
+        made["id"],
+    )
+    found = rows(fleet, "upcoming_runs(%s, 4)", made["id"])
+    assert found[0]["would"] == "skip"
+    assert found[0]["reason"] in {"superseded by a later instant", "outside the catch-up window"}
+
+
+SIX_TO_EIGHT = {"from": "06:00", "to": "08:00", "in": "device"}
+
+
+def in_three_zones(fleet: Fleet) -> None:
+    for zone in ("Europe/Athens", "Asia/Tokyo", "Asia/Tokyo", "America/Lima"):
+        fleet.device(timezone=zone)
+
+
+@pytest.mark.parametrize(
+    ("hour", "devices"), [("04:30", 1), ("22:00", 2), ("11:15", 1), ("17:00", None)]
+)
+def test_a_window_in_device_time_lets_in_who_the_run_lets_in(
+    fleet: Fleet, hour: str, devices: int | None
+) -> None:
+    in_three_zones(fleet)
+    made = daily(
+        fleet,
+        [],
+        selector={},
+        recurrence_config={"time": hour},
+        policies={"execution_window": SIX_TO_EIGHT},
+    )
+    due = datetime.fromisoformat(made["next_run_at"])
+    foreseen = [
+        rows(fleet, "upcoming_runs(%s, 1, %s)", made["id"], due)[0],
+        rows(fleet, "simulate_fleet(%s, %s)", due, due + HOUR)[0],
+    ]
+    day = rows(fleet, "schedule_calendar(%s, %s)", due.date(), due.date() + DAY)[0]
+    fleet.tick_until_idle(due)
+    (run,) = fleet.runs(made["id"])
+    for row in foreseen:
+        assert row["would"] == ("run" if devices else "skip")
+        assert row["devices"] == (devices or (4 if row is foreseen[0] else row["devices"]))
+        assert (
+            row["reason"] == run["reason"] == (None if devices else "outside the execution window")
+        )
+    assert run["targeted"] == (devices or 0)
+    assert (day["coming"], day["skipping"]) == ((1, 0) if devices else (0, 1))
+
+
+def test_devices_that_wait_for_their_window_are_counted_and_the_first_start_told(
+    fleet: Fleet,
+) -> None:
+    in_three_zones(fleet)
+    made = daily(
+        fleet,
+        [],
+        selector={},
+        recurrence_config={"time": "20:00"},
+        policies={
+            "execution_window": {**SIX_TO_EIGHT, "outside": "wait"},
+            "expires_after": "1 day",
+        },
+    )
+    due = datetime.fromisoformat(made["next_run_at"])
+    (row,) = rows(fleet, "upcoming_runs(%s, 1, %s)", made["id"], due)
+    fleet.tick_until_idle(due)
+    starts = [command["not_before"] for command in fleet.commands(made["id"])]
+    assert (row["would"], row["devices"], row["starts_at"]) == ("run", len(starts), min(starts))
+
+
+def test_runs_outside_of_every_window_do_not_count_for_max_runs(fleet: Fleet) -> None:
+    fleet.device(timezone="Asia/Tokyo")
+    made = fleet.create(
+        selector={},
+        recurrence_type="interval",
+        recurrence_config={"hours": 6},
+        start_time=datetime(2101, 1, 1, 4, tzinfo=UTC).isoformat(),
+        policies={"execution_window": SIX_TO_EIGHT, "max_runs": 2},
+    )
+    found = rows(fleet, "upcoming_runs(%s, 9, %s)", made["id"], made["next_run_at"])
+    assert [row["would"] for row in found] == [*["skip"] * 3, "run", *["skip"] * 3, "run"]
+
+
+@pytest.mark.parametrize("time", ["06:59", "12:00"])
+def test_windows_hold_on_every_wall_of_device_time(fleet: Fleet, time: str) -> None:
+    in_three_zones(fleet)
+    made = daily(
+        fleet,
+        [],
+        selector={},
+        timezone="device",
+        recurrence_config={"time": time},
+        policies={"execution_window": SIX_TO_EIGHT},
+    )
+    (row,) = rows(fleet, "upcoming_runs(%s, 1, %s)", made["id"], made["next_run_at"])
+    for hours in range(27):
+        fleet.tick_until_idle(datetime.fromisoformat(made["next_run_at"]) + hours * HOUR)
+    run = fleet.runs(made["id"])[0]
+    expected = "run" if time == "06:59" else "skip"
+    assert (row["would"], run["status"]) == (
+        expected,
+        "running" if expected == "run" else "skipped",
+    )
+    assert row["reason"] == run["reason"]

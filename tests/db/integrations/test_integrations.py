@@ -52,17 +52,76 @@ def test_the_secret_is_nowhere_but_among_the_secrets(mdm: Any) -> None:
     ("spec", "word"),
     [
         ({"integration_type": "Simple MDM"}, "integration_type"),
+        ({"integration_type": "simplemdn"}, "integration_type"),
+        ({"integration_type": "jamf"}, "integration_type"),
         ({"integration_type": "simplemdm", "settings": {"rate_per_second": 0}}, "rate_per_second"),
         ({"integration_type": "simplemdm", "settings": {"burst": "many"}}, "settings.burst"),
         ({"integration_type": "simplemdm", "settings": {"api_key": "x"}}, "settings.api_key"),
         ({"integration_type": "simplemdm", "name": "OFFICE"}, "name"),
         ({"integration_type": "simplemdm", "secret": "x"}, "secret"),
+        ({"integration_type": "simplemdn"}, "simplemdn"),
+        ({"integration_type": "simplemdm", "settings": {"rate": 5}}, "settings.rate: is not known"),
+        ({"integration_type": "simplemdm", "settings": {"profiles": {}}}, "settings.profiles"),
+        ({"integration_type": "nanomdm", "settings": {"baseUrl": "x"}}, "settings.baseUrl"),
+        ({"integration_type": "simplemdm", "settings": {"syncEnabled": "no"}}, "syncEnabled"),
+        *(
+            ({"integration_type": "nanomdm", "settings": {"base_url": url}}, f"base_url: {said}")
+            for url, said in (
+                ("ftp://mdm.example.com", "must be an https:// address"),
+                ("mdm.example.com", "must be an https:// address"),
+                ("javascript:alert(1)", "must be an https:// address"),
+                (None, "must be a text"),
+                (["https://mdm.example.com"], "must be a text"),
+                ("https://me:word@mdm.example.com", "must hold no credentials"),
+                ("https://me@mdm.example.com/a", "must hold no credentials"),
+                ("https://", "is no address"),
+                ("https://mdm.example.com/v1?key=1", "is no address"),
+                ("https://mdm.example.com/#top", "is no address"),
+                ("https://mdm example.com", "is no address"),
+                ("https://mdm.example.com:99999", "has a port"),
+                ("https://mdm.example.com/" + "a" * 2000, "is longer"),
+            )
+        ),
     ],
 )
 def test_what_is_wrong_is_named(mdm: Any, spec: dict[str, Any], word: str) -> None:
     whole = {"name": "other", "owner_id": str(mdm.fleet.owner_id), **spec}
     with mdm.fleet.refused("PT422", "integration_invalid", word):
         mdm.fleet.run("select create_integration(%s::jsonb)", json.dumps(whole))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://mdm.example.com",
+        "HTTPS://10.0.0.7:8443/api/v1/",
+        "http://[fd00::7]:8080",
+        "https://büro.example/a@b",
+    ],
+)
+def test_where_an_mdm_may_be(mdm: Any, url: str) -> None:
+    whole = {
+        "name": "n",
+        "integration_type": "nanomdm",
+        "owner_id": str(mdm.fleet.owner_id),
+        "settings": {"base_url": url, "user": "nano", "profiles": {}, "syncEnabled": False},
+    }
+    query = "select i.settings ->> 'base_url' from create_integration(%s::jsonb) as i"
+    assert mdm.fleet.value(query, json.dumps(whole)) == url
+
+
+def test_what_was_made_before_there_was_a_rule_still_pauses_and_goes_on(mdm: Any) -> None:
+    check = "alter table device_integrations {} trigger device_integrations_02_check"
+    mdm.fleet.run(check.format("disable"))
+    mdm.fleet.run("update device_integrations set settings = settings || '{\"rate\": 5}'")
+    mdm.fleet.run(check.format("enable"))
+
+    mdm.fleet.run("select pause_integration(%s, 'holidays')", mdm.id)
+    mdm.fleet.run("select resume_integration(%s)", mdm.id)
+
+    assert integration(mdm)["status"] == "active"
+    with mdm.fleet.refused("PT422", "integration_invalid", "settings.rate"):
+        mdm.fleet.run("update device_integrations set name = 'new'")
 
 
 def test_a_refused_secret_pauses_once_and_a_new_one_resumes(mdm: Any) -> None:
@@ -142,6 +201,12 @@ def test_an_older_position_changes_nothing(mdm: Any) -> None:
 
     found = mdm.fleet.row("select latitude, longitude, accuracy_m from devices")
     assert found == {"latitude": 60.1, "longitude": 24.9, "accuracy_m": 65}
+
+
+def test_what_has_no_secret_cannot_be_read(mdm: Any) -> None:
+    mdm.fleet.run("delete from pg_cron_secrets where name = 'integration:' || %s", mdm.id)
+    with mdm.fleet.refused("PT409", "integration_without_secret", "office"):
+        mdm.fleet.run("select sync_integration(%s)", mdm.id)
 
 
 def test_a_sync_is_due_at_first_when_asked_for_and_after_its_interval(mdm: Any) -> None:

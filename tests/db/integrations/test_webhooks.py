@@ -202,7 +202,10 @@ def test_one_that_is_disabled_does_nothing(mdm: Any) -> None:
 
 def test_what_another_kind_of_system_tells_is_ignored_yet(mdm: Any) -> None:
     token = webhook(mdm)
-    mdm.fleet.run("update device_integrations set integration_type = 'golioth'")
+    mdm.fleet.run(
+        "update device_integrations set integration_type = 'golioth',"
+        ' settings = \'{"projectId": "acme-demo"}\''
+    )
 
     assert tell(mdm, token, hint())["status"] == "ignored"
     error = mdm.fleet.value("select error from integration_activity_log")

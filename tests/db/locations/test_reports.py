@@ -42,6 +42,7 @@ def test_only_devices_have_a_place(fleet: Fleet) -> None:
         ("52, 13, 'infinity'", ["accuracy_m"]),
         ("52, 13, 5, now() + interval '1 hour'", ["located_at: is in the future"]),
         ("52, 13, 5, null", ["located_at: is missing"]),
+        ("0, 0, 0", ["latitude: 0 by 0 with an accuracy of 0 is no position"]),
         ("-91, 200, -5, null", ["latitude", "longitude", "accuracy_m", "located_at"]),
     ],
 )

@@ -20,6 +20,7 @@ from pgfleet_local.server.cluster import Cluster
 JOBS = {
     ("pgfleet-tick", "* * * * *", "call fleet.tick_minute()"),
     ("pgfleet-tick-boot", "@reboot", "call fleet.tick_minute()"),
+    ("pgfleet-watch", "* * * * *", "call fleet.watch_tick()"),
 }
 
 
@@ -104,24 +105,20 @@ def test_a_ticker_survives_a_fault_and_tells_it(
 ) -> None:
     watcher = connect()
     with own_database.connect("supabase_admin", autocommit=True) as admin:
-        admin.execute("alter function fleet.tick rename to tock")
+        admin.execute("alter function fleet.settle_runs rename to unsettle_runs")
         ticker()
         deadline = time.monotonic() + 10
         while not (error := watcher.value("select last_error from fleet.heartbeat")):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        admin.execute("alter function fleet.tock rename to tick")
-    assert "fleet.tick" in error
-    while watcher.value("select last_tick_at is null from fleet.heartbeat"):
-        assert time.monotonic() < deadline + 10
-        time.sleep(0.05)
+        admin.execute("alter function fleet.unsettle_runs rename to settle_runs")
+    assert error.startswith("settle: ")
+    assert "fleet.settle_runs" in error
 
 
 @pytest.fixture(scope="module")
 def cron_database(cluster: Cluster) -> Iterator[Database]:
     """Give the one database that pg_cron serves, migrated."""
-    if not cluster.binaries.has_library("pg_cron"):
-        pytest.skip("pg_cron is not installed")
     settings = cluster.settings
     prepare_database(settings.admin_url, cron=True, net=True)
     migrate(settings.db_url)
@@ -135,6 +132,7 @@ def jobs(conn: psycopg.Connection[Any]) -> set[tuple[str, str, str]]:
     return set(conn.execute("select jobname, schedule, command from cron.job").fetchall())
 
 
+@pytest.mark.pg_cron
 def test_a_migrate_schedules_the_jobs_once(cron_database: Database) -> None:
     with cron_database.connect() as conn:
         found = jobs(conn)
@@ -148,6 +146,7 @@ def test_a_migrate_schedules_the_jobs_once(cron_database: Database) -> None:
         assert all(row[1:] == ("postgres", True) for row in names)
 
 
+@pytest.mark.pg_cron
 def test_jobs_are_brought_back_and_leftovers_removed(cron_database: Database) -> None:
     with cron_database.connect() as conn:
         found = jobs(conn)
@@ -159,6 +158,20 @@ def test_jobs_are_brought_back_and_leftovers_removed(cron_database: Database) ->
         conn.rollback()
 
 
+@pytest.mark.pg_cron
+def test_jobs_of_a_clone_come_to_where_it_is(cron_database: Database) -> None:
+    where = "select distinct nodename, nodeport from cron.job where jobname like 'pgfleet-%'"
+    with cron_database.connect("supabase_admin", autocommit=True) as admin:
+        with cron_database.connect() as conn:
+            before = conn.execute(where).fetchall()
+        admin.execute("update cron.job set nodename = '10.9.8.7', nodeport = 6000")
+    with cron_database.connect() as conn:
+        conn.execute("select fleet.sync_jobs()")
+        assert conn.execute(where).fetchall() == before
+        assert {row[0] for row in jobs(conn)} >= {name for name, _, _ in JOBS}
+
+
+@pytest.mark.pg_cron
 def test_the_status_tells_of_the_jobs(cron_database: Database) -> None:
     with cron_database.connect() as conn:
         row = conn.execute("select fleet_status() -> 'engine'").fetchone()
@@ -167,6 +180,7 @@ def test_the_status_tells_of_the_jobs(cron_database: Database) -> None:
     assert set(row[0]["jobs"]) >= {name for name, _, _ in JOBS}
 
 
+@pytest.mark.pg_cron
 def test_old_run_details_are_pruned(cron_database: Database) -> None:
     with cron_database.connect("supabase_admin", autocommit=True) as admin:
         admin.execute(

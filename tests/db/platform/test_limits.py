@@ -146,6 +146,7 @@ def test_a_preview_refuses_what_cannot_be_saved(fleet: Fleet) -> None:
     "call",
     [
         "create_schedule(%s)",
+        "create_schedules(array[%s])",
         "preview_schedule(%s)",
         "apply_document(%s)",
         "create_template(%s)",
@@ -253,17 +254,17 @@ def test_a_plain_update_of_a_device_is_cut_as_well(fleet: Fleet) -> None:
 
 
 def test_facts_beyond_the_limit_displace_nothing(fleet: Fleet) -> None:
-    device = fleet.device(attributes={"lab": 3})
+    device = fleet.device(reported={"lab": 3})
     for number in range(30):
         facts = {"attributes": {f"fact-{number}-{n}": "v" * 900 for n in range(20)}}
         with fleet.as_device(device):
             assert fleet.value("select device_checkin(%s)", Jsonb(facts))["device_id"] == device
     row = fleet.row(
-        "select attributes, pg_column_size(attributes || '{}') as size from devices where id = %s",
+        "select reported, pg_column_size(reported || '{}') as size from devices where id = %s",
         device,
     )
-    assert (row["attributes"]["lab"], row["attributes"]["cut"]) == (3, True)
-    assert row["attributes"]["fact-0-0"] == "v" * 900
+    assert (row["reported"]["lab"], row["reported"]["cut"]) == (3, True)
+    assert row["reported"]["fact-0-0"] == "v" * 900
     assert row["size"] <= limit(fleet, "attributes")
     with fleet.as_device(device):
         fleet.run(

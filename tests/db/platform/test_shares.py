@@ -62,9 +62,9 @@ def make_sync(db: Any, owner: str, name: str, _: int) -> int:
 def make_rereads(db: Any, owner: str, name: str, count: int) -> int:
     integration = make_integration(db, owner, name)
     db.execute(
-        "insert into fleet.mdm_rereads (integration_id, external_id, asked_at, look_at)"
-        " select %s, n::text, now(), now() from generate_series(1, %s) as n",
-        (integration, count),
+        "insert into fleet.mdm_rereads (integration_id, owner_id, external_id, asked_at, look_at)"
+        " select %s, %s, n::text, now(), now() from generate_series(1, %s) as n",
+        (integration, owner, count),
     )
     return integration
 

@@ -53,6 +53,22 @@ def test_what_is_assigned_is_pushed_once_in_one_schedule(mdm: Any) -> None:
     assert reconcile(mdm) == {"pushes": 0, "removals": 0}
 
 
+def test_more_devices_than_one_list_takes_get_it_in_several_schedules(mdm: Any) -> None:
+    fleet, many = mdm.fleet, 10_003
+    devices = fleet.devices(many)
+    fleet.run(
+        "insert into device_links (device_id, integration_id, owner_id, external_id)"
+        " select u.id, %s, %s, u.id::text from unnest(%s::bigint[]) as u(id)",
+        mdm.id,
+        fleet.owner_id,
+        devices,
+    )
+    assign(mdm, selector={})
+    sizes = fleet.rows("select cardinality(device_ids) as n from schedules order by 1")
+    assert [row["n"] for row in sizes] == [3, 10_000]
+    assert reconcile(mdm) == {"pushes": 0, "removals": 0}
+
+
 def test_a_device_that_joins_later_gets_it_and_one_that_leaves_loses_it(mdm: Any) -> None:
     early, late = mdm.device(), mdm.device()
     group = mdm.fleet.insert("device_groups", owner_id=mdm.fleet.owner_id, name="g")["id"]

@@ -80,12 +80,14 @@ def test_the_status_of_every_schedule_is_told(mdm: Any) -> None:
 
 
 def test_the_pairs_have_the_right_minutes(mdm: Any) -> None:
+    at = mdm.now()
     installs = [
-        mdm.install(mdm.device(), f"{minutes} minutes", profile=str(minutes))
+        mdm.install(mdm.device(), f"{minutes} minutes", at, profile=str(minutes))
         for minutes in (15, 30, 90)
     ]
+    # Taken at that very time, however long it took: a push that is late moves its removal.
     for job in mdm.claim():
-        mdm.finish(job, "completed")
+        mdm.finish(job, "completed", now=at)
 
     told = {row["install_id"]: row for row in mdm.fleet.rows(PAIRS)}
 
@@ -128,9 +130,72 @@ def test_what_failed_and_what_was_called_off_is_told(mdm: Any) -> None:
 
     told = mdm.fleet.rows("select state, reason from profile_schedules order by id")
 
-    assert [row["state"] for row in told] == ["Failed", "Cancelled"]
-    assert told[0]["reason"] == "object not found"
-    assert mdm.install_state(install)["reason"] == "object not found"
+    # There is nothing to remove, and nothing that would be due for ever.
+    assert told == [{"state": "Failed", "reason": "object not found"}]
+    state = mdm.install_state(install)
+    assert (state["state"], state["reason"]) == ("never installed", "object not found")
+
+
+def test_the_three_words_are_never_a_lie(mdm: Any) -> None:
+    failed = mdm.install(mdm.device(), "30 minutes")
+    (job,) = mdm.claim()
+    mdm.finish(job, "failed", reason="invalid_payload", error="object not found")
+    retired = mdm.device()
+    mdm.fleet.run("update devices set status = 'retired' where id = %s", retired)
+    skipped = mdm.fleet.create(
+        action_type="push_profile", payload={}, profile_id="9", device_ids=[retired]
+    )
+    past = mdm.fleet.create(
+        action_type="push_profile",
+        payload={},
+        profile_id="9",
+        device_ids=[mdm.device()],
+        start_time="2025-01-01T00:00:00Z",
+    )
+    mdm.tick(mdm.now(60))
+
+    told = {row["id"]: row for row in mdm.fleet.rows(STATUS)}
+    assert {row["status"] for row in told.values()} == {"Executed"}
+    assert set(told) == {failed["install_schedule_id"], skipped["id"], past["id"]}
+    # When it was tried last, and what it came to.
+    assert told[failed["install_schedule_id"]]["last_executed_at"] <= mdm.now(60)
+    states = mdm.fleet.rows("select id, state, reason from profile_schedules order by id")
+    assert {row["state"] for row in states} == {"Failed"}
+    assert all(row["reason"] for row in states)
+    # No pair says that it was removed.
+    assert mdm.fleet.rows(PAIRS) == []
+
+
+def test_what_goes_well_has_no_reason(mdm: Any) -> None:
+    install = mdm.install(mdm.device(), "30 minutes")
+
+    def reasons() -> list[Any]:
+        rows = mdm.fleet.rows(
+            "select reason from profile_schedules union all select reason from temporary_profiles"
+        )
+        return [row["reason"] for row in rows]
+
+    assert reasons() == [None] * 3
+    for at in (mdm.now(), mdm.now() + timedelta(minutes=30)):
+        mdm.tick(at)
+        (job,) = mdm.claim(now=at)
+        mdm.finish(job, "completed", now=at)
+        mdm.tick(at)
+        assert reasons() == [None] * 3
+    assert mdm.install_state(install)["state"] == "removed"
+
+
+def test_a_removal_that_fails_says_why(mdm: Any) -> None:
+    install = mdm.install(mdm.device(), "30 minutes")
+    (job,) = mdm.claim()
+    mdm.finish(job, "completed")
+    late = mdm.now() + timedelta(minutes=30)
+    mdm.tick(late)
+    (job,) = mdm.claim(now=late)
+    mdm.finish(job, "failed", reason="invalid_payload", error="gone", now=late)
+    mdm.tick(late)
+    state = mdm.install_state(install)
+    assert (state["state"], state["reason"]) == ("removal failed", "gone")
 
 
 def test_people_see_their_own_and_devices_nothing(mdm: Any) -> None:

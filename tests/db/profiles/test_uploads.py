@@ -304,6 +304,49 @@ def test_where_there_are_several_mdms_one_is_to_be_named(mdm: Any) -> None:
         mdm.fleet.run(query, file())
 
 
+def payload(identifier: str, encoding: str = "utf-8") -> bytes:
+    inner = {"PayloadType": "com.apple.wifi.managed", "PayloadIdentifier": "inner.one"}
+    whole = {
+        "PayloadContent": [inner, {**inner, "PayloadIdentifier": "inner.two"}],
+        "PayloadIdentifier": identifier,
+        "PayloadType": "Configuration",
+    }
+    text = plistlib.dumps(whole).decode()
+    return text.replace("UTF-8", encoding.upper()).encode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_profile_may_be_in_any_encoding_of_unicode(mdm: Any, encoding: str) -> None:
+    row = upload(mdm, content=payload("com.example.wi-fi & more", encoding))
+    assert row["payload_identifier"] == "com.example.wi-fi & more"
+
+
+def test_two_profiles_with_one_identifier_are_told(mdm: Any) -> None:
+    upload(mdm, "first", content=payload("com.example.same"))
+    upload(mdm, "second", content=payload("com.example.same", "utf-16"))
+    upload(mdm, "third", content=payload("com.example.other"))
+    rows = mdm.fleet.rows("select name, replaces from profile_list order by name")
+    assert [(row["name"], row["replaces"]) for row in rows] == [
+        ("first", "second"),
+        ("second", "first"),
+        ("third", None),
+    ]
+
+
+SIGNED_DATA = bytes.fromhex("30820400 06092a864886f70d010702 a0820300 30820200 020101 3100")
+DATA = bytes.fromhex("06092a864886f70d010701")
+
+
+def test_a_signature_without_what_it_signs_is_no_profile(mdm: Any) -> None:
+    detached = SIGNED_DATA + bytes.fromhex("300b") + DATA + bytes.fromhex("3182 0100 3081")
+    with mdm.fleet.refused("PT422", "profile_invalid", "is a signature without the profile"):
+        upload(mdm, content=detached)
+
+    whole = SIGNED_DATA + bytes.fromhex("3080") + DATA + bytes.fromhex("a080 2480 0482 0100")
+    row = upload(mdm, content=whole + payload("com.example.signed"))
+    assert (row["status"], row["payload_identifier"]) == ("pending", "com.example.signed")
+
+
 def test_where_there_is_no_mdm_that_is_said(mdm: Any) -> None:
     query = "select upload_profile('Wi-Fi', %s, %s)"
     mdm.fleet.run("update device_integrations set status = 'disabled'")
@@ -313,7 +356,8 @@ def test_where_there_is_no_mdm_that_is_said(mdm: Any) -> None:
         mdm.fleet.run(query, file(), mdm.id)
     cloud = mdm.fleet.value(
         "select id from create_integration(jsonb_build_object("
-        "'name', 'cloud', 'integration_type', 'golioth', 'owner_id', %s::text))",
+        "'name', 'cloud', 'integration_type', 'golioth', 'owner_id', %s::text,"
+        " 'settings', jsonb_build_object('projectId', 'acme-demo')))",
         mdm.fleet.owner_id,
     )
     with mdm.fleet.refused("PT422", "integration_not_mdm", "golioth"):

@@ -41,8 +41,11 @@ def test_a_check_in_stores_facts_and_tells_what_waits(fleet: Fleet) -> None:
     assert answer["poll_seconds"] == 300
     assert answer["topic"] == f"device:{fleet.auth_id(device)}"
     row = fleet.row("select * from devices where id = %s", device)
-    assert (row["platform"], row["timezone"]) == ("linux", "Asia/Kolkata")
-    assert row["attributes"] == {"room": 7, "ram_gb": 16, "agent_version": "1.2"}
+    # What it says of itself stands apart from what people say of it.
+    assert (row["platform"], row["timezone"]) == (None, "Asia/Kolkata")
+    assert row["attributes"] == {"room": 7}
+    assert row["reported"] == {"platform": "linux", "ram_gb": 16, "agent_version": "1.2"}
+    assert fleet.value("select platform from device_list where id = %s", device) == "linux"
     assert row["last_seen"] is not None
 
 

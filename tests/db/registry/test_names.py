@@ -46,7 +46,7 @@ def test_what_nothing_has_as_its_name_is_told(fleet: Fleet, text: str) -> None:
 
     with fleet.refused("PT404", "device_not_found", "was not found") as refusal:
         device_id(fleet, text)
-    assert refusal.hint == "List what there is with: pgfleet device list"
+    assert refusal.hint == "List what there is with: select * from device_list"
     assert len(refusal.message) < 300
 
 
@@ -101,7 +101,7 @@ def test_everything_with_a_name_is_found_and_missed_alike(
         assert str(fleet.value(f"select {function}(%s)", text)) == str(made["id"])
     with fleet.refused("PT404", f"{kind}_not_found") as refusal:
         fleet.value(f"select {function}('nothing')")
-    assert refusal.hint == f"List what there is with: pgfleet {command} list"
+    assert refusal.hint == f"List what there is with: select * from {command}_list"
 
 
 def test_tags_are_added_and_taken_away(fleet: Fleet) -> None:

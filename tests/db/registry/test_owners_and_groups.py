@@ -45,17 +45,13 @@ def test_who_makes_an_owner_is_its_admin_and_lets_others_in(fleet: Fleet) -> Non
     admin, member = uuid4(), uuid4()
     with fleet.acting(admin):
         owner = fleet.row("select * from create_owner('School')")["id"]
-        fleet.run(
-            "insert into owner_members (owner_id, user_id, permissions)"
-            " values (%s, %s, '{view,operate}')",
-            owner,
-            member,
-        )
+        code = fleet.value("select invite_member(%s, null, '{view,operate}')", owner)["code"]
         device = fleet.value(
             "insert into devices (owner_id, hostname) values (%s, 'pc') returning id", owner
         )
 
     with fleet.acting(member):
+        fleet.run("select accept_invitation(%s)", code)
         assert fleet.value("select id from devices") == device
         assert fleet.row("select * from send_command(%s, 'lock')", device)["status"] == "pending"
     with fleet.refused("PT403", "permission_missing"), fleet.acting(member):
@@ -68,7 +64,7 @@ def test_who_makes_an_owner_is_its_admin_and_lets_others_in(fleet: Fleet) -> Non
 
 
 def test_a_blank_owner_is_refused(fleet: Fleet) -> None:
-    with pytest.raises(psycopg.errors.CheckViolation), fleet.conn.transaction():
+    with fleet.refused("PT422", "owner_invalid"):
         fleet.run("select create_owner(' ')")
 
 

@@ -177,3 +177,67 @@ def test_catching_up_may_be_paced(fleet: Fleet) -> None:
     assert len(starts) > 3
     waits = [(start or now) - now for start in starts]
     assert waits == [timedelta(seconds=30 * n) for n in range(len(waits))]
+
+
+@pytest.mark.parametrize("overlap", ["skip", "buffer_one", "replace", "allow"])
+def test_what_is_caught_up_queues_instead_of_defeating_itself(fleet: Fleet, overlap: str) -> None:
+    device = fleet.device()
+    made = fleet.create(
+        recurrence_type="interval",
+        recurrence_config={"hours": 1},
+        start_time=BASE.isoformat(),
+        device_ids=[device],
+        policies={
+            "catchup": "all",
+            "catchup_window": "1 day",
+            "overlap": overlap,
+            "max_concurrent": 2,
+            **LASTING,
+        },
+    )
+    now = BASE + 4 * HOUR + 20 * MINUTE
+    fleet.tick_until_idle(now)
+    assert ran(fleet, made["id"]) == [BASE + n * HOUR for n in range(5)]
+    commands = fleet.commands(made["id"])
+    assert [c["status"] for c in commands] == ["pending"] * 5
+    waits = [c["waits_for"] for c in commands]
+    ids = [c["id"] for c in commands]
+    assert waits == ([None, None] if overlap == "allow" else [None, ids[0]]) + ids[1:4]
+
+    done = []
+    while claimed := fleet.claim(device, 1, now=now):
+        fleet.finish(device, claimed[0], now=now)
+        done.append(claimed[0]["command_id"])
+    assert done == ids
+    fleet.tick_until_idle(now)
+    assert {run["status"] for run in fleet.runs(made["id"])} == {"completed"}
+
+
+def test_what_is_caught_up_comes_in_order_however_large_it_is(fleet: Fleet) -> None:
+    fleet.run("select fleet.set_setting('expand_chunk_size_published', '20')")
+    devices = fleet.devices(70)
+    made = fleet.create(
+        recurrence_type="interval",
+        recurrence_config={"hours": 1},
+        start_time=BASE.isoformat(),
+        device_ids=devices,
+        policies={"catchup": "all", "catchup_window": "1 day", **LASTING},
+    )
+    fleet.tick_until_idle(BASE + 2 * HOUR + 20 * MINUTE)
+    commands = fleet.commands(made["id"])
+    assert len(commands) == 3 * len(devices)
+    runs = {c["id"]: c["run_id"] for c in commands}
+    assert all(runs[c["waits_for"]] < c["run_id"] for c in commands if c["waits_for"])
+
+
+def test_what_is_due_on_time_is_left_out_where_that_is_still_under_way(fleet: Fleet) -> None:
+    made = fleet.create(
+        recurrence_type="interval",
+        recurrence_config={"hours": 1},
+        start_time=BASE.isoformat(),
+        device_ids=[fleet.device()],
+        policies={"catchup": "all", "catchup_window": "1 day", **LASTING},
+    )
+    fleet.tick_until_idle(BASE + 2 * HOUR + 20 * MINUTE)
+    fleet.tick_until_idle(BASE + 3 * HOUR)
+    assert fleet.runs(made["id"])[-1]["reason"] == "overlap"

@@ -186,7 +186,7 @@ def test_devices_of_others_are_never_reached_even_when_forced_in(
     ]
     made = fleet.create(device_ids=[mine], start_time=BASE.isoformat())
     # The service role cannot write such a schedule; suppose that it could.
-    with pytest.raises(psycopg.Error, match="was not found"), fleet.conn.transaction():
+    with pytest.raises(psycopg.Error, match="belongs to another owner"), fleet.conn.transaction():
         with fleet.acting(None, "service_role"):
             fleet.run(
                 "update schedules set device_ids = array[%s]::bigint[] where id = %s",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from tests.helpers.fleet import Fleet
+import pytest
+from tests.helpers.fleet import Fleet, Row
 
 BASE = datetime(2031, 5, 5, 6, 0, tzinfo=UTC)
 JITTER = timedelta(hours=1)
@@ -97,3 +98,36 @@ def test_jitter_gives_each_device_a_slot_that_stays(fleet: Fleet) -> None:
     assert slots[0] == slots[1]
     assert all(timedelta(0) <= slot <= timedelta(seconds=30) for slot in slots[0].values())
     assert len(set(slots[0].values())) > 15
+
+
+def every(minutes: int) -> Row:
+    return {"recurrence_type": "interval", "recurrence_config": {"minutes": minutes}}
+
+
+def cron(text: str) -> Row:
+    return {"recurrence_type": "cron", "recurrence_config": {"cron_expression": text}}
+
+
+@pytest.mark.parametrize(
+    ("recurrence", "policies", "words"),
+    [
+        (every(20), {}, "misses 2 of 3"),
+        (every(60), {}, None),
+        (every(61), {}, None),
+        (cron("0,5 6 * * *"), {}, "misses 1 of 2"),
+        (cron("*/30 * * * * *"), {}, "misses 119 of 120"),
+        (every(20), {"overlap": "allow", "expires_after": "1 hour"}, None),
+        (every(20), {"overlap": "allow"}, "misses 2 of 3"),
+        ({"recurrence_type": "once"}, {}, None),
+    ],
+)
+def test_a_jitter_over_the_next_due_instant_says_what_it_costs(
+    fleet: Fleet, recurrence: Row, policies: Row, words: str | None
+) -> None:
+    made = fleet.create(
+        start_time=BASE.isoformat(), device_ids=[fleet.device()],
+        policies={"jitter": "1 hour", **policies}, **recurrence,
+    )  # fmt: skip
+    found = [text for text in made["warnings"] if "jitter" in text]
+    assert len(found) == (words is not None)
+    assert words is None or words in found[0]

@@ -65,7 +65,7 @@ def due(fleet: Fleet, made: Row, until: datetime) -> Counter[datetime]:
 
 
 @settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -155,15 +155,17 @@ def test_the_rule_that_moved_an_instant_is_on_its_run(fleet: Fleet) -> None:
     assert run["dst_rule"] == "gap:first_instant"
 
 
-def test_runs_of_one_schedule_that_are_caught_up_respect_its_overlap(fleet: Fleet) -> None:
+def test_runs_of_one_schedule_that_are_caught_up_wait_for_each_other(fleet: Fleet) -> None:
     device = fleet.device()
     made = fleet.minutely(
         [device], BASE, policies={"catchup": "all", "catchup_limit": 5, "expires_after": "1 day"}
     )
     fleet.tick_until_idle(BASE + timedelta(minutes=30))
-    assert len(fleet.commands(made["id"])) == 1
+    commands = fleet.commands(made["id"])
+    assert [c["waits_for"] for c in commands] == [None, *(c["id"] for c in commands[:-1])]
     reasons = [run["reason"] for run in fleet.runs(made["id"]) if run["missed_count"] is None]
-    assert reasons.count("overlap") == 4
+    assert reasons == [None] * 5
+    assert len(commands) == 5
 
 
 def test_a_run_by_two_ticks_in_one_transaction_is_one(fleet: Fleet) -> None:

@@ -127,7 +127,9 @@ def test_replace_cancels_what_waits_and_gives_the_new_one(fleet: Fleet) -> None:
     assert statuses(fleet, schedule, device) == ["cancelled", "cancelled", "pending"]
     assert {c["reason"] for c in fleet.commands(schedule)[:2]} == {"replaced"}
     tick(fleet, 3)
-    assert [run["status"] for run in fleet.runs(schedule)][:3] == ["failed"] * 3
+    runs = fleet.runs(schedule)[:3]
+    assert {(run["status"], run["reason"]) for run in runs} == {("cancelled", "replaced")}
+    assert {(run["targeted"], run["replaced"], run["failed"]) for run in runs} == {(1, 1, 0)}
 
 
 @pytest.mark.parametrize("question", ["extend", "finish"])
@@ -221,4 +223,66 @@ def test_a_new_run_may_replace_the_old_one(fleet: Fleet) -> None:
     assert fleet.finish(device, claimed)["reason"] == "cancelled"
     fleet.tick(BASE + MINUTE)
     runs = fleet.runs(made["id"])
-    assert [run["status"] for run in runs] == ["failed", "running"]
+    assert [run["status"] for run in runs] == ["cancelled", "running"]
+
+
+def test_what_was_replaced_tells_nobody_and_pauses_nothing(fleet: Fleet) -> None:
+    fleet.insert(
+        "webhook_endpoints", owner_id=fleet.owner_id, url="https://example.com/x", events=["*"]
+    )
+    device = fleet.device()
+    schedule = minutely(fleet, [device], overlap="replace", pause_on_failure=1)
+    tick(fleet, 0, 1, 2, 3)
+    assert fleet.schedule(schedule)["status"] == "active"
+    told = fleet.rows("select event from webhook_deliveries where owner_id = %s", fleet.owner_id)
+    assert told == []
+    (last,) = claim(fleet, device, 3)
+    fleet.finish(device, last, "failed", reason="unsupported", now=BASE + 3 * MINUTE)
+    tick(fleet, 3)
+    assert fleet.schedule(schedule)["status"] == "paused"
+
+
+def test_a_run_that_was_replaced_in_part_came_to_what_the_rest_did(fleet: Fleet) -> None:
+    drawer, desk, broken = fleet.devices(3)
+    schedule = minutely(fleet, [drawer, desk], overlap="replace")
+    other = minutely(fleet, [drawer, broken], overlap="replace", retry={"attempts": 1})
+    tick(fleet, 0)
+    (done,) = claim(fleet, desk, 0)
+    fleet.finish(desk, done, now=BASE)
+    (failed,) = claim(fleet, broken, 0)
+    fleet.finish(broken, failed, "failed", reason="unsupported", now=BASE)
+    tick(fleet, 1, 2)
+    first, second = fleet.runs(schedule)[0], fleet.runs(other)[0]
+    assert (first["status"], first["reason"]) == (
+        "completed",
+        "1 of 2 commands were replaced by a later run",
+    )
+    assert (second["status"], second["failed"], second["replaced"]) == ("failed", 1, 1)
+    said = fleet.value("select explain_schedule(%s, %s)", schedule, BASE + MINUTE)
+    assert said["verdict"] in {"running", "replaced"}
+
+
+def test_nothing_follows_what_was_replaced(fleet: Fleet) -> None:
+    device = fleet.device()
+    schedule = minutely(fleet, [device], overlap="replace")
+    follower = fleet.create(device_ids=[device], after={"schedule_id": schedule, "on": "either"})
+    tick(fleet, 0, 1, 2)
+    assert fleet.runs(follower["id"]) == []
+
+
+def test_buffer_one_never_puts_an_older_run_behind_a_newer_one(fleet: Fleet) -> None:
+    fleet.run("select fleet.set_setting('expand_chunk_size_published', '20')")
+    devices = fleet.devices(30)
+    schedule = minutely(fleet, devices, overlap="buffer_one")
+    fleet.tick(BASE)
+    fleet.run("select fleet.start_due_runs(%s)", BASE + MINUTE)
+    first, second = fleet.runs(schedule)
+    for run in (second, first):
+        fleet.run("select fleet.expand_runs(array[%s::bigint], %s, 100)", run["id"], BASE + MINUTE)
+    backwards = fleet.value(
+        "select count(*) from device_commands as c join device_commands as w on w.id = c.waits_for"
+        " where c.schedule_id = %s and w.run_id > c.run_id",
+        schedule,
+    )
+    assert backwards == 0
+    assert len(fleet.commands(schedule)) >= len(devices)

@@ -125,3 +125,29 @@ def test_a_schedule_that_reaches_nobody_or_never_runs_is_warned_of(fleet: Fleet)
     )
     assert any("no due instant" in warning for warning in never["warnings"])
     assert never["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("more", "warns"),
+    [
+        ({"recurrence_type": "daily", "recurrence_config": {"time": "02:30"}}, True),
+        ({"start_time": "2999-01-01T02:30:00"}, True),
+        ({"scheduled_time": "2999-01-01T02:30:00"}, True),
+        ({"start_time": "2999-01-01T02:30:00+01:00"}, False),
+        ({"recurrence_type": "interval", "recurrence_config": {"hours": 1}}, False),
+        ({"start_time": "2999-01-01T02:30:00", "timezone": "UTC"}, False),
+        ({"start_time": "2999-01-01T02:30:00", "timezone": "Europe/Berlin"}, False),
+    ],
+)
+def test_a_time_without_a_zone_is_in_utc_and_the_answer_says_so(
+    fleet: Fleet, more: Row, warns: bool
+) -> None:
+    """Where the owner's zone is another one, the reader may have meant that."""
+    device = fleet.device()
+    assert "no timezone" not in str(fleet.create(device_ids=[device], **more)["warnings"])
+    fleet.run("update owners set timezone = 'Europe/Berlin' where id = %s", fleet.owner_id)
+
+    made = fleet.create(device_ids=[device], **more)
+
+    assert made["timezone"] == more.get("timezone", "UTC")
+    assert any("meant in Europe/Berlin" in one for one in made["warnings"]) == warns

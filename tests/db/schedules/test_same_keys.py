@@ -82,6 +82,16 @@ def create(world: World, given: Row) -> Row:
     return answer
 
 
+def create_many(world: World, given: Row) -> Row:
+    owner = {"owner_id": str(world.fleet.owner_id)}
+    first, made = world.fleet.value(
+        "select create_schedules(%s::jsonb[])",
+        [Jsonb({**owner, **SPEC, "name": "First of two"}), Jsonb({**owner, **whole(given)})],
+    )
+    assert first["name"] == "First of two"
+    return dict(made)
+
+
 def update(world: World, given: Row) -> Row:
     made = world.fleet.create(**SPEC)
     answer: Row = world.fleet.value(
@@ -112,11 +122,12 @@ def document(world: World, given: Row) -> Row:
         Jsonb({"version": 1, "schedules": [spec]}),
         world.fleet.owner_id,
     )
-    return world.fleet.row(
+    made: Row = world.fleet.row(
         "select to_jsonb(s) as row from schedules as s where owner_id = %s"
         " order by id desc limit 1",
         world.fleet.owner_id,
     )["row"]
+    return made
 
 
 def reapplied(world: World, given: Row) -> Row:
@@ -125,7 +136,7 @@ def reapplied(world: World, given: Row) -> Row:
 
 
 Way = Callable[[World, Row], Row | None]
-WAYS: list[Way] = [preview, create, update, duplicate, template, document, reapplied]
+WAYS: list[Way] = [preview, create, create_many, update, duplicate, template, document, reapplied]
 
 ACCEPTED: list[tuple[Row, Row]] = [
     ({"devices": ["pc-mine"]}, {"device_ids": ["$mine.device"]}),
@@ -229,7 +240,7 @@ REFUSED: list[tuple[Row, str]] = [
     ({"name": 7}, "name: must be a string, not 7"),
     ({"description": {}}, "description: must be a string, not {}"),
     ({"action_type": "brew_tea"}, 'action_type: "brew_tea" is not a known command type'),
-    ({"task_type": 7}, "action_type: must be a string, not 7"),
+    ({"task_type": 7}, "task_type: must be a string, not 7"),
     ({"payload": "x"}, 'payload: must be an object, not "x"'),
     ({"payload": {}}, "payload.message: is missing"),
     ({"recurrence_type": "yearly"}, "recurrence_type: "),
@@ -237,7 +248,7 @@ REFUSED: list[tuple[Row, str]] = [
     ({"recurrence_config": {"tmie": "03:00"}}, "recurrence_config.tmie: is not known"),
     ({"recurrence_config": "03:00"}, 'recurrence_config: must be an object, not "03:00"'),
     ({"start_time": "soon"}, 'start_time: "soon" is not a time'),
-    ({"scheduled_time": 7}, "start_time: 7 is not a time"),
+    ({"scheduled_time": 7}, "scheduled_time: 7 is not a time"),
     ({"end_time": "2030-01-01T00:00:00Z"}, "start_time: is after end_time"),
     ({"timezone": "Mars/Base"}, 'timezone: "Mars/Base" is not a known time zone'),
     ({"selector": []}, "selector: must be an object, not []"),
@@ -332,7 +343,7 @@ def test_a_column_by_plain_sql_is_checked_as_well(world: World) -> None:
     fleet = world.fleet
     made = fleet.create(**SPEC)
     for column, value, words in (
-        ("device_ids", [world.ids["$theirs.device"]], "was not found"),
+        ("device_ids", [world.ids["$theirs.device"]], "belongs to another owner"),
         ("after_schedule_id", world.ids["$theirs.schedule"], "was not found"),
         ("timezone", "Mars/Base", "is not a known time zone"),
         ("name", "", "name: must not be blank"),

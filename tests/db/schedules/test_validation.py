@@ -106,16 +106,15 @@ def test_devices_and_groups_of_others_are_not_found(fleet: Fleet) -> None:
     others = Fleet(fleet.conn)
     device = others.device()
     group = others.insert("device_groups", owner_id=others.owner_id, name="g")["id"]
-    with fleet.refused("PT404", "schedule_invalid", f"device {device}", f"group {group}"):
+    columns = {"owner_id": fleet.owner_id, "name": "s", "action_type": "lock"}
+    named = (f"device {device}", f"group {group}")
+    with fleet.refused("PT404", "schedule_invalid", *named), fleet.acting(fleet.owner_id):
         fleet.create(device_ids=[device], group_ids=[group])
-    with fleet.refused("PT404", "schedule_invalid", f"device {device}"):
-        fleet.insert(
-            "schedules",
-            owner_id=fleet.owner_id,
-            name="s",
-            action_type="lock",
-            device_ids=[device],
-        )
+    with fleet.refused("PT404", "schedule_invalid", named[0]), fleet.acting(fleet.owner_id):
+        fleet.insert("schedules", **columns, device_ids=[device])
+    # Whoever sees both is told whose they are.
+    with fleet.refused("PT422", "schedule_invalid", *named, "belongs to another owner"):
+        fleet.create(device_ids=[device], group_ids=[group])
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,14 @@ from typing import Any
 # A procedure that commits can have no SET clause (Postgres forbids it); each name in its body
 # is qualified instead.
 WITHOUT_SEARCH_PATH = {
-    "fleet.tick_minute",
     "fleet.prune_history",
-    "fleet.tend_geo_schedules",
     "fleet.reconcile_all_geo_scopes",
+    "fleet.take_step",
+    "fleet.take_suspects",
+    "fleet.take_tick",
+    "fleet.tend_geo_schedules",
+    "fleet.tick_minute",
+    "fleet.watch_tick",
 }
 
 SEARCH_PATH = "search_path=pg_catalog, pg_temp"
@@ -21,22 +25,34 @@ SEARCH_PATH = "search_path=pg_catalog, pg_temp"
 # closed to all but the login of the HTTP functions; and these.
 OTHER_DEFINERS = {
     "fleet.calendar_of_caller": "looks only at the owners of its caller",
+    "fleet.change_rollout": "checks its caller",
     "fleet.current_device_id": "asked by policies, of callers who may not search the devices",
+    "fleet.checkup": "for the service role, which runs the platform",
     "fleet.current_user_id": "asked by policies, of callers who may not search the devices",
     "fleet.endpoint_of_caller": "checks its caller, and must see the row to tell",
+    "fleet.require_device": "looks whether the fleet of its caller is being moved",
+    "fleet.working_device_id": "asked by policies, of callers who may not search the devices",
+    "fleet.zone_status": "tells zones of the caller, whose counts people do not read",
     "fleet.engine_status": "tells figures of the engine, whose tables people do not read",
+    "fleet.is_default_owner": "asked by a view; of its caller's own memberships",
     "fleet.is_time_zone": "asked by triggers; tells nothing else",
     "fleet.is_visible_owner": "asked before a row is locked",
+    "fleet.may_read_object": "asked by policies of the storage, of callers who may not read",
+    "fleet.may_write_object": "asked by policies of the storage, of callers who may not read",
+    "fleet.metrics": "for the service role; of everybody's rows nothing but counts and ages",
     "fleet.my_owners": "policies of the memberships ask it themselves",
     "fleet.poke": "closed; signs",
     "fleet.poke_key": "closed; reads the secrets",
     "fleet.require_permission": "closed; reads memberships",
     "fleet.resolve_owner": "closed; makes the personal owner of its caller and no other",
+    "fleet.rule_met_for": "asked by a view; counts for who sees the rule",
     "fleet.schedule_of_caller": "checks its caller, and must see the row to tell",
     "fleet.set_integration_status": "checks its caller",
     "fleet.set_schedule_status": "checks its caller",
+    "fleet.set_quota": "for the service role, which may not write the table",
     "fleet.set_setting": "for the service role, which may not write the table",
     "fleet.setting": "closed to people; read on behalf of anybody",
+    "fleet.telemetry_device": "checks its caller, and must see the row to tell",
     "fleet.template_of_caller": "checks its caller, and must see the row to tell",
 }
 

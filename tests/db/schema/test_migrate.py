@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,20 @@ def test_edited_migration_is_told_and_named_where_sources_then_fail(
     with pytest.raises(MigrationFailed) as caught:
         migrate(url, folder=folder)
     assert "20260101000000_things was edited" in (caught.value.hint or "")
+
+
+def test_migration_that_was_mended_says_which_content_it_stands_for(
+    empty_database: Any, folder: Path
+) -> None:
+    url = empty_database.url()
+    table = folder / "migrations" / "20260101000000_things.sql"
+    instead_of = f"-- instead of {sha256(table.read_bytes()).hexdigest()}\n"
+    migrate(url, folder=folder)
+
+    table.write_text("-- Mended.\n" + instead_of + table.read_text())
+    assert migrate(url, folder=folder).edited == []
+    table.write_text(table.read_text().replace(instead_of, ""))
+    assert status(url, folder=folder).edited == ["20260101000000_things"]
 
 
 def test_index_is_built_concurrently_while_another_run_waits(

@@ -2,113 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from psycopg import sql
+from tests.helpers.two_fleets import Caller, Fleet, World, callers, device, person
 
 from pgfleet_functions.setup import ensure_worker_role
 
 Conn = psycopg.Connection[Any]
-
-
-@dataclass(frozen=True)
-class Fleet:
-    """The ids of one owner's rows."""
-
-    owner: UUID
-    person: UUID
-    device: int
-    device_auth: UUID
-    sibling: int
-    sibling_auth: UUID
-    retired: int
-    retired_auth: UUID
-    group: int
-    empty_group: int
-    schedule: int
-    run: int
-    command: int
-    code: int
-    endpoint: int
-    delivery: int
-    feed: int
-    calendar: int
-    integration: int
-    integration_webhook: int
-    install: int
-    assignment: int
-    profile: int
-    location: int
-    location_policy: int
-    location_event: int
-    geo_schedule: int
-    geo_action: int
-    template: str
-    hostname: str
-    plain_code: str
-    plain_secrets: tuple[str, ...]
-    plain_token: str
-    plain_webhook_token: str
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who comes, as the platform would introduce them: a role and the text of their claims."""
-
-    role: str
-    claims: str = ""
-
-
-@dataclass(frozen=True)
-class World:
-    """A committed database with my fleet, theirs, and everybody who may knock."""
-
-    database: Any
-    mine: Fleet
-    theirs: Fleet
-    callers: dict[str, Caller] = field(default_factory=dict)
-
-    @contextmanager
-    def acting(self, caller: str | Caller) -> Iterator[Conn]:
-        """Give a transaction of that caller, which is rolled back."""
-        with self.database.connect("supabase_admin") as conn:
-            self.become(conn, caller)
-            yield conn
-            conn.rollback()
-
-    def become(self, conn: Conn, caller: str | Caller) -> None:
-        """Make the rest of the transaction that of the caller."""
-        who = self.callers[caller] if isinstance(caller, str) else caller
-        conn.execute("reset role")
-        conn.execute("select set_config('request.jwt.claims', %s, true)", (who.claims,))
-        conn.execute(sql.SQL("set local role {}").format(sql.Identifier(who.role)))
-
-    def outcome(self, conn: Conn, query: str, *args: Any) -> Any:
-        """Run a query: its first value, or (SQLSTATE, message, detail, hint) of its error."""
-        try:
-            with conn.transaction():
-                row = conn.execute(query.encode(), args or None).fetchone()
-        except psycopg.Error as error:
-            diag = error.diag
-            return (error.sqlstate, diag.message_primary, diag.message_detail, diag.message_hint)
-        return row[0] if row else None
-
-
-def person(sub: UUID, **claims: Any) -> Caller:
-    """Describe a signed-in person."""
-    return Caller("authenticated", json.dumps({"role": "authenticated", "sub": str(sub), **claims}))
-
-
-def device(sub: UUID, device_id: int) -> Caller:
-    """Describe a device with the token that the function device-token signs."""
-    return person(sub, aud="authenticated", device_id=device_id)
 
 
 @pytest.fixture(scope="session")
@@ -139,27 +42,14 @@ def build_world(database: Any) -> World:
         mine = _fill(conn, "mine")
         theirs = _fill(conn, "theirs")
         conn.execute(
-            "insert into fleet.doorbells (device_id, ring_at, command_id, command_type)"
-            " values (%s, now() + interval '1 day', 1, 'lock'),"
-            " (%s, now() + interval '1 day', 2, 'lock')",
+            "insert into fleet.doorbells (device_id, owner_id, ring_at, command_id, command_type)"
+            " select d.id, d.owner_id, now() + interval '1 day', 1, 'lock'"
+            " from devices as d where d.id in (%s, %s)",
             (mine.device, theirs.device),
         )
-    return World(database, mine, theirs, _callers(mine, theirs))
-
-
-def _callers(mine: Fleet, theirs: Fleet) -> dict[str, Caller]:
-    return {
-        "anon": Caller("anon", '{"role": "anon"}'),
-        "nobody": Caller("authenticated"),
-        "member": person(mine.person),
-        "stranger": person(theirs.person),
-        "device": device(mine.device_auth, mine.device),
-        "sibling": device(mine.sibling_auth, mine.sibling),
-        "retired": device(mine.retired_auth, mine.retired),
-        "foreign_device": device(theirs.device_auth, theirs.device),
-        "fleet_worker": Caller("fleet_worker"),
-        "service_role": Caller("service_role", '{"role": "service_role"}'),
-    }
+        for owner in (mine.owner, theirs.owner):
+            conn.execute("select fleet.set_quota(%s, 'groups', 900)", (owner,))
+    return World(database, mine, theirs, callers(mine, theirs))
 
 
 def _fill(conn: Conn, name: str) -> Fleet:
@@ -192,6 +82,7 @@ def _fill(conn: Conn, name: str) -> Fleet:
         for host in ("pc", "laptop", "old")
     ]
     devices = [(found["device_id"], UUID(found["auth_id"])) for found in enrolled]
+    invitation = one("select public.invite_member(%s)", owner)
     schedule = one(
         "select public.create_schedule(jsonb_build_object('name', %s::text, 'action_type', 'lock',"
         " 'recurrence_type', 'daily', 'recurrence_config', '{\"time\": \"03:00\"}'::jsonb,"
@@ -203,6 +94,19 @@ def _fill(conn: Conn, name: str) -> Fleet:
     command = one("select id from public.send_command(%s, 'lock')", devices[0][0])
     conn.execute(
         "insert into fleet.run_progress (run_id, completed, failed) values (%s, 0, 0)", (run,)
+    )
+    conn.execute(
+        "insert into fleet.chain_steps (owner_id, schedule_id, after_run_id, device_id)"
+        " select owner_id, schedule_id, id, %s from schedule_runs where id = %s",
+        (devices[0][0], run),
+    )
+    conn.execute(
+        "insert into fleet.run_zones (run_id, due_at, starts_at, zones)"
+        " values (%s, 'infinity', 'infinity', '{UTC}')",
+        (run,),
+    )
+    conn.execute(
+        "insert into fleet.judged_movers (run_id, device_id) values (%s, %s)", (run, devices[0][0])
     )
     conn.execute("select public.retire_device(%s)", (devices[2][0],))
     endpoint = one(
@@ -290,10 +194,74 @@ def _fill(conn: Conn, name: str) -> Fleet:
     webhook = one("select public.create_integration_webhook(%s)", integration)
     one("select fleet.worker_take_integration_webhook(%s, '{}')", webhook["token"])
     conn.execute(
-        "insert into fleet.mdm_rereads (integration_id, external_id, asked_at, look_at)"
-        " values (%s, %s, now(), now())",
-        (integration, f"{name}-1"),
+        "insert into fleet.mdm_rereads (integration_id, owner_id, external_id, asked_at, look_at)"
+        " select i.id, i.owner_id, %s, now(), now() from device_integrations as i where i.id = %s",
+        (f"{name}-1", integration),
     )
+    cloud = one(
+        "select id from public.create_integration(jsonb_build_object('name', %s::text,"
+        " 'integration_type', 'golioth', 'settings', '{\"projectId\": \"acme\"}'::jsonb))",
+        f"{name}-cloud",
+    )
+    one("select public.backfill_sync(%s, now() - interval '1 day')", cloud)
+    conn.execute(
+        "insert into fleet.sync_cursors (integration_id, device_id, stream, owner_id, read_to)"
+        " values (%s, %s, '/', %s, now())",
+        (cloud, devices[0][0], owner),
+    )
+    conn.execute(
+        "insert into public.device_links (device_id, integration_id, owner_id, external_id)"
+        " values (%s, %s, %s, 'x')",
+        (devices[0][0], cloud, owner),
+    )
+    conn.execute(
+        "insert into fleet.sync_bases (integration_id, device_id, owner_id) values (%s, %s, %s)",
+        (cloud, devices[0][0], owner),
+    )
+    conn.execute(
+        "insert into public.blocklist_entries (owner_id, kind, pattern)"
+        " values (%s, 'website', 'example.com')",
+        (owner,),
+    )
+    conn.execute(
+        "insert into public.device_requests (device_id, day, owner_id)"
+        " values (%s, current_date, %s)",
+        (devices[0][0], owner),
+    )
+    conn.execute(
+        "update public.devices set reported = '{\"health\": {}}' where id = %s",
+        (devices[0][0],),
+    )
+    sync_conflict = one(
+        "insert into public.sync_conflicts (owner_id, integration_id, device_id, field)"
+        " values (%s, %s, %s, 'name') returning id",
+        owner,
+        cloud,
+        devices[0][0],
+    )
+    conn.execute(
+        "insert into fleet.webhook_inbox (owner_id, integration_id, message_key, external_id,"
+        " digest, received_at) values (%s, %s, '\\x01', 'x', gen_random_uuid(), now())",
+        (owner, cloud),
+    )
+    rule = one(
+        "insert into public.telemetry_rules (owner_id, condition, action_type)"
+        " values (%s, 't > 1', 'lock') returning id",
+        owner,
+    )
+    conn.execute(
+        "insert into fleet.telemetry_rule_states values (%s, %s, %s, true, now())",
+        (rule, devices[0][0], owner),
+    )
+    conn.execute("insert into fleet.telemetry_seen values (%s, %s, now())", (devices[0][0], owner))
+    batch = uuid4()
+    for known in devices[:2]:
+        conn.execute(
+            "insert into telemetry.staging values"
+            " (%s, %s, '/', now(), gen_random_uuid(), %s, 'pull', false, null, '{}')",
+            (batch, known[0], owner),
+        )
+    one("select telemetry.worker_store(%s, 90)", batch)
     install = one(
         "select id from public.install_profile('7', %s, '1 day', '2031-01-01')", devices[0][0]
     )
@@ -311,6 +279,45 @@ def _fill(conn: Conn, name: str) -> Fleet:
         " values (%s, '7', %s, %s)",
         (devices[0][0], f"{name}-holder", owner),
     )
+    file = one(
+        "insert into public.deployment_files (owner_id, name, size_bytes, sha256)"
+        " values (%s, %s, 1, repeat('a', 64)) returning id",
+        owner,
+        f"{name}-file",
+    )
+    conn.execute(
+        "insert into public.software_packages (owner_id, name, version) values (%s, %s, '1')",
+        (owner, f"{name}-package"),
+    )
+    deploy_command = one(
+        "select id from public.send_command(%s, 'deploy_files', jsonb_build_object("
+        "'file_ids', jsonb_build_array(%s::bigint), 'target_path', '/etc/app'))",
+        devices[0][0],
+        file,
+    )
+    deployment = one("select id from public.deployments where owner_id = %s", owner)
+    rolled_out = one(
+        "select public.create_schedule(jsonb_build_object('name', %s::text, 'action_type', 'lock',"
+        " 'recurrence_type', 'daily', 'device_ids', jsonb_build_array(%s::bigint),"
+        ' \'policies\', \'{"rollout": {"groups": [{"percent": 100, "gate": "manual"}]}}\'::jsonb))'
+        " -> 'id'",
+        f"{name}-rollout",
+        devices[0][0],
+    )
+    rollout = one("select id from public.run_schedule(%s)", rolled_out)
+    conn.execute(
+        "insert into public.rollout_approvals (run_id, wave, user_id, owner_id)"
+        " values (%s, 0, %s, %s)",
+        (rollout, user, owner),
+    )
+    conn.execute(
+        "insert into fleet.rollout_releases (run_id, released_at, n) values (%s, now(), 1)",
+        (rollout,),
+    )
+    conn.execute(
+        "insert into fleet.rollout_authors (schedule_id, user_id) values (%s, %s)",
+        (rolled_out, user),
+    )
     return Fleet(
         owner=owner,
         person=user,
@@ -326,7 +333,10 @@ def _fill(conn: Conn, name: str) -> Fleet:
         run=run,
         command=command,
         code=code["id"],
+        invitation=invitation["id"],
         endpoint=endpoint,
+        sync_conflict=sync_conflict,
+        rule=rule,
         delivery=one("select id from public.test_webhook_endpoint(%s)", endpoint),
         feed=feed["id"],
         calendar=calendar,
@@ -340,6 +350,9 @@ def _fill(conn: Conn, name: str) -> Fleet:
         location_event=event,
         geo_schedule=geo_schedule,
         geo_action=geo_action,
+        rollout=rollout,
+        deployment=deployment,
+        deploy_command=deploy_command,
         template=f"{name}-template",
         hostname=f"{name}-pc",
         plain_code=code["code"],

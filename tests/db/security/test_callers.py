@@ -102,6 +102,8 @@ def test_a_device_is_no_person(one_world: Any, caller: str, act: str) -> None:
         "select * from public.claim_commands()",
         "select public.device_checkin()",
         "select public.finish_command({command}, 0, 'completed')",
+        "select public.finish_commands('[]')",
+        "select public.work()",
         "select public.extend_command({command}, 0)",
         "select public.release_command({command}, 0)",
     ],

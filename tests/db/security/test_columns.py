@@ -13,43 +13,58 @@ SELECT_COLUMNS = {
     " created_at",
     "public.integration_webhooks": "id owner_id integration_id last_used_at revoked_at created_by"
     " created_at",
+    "public.owner_invitations": "id owner_id email permissions expires_at accepted_at accepted_by"
+    " revoked_at created_by created_at",
     "public.enrollment_codes": "id owner_id device_id max_uses used_count tags group_ids expires_at"
     " revoked_at created_by created_at",
 }
 INSERT_COLUMNS = {
-    "public.owner_members": "owner_id user_id permissions",
-    "public.devices": "owner_id hostname platform timezone tags attributes",
+    "public.devices": "owner_id hostname platform timezone tags attributes prepared",
     "public.device_groups": "owner_id name description selector",
     "public.device_group_members": "group_id device_id",
     "public.schedules": "owner_id name description action_type payload recurrence_type"
-    " recurrence_config start_time end_time timezone device_ids group_ids selector profile_id"
-    " device_id policies priority ui_initiated after_schedule_id after_on",
+    " recurrence_config start_time end_time start_is_local end_is_local timezone device_ids"
+    " group_ids selector profile_id device_id policies priority ui_initiated after_schedule_id"
+    " after_on after_per_device",
     "public.device_commands": "owner_id device_id device_hostname command_type payload priority"
     " status not_before expires_at max_attempts idempotency_key",
     "public.locations": "owner_id name kind latitude longitude radius_m polygon hysteresis_m"
     " min_dwell",
     "public.location_policies": "owner_id name location_id event action_type payload group_id"
     " selector priority is_enabled",
+    "public.telemetry_rules": "owner_id name condition clear_at cooldown group_id selector action"
+    " action_type payload priority is_enabled",
     "public.app_categories": "owner_id name apps",
+    "public.blocklist_entries": "owner_id kind pattern group_id note",
+    "public.deployment_files": "owner_id name size_bytes sha256 description",
+    "public.software_packages": "owner_id name version platform description file_id"
+    " install_command uninstall_command detection dependencies timeout_seconds",
     "public.geo_schedules": "owner_id name device_id group_id location_id side apps categories"
     " enforce start_minute end_minute recurrence days timezone update_delay_type"
     " update_delay_seconds unknown_location max_location_age notes",
 }
 UPDATE_COLUMNS = {
+    "public.blocklist_entries": "note",
     "public.owners": "name",
     "public.owner_members": "permissions",
-    "public.devices": "hostname platform timezone tags attributes",
+    "public.devices": "hostname platform timezone tags attributes prepared",
     "public.device_groups": "name description selector",
     "public.enrollment_codes": "revoked_at",
     "public.blackout_calendars": "name description",
     "public.schedules": "name description action_type payload recurrence_type recurrence_config"
-    " start_time end_time timezone device_ids group_ids selector profile_id device_id policies"
-    " priority status status_reason after_schedule_id after_on",
+    " start_time end_time start_is_local end_is_local timezone device_ids group_ids selector"
+    " profile_id device_id policies priority status status_reason after_schedule_id after_on"
+    " after_per_device",
     "public.device_commands": "status result error_message executed_at",
     "public.locations": "name kind latitude longitude radius_m polygon hysteresis_m min_dwell",
     "public.location_policies": "name location_id event action_type payload group_id selector"
     " priority is_enabled",
+    "public.telemetry_rules": "name condition clear_at cooldown group_id selector action"
+    " action_type payload priority is_enabled",
     "public.app_categories": "name apps",
+    "public.deployment_files": "description",
+    "public.software_packages": "name version platform description file_id install_command"
+    " uninstall_command detection dependencies timeout_seconds",
 }
 
 INVISIBLE = {"public.pg_cron_secrets"}

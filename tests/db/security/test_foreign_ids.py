@@ -32,6 +32,12 @@ BY_ID = [
     ("schedule", "select public.schedule_conflicts(%s)"),
     ("schedule", "select public.schedule_history(%s)"),
     ("calendar", "select public.delete_blackout_calendar(%s)"),
+    ("group", "select public.delete_group(%s, true)"),
+    ("calendar", "select public.unsubscribe_blackouts(%s)"),
+    (
+        "owner",
+        "select public.subscribe_blackouts('https://example.com/x.ics', p_owner_id => %s)",
+    ),
     ("device", "select public.install_profile('7', %s, '1 hour')"),
     ("device", "select public.remove_profile('7', %s)"),
     ("install", "select public.extend_profile(%s, '1 hour')"),
@@ -122,10 +128,13 @@ BY_ID = [
         "insert into public.device_commands (device_hostname, command_type) values (%s, 'lock')",
     ),
     ("owner", "insert into public.devices (owner_id, hostname) values (%s, 'x')"),
-    (
-        "owner",
-        "insert into public.owner_members (owner_id, user_id) values (%s, gen_random_uuid())",
-    ),
+    ("owner", "select public.invite_member(%s)"),
+    ("owner", "select public.rename_owner(%s, 'x')"),
+    ("owner", "select public.set_owner_timezone(%s, 'UTC')"),
+    ("owner", "select public.delete_owner(%s)"),
+    ("owner", "select public.leave_owner(%s)"),
+    ("owner", "select public.remove_member(%s, 'ben@school.example')"),
+    ("owner", "select public.set_member_permissions(%s, 'ben@school.example', '{view}')"),
     (
         "owner",
         "insert into public.schedules (owner_id, name, action_type, selector)"
@@ -231,7 +240,9 @@ def test_even_the_service_role_cannot_aim_a_schedule_at_another_fleet(
             one_world.theirs.owner,
             wanted,
         )
-    assert answer[0] == "PT404"
+    # Whoever sees everything is told whose it is.
+    assert answer[0] == "PT422"
+    assert 'belongs to another owner, "mine"' in answer[1]
 
 
 @pytest.mark.parametrize("column", ["device_ids", "group_ids", "dynamic"])

@@ -34,11 +34,25 @@ CALLS = {
     "public.create_calendar_feed": "('{{}}', '', '{owner}')",
     "public.create_enrollment_code": "({device})",
     "public.create_owner": "('another')",
+    "public.accept_invitation": "('0123')",
+    "public.delete_owner": "('{owner}')",
+    "public.invite_member": "('{owner}')",
+    "public.leave_owner": "('{owner}')",
+    "public.remove_member": "('{owner}', '{person}')",
+    "public.rename_owner": "('{owner}', 'mine')",
+    "public.revoke_invitation": "({invitation})",
+    "public.set_member_permissions": "('{owner}', '{person}', '{{view}}')",
+    "public.set_owner_timezone": "('{owner}', 'UTC')",
+    "fleet.is_default_owner": "('{owner}')",
     "public.create_schedule": "('{spec}')",
+    "public.create_schedules": "(array['{spec}']::jsonb[])",
     "public.create_template": '(\'{{"owner_id": "{owner}", "name": "x", "spec": {{}}}}\')',
     "public.create_webhook_endpoint": '(\'{{"owner_id": "{owner}",'
     ' "url": "https://hooks.example.com"}}\')',
     "public.delete_blackout_calendar": "({calendar})",
+    "public.delete_group": "({group}, true)",
+    "public.subscribe_blackouts": "('https://example.com/x.ics', 'x', p_owner_id => '{owner}')",
+    "public.unsubscribe_blackouts": "({calendar})",
     "public.create_integration": '(\'{{"owner_id": "{owner}", "integration_type": "simplemdm"}}\')',
     "public.create_integration_webhook": "({integration})",
     "public.revoke_integration_webhook": "({integration_webhook})",
@@ -52,6 +66,13 @@ CALLS = {
     ' {device}, "apps": ["chess"], "start_minute": 0, "end_minute": 60}}\')',
     "public.geo_actions_due": "()",
     "public.report_geo_action": "({geo_action}, 'running')",
+    "public.retry_deployment": "({deployment})",
+    "public.abort_rollout": "({rollout})",
+    "public.approve_rollout": "({rollout})",
+    "public.pause_rollout": "({rollout})",
+    "public.resume_rollout": "({rollout})",
+    "fleet.change_rollout": "({rollout}, 'aborted', 'because')",
+    "public.deployment_manifest": "({deploy_command})",
     "public.delete_integration": "({integration})",
     "public.delete_profile": "({profile})",
     "public.upload_profile": "('x', '<plist/>', {integration})",
@@ -79,10 +100,19 @@ CALLS = {
     "public.export_schedules": "()",
     "public.extend_command": "({command}, 0)",
     "public.finish_command": "({command}, 0, 'completed')",
+    "public.finish_commands": (
+        '(\'[{{"command_id": {command}, "attempt": 0, "status": "completed"}}]\')'
+    ),
+    "public.work": (
+        '(\'[{{"command_id": {command}, "attempt": 0, "status": "completed"}}]\', 10, null)'
+    ),
+    "public.count_touched_devices": "('schedule', array[{schedule}::bigint])",
     "public.fleet_status": "()",
     "public.group_devices": "({group})",
     "public.import_blackouts": "('x', '[]', '', '{owner}')",
     "public.instantiate_template": "('{template}')",
+    "public.verify_webhook_endpoint": "({endpoint}, 'x')",
+    "public.owner_usage": "('{owner}')",
     "public.pause_schedule": "({schedule}, 'because')",
     "public.preview_schedule": "('{spec}')",
     "public.redeliver": "({delivery})",
@@ -99,52 +129,81 @@ CALLS = {
     "public.schedule_conflicts": "()",
     "public.schedule_history": "({schedule})",
     "public.schedule_stats": "()",
+    "public.send_commands": "('{{\"device_ids\": [{device}]}}', 'lock')",
     "public.send_command": "({device}, 'lock')",
     "public.simulate_fleet": "()",
+    "public.backfill_sync": "({integration}, now() - interval '1 day')",
+    "public.change_sync": "({integration}, '{{}}')",
+    "public.check_sync": "({integration})",
+    "public.create_sync_job": "()",
+    "public.sync_status": "({integration})",
+    "public.add_ready_made_templates": "('{owner}')",
+    "public.block": "('software', '{{chess}}', null, '', '{owner}')",
+    "public.device_blocklist": "('website')",
+    "public.enable_telemetry_rule": "({rule}, false)",
+    "fleet.rule_met_for": "({rule})",
+    "public.set_desired_state": "({device}, '{{\"led\": true}}')",
+    "public.resolve_sync_conflict": "({sync_conflict}, 'local')",
+    "public.telemetry_gaps": "({device})",
+    "public.telemetry_hours": "({device})",
+    "public.telemetry_points": "({device})",
     "public.upcoming_runs": "({schedule})",
     "public.test_webhook_endpoint": "({endpoint})",
     "public.update_schedule": "({schedule}, '{{\"priority\": 1}}')",
     "public.update_webhook_endpoint": "({endpoint}, '{{\"enabled\": false}}')",
     "fleet.calendar_of_caller": "('{{}}', now(), now() + interval '1 day')",
     "fleet.careful_claims": "('{{}}')",
-    "fleet.create_enrollment_code": "(null, 1, '1 day', '{{}}', array[{group}::bigint])",
+    "fleet.create_enrollment_code": "(null, 1, '1 day', '{{}}', array[{group}::bigint], null)",
     "fleet.current_device_id": "()",
+    "fleet.counted": "(2, 'run', 'runs')",
     "fleet.current_subject": "()",
     "fleet.current_user_id": "()",
     "fleet.engine_status": "(now())",
     "fleet.is_trusted_caller": "()",
     "fleet.jwt_claim": "('sub')",
     "fleet.jwt_claims": "()",
+    "fleet.may_read_object": "('{owner}/x')",
+    "fleet.may_write_object": "('{owner}/x')",
     "fleet.my_owners": "('admin')",
     "fleet.require_device": "()",
+    "fleet.working_device_id": "()",
     "fleet.run_counts": "(now())",
     "fleet.run_figures": "(now())",
     "fleet.schedule_figures": "(now())",
+    "fleet.status_problems": "('{{}}', '{{}}', now())",
+    "fleet.zone_status": "()",
     "fleet.set_schedule_status": "({schedule}, 'cancelled', 'because')",
 }
 # Functions that find no fault with the caller: they speak of what the caller has, which is
 # nothing of mine.
 ANSWERING = """
-    public.bulk_schedules public.calendar_ics public.create_owner public.expected_devices
+    public.bulk_schedules public.calendar_ics public.create_owner public.create_sync_job
+    public.expected_devices
     public.export_schedules
+    public.count_touched_devices fleet.counted fleet.status_problems fleet.zone_status
     public.fleet_status public.group_devices public.preview_schedule public.remove_from_group
     public.schedule_calendar
     public.schedule_conflicts
     public.schedule_stats public.simulate_fleet fleet.calendar_of_caller
     fleet.careful_claims fleet.current_device_id fleet.current_subject fleet.current_user_id
+    fleet.working_device_id
     fleet.profiles_by_name
-    fleet.engine_status fleet.is_trusted_caller fleet.jwt_claim fleet.jwt_claims fleet.my_owners
-    fleet.run_counts fleet.run_figures fleet.schedule_figures
+    fleet.engine_status fleet.is_default_owner fleet.is_trusted_caller fleet.jwt_claim
+    fleet.jwt_claims fleet.my_owners
+    fleet.may_read_object fleet.may_write_object
+    fleet.run_counts fleet.run_figures fleet.schedule_figures fleet.rule_met_for
 """.split()
 FOR_DEVICES = """
     public.claim_commands public.device_checkin public.extend_command public.finish_command
-    public.release_command public.report_location fleet.require_device
-    public.geo_actions_due public.report_geo_action
+    public.finish_commands public.work public.release_command
+    public.report_location fleet.require_device
+    public.geo_actions_due public.report_geo_action public.device_blocklist
 """.split()
 STRANGERS = ["stranger", "sibling", "foreign_device", "retired", "nobody"]
 
 MINE = (
     "owner_members",
+    "owner_invitations",
     "devices",
     "device_groups",
     "schedules",
@@ -159,6 +218,9 @@ MINE = (
     "locations",
     "location_policies",
     "location_events",
+    "telemetry_rules",
+    "blocklist_entries",
+    "sync_conflicts",
     "app_categories",
     "geo_schedules",
     "geo_actions",
@@ -173,6 +235,13 @@ MINE = (
     "profile_assignments",
     "device_profiles",
     "profiles",
+    "run_waves",
+    "rollouts",
+    "rollout_approvals",
+    "deployment_files",
+    "software_packages",
+    "deployments",
+    "deployment_targets",
 )
 
 

@@ -73,7 +73,23 @@ def guide(fleet: Fleet) -> Fleet:
     for device_id in (1, 2, 3):
         fleet.device(id=device_id)
     fleet.insert("device_groups", id=1, owner_id=fleet.owner_id, name="all", selector={})
+    for package_id in (5, 8):
+        fleet.insert(
+            "software_packages", id=package_id, **_of(fleet, f"package-{package_id}"), version="1.0"
+        )
+    for file_id in (10, 11):
+        fleet.insert(
+            "deployment_files",
+            id=file_id,
+            **_of(fleet, f"file-{file_id}"),
+            size_bytes=1,
+            sha256="0" * 64,
+        )
     return fleet
+
+
+def _of(fleet: Fleet, name: str) -> Row:
+    return {"owner_id": fleet.owner_id, "name": name}
 
 
 def as_given(fleet: Fleet, body: str) -> Row:
@@ -102,7 +118,7 @@ def test_they_come_back_in_the_words_of_the_guide(guide: Fleet) -> None:
     with guide.acting(guide.owner_id):
         tasks = guide.rows("select * from scheduled_tasks order by id")
     assert [(row["task_type"], row["status"], row["recurrence_type"]) for row in tasks] == [
-        ("command", "completed", "once"),
+        ("command", "skipped", "once"),
         ("software_deployment", "pending", "weekly"),
         ("file_deployment", "pending", "daily"),
     ]
@@ -119,9 +135,12 @@ def test_an_update_takes_them_as_well(guide: Fleet) -> None:
 @pytest.mark.parametrize(
     ("payload", "field"),
     [
-        ({"software_payload": {}}, "payload.software_ids"),
-        ({"software_payload": {"software_ids": 5}}, "payload.software_ids"),
-        ({"task_type": "file_deployment", "file_payload": {"file_ids": [1]}}, "target_path"),
+        ({"software_payload": {}}, "software_payload.software_ids: "),
+        ({"software_payload": {"software_ids": 5}}, "software_payload.software_ids: "),
+        (
+            {"task_type": "file_deployment", "file_payload": {"file_ids": [1]}},
+            "file_payload.target_path: ",
+        ),
     ],
 )
 def test_what_a_deployment_lacks_is_named(guide: Fleet, payload: Row, field: str) -> None:

@@ -59,7 +59,7 @@ def test_tasks_and_executions_are_shown_in_the_words_of_the_guide(
     )
     assert tasks[cron["id"]]["device_ids"] == [device]
     states = {made["id"]: tasks[made["id"]]["status"] for made in (cron, past, paused, ran)}
-    assert list(states.values()) == ["pending", "completed", "paused", "running"]
+    assert list(states.values()) == ["pending", "skipped", "paused", "running"]
     assert tasks[paused["id"]]["error_message"] == "holidays"
     assert tasks[past["id"]]["error_message"] == "outside the catch-up window"
     by_task = {row["task_id"]: row for row in executions}
@@ -69,3 +69,41 @@ def test_tasks_and_executions_are_shown_in_the_words_of_the_guide(
 
     with fleet.as_device(device):
         assert fleet.rows("select * from scheduled_tasks") == []
+
+
+def test_what_went_well_has_no_error(fleet: Fleet) -> None:
+    device = fleet.device()
+    once = fleet.create(device_ids=[device])
+    counted = fleet.create(
+        device_ids=[device],
+        recurrence_type="interval",
+        recurrence_config={"minutes": 1},
+        policies={"max_runs": 1},
+    )
+    for made in (once, counted):
+        for command in fleet.claim(device):
+            fleet.finish(device, command, "completed")
+        fleet.tick()
+        task = fleet.row("select * from scheduled_tasks where id = %s", made["id"])
+        assert fleet.schedule(made["id"])["status_reason"] or task["status"] != "completed"
+        assert task["error_message"] is None
+
+
+def test_what_failed_says_why_and_a_task_that_never_had_an_instant_too(fleet: Fleet) -> None:
+    device = fleet.device()
+    failed = fleet.create(device_ids=[device])
+    (command,) = fleet.claim(device)
+    fleet.finish(device, command, "failed", error="no screen", reason="unsupported")
+    fleet.tick()
+    never = fleet.create(
+        device_ids=[device],
+        recurrence_type="daily",
+        recurrence_config={"time": "06:30"},
+        start_time="2020-01-01T00:00:00Z",
+        end_time="2020-02-01T00:00:00Z",
+    )
+    tasks = {row["id"]: row for row in fleet.rows("select * from scheduled_tasks")}
+    assert tasks[failed["id"]]["status"] == "failed"
+    assert tasks[failed["id"]]["error_message"]
+    assert tasks[never["id"]]["status"] == "skipped"
+    assert tasks[never["id"]]["error_message"] == "no due instant is left"

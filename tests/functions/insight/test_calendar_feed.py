@@ -52,7 +52,7 @@ def test_the_feed_holds_the_coming_runs_of_its_owner_and_no_others(site: Any) ->
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/calendar; charset=utf-8"
     expected = site.run(
-        "select o from schedules as s, fleet.due_instants(s.recurrence, now(),"
+        "select o from schedules as s, fleet.occurrences(s.recurrence, now(),"
         " now() + interval '30 days') as o where s.id = %s order by o",
         schedule,
     )

@@ -64,14 +64,25 @@ def grants(database: Any, integration: int, seconds: float, processes: int) -> l
 
 
 def test_processes_share_one_rate(database: Any, integration: int) -> None:
+    began = time.monotonic()
     times = grants(database, integration, 2.0, 3)
 
-    assert RATE * 2 * 0.8 <= len(times) <= RATE * 2.5 + BURST
-    half = [at for at in times if at <= times[0] + 1]
-    assert len(half) <= RATE * 1.1 + BURST
+    # However slow the machine is: nobody is let through earlier than the rate allows.
+    early = [at for n, at in enumerate(times) if n + 1 > BURST + 1 + RATE * (at - began)]
+    assert early == []
+    # And the rate is made use of.
+    assert len(times) >= RATE * 2 * 0.8
 
 
 def test_what_was_paid_for_already_is_let_through(database: Any, integration: int) -> None:
+    slow = {"rate_per_second": 0.05, "burst": BURST}
+    with database.connect() as conn:
+        # Nothing comes into the bucket while the test runs.
+        conn.execute(
+            "update device_integrations set settings = %s::jsonb where id = %s",
+            (json.dumps(slow), integration),
+        )
+
     async def run() -> None:
         async with make_pool(database.url("fleet_worker")) as pool:
             gate = RateGate(pool, integration, seconds=0, prepaid=BURST * 2)
@@ -84,7 +95,7 @@ def test_what_was_paid_for_already_is_let_through(database: Any, integration: in
 
     with pytest.raises(CallFailed) as raised:
         asyncio.run(run())
-    assert raised.value.retry_after and raised.value.retry_after <= 1 / RATE
+    assert raised.value.retry_after and raised.value.retry_after <= 20
 
 
 def test_who_waits_for_an_account_that_is_paused_is_sent_away(

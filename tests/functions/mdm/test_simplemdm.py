@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -10,30 +11,10 @@ from typing import Any
 import pytest
 from tests.helpers.hostile import hostile, says
 from tests.helpers.mdm_provider import Recorder, order, sent
-from tests.helpers.sandbox import FULL, READ_ONLY, Sandbox, serving, wait_until
+from tests.helpers.sandbox import READ_ONLY, Sandbox, wait_until
 
-from pgfleet_functions.integrations.calls import CallFailed, FailureKind
-from pgfleet_functions.mdm.nanomdm import NanoMDM
+from pgfleet_functions.integrations.calls import FailureKind
 from pgfleet_functions.mdm.provider import Provider, Sighting, State
-from pgfleet_functions.mdm.simplemdm import SimpleMDM
-from pgfleet_local.sandboxes.simplemdm import create_sandbox
-
-
-@pytest.fixture(scope="module")
-def served(free_port: Callable[[], int]) -> Iterator[Sandbox]:
-    with serving(create_sandbox({"full": FULL, "read_only": READ_ONLY}), free_port()) as url:
-        yield Sandbox(url)
-
-
-@pytest.fixture
-def sandbox(served: Sandbox) -> Sandbox:
-    served.control("POST", "reset")
-    return served
-
-
-@pytest.fixture
-def recorder(sandbox: Sandbox) -> Recorder:
-    return Recorder(sandbox.api)
 
 
 @pytest.mark.parametrize("kind", ["custom_configuration_profile", "wifi"])
@@ -46,11 +27,11 @@ def test_a_profile_of_any_kind_is_pushed_settled_and_removed(
     sandbox.device(device, last_seen_at="2026-01-01T00:00:00.000-08:00")
     report = recorder.send(push)
     assert (report.state, report.result["status"]) == (State.SENT, 204)
-    assert recorder.settle(sent(push, report)).state is State.DEFERRED
+    assert recorder.look_at(sent(push, report)).state is State.DEFERRED
 
     sandbox.device(device, online=True)
     wait_until(lambda: sandbox.has(device, profile))
-    assert recorder.settle(sent(push, report)).state is State.ACKNOWLEDGED
+    assert recorder.look_at(sent(push, report)).state is State.ACKNOWLEDGED
 
     removal = order(device, "remove_profile", profile_id=str(profile))
     assert recorder.send(removal).state is State.SENT
@@ -72,8 +53,8 @@ def test_what_is_there_already_is_a_success_and_the_device_is_asked_for_news(
     wait_until(lambda: sandbox.has(device, profile))
     report = recorder.send(push)
     assert report.result["status"] == 409
-    assert recorder.settle(sent(push, report)).state is State.DEFERRED
-    wait_until(lambda: recorder.settle(sent(push, report)).state is State.ACKNOWLEDGED)
+    assert recorder.look_at(sent(push, report)).state is State.DEFERRED
+    wait_until(lambda: recorder.look_at(sent(push, report)).state is State.ACKNOWLEDGED)
     assert [one["event"] for one in sandbox.history()] == ["assigned", "installed"]
 
 
@@ -103,7 +84,7 @@ def test_actions_reach_the_device_and_are_settled_by_what_it_shows(
     action = order(device, command_type, **payload)
     report = recorder.send(action)
     assert (report.state, report.result["status"]) == (State.SENT, 202)
-    wait_until(lambda: recorder.settle(sent(action, report)).state is State.ACKNOWLEDGED)
+    wait_until(lambda: recorder.look_at(sent(action, report)).state is State.ACKNOWLEDGED)
     assert [one["name"] for one in sandbox.device(device)["commands"]] == [name]
 
 
@@ -142,7 +123,7 @@ def test_an_answer_that_got_lost_needs_no_second_visit_of_the_device(
     report = recorder.send(replace(push, unanswered_at=lost_at))
 
     assert report.result["already"] is True
-    assert recorder.settle(sent(push, report)).state is State.ACKNOWLEDGED
+    assert recorder.look_at(sent(push, report)).state is State.ACKNOWLEDGED
     assert [one["name"] for one in sandbox.device(device)["commands"]] == ["install_profile"]
 
 
@@ -153,10 +134,10 @@ def test_a_place_counts_only_when_it_is_newer_than_the_question(
     locate = order(device, "mdm_locate")
     report = recorder.send(locate)
     wait_until(lambda: sandbox.device(device)["commands"])
-    assert recorder.settle(sent(locate, report)).state is State.DEFERRED
+    assert recorder.look_at(sent(locate, report)).state is State.DEFERRED
     recorder.send(order(device, "mdm_lost_mode_on", message="Call us"))
     report = recorder.send(locate)
-    wait_until(lambda: recorder.settle(sent(locate, report)).state is State.ACKNOWLEDGED)
+    wait_until(lambda: recorder.look_at(sent(locate, report)).state is State.ACKNOWLEDGED)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +178,8 @@ def test_refusals_are_told_apart_by_what_they_mean(sandbox: Sandbox, recorder: R
     limited = recorder.failure(restart)
     assert limited.kind is FailureKind.RATE
     assert limited.retry_after and 0 < limited.retry_after <= 3 and len(recorder.pauses) == 1
+    recorder.failure(order(device, "mdm_refresh"))
+    assert recorder.slowed == ["", "refresh"]
     sandbox.faults(limit_share=0)
     assert Recorder(sandbox.api, "wrong").failure(restart).kind is FailureKind.KEY
     assert Recorder(sandbox.api, READ_ONLY).failure(restart).status == 403
@@ -207,129 +190,70 @@ def test_a_place_without_a_server_was_not_reached(free_port: Callable[[], int]) 
     assert (failure.kind, failure.reached) == (FailureKind.NETWORK, False)
 
 
+PAGE = b"<!DOCTYPE html><title>Welcome to the guest network</title>"
+
+
+HTML = "Content-Type: text/html; charset=utf-8"
+
+
 @pytest.mark.parametrize(
-    ("url", "message"),
+    ("head", "body"),
     [
-        ("http://127.0.0.1:1", "only https:// addresses are allowed"),
-        ("https://127.0.0.1:1", "the host 127.0.0.1 stands for the private address 127.0.0.1"),
-        ("https://localhost:1", "the host localhost stands for the private address"),
+        (f"HTTP/1.1 200 OK\n{HTML}", PAGE),
+        (f"HTTP/1.1 202 Accepted\n{HTML}", PAGE),
+        ("HTTP/1.1 200 OK\nContent-Type: text/plain", b"logged in"),
+        ("HTTP/1.1 200 OK", b"\xef\xbb\xbf  " + PAGE),
+        ("HTTP/1.1 302 Found\nLocation: http://portal.example/", b""),
+        ("HTTP/1.1 307 Temporary Redirect\nLocation: https://a.simplemdm.com/login", b""),
+        ("HTTP/1.1 304 Not Modified", b""),
+        (f"HTTP/1.1 401 Unauthorized\n{HTML}", PAGE),
+        (f"HTTP/1.1 403 Forbidden\n{HTML}", PAGE),
+        (f"HTTP/1.1 404 Not Found\n{HTML}", PAGE),
+        (f"HTTP/1.1 409 Conflict\n{HTML}", PAGE),
+        ("HTTP/1.1 407 Proxy Authentication Required", b""),
+        ("HTTP/1.1 511 Network Authentication Required\nContent-Type: application/json", b"{}"),
     ],
 )
-def test_an_integration_opens_no_inner_network(url: str, message: str) -> None:
-    failure = Recorder(url, allow_private=False).failure(order(1, "mdm_restart"))
-    assert (failure.kind, failure.reached) == (FailureKind.REFUSED, False)
-    assert failure.message.startswith(message)
-
-
-def test_every_call_is_recorded_without_key_and_pin(sandbox: Sandbox) -> None:
-    [mac] = sandbox.devices(model_name="MacBook Air")
-    inside = Recorder(sandbox.api.replace("http://", "http://user:word@"))
-    inside.send(order(mac, "mdm_lock", pin="123456", message=f"key {FULL}"))
-    [call], [begun] = inside.calls, inside.begun
-    assert (call.id, call.url, begun.url) == (1, begun.url, call.url)
-    assert (begun.status, begun.request_body) == (None, call.request_body)
-    assert (call.method, call.status, call.command_id, call.attempt) == ("POST", 202, 11, 2)
-    assert call.url == f"{sandbox.api}/devices/{mac}/lock"
-    assert call.request_body == "message=key [hidden]&pin=[hidden]"
-    assert not any(secret in repr([call, begun]) for secret in (FULL, "123456", "word"))
-
-
-def test_the_inventory_follows_the_cursor(sandbox: Sandbox, recorder: Recorder) -> None:
-    devices = sandbox.devices(230)
-    sandbox.device(
-        devices[0],
-        location_latitude="60.17",
-        location_longitude="24.94",
-        location_accuracy="65",
-        location_updated_at="2026-02-11T05:55:00.000Z",
-    )
-
-    async def read(provider: Provider) -> list[list[Sighting]]:
-        return [page async for page in provider.inventory()]
-
-    pages = recorder("simplemdm", read)
-    first = pages[0][0]
-    assert [len(page) for page in pages] == [100, 100, 30]
-    assert [one.external_id for page in pages for one in page] == [str(one) for one in devices]
-    assert (first.latitude, first.longitude, first.accuracy_m) == (60.17, 24.94, 65.0)
-    assert (first.serial_number, first.platform) == (f"F0SANDBOX{devices[0]}", "ios")
-
-
-def test_a_look_shows_one_device_as_the_inventory_does(
-    sandbox: Sandbox, recorder: Recorder
-) -> None:
-    [device, waiting, other] = sandbox.devices(3)
-    sandbox.device(waiting, status="awaiting_enrollment")
-    sandbox.device(other, status="unenrolled", location_latitude="nan", serial_number=None)
-    sandbox.device(device, last_seen_at="2026-02-11T05:55:00.000-08:00")
-
-    async def read(provider: Provider) -> Any:
-        pages = [page async for page in provider.inventory()]
-        ids = (device, waiting, other, 999_999)
-        return pages, [await provider.look(str(one)) for one in ids]
-
-    [page], looks = recorder("simplemdm", read)
-    assert looks == [*page, None]
-    assert [one.is_enrolled for one in page] == [True, False, False]
-    assert (page[0].last_seen, page[2].latitude) == ("2026-02-11T05:55:00.000-08:00", None)
+def test_what_a_proxy_says_is_no_answer(head: str, body: bytes) -> None:
+    with hostile(says(head, body)) as server:
+        failure = Recorder(server.url).failure(order(1, "mdm_restart"))
+    assert (failure.kind, failure.reached) == (FailureKind.NETWORK, True)
+    assert failure.message.startswith("the MDM gave no answer: something else answered")
 
 
 @pytest.mark.parametrize(
-    "body", ["{}", "[]", "<p>Down for maintenance</p>", '{"data": []}', '{"data": [7]}']
-)
-def test_what_is_no_list_of_devices_is_no_empty_account(
-    free_port: Callable[[], int], body: str
-) -> None:
-    async def server(scope: Any, _: Any, send: Any) -> None:
-        if scope["type"] == "http":
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": body.encode()})
-
-    async def read(provider: Provider) -> Any:
-        return [page async for page in provider.inventory()]
-
-    with serving(server, free_port()) as url, pytest.raises(CallFailed) as raised:
-        Recorder(url)("simplemdm", read)
-    assert raised.value.message == "the MDM answered something else than devices"
-
-
-def test_a_list_that_has_no_end_is_none(free_port: Callable[[], int]) -> None:
-    async def server(scope: Any, _: Any, send: Any) -> None:
-        if scope["type"] == "http":
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            body = b'{"data": [{"id": 1, "attributes": {}}], "has_more": true}'
-            await send({"type": "http.response.body", "body": body})
-
-    async def read(provider: Provider) -> Any:
-        return [page async for page in provider.inventory()]
-
-    with serving(server, free_port()) as url, pytest.raises(CallFailed):
-        Recorder(url)("simplemdm", read)
-
-
-@pytest.mark.parametrize(
-    ("headers", "pause"),
+    ("head", "body", "kind"),
     [
-        ("Retry-After: 7", 7),
-        ("Retry-After: 9000", 60),
-        ("X-RateLimit-Reset: 5", 5),
-        ("X-RateLimit-Reset: 1000000001", 0),
-        ("X-RateLimit-Reset: soon", None),
-        ("X-Nothing: said", None),
+        (f"HTTP/1.1 429 Too Many Requests\n{HTML}", PAGE, FailureKind.RATE),
+        (f"HTTP/1.1 502 Bad Gateway\n{HTML}", PAGE, FailureKind.SERVER),
+        ("HTTP/1.1 401 Unauthorized\nContent-Type: text/plain", b"Unauthorized", FailureKind.KEY),
+        ("HTTP/1.1 403 Forbidden", b'{"errors": [{"title": "no"}]}', FailureKind.KEY),
+        ("HTTP/1.1 401 Unauthorized", b"", FailureKind.KEY),
+        ("HTTP/1.1 422 Unprocessable", b'{"errors": []}', FailureKind.REFUSED),
     ],
 )
-def test_the_time_to_wait_is_read_from_either_header_and_is_a_minute_at_most(
-    headers: str, pause: float | None
+def test_what_the_mdm_or_its_front_door_says_counts(
+    head: str, body: bytes, kind: FailureKind
 ) -> None:
-    with hostile(says(f"HTTP/1.1 429 Too Many Requests\n{headers}")) as server:
-        recorder = Recorder(server.url)
-        failure = recorder.failure(order(1, "mdm_lock"))
-    assert (failure.kind, failure.retry_after) == (FailureKind.RATE, pause)
-    assert recorder.pauses == [pause]
+    with hostile(says(head, body)) as server:
+        assert Recorder(server.url).failure(order(1, "mdm_restart")).kind is kind
 
 
-def test_providers_tell_what_they_cannot_know() -> None:
-    simple, nano = SimpleMDM(None, {}), NanoMDM(None, {})  # type: ignore[arg-type]
-    assert simple.capabilities({"model_name": "MacBook Air"}).needs_pin is True
-    assert simple.capabilities({}).can_locate is None
-    assert nano.capabilities({}).can_settle is False
+def test_odd_devices_keep_no_page_from_being_read() -> None:
+    odd = [
+        {"id": 1, "attributes": {"name": "a", "location_latitude": "north", "is_supervised": "x"}},
+        {"id": 2, "attributes": ["a"]},
+        {"id": 3},
+        {"attributes": {"name": "nobody"}},
+        "device",
+        {"id": 4, "attributes": {"name": 7, "location_accuracy": "nan", "last_seen_at": ""}},
+    ]
+    body = json.dumps({"data": odd, "has_more": False}).encode()
+
+    async def read(provider: Provider) -> list[Sighting]:
+        return [one async for page in provider.inventory() for one in page]
+
+    with hostile(says("HTTP/1.1 200 OK\nContent-Type: application/json", body)) as server:
+        found = Recorder(server.url)("simplemdm", read)
+    assert [one.external_id for one in found] == ["1", "2", "3", "", "", "4"]
+    assert (found[0].latitude, found[5].accuracy_m, found[5].last_seen) == ("north", None, "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email
 import email.policy
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,9 @@ from email.message import EmailMessage
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from pgfleet_functions.notify.email import deliver_email
 from pgfleet_functions.notify.messages import Delivery
@@ -160,3 +163,35 @@ def test_settings_of_mail_that_cannot_be_used_are_named(url: str, sender: str | 
     }
     with pytest.raises(SettingsError, match="PGFLEET_SMTP_URL"):
         FunctionSettings.from_environment(environment)
+
+
+def test_a_mailbox_is_sent_a_code_and_nothing_else_until_somebody_enters_it(
+    site: Any, owner: UUID, mailbox: Mailbox
+) -> None:
+    endpoint = site.endpoint(
+        owner, verified=False, email="victim@example.com", events=["run.failed"]
+    )
+    site.emit(owner, schedule_name="Morning")
+    site.poke()
+    (asked,) = mailbox.messages
+    assert "webhook.verify" in asked["Subject"]
+    (code,) = re.findall(r"^code: ([0-9A-F]{16})\r?$", asked.get_content(), re.M)
+    # Whoever made it reads no code anywhere else.
+    seen = site.value(
+        "select jsonb_agg(to_jsonb(d)) from webhook_deliveries as d where endpoint_id = %s",
+        endpoint["id"],
+    )
+    assert code not in str(seen)
+    with pytest.raises(psycopg.Error) as refused:
+        site.value("select verify_webhook_endpoint(%s, 'GUESS')", endpoint["id"])
+    assert refused.value.diag.message_detail == "mailbox_code_invalid"
+    site.value("select verify_webhook_endpoint(%s, %s)", endpoint["id"], code.lower())
+    site.emit(owner, schedule_name="Evening")
+    site.poke()
+    assert [str(one["Subject"]) for one in mailbox.messages[1:]] == ["pgfleet: run.failed Evening"]
+    # Another address is another reader.
+    site.value("select update_webhook_endpoint(%s, %s)", endpoint["id"],
+               Jsonb({"email": "other@example.com"}))  # fmt: skip
+    site.emit(owner, schedule_name="Night")
+    site.poke()
+    assert ["webhook.verify" in str(one["Subject"]) for one in mailbox.messages[2:]] == [True]

@@ -5,96 +5,109 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import threading
-from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
 
 import httpx
-import jwt
-import psycopg
 import pytest
-import uvicorn
 from openapi_spec_validator import validate
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from tests.helpers.task_api import ADDRESSES, ME, Api, make, token
 
-from pgfleet_local.settings import HOST
-
-ME, STRANGER = UUID(int=301), UUID(int=302)
 COLUMNS = {
     *("id", "task_name", "task_type", "status", "scheduled_time", "recurrence_type"),
     *("recurrence_config", "device_ids", "group_ids", "payload", "created_by", "created_at"),
     *("updated_at", "last_execution", "next_execution", "execution_count", "last_result"),
     "error_message",
 }
+
+
 EXECUTION = {
     *("id", "task_id", "execution_time", "completed_time", "status", "deployment_id", "result"),
     "error_message",
 }
-ADDRESSES = ["/schedule-api", "/schedule-api/api/schedule", "/api/schedule"]
 
 
-def token(site: Any, user: UUID | str, role: str = "authenticated", **claims: Any) -> str:
-    soon = int((datetime.now(UTC) + timedelta(minutes=10)).timestamp())
-    known = {"sub": str(user), "role": role, "aud": "authenticated", "exp": soon}
-    return jwt.encode({**known, **claims}, site.settings.jwt_secret)
+WRONG_FIELDS = [
+    ({"task_name": " "}, "task_type"),
+    ({}, "task_type"),
+    ({"task_name": "x", "task_type": "lock", "scheduled_time": "soon"}, "scheduled_time"),
+    ({"task_name": 5, "task_type": "lock"}, "task_name"),
+    ({"task_type": "command", "command_payload": {"shell": "cmd"}}, "command_payload.command"),
+    ({"task_type": "command"}, "command_payload.command"),
+    ({"task_type": "software_deployment", "software_payload": {}}, "software_payload.software_ids"),
+    ({"task_type": "file_deployment", "file_payload": {"file_ids": 1}}, "file_payload.file_ids"),
+    ({"task_type": "command", "command_payload": "dir"}, "command_payload"),
+    ({"action_type": "nothing", "name": "x"}, "action_type"),
+    ({"task_type": "run_command", "payload": {}}, "payload.command"),
+]
 
 
-class Api:
-    """The API as one caller."""
-
-    def __init__(self, site: Any, user: UUID, address: str = "/api/schedule") -> None:
-        self.base = f"{site.url}/functions/v1{address}"
-        self.headers = {"Authorization": f"Bearer {token(site, user)}"}
-
-    def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> httpx.Response:
-        headers = {**self.headers, **options.pop("headers", {})}
-        return httpx.request(method, self.base + path, json=body, headers=headers, **options)
-
-
-@pytest.fixture
-def me(site: Any) -> Api:
-    return Api(site, ME)
+@pytest.mark.parametrize(("body", "field"), WRONG_FIELDS)
+def test_an_error_names_the_field_that_was_sent(
+    me: Api, devices: list[int], body: dict[str, Any], field: str
+) -> None:
+    answer = me("POST", "/tasks", {"device_ids": devices, **body})
+    assert answer.status_code == 422, answer.text
+    assert f"{field}: " in answer.json()["message"]
+    made = make(me, devices)
+    changed = me("PATCH", f"/tasks/{made['id']}", {**body, "device_ids": devices})
+    if body.get("task_name") != " " and body != {} and set(body) != {"task_type"}:
+        assert f"{field}: " in changed.json()["message"]
 
 
-@pytest.fixture
-def stranger(site: Any) -> Api:
-    return Api(site, STRANGER)
+def test_hints_say_what_to_call_over_rest(me: Api, devices: list[int]) -> None:
+    made = make(me, devices)
+    me("DELETE", f"/tasks/{made['id']}")
+    answers = [
+        me("POST", "/tasks", {"task_name": "x", "task_type": "lock", "device_ids": [10**9]}),
+        me("POST", "/tasks", {"task_name": "x", "task_type": "lock", "group_ids": [10**9]}),
+        me("POST", "/tasks", {"task_type": "nothing", "device_ids": devices}),
+        me("GET", f"/tasks/{made['id']}"),
+        me("POST", f"/tasks/{made['id']}/pause"),
+    ]
+    for answer in answers:
+        hint = answer.json()["hint"]
+        assert hint and "pgfleet" not in hint and "select * from" not in hint, answer.text
+    assert "/rest/v1/device_list" in answers[0].json()["hint"]
+    assert answers[3].json()["message"] == f"task {made['id']} was not found"
 
 
-@pytest.fixture(scope="module")
-def devices(site: Any) -> list[int]:
-    """Give me three devices and one group."""
-    with site.connect() as conn:
-        conn.execute("insert into owners (id, name) values (%s, 'me')", (ME,))
-        return [
-            conn.execute(
-                "insert into devices (owner_id, hostname) values (%s, %s) returning id",
-                (ME, f"pc-{number}"),
-            ).fetchone()[0]
-            for number in range(3)
-        ]
+@pytest.mark.parametrize("task", ["abc", "-1", "1.5", "٣", str(2**63)])
+def test_what_is_no_id_is_no_task(me: Api, task: str) -> None:
+    for method, path in (("GET", ""), ("POST", "/pause"), ("GET", "/history")):
+        answer = me(method, f"/tasks/{task}{path}")
+        assert (answer.status_code, answer.json()["details"]) == (404, "schedule_not_found")
+        assert "GET /tasks" in answer.json()["hint"]
 
 
-def make(api: Api, devices: list[int], **more: Any) -> dict[str, Any]:
-    answer = api(
-        "POST",
-        "/tasks",
-        {
-            "task_name": "Lock",
-            "task_type": "lock",
-            "recurrence_type": "daily",
-            "recurrence_config": {"type": "daily", "time": "06:30"},
-            "device_ids": devices,
-            **more,
-        },
+@pytest.mark.parametrize(
+    ("query", "word"),
+    [
+        ("status=done", "skipped"),
+        ("task_type=nothing", "software_deployment"),
+        ("task_type=run_command", "command"),
+        ("stauts=paused", "status"),
+    ],
+)
+def test_a_filter_that_can_find_nothing_is_refused(me: Api, query: str, word: str) -> None:
+    answer = me("GET", f"/tasks?{query}")
+    assert (answer.status_code, answer.json()["details"]) == (422, "query_invalid")
+    assert word in answer.json()["hint"]
+
+
+def test_history_is_another_name_for_executions(me: Api, devices: list[int]) -> None:
+    made = make(me, devices)
+    run = me("POST", f"/tasks/{made['id']}/execute").json()
+    told = me("GET", f"/tasks/{made['id']}/history?limit=5")
+    assert [row["id"] for row in told.json()] == [run["id"]]
+    assert told.json() == me("GET", f"/tasks/{made['id']}/executions").json()
+
+
+def test_a_task_of_the_past_is_skipped_and_says_why(me: Api, devices: list[int]) -> None:
+    made = make(
+        me, devices, recurrence_type="once", recurrence_config={}, scheduled_time="2025-01-01T10:00"
     )
-    assert answer.status_code == 201, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    assert (made["status"], made["error_message"]) == ("skipped", "outside the catch-up window")
+    assert made["id"] in {task["id"] for task in me("GET", "/tasks?status=skipped").json()}
 
 
 def curl(site: Any, method: str, path: str, body: str | None = None) -> Any:
@@ -193,8 +206,9 @@ def test_lists_are_filtered_and_paged(me: Api, devices: list[int]) -> None:
 def test_every_wrong_field_of_a_task_is_named(me: Api, devices: list[int]) -> None:
     answer = me("POST", "/tasks", {"task_type": "nothing", "timezone": "Mars", "device_ids": "x"})
     assert (answer.status_code, answer.json()["details"]) == (422, "schedule_invalid")
-    for name in ("action_type", "timezone", "device_ids"):
+    for name in ("task_type: ", "timezone: ", "device_ids: "):
         assert name in answer.json()["message"]
+    assert "action_type" not in answer.text
     made = make(me, devices)
     wrong = me("PATCH", f"/tasks/{made['id']}", {"recurrence_config": {"time": "25:99"}})
     assert wrong.status_code == 422
@@ -207,182 +221,6 @@ def test_every_wrong_field_of_a_task_is_named(me: Api, devices: list[int]) -> No
         assert (sent.status_code, sent.json()["details"]) == (400, "body_unreadable")
 
 
-CALLS = [
-    ("GET", "", None),
-    ("PUT", "", {"task_name": "Mine"}),
-    ("PATCH", "", {"task_name": "Mine"}),
-    ("DELETE", "", None),
-    ("POST", "/pause", None),
-    ("POST", "/resume", None),
-    ("POST", "/execute", None),
-    ("GET", "/executions", None),
-]
-
-
-@pytest.mark.parametrize(("method", "path", "body"), CALLS)
-def test_another_users_task_is_as_good_as_not_there(
-    me: Api, stranger: Api, devices: list[int], method: str, path: str, body: Any
-) -> None:
-    made = make(me, devices)
-    foreign = stranger(method, f"/tasks/{made['id']}{path}", body)
-    missing = stranger(method, f"/tasks/999999999{path}", body)
-    huge = stranger(method, f"/tasks/{2**63}{path}", body)
-    assert (foreign.status_code, missing.status_code, huge.status_code) == (404, 404, 404)
-    assert foreign.json()["details"] == "schedule_not_found"
-    same = foreign.text.replace(str(made["id"]), "999999999")
-    assert same == missing.text
-    assert me("GET", f"/tasks/{made['id']}").json()["task_name"] == "Lock"
-
-
-def test_a_stranger_counts_and_reaches_nothing_of_mine(
-    me: Api, stranger: Api, devices: list[int]
-) -> None:
-    make(me, devices)
-    assert stranger("GET", "/tasks").json() == []
-    mine, theirs = me("GET", "/stats").json(), stranger("GET", "/stats").json()
-    assert mine["total"] == len(me("GET", "/tasks").json()) >= 1
-    assert mine["by_type"]["lock"] >= 1
-    assert theirs["total"] == 0
-    assert theirs["next_due"] == []
-    assert theirs["executions"]["total"] == 0
-    assert theirs["executions"]["last_24_hours"]["total"] == 0
-    body = {"task_name": "x", "task_type": "lock", "device_ids": devices[:1]}
-    answer = stranger("POST", "/tasks", body)
-    assert (answer.status_code, answer.json()["details"]) == (404, "schedule_invalid")
-
-
-def test_who_only_views_may_look_but_not_act(site: Any, me: Api, devices: list[int]) -> None:
-    made = make(me, devices)
-    viewer = uuid4()
-    with site.connect() as conn:
-        conn.execute(
-            "insert into owner_members (owner_id, user_id, permissions) values (%s, %s, '{view}')",
-            (ME, viewer),
-        )
-    api = Api(site, viewer)
-    assert api("GET", f"/tasks/{made['id']}").status_code == 200
-    for method, path, body in CALLS[1:7]:
-        answer = api(method, f"/tasks/{made['id']}{path}", body)
-        assert (answer.status_code, answer.json()["details"]) == (403, "permission_missing")
-
-
-@pytest.mark.parametrize("path", ["/tasks", "/tasks/1", "/stats"])
-def test_without_a_good_token_nobody_gets_in(site: Any, path: str) -> None:
-    past = int((datetime.now(UTC) - timedelta(minutes=1)).timestamp())
-    unsigned = jwt.encode({"sub": str(ME), "role": "authenticated"}, "", algorithm="none")
-    tokens = {
-        None: "token_missing",
-        "Basic abc": "token_missing",
-        "Bearer nonsense": "token_refused",
-        f"Bearer {unsigned}": "token_refused",
-        f"Bearer {token(site, ME, exp=past)}": "token_expired",
-        "Bearer " + jwt.encode({"sub": str(ME), "role": "authenticated", "exp": 2**33}, "f" * 40): (
-            "token_refused"
-        ),
-        "Bearer " + jwt.encode({"sub": str(ME), "role": "x"}, site.settings.jwt_secret): (
-            "token_refused"
-        ),
-    }
-    for header, reason in tokens.items():
-        headers = {"Authorization": header} if header else {}
-        answer = httpx.get(f"{site.url}/functions/v1/api/schedule{path}", headers=headers)
-        assert (answer.status_code, answer.json()["details"]) == (401, reason)
-        assert answer.headers["www-authenticate"] == "Bearer"
-
-
-@pytest.mark.parametrize("role", ["anon", "service_role", "postgres", ""])
-def test_only_the_role_of_people_is_let_in(site: Any, role: str) -> None:
-    headers = {"Authorization": f"Bearer {token(site, ME, role)}"}
-    answer = httpx.get(f"{site.url}/functions/v1/api/schedule/tasks", headers=headers)
-    assert (answer.status_code, answer.json()["details"]) == (403, "not_a_person")
-
-
-@pytest.mark.parametrize(
-    "claims", [{}, {"role": None}, {"role": "service_role"}, {"role": ["authenticated"]}, None]
-)
-def test_the_worker_cannot_get_more_by_claims_that_say_less(site: Any, claims: Any) -> None:
-    with site.database.connect("fleet_worker") as worker:
-        with pytest.raises(psycopg.Error) as caught:
-            worker.execute(
-                "select fleet.worker_as_user(%s, 'list_tasks')",
-                (None if claims is None else json.dumps(claims),),
-            )
-    assert caught.value.sqlstate == "PT403"
-
-
-def test_claims_do_not_outlive_their_call(site: Any, devices: list[int]) -> None:
-    claims = json.dumps({"role": "authenticated", "sub": str(ME)})
-    with site.database.connect("fleet_worker") as worker:
-        worker.execute("select fleet.worker_as_user(%s, 'list_tasks')", (claims,))
-        left = worker.execute("select current_setting('request.jwt.claims', true)").fetchone()
-    assert left == ("",)
-
-
-def test_a_device_is_no_person(site: Any) -> None:
-    enrolled = site.enroll("laptop")
-    headers = {"Authorization": f"Bearer {enrolled['access_token']}"}
-    for path in ("/tasks", "/stats"):
-        answer = httpx.get(f"{site.url}/functions/v1/api/schedule{path}", headers=headers)
-        assert (answer.status_code, answer.json()["details"]) == (403, "not_a_person")
-
-
-def test_a_token_of_an_imported_key_is_good(
-    own_database: Any, free_port: Any, serving_site: Any, signing_key: Any
-) -> None:
-    private, public = signing_key
-    options = {"jwt_private_key": private, "jwks": public}
-    with serving_site(own_database, free_port(), **options) as site:
-        claims = {"sub": str(ME), "role": "authenticated", "exp": 2**33}
-        key = jwt.PyJWK(json.loads(private)).key
-        good = jwt.encode(claims, key, algorithm="ES256", headers={"kid": "imported-1"})
-        unknown = jwt.encode(claims, key, algorithm="ES256", headers={"kid": "other"})
-        statuses = [
-            httpx.get(
-                f"{site.url}/functions/v1/api/schedule/tasks",
-                headers={"Authorization": f"Bearer {sent}"},
-            ).status_code
-            for sent in (good, unknown)
-        ]
-    assert statuses == [200, 401]
-
-
-def test_a_token_of_a_key_that_the_project_publishes_is_good(
-    own_database: Any, free_port: Any, serving_site: Any, signing_key: Any
-) -> None:
-    private, public = signing_key
-    asked = []
-
-    async def publish(_: Request) -> Response:
-        asked.append(1)
-        return JSONResponse(public)
-
-    keys = Starlette(routes=[Route("/jwks.json", publish)])
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(keys, host=HOST, port=port, log_level="critical"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    options = {"jwks_url": f"http://{HOST}:{port}/jwks.json"}
-    with serving_site(own_database, free_port(), **options) as site:
-        claims = {"sub": str(ME), "role": "authenticated", "exp": 2**33}
-        key = jwt.PyJWK(json.loads(private)).key
-        statuses = [
-            httpx.get(
-                f"{site.url}/functions/v1/api/schedule/tasks",
-                headers={"Authorization": f"Bearer {sent}"},
-            ).status_code
-            for sent in (
-                jwt.encode(claims, key, algorithm="ES256", headers={"kid": "imported-1"}),
-                jwt.encode(claims, key, algorithm="ES256", headers={"kid": "made-up"}),
-                jwt.encode(claims, "f" * 40, algorithm="HS256", headers={"kid": "imported-1"}),
-                token(site, ME),
-            )
-        ]
-    server.should_exit = True
-    thread.join(20)
-    assert statuses == [200, 401, 401, 200]
-    assert len(asked) == 1
-
-
 def test_the_description_is_valid_and_names_every_path(site: Any, me: Api) -> None:
     answer = httpx.get(f"{site.url}/functions/v1/schedule-api/openapi.json")
     document = answer.json()
@@ -391,7 +229,7 @@ def test_the_description_is_valid_and_names_every_path(site: Any, me: Api) -> No
     assert httpx.get(f"{base}/tasks", headers=me.headers).status_code == 200
     assert set(document["paths"]) == {
         *("/tasks", "/tasks/{id}", "/tasks/{id}/pause", "/tasks/{id}/resume"),
-        *("/tasks/{id}/execute", "/tasks/{id}/executions", "/stats"),
+        *("/tasks/{id}/execute", "/tasks/{id}/executions", "/tasks/{id}/history", "/stats"),
     }
     shown = document["components"]["schemas"]
     assert set(shown["Task"]["required"]) == COLUMNS

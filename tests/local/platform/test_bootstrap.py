@@ -165,6 +165,7 @@ def test_vault_keeps_a_secret_for_postgres_only(conn: Conn) -> None:
     refusal(conn, "select from vault.decrypted_secrets")
 
 
+@pytest.mark.pg_cron
 def test_postgres_schedules_jobs_but_does_not_write_them(cron_database: str) -> None:
     with psycopg.connect(cron_database) as conn:
         conn.execute("select cron.schedule('pgfleet-test', '0 0 1 1 *', 'select 1')")
@@ -177,6 +178,7 @@ def test_postgres_schedules_jobs_but_does_not_write_them(cron_database: str) -> 
         conn.rollback()
 
 
+@pytest.mark.pg_cron
 def test_creating_pg_cron_again_is_only_a_notice(cron_database: str) -> None:
     with psycopg.connect(cron_database) as conn:
         conn.execute("create extension if not exists pg_cron")

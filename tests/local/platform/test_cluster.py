@@ -56,8 +56,8 @@ def value(server: Cluster, setting: str) -> Any:
         ("max_connections", "120"),
         ("TimeZone", "UTC"),
         ("server_encoding", "UTF8"),
-        ("cron.use_background_workers", "off"),
-        ("cron.database_name", "postgres"),
+        pytest.param("cron.use_background_workers", "off", marks=pytest.mark.pg_cron),
+        pytest.param("cron.database_name", "postgres", marks=pytest.mark.pg_cron),
         ("fsync", "off"),
     ],
 )
@@ -65,6 +65,7 @@ def test_it_is_set_up_as_hosted(server: Cluster, setting: str, expected: str) ->
     assert value(server, setting) == expected
 
 
+@pytest.mark.pg_cron
 def test_pg_cron_comes_in_through_the_private_socket(server: Cluster) -> None:
     assert value(server, "cron.host") == str(server.socket_dir)
     assert server.socket_dir.stat().st_mode & 0o077 == 0

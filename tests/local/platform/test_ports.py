@@ -36,8 +36,11 @@ def peer() -> Iterator[socket.socket]:
 
 @pytest.fixture
 def outgoing(peer: socket.socket) -> Iterator[socket.socket]:
-    """Connect from a port that the kernel lends, as a client of anything does."""
-    with socket.create_connection(peer.getsockname()) as made:
+    """Connect from a port that the kernel lends, and to nobody else until this has ended.
+
+    A port that is not bound first may serve connections to several addresses at once.
+    """
+    with socket.create_connection(peer.getsockname(), source_address=(HOST, 0)) as made:
         yield made
 
 

@@ -126,6 +126,40 @@ def test_a_folder_without_postgres_is_named(
         find_binaries()
 
 
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Lay out the programs as bundles of the server alone do: no pg_config, libraries beside."""
+    here = find_binaries()
+    for name in ("bin", "lib"):
+        (tmp_path / name).mkdir()
+    for program in ("postgres", "initdb"):
+        (tmp_path / "bin" / program).symlink_to(here.program(program))
+    monkeypatch.setenv("PGFLEET_LOCAL_PG_BIN", str(tmp_path / "bin"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("place", ["lib", "lib/postgresql"])
+def test_a_bundle_without_pg_config_tells_what_it_can_load(bundle: Path, place: str) -> None:
+    folder = bundle / place
+    folder.mkdir(exist_ok=True)
+    (bundle / "lib" / "libpq.so.5").touch()
+    for module in ("plpgsql", "pg_cron"):
+        (folder / f"{module}.so").touch()
+
+    found = find_binaries()
+
+    assert found.folder == bundle / "bin"
+    assert found.has_library("pg_cron")
+    assert not found.has_library("pg_net")
+    assert "wal_level" in found.settings
+
+
+def test_what_is_pointed_at_is_taken_though_it_has_no_pg_cron(bundle: Path) -> None:
+    assert not find_binaries().has_library("pg_cron")
+    assert find_binaries().folder == bundle / "bin"
+
+
+@pytest.mark.pg_cron
 def test_the_server_that_is_found_has_pg_cron() -> None:
     found = find_binaries()
 

@@ -71,6 +71,8 @@ def test_it_tells_where_everything_is(stack: Any) -> None:
         "JWT_SECRET": settings.jwt_secret,
         "SIMPLEMDM_URL": settings.simplemdm_url,
         "SIMPLEMDM_KEY": settings.simplemdm_keys["full"],
+        "GOLIOTH_URL": settings.golioth_url,
+        "GOLIOTH_KEY": settings.golioth_key,
     }
 
 

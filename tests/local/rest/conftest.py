@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -15,12 +14,12 @@ import httpx
 import jwt
 import psycopg
 import pytest
-import uvicorn
 from psycopg import sql
 from pytest_postgresql.janitor import DatabaseJanitor
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from supabase import Client, ClientOptions, create_client
+from tests.helpers.serving import serving
 
 from pgfleet_local.bootstrap import prepare_database
 from pgfleet_local.rest import Rest
@@ -61,24 +60,6 @@ class Shop:
         client = create_client(self.url, self.settings.anon_key, options)
         client.postgrest.auth(token or self.settings.anon_key)
         return client
-
-
-@contextmanager
-def serving(app: Starlette, port: int) -> Iterator[str]:
-    """Serve an app until the block ends."""
-    config = uvicorn.Config(app, host=HOST, port=port, log_level="warning", ws="none")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    end = time.monotonic() + 20
-    while not server.started:
-        assert thread.is_alive() and time.monotonic() < end, "the server did not start"
-        time.sleep(0.01)
-    try:
-        yield f"http://{HOST}:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(20)
 
 
 @contextmanager

@@ -79,3 +79,29 @@ def test_a_public_key_is_never_read_as_a_shared_secret() -> None:
     forged = jwt.encode(claims(), SECRET, algorithm="HS256", headers={"kid": "k1"})
 
     assert reason_of(verifier, forged) == "bad_signature"
+
+
+def test_a_token_that_is_known_ends_in_time_and_shares_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    verifier = TokenVerifier(SECRET)
+    token = jwt.encode({"role": "anon", "exp": int(time.time()) + 60}, SECRET, algorithm="HS256")
+    verifier.verify(token)["role"] = "service_role"
+    assert verifier.verify(token)["role"] == "anon"
+
+    later = time.time() + 61
+    monkeypatch.setattr("pgfleet_local.tokens.time.time", lambda: later)
+
+    with pytest.raises(TokenError, match="expired"):
+        verifier.verify(token)
+
+
+def test_only_so_many_tokens_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgfleet_local.tokens.MOST_KEPT", 3)
+    verifier = TokenVerifier(SECRET)
+    end = int(time.time()) + 60
+    for number in range(10):
+        claims = {"role": "anon", "exp": end, "jti": str(number)}
+        assert verifier.verify(jwt.encode(claims, SECRET, algorithm="HS256"))["jti"] == str(number)
+
+    assert len(verifier._known) == 3

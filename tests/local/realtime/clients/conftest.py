@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import threading
@@ -13,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.helpers.node import node_folder
+
+__all__ = ["node_folder"]
 
 # A client waits before it joins again, and a machine may be busy.
 CLIENT_PATIENCE = 30.0
-NODE = Path(__file__).parents[2] / "node"
 
 
 class Listener:
@@ -94,24 +95,6 @@ class Listener:
 
 def _is(event: dict[str, Any], kind: str, channel: str | None = None) -> bool:
     return event["kind"] == kind and channel in (None, event["channel"])
-
-
-@pytest.fixture(scope="session")
-def node_folder() -> Path:
-    """Install the JavaScript packages once; without Node.js or a registry the tests are skipped."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("Node.js and npm are not installed")
-    wanted = json.loads((NODE / "package.json").read_text())["dependencies"]
-    present = NODE / "node_modules" / "@supabase" / "supabase-js" / "package.json"
-    if (
-        not present.exists()
-        or json.loads(present.read_text())["version"] != wanted["@supabase/supabase-js"]
-    ):
-        install = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"]
-        done = subprocess.run(install, cwd=NODE, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"npm install failed: {done.stderr[-300:]}")
-    return NODE
 
 
 @pytest.fixture(params=["python", pytest.param("javascript", marks=pytest.mark.node)])
