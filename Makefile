@@ -21,7 +21,7 @@ test: setup ## Run lint, types and all tests but the long ones
 	@scripts/test
 
 soak: setup ## Kill gateway, agents, functions and Postgres, 50 rounds and more (ROUNDS=n)
-	@PGFLEET_SOAK_ROUNDS=$(or $(ROUNDS),50) $(PYTHON) -m pytest -m soak --timeout=7200 -s tests/soak
+	@PGFLEET_SOAK_ROUNDS=$(or $(ROUNDS),50) $(PYTHON) -m pytest -m soak --timeout=7200 -s tests/soak tests/db
 
 lint: setup ## Check style and types
 	@scripts/lint
