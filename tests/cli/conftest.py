@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 import pytest
@@ -59,9 +59,62 @@ def fleet(database: Any) -> Iterator[Any]:
     yield database
 
 
+class KeptConnection(psycopg.Connection[dict[str, Any]]):
+    """A connection that the next command finds as new, with the plans of the ones before."""
+
+    free: ClassVar[dict[str, KeptConnection]] = {}
+    key: str | None = None
+
+    @classmethod
+    def take(cls, url: str, **options: Any) -> psycopg.Connection[Any]:
+        """Connect as psycopg.connect does, over a connection of before where one is free."""
+        if options.get("application_name") != "pgfleet":
+            return psycopg.Connection.connect(url, **options)
+        kept = cls.free.pop(url, None)
+        if kept is None or kept.closed:
+            kept = cls.connect(url, **options)
+            kept.key = url
+        return kept
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """End the transaction, undo every setting, and be free again."""
+        try:
+            (self.commit if kind is None else self.rollback)()
+            self.isolation_level = None
+            self.autocommit = True
+            self.execute("reset all; select pg_advisory_unlock_all(); unlisten *; discard temp")
+            self.autocommit = False
+        except psycopg.Error:
+            self.close()
+            if kind is None:
+                raise
+        else:
+            if self.free.setdefault(self.key or "", self) is not self:
+                self.close()
+
+    @classmethod
+    def end(cls) -> None:
+        """Close those that are free."""
+        while cls.free:
+            cls.free.popitem()[1].close()
+
+
+@pytest.fixture(scope="module")
+def kept_connections(fleet: Any) -> Iterator[type[KeptConnection]]:
+    """Keep the connections of a module's commands."""
+    yield KeptConnection
+    KeptConnection.end()
+
+
 @pytest.fixture
-def pgfleet(bare: Pgfleet, fleet: Any) -> Pgfleet:
+def pgfleet(
+    bare: Pgfleet,
+    fleet: Any,
+    kept_connections: type[KeptConnection],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Pgfleet:
     """Give a function that runs a command on the module's database."""
+    monkeypatch.setattr(psycopg, "connect", kept_connections.take)
 
     def run(*words: str, stdin: str | None = None) -> Answer:
         return bare("-d", fleet.url(), *words, stdin=stdin)

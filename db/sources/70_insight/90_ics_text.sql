@@ -24,20 +24,24 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_rest text := p_line;
-  v_folded text := '';
-  v_part text;
+  v_bytes bytea := convert_to(p_line, 'UTF8');
+  v_length integer := length(v_bytes);
+  v_at integer := 0;
+  v_parts text[] := '{}';
+  v_size integer;
 begin
-  -- 75 octets a line, the space that continues it included; a character is never cut in two.
-  while octet_length(v_rest) > case v_folded when '' then 75 else 74 end loop
-    v_part := left(v_rest, case v_folded when '' then 75 else 74 end);
-    while octet_length(v_part) > case v_folded when '' then 75 else 74 end loop
-      v_part := left(v_part, -1);
+  -- 75 octets a line, the space that continues it included; a character is never cut in two. Octets are counted, not characters: finding the
+  -- n-th of those means reading all before it, for each line anew.
+  while v_at < v_length loop
+    v_size := least(v_length - v_at, case v_at when 0 then 75 else 74 end);
+    -- What begins with the bits 10 goes on with the character before.
+    while v_at + v_size < v_length and get_byte(v_bytes, v_at + v_size) & 192 = 128 loop
+      v_size := v_size - 1;
     end loop;
-    v_rest := substr(v_rest, length(v_part) + 1);
-    v_folded := v_folded || v_part || E'\r\n ';
+    v_parts := v_parts || convert_from(substr(v_bytes, v_at + 1, v_size), 'UTF8');
+    v_at := v_at + v_size;
   end loop;
-  return v_folded || v_rest || E'\r\n';
+  return array_to_string(v_parts, E'\r\n ') || E'\r\n';
 end;
 $$;
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from typing import Any
 
@@ -232,3 +233,25 @@ def test_no_zone_is_given_to_what_has_none(fleet: Fleet) -> None:
     assert "X-WR-TIMEZONE" not in text
     floating = [at for at in instants(calendar) if at.tzinfo is None]
     assert floating
+
+
+@pytest.mark.parametrize("text", ["a" * 500, "é" * 300, "日本語" * 90, "🙂x" * 120, "x" * 75, ""])
+def test_a_line_is_folded_between_characters(fleet: Fleet, text: str) -> None:
+    folded: str = fleet.value("select fleet.ics_line(%s)", text)
+    lines = folded.encode().split(b"\r\n")
+    assert lines.pop() == b""
+    assert all(len(line) <= 75 for line in lines)
+    # Read back each by itself: no character is cut in two.
+    first, *others = [line.decode() for line in lines] or [""]
+    assert first + "".join(line.removeprefix(" ") for line in others) == text
+
+
+def test_folding_costs_by_the_length(fleet: Fleet) -> None:
+    def cost(length: int) -> float:
+        begun = time.perf_counter()
+        fleet.value("select length(fleet.ics_line(repeat('日本', %s)))", length)
+        return time.perf_counter() - begun
+
+    # A text eight times as long: 8 where each octet is read once, 64 where all before it are.
+    short, long = (min(cost(length) for _ in range(3)) for length in (50_000, 400_000))
+    assert long < 24 * max(0.01, short)
