@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from hashlib import md5
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from psycopg import AsyncConnection
@@ -41,8 +40,7 @@ class UnfitData(ValueError):
     """The data of a point cannot be stored; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(NamedTuple):
     """One point of one device; `text` is its data as it is stored."""
 
     device_id: int
@@ -61,7 +59,9 @@ def canonical(data: Any) -> str:
     """
     text = written(data)
     # As it is stored, 1e300 has three hundred digits.
-    size = len(text) + sum(min(int(one), 400) for one in _EXPONENT.findall(text))
+    size = len(text)
+    if "e" in text:
+        size += sum(min(int(one), 400) for one in _EXPONENT.findall(text))
     if size > MOST_CHARACTERS:
         raise UnfitData(f"it has {size} characters, at most {MOST_CHARACTERS} are stored")
     return text
@@ -94,6 +94,9 @@ _text = json.JSONEncoder(
 ).encode
 
 
+_AS_THEY_ARE = frozenset({int, str, bool, type(None)})
+
+
 def _same_numbers(data: Any, levels: int = MOST_LEVELS) -> Any:
     """Write 20.0 as 20: what goes through another system's JSON may come out as either."""
     # By their types, which is quicker; what JSON gives has no others.
@@ -104,7 +107,10 @@ def _same_numbers(data: Any, levels: int = MOST_LEVELS) -> Any:
         if not levels:
             raise UnfitData("it is too deeply nested")
         if kind is dict:
-            return {name: _same_numbers(value, levels - 1) for name, value in data.items()}
+            return {
+                name: value if type(value) in _AS_THEY_ARE else _same_numbers(value, levels - 1)
+                for name, value in data.items()
+            }
         return [_same_numbers(value, levels - 1) for value in data]
     return data
 
