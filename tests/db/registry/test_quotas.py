@@ -132,3 +132,18 @@ def test_members_see_what_is_used_and_strangers_do_not(fleet: Fleet) -> None:
     stranger = Fleet(fleet.conn)
     with fleet.refused("PT404", "owner_not_found"), fleet.acting(stranger.owner_id):
         fleet.run("select owner_usage(%s)", fleet.owner_id)
+
+
+def test_runs_wait_where_too_many_commands_wait(fleet: Fleet) -> None:
+    allow(fleet, commands_waiting=15)
+    many = fleet.create(device_ids=fleet.devices(20), **later())["id"]
+    fleet.tick(NOW)
+    assert len(fleet.commands(many)) == 20
+    more = fleet.create(device_ids=fleet.devices(10), **later())["id"]
+    fleet.tick(NOW)
+    assert fleet.commands(more) == []
+    # As devices that took them.
+    fleet.run("update device_commands set status = 'cancelled' where schedule_id = %s", many)
+    fleet.run("update fleet.quota_use set blocked_until = null")
+    fleet.tick(NOW)
+    assert len(fleet.commands(more)) == 10

@@ -1764,8 +1764,8 @@ begin
         );
       end if;
       perform fleet.require_quota(v_one.owner_id, 'commands_waiting');
-    -- What waits is counted now and then only: to count it costs what there is of it.
-    elsif random() < v_one.count / 500.0
+    -- What waits is counted now and then only, twenty times until it is used up: to count it costs what there is of it.
+    elsif random() * fleet.quota_of(v_one.owner_id, 'commands_waiting') < v_one.count * 20.0
       and fleet.quota_used(v_one.owner_id, 'commands_waiting', v_now) > fleet.quota_of(v_one.owner_id, 'commands_waiting')
     then
       update fleet.quota_use as u

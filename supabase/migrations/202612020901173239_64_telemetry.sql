@@ -131,6 +131,8 @@ begin
   perform telemetry.make_partition(d.day)
   from (
     select distinct (s.at at time zone 'UTC')::date as day from telemetry.staging as s where s.batch = p_batch
+    -- Else each row is looked up, not each day.
+    offset 0
   ) as d
   where to_regclass('telemetry.' || telemetry.partition_name(d.day)) is null;
 end;
