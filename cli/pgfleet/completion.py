@@ -50,7 +50,8 @@ def command_types(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
 def _names(
     ctx: typer.Context, incomplete: str, view: Any, name: Any, more: Any
 ) -> list[tuple[str, str]]:
-    from pgfleet.database import open_database, starting
+    from pgfleet.database import open_database
+    from pgfleet.statements import starting
 
     named = _database_url(ctx)
     chosen = options.Options(

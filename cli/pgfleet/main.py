@@ -34,6 +34,7 @@ _DEVICE = "On a device"
 # A device installs the agent and nothing else, so no noun may be imported for another.
 _ENTRIES = (
     _Entry(_WATCH, "status", "nouns.status", "admin", "How the whole fleet is doing."),
+    _Entry(_WATCH, "console", "nouns.console", "console", "The console: the fleet in a browser."),
     _Entry(_WATCH, "run", "nouns.run", "admin", "Runs: what became of each due instant."),
     _Entry(_WATCH, "command", "nouns.command", "admin", "Commands: one action on one device."),
     _Entry(

@@ -116,7 +116,7 @@ def create_app(
         },
     )
     app.state.signer = TokenSigner(settings)
-    app.state.user_tokens = UserTokens(settings, app.state.signer.key)
+    app.state.user_tokens = UserTokens(settings.jwt_secret, settings.jwks_url, app.state.signer.key)
     app.state.attempt_limit = AttemptLimit()
     app.state.feed_turns = Turns()
     app.state.metrics_token = settings.metrics_token

@@ -13,9 +13,10 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import LiteralString
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,35 @@ async def listening(url: str | None, functions: Mapping[str, Wake]) -> AsyncIter
 
     All are woken whenever listening begins anew: what was said meanwhile is lost.
     """
+
+    def wake(function: str | None) -> None:
+        for name in functions if function is None else (function,):
+            if (found := functions.get(name)) is not None:
+                found()
+
     if url is None:
         yield
         return
-    task = asyncio.create_task(_listen_for_ever(url, functions), name="listen")
+    async with hearing(url, "pgfleet_poke", wake):
+        yield
+
+
+@asynccontextmanager
+async def hearing(
+    url: str,
+    channel: LiteralString,
+    heed: Callable[[str | None], None],
+    *,
+    check_seconds: float | None = None,
+) -> AsyncIterator[None]:
+    """Pass on what the database says on a channel while the block lasts.
+
+    None is passed on where something may have been missed: whenever listening begins anew, and
+    where nothing was said for so many seconds.
+    """
+    task = asyncio.create_task(
+        _hear_for_ever(url, channel, heed, check_seconds or CHECK_SECONDS), name="listen"
+    )
     try:
         yield
     finally:
@@ -44,15 +70,15 @@ async def listening(url: str | None, functions: Mapping[str, Wake]) -> AsyncIter
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _listen_for_ever(url: str, functions: Mapping[str, Wake]) -> None:
+async def _hear_for_ever(
+    url: str, channel: LiteralString, heed: Callable[[str | None], None], check_seconds: float
+) -> None:
     failures = 0
     while True:
         try:
-            async for function in _heard(url):
+            async for said in _heard(url, channel, check_seconds):
                 failures = 0
-                for name in functions if function is None else (function,):
-                    if (wake := functions.get(name)) is not None:
-                        wake()
+                heed(said)
         except (psycopg.Error, OSError, TimeoutError) as error:
             # The pool tells more where the database is away; these words may hold an address.
             log.warning("the functions do not hear the database: %s", type(error).__name__)
@@ -61,8 +87,10 @@ async def _listen_for_ever(url: str, functions: Mapping[str, Wake]) -> None:
         await asyncio.sleep(pause * random.uniform(0.5, 1))
 
 
-async def _heard(url: str) -> AsyncIterator[str | None]:
-    """Give the names that the database says, and None each time that some may have been missed."""
+async def _heard(
+    url: str, channel: LiteralString, check_seconds: float
+) -> AsyncIterator[str | None]:
+    """Give what the database says, and None each time that some may have been missed."""
     connection = await AsyncConnection.connect(
         url,
         autocommit=True,
@@ -71,10 +99,10 @@ async def _heard(url: str) -> AsyncIterator[str | None]:
         connect_timeout=CONNECT_SECONDS,
     )
     try:
-        await connection.execute("listen pgfleet_poke")
+        await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
         while True:
             yield None
-            async for said in connection.notifies(timeout=CHECK_SECONDS):
+            async for said in connection.notifies(timeout=check_seconds):
                 yield said.payload
             async with asyncio.timeout(CONNECT_SECONDS):
                 await connection.execute("select 1")

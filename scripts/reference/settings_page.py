@@ -53,6 +53,8 @@ def settings(catalogue: Catalogue, root: Path) -> str:
         _variables(typed),
         "## Of the HTTP functions",
         _variables(described["functions"]),
+        "## Of the console as a service",
+        _variables(described["console"]),
         "## Of the local platform",
         _variables(described["local"]),
         "## What a handler program is told",

@@ -46,7 +46,7 @@ def walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:
 FOUND = dict(commands())
 GROUPS = dict(groups("pgfleet", typer.main.get_command(app)))
 PANELS = {
-    "Watch": ["status", "run", "command", "telemetry", "doctor"],
+    "Watch": ["status", "console", "run", "command", "telemetry", "doctor"],
     "Plan": ["schedule", "template", "blackout", "geo", "deploy", "feed"],
     "Fleet": ["device", "group", "package", "file", "blocklist", "location", "owner"],
     "MDM": ["profile", "integration", "sync"],

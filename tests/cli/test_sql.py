@@ -13,9 +13,10 @@ import pytest
 from psycopg.rows import dict_row
 
 from pgfleet import database, names
-from pgfleet.database import Database, among, contains, holding, same, since
+from pgfleet.database import Database
 from pgfleet.errors import NotFound
 from pgfleet.options import Options, using
+from pgfleet.statements import among, contains, holding, same, since
 
 NOUNS = Path(names.__file__).parent / "nouns"
 MODULES = [Path(names.__file__), *sorted(NOUNS.rglob("*.py"))]

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "pgfleet": ROOT / "cli",
     "pgfleet_functions": ROOT / "functions",
+    "pgfleet_console": ROOT / "functions",
     "pgfleet_local": ROOT / "supabase" / "local",
 }
 

@@ -14,7 +14,7 @@ from pgfleet import __version__
 from pgfleet.schema.sources import digest_of, migration_files, source_files, sql_folder
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("pgfleet", "pgfleet_functions", "pgfleet_local")
+PACKAGES = ("pgfleet", "pgfleet_functions", "pgfleet_console", "pgfleet_local")
 
 
 def run(*words: str, cwd: Path, **environment: str) -> str:

@@ -8,7 +8,7 @@ import typer
 
 from pgfleet import inputs, names, options, output
 from pgfleet.database import open_database
-from pgfleet.database import since as after
+from pgfleet.statements import since as after
 
 app = options.Noun("The audit log: who changed what.")
 

@@ -7,17 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from pgfleet import completion, inputs, names, options, output
-from pgfleet.database import (
-    Database,
-    among,
-    contains,
-    holding,
-    json_value,
-    open_database,
-    same,
-    since,
-)
+from pgfleet.database import Database, json_value, open_database
 from pgfleet.errors import NotAllowed
+from pgfleet.statements import among, contains, holding, same, since
 
 app = options.Noun("Devices: list, enrol, tag, retire.")
 

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from pgfleet import inputs, names, options, output
-from pgfleet.database import Database, json_value, open_database, same
+from pgfleet.database import Database, json_value, open_database
 from pgfleet.errors import InvalidInput
 from pgfleet.nouns.schedule.document import read_document
+from pgfleet.statements import same
 
 app = options.Noun("Templates: schedules with parameters.")
 

@@ -6,10 +6,11 @@ from datetime import datetime, timedelta
 
 import psycopg
 
-from pgfleet.database import Row, open_database
+from pgfleet.database import open_database
 from pgfleet.errors import translate_errors
 from pgfleet.schema.replaceable import refused
 from pgfleet.schema.sources import SqlFile, migration_files, rooms, sql_folder
+from pgfleet.statements import Row
 
 ROOM = "64_telemetry"
 # Files of the room below this number need nothing of the rest.

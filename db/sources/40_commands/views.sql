@@ -28,7 +28,9 @@ select
   c.executed_at,
   c.idempotency_key,
   c.created_at,
-  c.sent_as
+  c.sent_as,
+  c.progress,
+  c.progress_at
 from public.device_commands as c;
 
 comment on view public.command_list is

@@ -14,7 +14,6 @@ from pgfleet_functions.devices.signing import SigningKey
 from pgfleet_functions.errors import FunctionError, NotSignedIn, Unavailable
 from pgfleet_functions.outgoing.errors import OutgoingError
 from pgfleet_functions.outgoing.transport import Limits, Outgoing
-from pgfleet_functions.settings import FunctionSettings
 
 PUBLIC_ALGORITHMS = ("ES256", "RS256")
 # New keys are fetched when a token names one, but not at the pace of whoever makes names up.
@@ -30,11 +29,14 @@ CLAIMS = ("sub", "role", "email", "device_id")
 class UserTokens:
     """Find out who calls. Each key serves its own algorithm only, whatever a token says."""
 
-    def __init__(self, settings: FunctionSettings, own_key: SigningKey) -> None:
-        self._secret = settings.jwt_secret
-        self._url = settings.jwks_url
+    def __init__(
+        self, secret: str | None, jwks_url: str | None, own_key: SigningKey | None = None
+    ) -> None:
+        """Take what verifies tokens; a key of our own needs not be fetched."""
+        self._secret = secret
+        self._url = jwks_url
         self._own: dict[str, tuple[Any, str]] = {}
-        if own_key.algorithm in PUBLIC_ALGORITHMS and own_key.key_id:
+        if own_key and own_key.algorithm in PUBLIC_ALGORITHMS and own_key.key_id:
             self._own[own_key.key_id] = (own_key.public, own_key.algorithm)
         self._fetched: dict[str, tuple[Any, str]] = {}
         self._fetched_at = self._failed_at = float("-inf")
@@ -46,11 +48,15 @@ class UserTokens:
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
             raise _refused("the call carries no token", "token_missing")
+        claims = await self.read(token, request.app.state.outgoing)
+        return {name: claims[name] for name in CLAIMS if name in claims}
+
+    async def read(self, token: str, outgoing: Outgoing) -> dict[str, Any]:
+        """Return all claims of a token that is good, or raise `NotSignedIn`."""
         try:
             header = jwt.get_unverified_header(token)
-            outgoing: Outgoing = request.app.state.outgoing
             key, algorithm = await self._key_for(header.get("alg"), header.get("kid"), outgoing)
-            claims = jwt.decode(
+            claims: dict[str, Any] = jwt.decode(
                 token,
                 key,
                 algorithms=[algorithm],
@@ -60,7 +66,7 @@ class UserTokens:
             raise _refused("the token has expired", "token_expired") from error
         except jwt.PyJWTError as error:
             raise _refused("the token is not good", "token_refused") from error
-        return {name: claims[name] for name in CLAIMS if name in claims}
+        return claims
 
     async def _key_for(self, algorithm: Any, key_id: Any, outgoing: Outgoing) -> tuple[Any, str]:
         if algorithm == "HS256" and self._secret:

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from pgfleet import names, options, output
-from pgfleet.database import Database, contains, open_database
+from pgfleet.database import Database, open_database
 from pgfleet.nouns.deploy import s3, storage
+from pgfleet.statements import contains
 
 app = options.Noun("Files to be sent to devices.")
 

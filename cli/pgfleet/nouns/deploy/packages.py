@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from pgfleet import inputs, names, options, output
-from pgfleet.database import Database, contains, json_value, open_database
+from pgfleet.database import Database, json_value, open_database
 from pgfleet.nouns.deploy import storage
 from pgfleet.nouns.deploy.files import added
+from pgfleet.statements import contains
 
 app = options.Noun("Packages: software to be installed.")
 

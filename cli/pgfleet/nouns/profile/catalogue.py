@@ -11,8 +11,9 @@ from xml.parsers.expat import ExpatError
 import typer
 
 from pgfleet import completion, names, options, output
-from pgfleet.database import Database, json_value, open_database, same
+from pgfleet.database import Database, json_value, open_database
 from pgfleet.errors import Conflict, InvalidInput, NotFound
+from pgfleet.statements import same
 
 app = options.Noun("What the MDMs have.", panel="What the MDMs have")
 

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from pgfleet import options, output
-from pgfleet.database import Database, among, json_value, open_database
+from pgfleet.database import Database, json_value, open_database
 from pgfleet.nouns.schedule.filter import Where, schedule_filter
+from pgfleet.statements import among
 
 app = options.Noun("Many schedules at once.", panel="Many at once")
 

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from pgfleet import completion, names, options, output
-from pgfleet.database import Database, contains, json_value, open_database
+from pgfleet.database import Database, json_value, open_database
 from pgfleet.nouns.run import follow_run
 from pgfleet.nouns.schedule import bulk, calendar, change, history, insight, transfer
 from pgfleet.nouns.schedule.made import SHOWN, show_made
 from pgfleet.nouns.schedule.spec import Given, takes_a_schedule
+from pgfleet.statements import contains
 
 app = options.Noun("Schedules: when, what and who.")
 for _verbs in (change, bulk, transfer, history, insight, calendar):

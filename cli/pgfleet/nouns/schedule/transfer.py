@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from pgfleet import inputs, names, options, output
-from pgfleet.database import among, json_value, open_database
+from pgfleet.database import json_value, open_database
 from pgfleet.errors import InvalidInput
 from pgfleet.nouns.schedule.document import read_document, write_document
 from pgfleet.nouns.schedule.filter import Where, schedule_filter
+from pgfleet.statements import among
 
 app = options.Noun("Schedules as documents.", panel="Many at once")
 

@@ -143,6 +143,8 @@ begin
       last_error = case when v_errors = '{}' then h.last_error else array_to_string(v_errors, '; ') end,
       last_error_at = case when v_errors = '{}' then h.last_error_at else p_now end
   where h.id in (select b.id from fleet.heartbeat as b for update skip locked);
+  -- Whoever looks on hears at commit that it is time to look again: once a tick, however much has changed.
+  perform pg_notify('pgfleet_tick', '');
   return v_figures || jsonb_build_object('more', v_more, 'errors', to_jsonb(v_errors));
 end;
 $$;

@@ -1,0 +1,8 @@
+"""All pages, in the order of the navigation; `page` says how one is added."""
+
+from __future__ import annotations
+
+from pgfleet_console.page import Page
+from pgfleet_console.pages import commands, now, runs
+
+PAGES: tuple[Page, ...] = (now.PAGE, runs.PAGE, commands.PAGE)

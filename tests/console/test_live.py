@@ -1,0 +1,77 @@
+"""What moves by itself."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+PATIENCE_SECONDS = 60.0
+
+
+@contextmanager
+def looking_on(browser: Any, at: str) -> Iterator[Iterator[str]]:
+    """Have a page open; give what is sent to it, one text for each message."""
+    timeout = httpx.Timeout(PATIENCE_SECONDS)
+    with browser.http.stream("GET", "/live", params={"at": at}, timeout=timeout) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+
+        def messages() -> Iterator[str]:
+            lines: list[str] = []
+            for line in answer.iter_lines():
+                if line.startswith("data: "):
+                    lines.append(line[6:])
+                elif not line and lines:
+                    yield "\n".join(lines)
+                    lines = []
+
+        yield messages()
+
+
+@contextmanager
+def ticking(school: Any) -> Iterator[None]:
+    """Tick as the engine does, several times a second."""
+    end = threading.Event()
+
+    def tick() -> None:
+        with school.fleet() as fleet:
+            while not end.wait(0.2):
+                fleet.tick()
+
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join(PATIENCE_SECONDS)
+
+
+def test_a_change_reaches_pages_that_are_open(console: Any, a_school: Any) -> None:
+    with (
+        a_school.fleet() as fleet,
+        ticking(a_school),
+        looking_on(console("admin"), "/") as seen,
+        looking_on(console("stranger"), "/") as seen_by_stranger,
+    ):
+        assert "latest commands" in next(seen).lower()
+        fleet.send(a_school.devices[3], "clear_cache")
+
+        assert any("clear_cache" in text for text in seen)
+        assert "clear_cache" not in next(seen_by_stranger)
+
+
+def test_only_what_moves_is_sent_and_only_where_there_is_a_page(console: Any) -> None:
+    admin = console("admin")
+    with looking_on(admin, "/") as seen:
+        # Nothing ticks here: it is looked all the same, since just that is worth seeing.
+        text = next(seen)
+    assert "Needs a person" in text
+    assert "<html" not in text
+
+    assert admin.http.get("/live", params={"at": "/nothing"}).status_code == 404
+    assert httpx.get(f"{admin.url}/live").status_code == 401
