@@ -6,7 +6,7 @@ PGFLEET := .venv/bin/pgfleet
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test soak lint bench docs docs-generate up down
+.PHONY: help setup demo test test-browser soak lint bench docs docs-generate up down
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -19,6 +19,10 @@ demo: setup ## Show a small fleet at work, and account for every command
 
 test: setup ## Run lint, types and all tests but the long ones
 	@scripts/test
+
+test-browser: ## Run the tests of the console in a real browser, and take pictures of its pages
+	@PGFLEET_SETUP_BROWSER=1 scripts/setup
+	@scripts/test-browser
 
 soak: setup ## Kill gateway, agents, functions and Postgres, 50 rounds and more (ROUNDS=n)
 	@PGFLEET_SOAK_ROUNDS=$(or $(ROUNDS),50) $(PYTHON) -m pytest -m soak --timeout=7200 -s tests/soak tests/db

@@ -89,17 +89,17 @@ def qualified(name: Name) -> sql.SQL:
 
 def contains(text: str | None) -> Compared | None:
     """Compare with what has this text in it, in any case."""
-    return None if text is None else Compared("ilike {}", f"%{_literal(text)}%")
+    return None if text is None else Compared("ilike {}", f"%{literal(text)}%")
 
 
 def starting(text: str) -> Compared:
     """Compare with what begins with this text, in any case."""
-    return Compared("ilike {}", f"{_literal(text)}%")
+    return Compared("ilike {}", f"{literal(text)}%")
 
 
 def same(text: str | None) -> Compared | None:
     """Compare with what is this text, in any case."""
-    return None if text is None else Compared("ilike {}", _literal(text))
+    return None if text is None else Compared("ilike {}", literal(text))
 
 
 def holding(items: Sequence[str] | None) -> Compared | None:
@@ -141,6 +141,6 @@ def _typed(value: Any) -> Any:
     return value
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Take the meaning from the signs that stand for anything."""
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

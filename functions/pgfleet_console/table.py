@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from pgfleet_console.page import Page
 from pgfleet_console.pages import commands, now, runs
+from pgfleet_console.pages.schedules import page as schedules
 
-PAGES: tuple[Page, ...] = (now.PAGE, runs.PAGE, commands.PAGE)
+PAGES: tuple[Page, ...] = (now.PAGE, schedules.PAGE, runs.PAGE, commands.PAGE)

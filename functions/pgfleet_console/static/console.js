@@ -111,6 +111,24 @@ async function fill(form) {
   }
 }
 
+document.addEventListener("console:shown", (event) => {
+  const form = $(`form[data-fill="${event.detail.id}"]`);
+  if (!form) return;
+  // What is wrong stands at its field, too.
+  const told = new Map($$("[data-problem-for]", event.detail).map((one) => [one.dataset.problemFor, one.textContent]));
+  for (const place of $$("[data-problem]", form)) {
+    place.textContent = told.get(place.dataset.problem) ?? "";
+    place.closest("label").classList.toggle("wrong", told.has(place.dataset.problem));
+  }
+});
+
+// Of the fields that belong to a kind, those of the chosen kind are shown.
+function showKinds(select) {
+  for (const label of $$("[data-kinds]", select.form)) {
+    label.hidden = !label.dataset.kinds.split(" ").includes(select.value);
+  }
+}
+
 let typing = 0;
 document.addEventListener("input", (event) => {
   const form = event.target.closest("form[data-fill]");
@@ -118,6 +136,7 @@ document.addEventListener("input", (event) => {
     clearTimeout(typing);
     typing = setTimeout(fill, 250, form);
   }
+  if (event.target.matches("[data-kind]")) showKinds(event.target);
   if (event.target.matches("[data-must-be]")) check(event.target);
   if (event.target.matches("input[type=checkbox]")) countChosen();
 });
@@ -232,4 +251,6 @@ function step(by) {
 localize(document);
 setInterval(localize, 10000, document);
 lookOn();
-for (const form of $$("form[data-fill]")) fill(form);
+$$("[data-kind]").forEach(showKinds);
+$$("form[data-fill]").forEach(fill);
+$$("main [data-must-be]").filter((input) => !input.closest("dialog")).forEach(check);
