@@ -142,6 +142,8 @@ class Page:
     key: str
     views: tuple[View, ...]
     acts: tuple[Act, ...] = ()
+    # Whether the navigation has it.
+    is_listed: bool = True
 
 
 def whole(text: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -36,7 +37,13 @@ def make_environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        time=time_tag, ago=ago_tag, lasting=lasting, tone=tone, pretty=pretty, number=number
+        hint=linked_hint,
+        time=time_tag,
+        ago=ago_tag,
+        lasting=lasting,
+        tone=tone,
+        pretty=pretty,
+        number=number,
     )
     environment.globals.update(asset=asset, shares=shares)
     # What a block needs is known everywhere: blocks are shown alone, without what is around them.
@@ -75,6 +82,34 @@ def instant(at: Any) -> datetime | None:
     if isinstance(at, str):
         at = datetime.fromisoformat(at)
     return at.astimezone(UTC) if isinstance(at, datetime) else None
+
+
+# Where a view of the database has a page of its own.
+_PAGES = {
+    "command_list": "/commands",
+    "run_list": "/runs",
+    "schedule_list": "/schedules",
+    "device_list": "/devices",
+    "integration_list": "/integrations",
+    "webhook_list": "/webhooks",
+    "rollout_list": "/rollouts",
+}
+_LOOK = re.compile(r"select \* from (\w+_list)(?: where status = '(\w+)')?")
+
+
+def linked_hint(hint: str | None) -> Markup:
+    """Show a hint of the database: where it says what to select, the page that shows it."""
+    parts, end = [], 0
+    for found in _LOOK.finditer(hint or ""):
+        path = _PAGES.get(found[1])
+        if path is None:
+            continue
+        asked = f"?q=status:{found[2]}" if found[2] else ""
+        said = f"{path[1:]}{f' with the state {found[2]}' if found[2] else ''}"
+        parts += [(hint or "")[end : found.start()]]
+        parts += [Markup('<a href="{}{}">{}</a>').format(path, asked, said)]
+        end = found.end()
+    return Markup("").join([*parts, (hint or "")[end:]])
 
 
 def lasting(seconds: Any) -> str:

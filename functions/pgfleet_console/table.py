@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from pgfleet_console.page import Page
-from pgfleet_console.pages import commands, now, runs
+from pgfleet_console.pages import audit, commands, now, runs, search, settings, webhooks
 from pgfleet_console.pages.schedules import page as schedules
 
-PAGES: tuple[Page, ...] = (now.PAGE, schedules.PAGE, runs.PAGE, commands.PAGE)
+PAGES: tuple[Page, ...] = (
+    now.PAGE,
+    schedules.PAGE,
+    runs.PAGE,
+    commands.PAGE,
+    webhooks.PAGE,
+    audit.PAGE,
+    settings.PAGE,
+    search.PAGE,
+)
