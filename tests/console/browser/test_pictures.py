@@ -36,4 +36,13 @@ def pages(school: Any) -> dict[str, str]:
         "commands-found": "/commands?q=status:failed",
         "command": f"/commands/{school.failed}",
         "refused": "/commands/999999",
+        "schedules": "/schedules",
+        "schedule": f"/schedules/{school.schedule}",
+        "schedule-edit": f"/schedules/{school.schedule}/edit",
+        "schedule-new": "/schedules/new",
+        "schedule-explained": f"/schedules/{school.schedule}/explain?at=2040-01-01T12:00Z",
+        "webhooks": "/webhooks",
+        "audit": "/audit",
+        "settings": "/settings",
+        "search": "/search?q=lab",
     }
