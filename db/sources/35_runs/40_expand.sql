@@ -55,6 +55,7 @@ returns bigint
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 -- Compiling the plan would take a hundred times as long as running it.
 set jit = off
 as $$
