@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 FUNCTIONS = """
 import sys
@@ -19,7 +20,8 @@ app(["functions", "run", "--port", sys.argv[1], "--poll", "0.2"])
 class Killed:
     """The functions as a process that is killed again and again, and started anew each time.
 
-    Every so many seconds, so many times at most; without seconds whenever somebody says `strike`.
+    So many seconds after it has begun to answer, so many times at most; without seconds whenever
+    somebody says `strike`.
     """
 
     def __init__(
@@ -49,6 +51,11 @@ class Killed:
             self._struck.release()
             thread.join(30)
 
+    def _wait_answered(self, process: subprocess.Popen[bytes]) -> None:
+        while process.poll() is None and not self._over.wait(0.05):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 0.5):
+                return
+
     def _run(self) -> None:
         while not self._over.is_set():
             process = subprocess.Popen(
@@ -56,6 +63,9 @@ class Killed:
                 env=self._environment,
                 stderr=subprocess.DEVNULL,
             )
+            if self._seconds is not None:
+                # A process that is killed before it can work shows nothing.
+                self._wait_answered(process)
             last = self._seconds is not None and self.kills == self._most
             self._struck.acquire(timeout=None if last else self._seconds)
             self.kills += not self._over.is_set()
