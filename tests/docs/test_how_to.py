@@ -17,7 +17,7 @@ FOUND = [
 ]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("page", "way"), FOUND)
 def test_what_the_guide_shows_works(page: Path, way: int, read_page: Any) -> None:
     read_page(page, way)

@@ -15,7 +15,7 @@ FOUND = [
 ]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", FOUND, ids=name_of)
 def test_what_the_page_shows_works(page: Path, read_page: Any) -> None:
     read_page(page, 0)

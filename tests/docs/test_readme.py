@@ -12,7 +12,7 @@ README = ROOT / "README.md"
 TEXT = README.read_text()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_what_the_readme_shows_works(at_a_fresh_desk: Any) -> None:
     with at_a_fresh_desk() as reader:
         for block in ways_through(README)[0]:

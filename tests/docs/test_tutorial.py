@@ -19,7 +19,7 @@ def reader(at_a_fresh_desk: Any) -> Iterator[Any]:
         yield one
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", TUTORIALS, ids=name_of)
 def test_what_the_tutorial_shows_works(page: Path, reader: Any) -> None:
     for block in ways_through(page)[0]:

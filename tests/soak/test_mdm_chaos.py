@@ -85,7 +85,7 @@ def run_chaos(
         )
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_pushes_survive_faults_and_kills(own_database: Any, free_port: Callable[[], int]) -> None:
     print(run_chaos(own_database, free_port, count=50, rate=40, kills=1))
 

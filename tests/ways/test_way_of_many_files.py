@@ -15,7 +15,7 @@ from tests.ways.test_way_of_a_file import deploy, put_file, wait_states
 __all__ = ["fleet", "launch"]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_ten_megabytes_reach_five_devices(fleet: Any, launch: Any, tmp_path: Path) -> None:
     carry(fleet, launch, tmp_path, size=10_000_000, agents=5, seconds=150)
 

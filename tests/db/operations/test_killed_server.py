@@ -78,7 +78,7 @@ def every_second(server: Cluster, owner: str, name: str, **spec: Any) -> int:
     return int(ask(server, "select create_schedule(%s) ->> 'id'", Jsonb(whole)))
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("step", ["start", "expand"])
 def test_a_schedule_that_kills_the_server_twice_is_paused_and_the_rest_goes_on_between(
     server: Cluster, step: str

@@ -143,7 +143,7 @@ def plans(steady: psycopg.Connection[Any]) -> list[tuple[str, dict[str, Any]]]:
     return rows
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "triples", [A_FEW_PER_ZONE, pytest.param(TRIPLES_PER_ZONE, marks=pytest.mark.soak)]
 )

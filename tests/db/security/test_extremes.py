@@ -90,7 +90,7 @@ def attempts(world: Any, functions: list[Any]) -> Any:
                 yield name, argument, value, call
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("caller", ["member", "device"])
 def test_every_argument_refuses_extremes_in_our_own_words(one_world: Any, caller: str) -> None:
     raw = []
