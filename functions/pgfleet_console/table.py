@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pgfleet_console.page import Page
-from pgfleet_console.pages import audit, commands, now, runs, search, settings, webhooks
+from pgfleet_console.pages import audit, commands, groups, now, runs, search, settings, webhooks
+from pgfleet_console.pages.devices import page as devices
 from pgfleet_console.pages.schedules import page as schedules
 
 PAGES: tuple[Page, ...] = (
@@ -11,6 +12,8 @@ PAGES: tuple[Page, ...] = (
     schedules.PAGE,
     runs.PAGE,
     commands.PAGE,
+    devices.PAGE,
+    groups.PAGE,
     webhooks.PAGE,
     audit.PAGE,
     settings.PAGE,

@@ -1,0 +1,1 @@
+"""Devices: found, looked at, told what to do."""
