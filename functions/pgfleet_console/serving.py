@@ -148,7 +148,9 @@ class Serving:
         async with looking(self._pool, viewer) as db:
             answer = await view.show(Look(viewer, db, parts.path, params, query))
         template = self._environment.get_template(answer.template)
-        context = template.new_context({**answer.values, "viewer": viewer, "page": page})
+        # Whose form it becomes is not known here: the script fills that in when one is sent.
+        around = {"viewer": viewer, "page": page, "csrf": "", "at": at, "is_live": True}
+        context = template.new_context({**around, **answer.values})
         return "".join(template.blocks["live"](context))
 
     def is_live(self, at: str) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 
+from pgfleet_console.table import PAGES
+
 PATIENCE_SECONDS = 60.0
 
 
@@ -75,3 +77,29 @@ def test_only_what_moves_is_sent_and_only_where_there_is_a_page(console: Any) ->
 
     assert admin.http.get("/live", params={"at": "/nothing"}).status_code == 404
     assert httpx.get(f"{admin.url}/live").status_code == 401
+
+
+def test_every_page_that_moves_can_be_shown_again(console: Any, a_school: Any) -> None:
+    admin = console("admin")
+    numbers = {
+        "/commands/{id}": a_school.failed,
+        "/runs/{id}": a_school.run,
+        "/schedules/{id}": a_school.schedule,
+    }
+    views = [view.path for page in PAGES for view in page.views if view.live]
+    with a_school.fleet() as fleet:
+        made = fleet.value(
+            "select create_webhook_endpoint(jsonb_build_object("
+            "'url', 'https://hooks.example.com/', 'owner_id', %s::text)) ->> 'id'",
+            str(a_school.owner),
+        )
+        message = fleet.value("select (test_webhook_endpoint(%s)).id", int(made))
+    numbers["/webhooks/deliveries/{id}"] = message
+
+    with ticking(a_school):
+        for path in views:
+            at = path.replace("{id}", str(numbers.get(path, 0)))
+            if "{id}" in path and path not in numbers:
+                continue
+            with looking_on(admin, at) as seen:
+                assert "<" in next(seen), path

@@ -37,16 +37,16 @@ def ticking(school: Any) -> Iterator[None]:
 def test_an_admin_pauses_edits_runs_and_ends_a_schedule(sit_down: Any, a_school: Any) -> None:
     page = sit_down("admin").open("/schedules")
     page.get_by_role("link", name="New schedule").click()
-    page.get_by_label("Name", exact=True).fill("Morning call")
-    page.get_by_label("Does").select_option("lock")
-    page.get_by_label("When").select_option("weekly")
-    expect(page.get_by_label("Cron expression")).to_be_hidden()
-    page.get_by_label("Days", exact=False).first.fill("mon, thu")
-    page.get_by_label("At", exact=False).first.fill("25:00")
-    page.get_by_label("Devices", exact=False).first.fill("lab-01")
+    page.locator("[name=name]").fill("Morning call")
+    page.locator("[name=action_type]").select_option("lock")
+    page.locator("[name=recurrence_type]").select_option("weekly")
+    expect(page.locator("[name=cron]")).to_be_hidden()
+    page.locator("[name=days]").fill("mon, thu")
+    page.locator("[name=time]").fill("25:00")
+    page.locator("[name=devices]").fill("lab-01")
     # What is wrong stands at the field while one types.
     expect(page.locator("#f-time .problem")).to_contain_text("25:00")
-    page.get_by_label("At", exact=False).first.fill("07:45")
+    page.locator("[name=time]").fill("07:45")
     expect(page.locator("#preview li")).to_have_count(10)
     expect(page.locator("#f-time .problem")).to_have_text("")
     if page.locator("select[name=owner_id]").count():
@@ -56,7 +56,7 @@ def test_an_admin_pauses_edits_runs_and_ends_a_schedule(sit_down: Any, a_school:
     expect(page.get_by_role("heading", level=1)).to_contain_text("Morning call")
 
     page.get_by_role("link", name="Edit").click()
-    page.get_by_label("At", exact=False).first.fill("08:15")
+    page.locator("[name=time]").fill("08:15")
     expect(page.locator("#preview .added").first).to_be_visible()
     page.get_by_role("button", name="Save").click()
     expect(page.locator(".said")).to_contain_text("Changed.")
