@@ -94,8 +94,10 @@ begin
     return null;
   end if;
   v_id := fleet.try_uuid(v_claims ->> 'sub');
-  -- A device is nobody: neither one that is active nor one whose token outlived its re-keying.
-  if v_id is null or exists (select 1 from public.devices as d where d.auth_id = v_id) then
+  if v_id is null then
+    return null;
+  elsif exists (select 1 from public.devices as d where d.auth_id = v_id) then
+    -- A device is nobody: neither one that is active nor one whose token outlived its re-keying.
     return null;
   end if;
   return v_id;

@@ -127,9 +127,13 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if p_owner_id is null then
+    return fleet.resolve_owner();
+  end if;
   -- Who is there already need not be made, whoever asks.
-  if p_owner_id is null or exists (select 1 from public.owners as o where o.id = p_owner_id) then
-    return coalesce(p_owner_id, fleet.resolve_owner());
+  perform from public.owners as o where o.id = p_owner_id;
+  if found then
+    return p_owner_id;
   elsif p_owner_id = fleet.current_user_id() and current_setting('transaction_read_only') = 'off' then
     insert into public.owners (id, name, is_personal) values (p_owner_id, 'personal', true) on conflict (id) do nothing;
   end if;
@@ -178,9 +182,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if fleet.is_trusted_caller()
-    or exists (select 1 from fleet.my_owners(p_permission) as o(id) where o.id = p_owner_id)
-  then
+  if fleet.is_trusted_caller() then
+    return;
+  elsif exists (select 1 from fleet.my_owners(p_permission) as o(id) where o.id = p_owner_id) then
     return;
   end if;
 

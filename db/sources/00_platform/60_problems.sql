@@ -181,14 +181,15 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return (
-    select case jsonb_typeof(p_list)
-      when 'array' then not exists (
-        select 1
-        from jsonb_array_elements(p_list) as e
-        cross join lateral fleet.whole_number_problem('', e, 1, 9007199254740991)
-      )
-      else false
+  if jsonb_typeof(p_list) is distinct from 'array' then
+    return false;
+  end if;
+  return not exists (
+    select 1
+    from jsonb_array_elements(p_list) as e(item)
+    where case
+      when jsonb_typeof(e.item) <> 'number' then true
+      else (e.item #>> '{}')::numeric <> trunc((e.item #>> '{}')::numeric) or (e.item #>> '{}')::numeric not between 1 and 9007199254740991
     end
   );
 end;

@@ -270,6 +270,10 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  -- Each key takes eight bytes at least.
+  if pg_column_size(p_value) <= least(fleet.limit_value(p_limit), 8 * fleet.limit_value('keys')) then
+    return;
+  end if;
   perform fleet.raise_problems(p_what, 'limit_exceeded', array(
     select q from fleet.limit_problem(p_what, p_limit, pg_column_size(p_value)) as q
     union all

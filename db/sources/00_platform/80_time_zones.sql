@@ -27,9 +27,10 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return (
-    select exists (select 1 from fleet.time_zones as z where z.name = p_name)
-  );
+  if p_name = 'UTC' then
+    return true;
+  end if;
+  return exists (select 1 from fleet.time_zones as z where z.name = p_name);
 end;
 $$;
 

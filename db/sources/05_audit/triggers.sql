@@ -6,14 +6,17 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_without text[] := tg_argv[0];
 begin
   -- One statement, one look at the caller, however many rows.
   insert into public.audit_log (owner_id, actor, actor_role, actor_label, table_name, row_id, action, old, new)
   select (r.item ->> 'owner_id')::uuid, a.actor, a.actor_role, a.actor_label, tg_table_name,
     fleet.audit_row_id(r.item), lower(tg_op),
-    case when tg_op = 'DELETE' then fleet.audited(r.item, tg_argv[0]::text[]) end,
-    case when tg_op = 'INSERT' then fleet.audited(r.item, tg_argv[0]::text[]) end
-  from (select to_jsonb(c) as item from changed_rows as c) as r
+    case when tg_op = 'DELETE' then fleet.audited(r.item, v_without) end,
+    case when tg_op = 'INSERT' then fleet.audited(r.item, v_without) end
+  -- Each row is turned into JSON once: without the fence each use would be a turn of its own.
+  from (select to_jsonb(c) as item from changed_rows as c offset 0) as r
   cross join fleet.audit_actor() as a;
   return null;
 end;
@@ -29,8 +32,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_old jsonb := fleet.audited(to_jsonb(old), tg_argv[0]::text[]);
-  v_new jsonb := fleet.audited(to_jsonb(new), tg_argv[0]::text[]);
+  v_without text[] := tg_argv[0];
+  v_old jsonb := fleet.audited(to_jsonb(old), v_without);
+  v_new jsonb := fleet.audited(to_jsonb(new), v_without);
   v_keys text[];
 begin
   select array_agg(e.key) into v_keys

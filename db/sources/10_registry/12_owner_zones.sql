@@ -6,8 +6,14 @@ language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_zone text;
 begin
-  return coalesce((select z.name from public.owners as o join fleet.time_zones as z on z.name = o.timezone where o.id = p_owner_id), 'UTC');
+  select o.timezone into v_zone from public.owners as o where o.id = p_owner_id;
+  if fleet.is_time_zone(v_zone) then
+    return v_zone;
+  end if;
+  return 'UTC';
 end;
 $$;
 

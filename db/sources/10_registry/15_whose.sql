@@ -15,17 +15,23 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
   -- Null means all of them. What the caller does not see tells nothing: it is as good as not there.
-  v_seen uuid[] := case when not fleet.is_trusted_caller() then array(select o.id from fleet.my_owners() as o(id)) end;
+  v_seen uuid[];
   v_owners uuid[];
   v_usual uuid;
   v_examples text;
 begin
+  if not fleet.is_trusted_caller() then
+    v_seen := array(select o.id from fleet.my_owners() as o(id));
+  end if;
   if p_devices = '{}' and p_groups = '{}' and p_group_ids = '{}' then
     -- Most name devices by their ids: one look at their key, planned at a tenth of the cost of what follows.
-    select array_agg(distinct d.owner_id) into v_owners
-    from public.devices as d
-    where d.id = any (p_device_ids) and (v_seen is null or d.owner_id = any (v_seen));
-    if v_owners is null or cardinality(v_owners) = 1 then
+    v_owners := array(
+      select d.owner_id
+      from public.devices as d
+      where d.id = any (p_device_ids) and (v_seen is null or d.owner_id = any (v_seen))
+      group by d.owner_id
+    );
+    if cardinality(v_owners) <= 1 then
       return v_owners[1];
     end if;
   end if;
@@ -96,6 +102,13 @@ begin
     return (p_spec ->> 'owner_id')::uuid;
   elsif not p_spec ?| '{device_id,device_ids,device,devices,group_id,group_ids,group,groups}' then
     return null;
+  elsif jsonb_typeof(p_spec -> 'device_ids') = 'array'
+    and not p_spec ?| '{device_id,device,devices,group_id,group_ids,group,groups}'
+  then
+    -- Most name devices by their ids.
+    return fleet.owner_of_named(
+      array(select fleet.try_bigint(e.id) from jsonb_array_elements_text(p_spec -> 'device_ids') as e(id)), '{}'
+    );
   end if;
   return (
     select fleet.owner_of_named(

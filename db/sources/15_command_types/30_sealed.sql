@@ -21,7 +21,9 @@ declare
   v_item record;
   v_id uuid;
 begin
-  if jsonb_typeof(p_payload) = 'array' then
+  if p_payload = '{}' then
+    return p_payload;
+  elsif jsonb_typeof(p_payload) = 'array' then
     return (select coalesce(jsonb_agg(fleet.sealed(p_owner_id, e.item, p_expires_at) order by e.n), '[]')
       from jsonb_array_elements(p_payload) with ordinality as e(item, n));
   elsif jsonb_typeof(p_payload) is distinct from 'object' then

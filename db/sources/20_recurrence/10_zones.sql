@@ -178,6 +178,9 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if p_timezone = 'UTC' then
+    return p_local at time zone 'UTC';
+  end if;
   -- The plain conversion reads a skipped time with the offset before the change and a repeated one with the offset after it;
   -- here, as in every recurrence by default, a skipped time is the first instant after, a repeated one the first.
   return (select w.first_at from fleet.wall_instants(p_local, fleet.zone_clock(p_timezone)) as w);

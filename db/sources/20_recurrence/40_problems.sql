@@ -18,7 +18,9 @@ begin
     );
   end if;
 
-  return query select p.field, p.problem, p.hint from fleet.timezone_problems(p_timezone) as p;
+  if not exists (select 1 from fleet.time_zones as z where z.name = p_timezone) then
+    return query select p.field, p.problem, p.hint from fleet.timezone_problems(p_timezone) as p;
+  end if;
 
   if v_config is null then
     return query values (
@@ -27,7 +29,7 @@ begin
     return;
   end if;
 
-  if v_type is not null and v_config ? 'type'
+  if v_config ? 'type'
     and fleet.recurrence_type(v_config ->> 'type') is distinct from v_type
   then
     return query values (
@@ -37,25 +39,32 @@ begin
     );
   end if;
 
-  return query
-    select p.field, p.problem, p.hint from fleet.config_key_problems(v_config) as p
-    union all
-    select p.field, p.problem, p.hint from fleet.config_time_problems(v_config) as p
-    union all
-    select p.field, p.problem, p.hint from fleet.config_day_problems(v_config) as p
-    union all
-    select p.field, p.problem, p.hint from fleet.config_every_problems(v_type, v_config) as p
-    union all
-    select p.field, p.problem, p.hint from fleet.config_cron_problems(v_type, v_config) as p
-    union all
-    select p.field, p.problem, p.hint from fleet.config_date_problems(v_type, v_config) as p
-    union all
-    select
+  -- Each check by itself, where there is something for it to look at.
+  if v_config <> '{}' then
+    return query select p.field, p.problem, p.hint from fleet.config_key_problems(v_config) as p;
+  end if;
+  if v_config ?| '{time,times}' then
+    return query select p.field, p.problem, p.hint from fleet.config_time_problems(v_config) as p;
+  end if;
+  if v_config ?| '{days_of_week,day_of_week,day_of_month,week}' then
+    return query select p.field, p.problem, p.hint from fleet.config_day_problems(v_config) as p;
+  end if;
+  if v_type = 'interval' or v_config ? 'every' then
+    return query select p.field, p.problem, p.hint from fleet.config_every_problems(v_type, v_config) as p;
+  end if;
+  if v_type = 'cron' then
+    return query select p.field, p.problem, p.hint from fleet.config_cron_problems(v_type, v_config) as p;
+  end if;
+  if v_config ?| '{except,also}' then
+    return query select p.field, p.problem, p.hint from fleet.config_date_problems(v_type, v_config) as p;
+  end if;
+  if v_config ? 'end_date' and fleet.recurrence_end(v_config ->> 'end_date', 'UTC') is null then
+    return query values (
       'recurrence_config.end_date',
       format('%s is not a date or time', quote_literal(v_config ->> 'end_date')),
       'Write a date such as 2027-12-31, or a time such as 2027-12-31T18:00:00Z'
-    where v_config ? 'end_date'
-      and fleet.recurrence_end(v_config ->> 'end_date', 'UTC') is null;
+    );
+  end if;
 end;
 $$;
 
@@ -115,13 +124,11 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return (
-    select case
-      when p_config is null or jsonb_typeof(p_config) = 'null' then '{}'::jsonb
-      -- Clients that send every key of their model send null for what is not meant.
-      when jsonb_typeof(p_config) = 'object' then jsonb_strip_nulls(p_config)
-    end
-  );
+  return case
+    when p_config is null or jsonb_typeof(p_config) = 'null' then '{}'::jsonb
+    -- Clients that send every key of their model send null for what is not meant.
+    when jsonb_typeof(p_config) = 'object' then jsonb_strip_nulls(p_config)
+  end;
 end;
 $$;
 

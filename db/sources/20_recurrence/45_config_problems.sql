@@ -35,14 +35,12 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return (
-    select case
-      when p_text ~ '^\s*([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d(\.0+)?)?\s*$'
-        then split_part(btrim(p_text), ':', 1)::integer * 3600
-          + split_part(btrim(p_text), ':', 2)::integer * 60
-          + coalesce(nullif(split_part(split_part(btrim(p_text), ':', 3), '.', 1), ''), '0')::integer
-    end
-  );
+  return case
+    when p_text ~ '^\s*([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d(\.0+)?)?\s*$'
+      then split_part(btrim(p_text), ':', 1)::integer * 3600
+        + split_part(btrim(p_text), ':', 2)::integer * 60
+        + coalesce(nullif(split_part(split_part(btrim(p_text), ':', 3), '.', 1), ''), '0')::integer
+  end;
 end;
 $$;
 

@@ -111,10 +111,16 @@ revoke all on function fleet.compiled_recurrence(text, jsonb, text, timestamptz,
 
 create or replace function fleet.instant_text(p_instant timestamptz)
 returns text
-language sql
+language plpgsql
 immutable
 parallel safe
-return to_char(p_instant at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US') || '+00:00';
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- Not in SQL: to_char is stable, and what calls it is not put in place by Postgres but run as a query of its own.
+  return to_char(p_instant at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US') || '+00:00';
+end;
+$$;
 
 comment on function fleet.instant_text(timestamptz) is
   'An instant as text in UTC, whatever the zone of the session.';

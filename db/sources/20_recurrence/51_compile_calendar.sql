@@ -2,13 +2,22 @@
 
 create or replace function fleet.flags(p_values integer[], p_from integer, p_to integer)
 returns text
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select string_agg(case when n = any (p_values) then '1' else '0' end, '' order by n)
-  from generate_series(p_from, p_to) as n
+declare
+  v_flags text := repeat('0', p_to - p_from + 1);
+  v_value integer;
+begin
+  foreach v_value in array p_values loop
+    if v_value between p_from and p_to then
+      v_flags := overlay(v_flags placing '1' from v_value - p_from + 1);
+    end if;
+  end loop;
+  return v_flags;
+end;
 $$;
 
 comment on function fleet.flags(integer[], integer, integer) is
@@ -124,38 +133,38 @@ as $$
 declare
   v_start_day integer := p_local_start::date - date '0001-01-01';
   v_every     integer := coalesce((p_config ->> 'every')::integer, 1);
+  v_said      jsonb := coalesce(p_config -> 'times', p_config -> 'time');
   v_times     jsonb;
+  v_weekdays  integer[];
   v_days      jsonb;
 begin
-  select jsonb_agg(t.second order by t.second) into v_times
-  from (
-    select distinct fleet.second_of_day(e.value #>> '{}') as second
-    from fleet.as_list(
-      coalesce(p_config -> 'times', p_config -> 'time', to_jsonb(to_char(p_local_start, 'HH24:MI:SS')))
-    ) as e (value)
-  ) as t;
+  if v_said is null then
+    v_times := jsonb_build_array(date_part('hour', p_local_start)::integer * 3600 + date_part('minute', p_local_start)::integer * 60
+      + trunc(date_part('second', p_local_start))::integer);
+  elsif jsonb_typeof(v_said) = 'string' then
+    v_times := jsonb_build_array(fleet.second_of_day(v_said #>> '{}'));
+  else
+    select jsonb_agg(t.second order by t.second) into v_times
+    from (select distinct fleet.second_of_day(e.value #>> '{}') as second from fleet.as_list(v_said) as e (value)) as t;
+  end if;
 
-  v_days := case p_type
-    when 'daily' then jsonb_build_object('day_rule', 'every', 'anchor', v_start_day)
-    when 'weekly' then jsonb_build_object(
-      'day_rule', 'weekdays',
-      'weekdays', fleet.flags(
-        array(
-          select fleet.weekday_number(e.value)
-          from fleet.as_list(coalesce(p_config -> 'days_of_week', to_jsonb(v_start_day % 7))) as e (value)
-        ),
-        0,
-        6
-      ),
-      'anchor', v_start_day / 7
-    )
-    when 'monthly' then jsonb_build_object(
+  if p_type = 'daily' then
+    v_days := jsonb_build_object('day_rule', 'every', 'anchor', v_start_day);
+  elsif p_type = 'monthly' then
+    v_days := jsonb_build_object(
       'day_rule', 'month_days',
       'months', repeat('1', 12),
       'month_days', fleet.compiled_month_days(p_config, date_part('day', p_local_start)::integer),
       'anchor', date_part('year', p_local_start) * 12 + date_part('month', p_local_start) - 1
-    )
-  end;
+    );
+  else
+    if p_config ? 'days_of_week' then
+      v_weekdays := array(select fleet.weekday_number(e.value) from fleet.as_list(p_config -> 'days_of_week') as e (value));
+    else
+      v_weekdays := array[v_start_day % 7];
+    end if;
+    v_days := jsonb_build_object('day_rule', 'weekdays', 'weekdays', fleet.flags(v_weekdays, 0, 6), 'anchor', v_start_day / 7);
+  end if;
 
   -- Without a start every-th is always 1 and any anchor does.
   return jsonb_build_object(

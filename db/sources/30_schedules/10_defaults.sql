@@ -45,6 +45,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- plpgsql keeps its plans, in which the defaults are a constant.
+  if p_policies = '{}' then
+    return fleet.default_policies();
+  end if;
   return fleet.default_policies()
     || p_policies
     || jsonb_build_object('retry', (fleet.default_policies() -> 'retry') || coalesce(p_policies -> 'retry', '{}'));

@@ -21,6 +21,20 @@ $$;
 comment on function fleet.schedule_aliases() is 'Keys that mean one of ours, as request bodies of task schedulers have them.';
 revoke all on function fleet.schedule_aliases() from public, anon, authenticated, service_role;
 
+create or replace function fleet.schedule_alias_keys()
+returns text[]
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (select array_agg(a.alias) from fleet.schedule_aliases() as a);
+end;
+$$;
+
+comment on function fleet.schedule_alias_keys() is 'The keys of fleet.schedule_aliases(): a constant, which Postgres works out once a plan.';
+revoke all on function fleet.schedule_alias_keys() from public, anon, authenticated, service_role;
+
 create or replace function fleet.normal_schedule_spec(p_spec jsonb)
 returns jsonb
 language plpgsql
@@ -28,6 +42,13 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if not p_spec ?| fleet.schedule_alias_keys()
+    and coalesce(p_spec ->> 'action_type' not in ('command', 'software_deployment', 'file_deployment'), true)
+    and p_spec ->> 'recurrence_type' is distinct from 'custom'
+  then
+    return p_spec;
+  end if;
+
   return (
     with named as (
       -- Clients that send every key of their model send null for what is not meant: of several names for one thing, the
@@ -154,6 +175,36 @@ comment on function fleet.schedule_defaults() is
   'The default of each column of fleet.schedule_columns(): a constant, which Postgres works out once a plan.';
 revoke all on function fleet.schedule_defaults() from public, anon, authenticated, service_role;
 
+create or replace function fleet.schedule_kinds()
+returns jsonb
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (select jsonb_object_agg(c.name, c.kind) from fleet.schedule_columns() as c);
+end;
+$$;
+
+comment on function fleet.schedule_kinds() is
+  'The kind of each column of fleet.schedule_columns() by its name: a constant, which Postgres works out once a plan.';
+revoke all on function fleet.schedule_kinds() from public, anon, authenticated, service_role;
+
+create or replace function fleet.clearable_columns()
+returns text[]
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (select array_agg(c.name) from fleet.schedule_columns() as c where c.is_clearable);
+end;
+$$;
+
+comment on function fleet.clearable_columns() is
+  'Those of fleet.schedule_columns() that null empties: a constant, which Postgres works out once a plan.';
+revoke all on function fleet.clearable_columns() from public, anon, authenticated, service_role;
+
 create or replace function fleet.spec_in_columns(p_old public.schedules, p_spec jsonb)
 returns jsonb
 language plpgsql
@@ -212,7 +263,7 @@ begin
   end if;
   v_row := jsonb_populate_record(p_old, (
     select coalesce(
-      jsonb_object_agg(c.name, case c.kind
+      jsonb_object_agg(e.key, case fleet.schedule_kinds() ->> e.key
         when 'time' then to_jsonb(fleet.try_instant(e.value #>> '{}', v_zone))
         when 'ids' then to_jsonb(fleet.bigint_array(e.value))
         when 'id' then to_jsonb((e.value #>> '{}')::numeric::bigint)
@@ -222,8 +273,7 @@ begin
       '{}'
     )
     from jsonb_each(v_spec) as e
-    join fleet.schedule_columns() as c on c.name = e.key
-    where e.value <> 'null' or c.is_clearable
+    where fleet.schedule_kinds() ? e.key and (e.value <> 'null' or e.key = any (fleet.clearable_columns()))
   ));
   v_row.start_time := coalesce(v_row.start_time, clock_timestamp());
   if v_row.timezone = 'device' then
@@ -283,92 +333,3 @@ comment on function fleet.status_of_spec(jsonb) is
   'The status in which a copy or a schedule of a document is to be, active or paused; null where it does not say. Raises schedule_invalid '
   '(PT422).';
 revoke all on function fleet.status_of_spec(jsonb) from public, anon, authenticated, service_role;
-
-create or replace function fleet.after_problems(p_after jsonb)
-returns setof fleet.problem
-language sql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-  select 'after.' || k.key, 'is not a key of after', 'The keys are schedule (a name), schedule_id, on and per_device.'
-  from jsonb_object_keys(fleet.object_or_empty(p_after)) as k(key)
-  where k.key not in ('schedule', 'schedule_id', 'on', 'per_device')
-  union all
-  select 'after.schedule_id', 'is missing', 'Example: {"after": {"schedule_id": 7, "on": "completed"}}'
-  where jsonb_typeof(p_after) = 'object' and not p_after ?| '{schedule,schedule_id}'
-  union all
-  select q.field, q.problem, q.hint
-  from fleet.whole_number_problem(
-    'after.schedule_id', case jsonb_typeof(p_after) when 'object' then p_after -> 'schedule_id' end, 1, 9007199254740991
-  ) as q
-  union all
-  select q.field, q.problem, q.hint
-  from fleet.choice_problem(
-    'after.on', case jsonb_typeof(p_after) when 'object' then p_after -> 'on' end, '{completed,failed,either}'
-  ) as q
-  union all
-  select 'after.per_device', 'must be true or false', 'Example: {"after": {"schedule_id": 7, "per_device": true}}'
-  where jsonb_typeof(p_after) = 'object' and jsonb_typeof(p_after -> 'per_device') not in ('boolean', 'null')
-$$;
-
-comment on function fleet.after_problems(jsonb) is 'What is wrong with the key "after" of a schedule in JSON.';
-revoke all on function fleet.after_problems(jsonb) from public, anon, authenticated, service_role;
-
-create or replace function fleet.spec_type_problems(p_spec jsonb)
-returns setof fleet.problem
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query
-  with expected as materialized (
-    select c.name as key, c.kind from fleet.schedule_columns() as c
-    union all
-    values ('owner_id', 'uuid'), ('devices', 'names'), ('groups', 'names'), ('after', 'object'), ('rrule', 'string')
-  ),
-  given as materialized (
-    select e.key, e.value, x.kind from jsonb_each(p_spec) as e left join expected as x on x.key = e.key
-  )
-  select g.key, 'is not a key of a schedule', 'The keys are ' || (select string_agg(x.key, ', ') from expected as x) || '.'
-  from given as g
-  where g.kind is null
-  union all
-  select g.key, format('must be %s, not %s', case g.kind when 'object' then 'an object' else 'a ' || g.kind end, g.value),
-    'Check the type of the value.'
-  from given as g
-  where g.kind in ('string', 'object', 'boolean') and jsonb_typeof(g.value) not in (g.kind, 'null')
-  union all
-  select g.key, format('%s is not a time', g.value), 'Write it like "2026-03-01T06:30:00" (local) or "2026-03-01T05:30:00Z".'
-  from given as g
-  where g.kind = 'time' and g.value <> 'null' and fleet.try_instant(g.value #>> '{}', 'UTC') is null
-  union all
-  select g.key, format('%s is not a uuid', g.value), 'Copy the id of the owner.'
-  from given as g
-  where g.kind = 'uuid' and g.value <> 'null' and fleet.try_uuid(g.value #>> '{}') is null
-  union all
-  select g.key, format('%s is not a list of ids', g.value), 'Write whole numbers without quotes, like [1, 2].'
-  from given as g
-  where g.kind = 'ids' and g.value <> 'null' and not fleet.is_id_list(g.value)
-  union all
-  select n.field, n.problem, n.hint
-  from given as g
-  cross join lateral fleet.whole_number_problem(
-    g.key, g.value,
-    case g.kind when 'id' then 1 else -100 end,
-    case g.kind when 'id' then 9007199254740991 else 100 end
-  ) as n
-  where g.kind in ('id', 'priority') and g.value <> 'null';
-
-  if p_spec ? 'after' then
-    return query select q.field, q.problem, q.hint from fleet.after_problems(p_spec -> 'after') as q;
-  end if;
-  if p_spec ? 'rrule' then
-    return query select q.field, q.problem, q.hint from fleet.rrule_problems(p_spec) as q;
-  end if;
-end;
-$$;
-
-comment on function fleet.spec_type_problems(jsonb) is
-  'Keys of a schedule in JSON that are unknown or hold something of another type. Names are looked at by fleet.name_problems.';
-revoke all on function fleet.spec_type_problems(jsonb) from public, anon, authenticated, service_role;

@@ -9,8 +9,11 @@ as $$
 declare
   -- Of another owner, everything that it names is another's.
   v_is_new boolean := p_old.id is null or p_old.owner_id <> p_new.owner_id;
+  v_type public.command_types;
 begin
-  return query select q.* from fleet.row_limit_problems('schedules', to_jsonb(p_new) - 'recurrence') as q;
+  if fleet.may_be_too_large(p_new) then
+    return query select q.* from fleet.row_limit_problems('schedules', to_jsonb(p_new) - 'recurrence') as q;
+  end if;
   if btrim(coalesce(p_new.name, '')) = '' then
     return next ('name', 'must not be blank', 'Give the schedule a name.')::fleet.problem;
   end if;
@@ -25,10 +28,13 @@ begin
       'priority', format('%s is not within -100 to 100', p_new.priority), 'The default is 0; higher goes first.'
     )::fleet.problem;
   end if;
+  select t.* into v_type from public.command_types as t where t.name = p_new.action_type;
   if v_is_new or (p_old.action_type, p_old.payload) is distinct from (p_new.action_type, p_new.payload) then
     if jsonb_typeof(p_new.payload) = 'object' then
-      return query select q.* from fleet.payload_problems(p_new.action_type, p_new.payload) as q;
-      return query select q.* from fleet.reference_problems(p_new.owner_id, p_new.action_type, p_new.payload) as q;
+      if (v_type.payload_keys = '{}') is not true then
+        return query select q.* from fleet.payload_problems(p_new.action_type, p_new.payload) as q;
+        return query select q.* from fleet.reference_problems(p_new.owner_id, p_new.action_type, p_new.payload) as q;
+      end if;
     else
       return next ('payload', 'must be an object', 'Example: {"message": "Hello"}')::fleet.problem;
     end if;
@@ -36,14 +42,17 @@ begin
   if v_is_new or fleet.targets_changed(p_old, p_new) then
     return query select q.* from fleet.changed_target_problems(p_old, p_new) as q;
   end if;
-  if v_is_new or p_old.action_type <> p_new.action_type or fleet.targets_changed(p_old, p_new) then
+  if v_type.destructive
+    and (v_is_new or p_old.action_type <> p_new.action_type or fleet.targets_changed(p_old, p_new))
+  then
     return query
     select q.* from fleet.reported_problems(p_new.owner_id, p_new.action_type, p_new.group_ids, p_new.selector) as q;
   end if;
-  if v_is_new
+  if p_new.after_schedule_id is not null and (
+    v_is_new
     or (p_old.after_schedule_id, p_old.after_on, p_old.after_per_device, p_old.policies -> 'rollout')
       is distinct from (p_new.after_schedule_id, p_new.after_on, p_new.after_per_device, p_new.policies -> 'rollout')
-  then
+  ) then
     return query select q.* from fleet.follow_problems(p_new) as q;
   end if;
   if v_is_new or p_old.policies is distinct from p_new.policies then
@@ -66,6 +75,38 @@ comment on function fleet.schedule_problems(public.schedules, public.schedules) 
   'Everything that is wrong with the new row of a schedule in what differs from the old one; an old row without an id is none. No row '
   'where nothing is.';
 revoke all on function fleet.schedule_problems(public.schedules, public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.may_be_too_large(p_schedule public.schedules)
+returns boolean
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return coalesce(octet_length(p_schedule.name) > fleet.limit_value('name'), false)
+    or coalesce(octet_length(p_schedule.description) > fleet.limit_value('description'), false)
+    or coalesce(
+      greatest(
+        octet_length(p_schedule.action_type), octet_length(p_schedule.timezone), octet_length(p_schedule.profile_id)
+      ) > fleet.limit_value('identifier'),
+      false
+    )
+    or coalesce(cardinality(p_schedule.device_ids) > fleet.limit_value('device_list'), false)
+    or coalesce(cardinality(p_schedule.group_ids) > fleet.limit_value('group_list'), false)
+    -- What is this short is neither too large nor too deep.
+    or coalesce(
+      greatest(
+        pg_column_size(p_schedule.payload), pg_column_size(p_schedule.recurrence_config), pg_column_size(p_schedule.policies),
+        pg_column_size(p_schedule.selector)
+      ) > 128,
+      false
+    );
+end;
+$$;
+
+comment on function fleet.may_be_too_large(public.schedules) is
+  'Whether a schedule has to be looked at more closely, with row_limit_problems: one of its columns may hold more than its limit.';
+revoke all on function fleet.may_be_too_large(public.schedules) from public, anon, authenticated, service_role;
 
 create or replace function fleet.compensation_problems(p_schedule public.schedules)
 returns setof fleet.problem
@@ -99,7 +140,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_is_zone boolean := fleet.is_time_zone(p_schedule.timezone);
+  v_is_zone boolean := p_schedule.timezone <> 'device' and fleet.is_time_zone(p_schedule.timezone);
 begin
   if p_schedule.timezone <> 'device' and not v_is_zone then
     return next (
@@ -116,7 +157,7 @@ begin
     return next ('start_time', 'is after end_time', 'Let the schedule start before it ends.')::fleet.problem;
   end if;
   return query
-  select b.*
+  select b.field, b.problem, b.hint
   from fleet.bounds_problems(
     fleet.recurrence_type(p_schedule.recurrence_type), fleet.recurrence_settings(p_schedule.recurrence_config),
     case when v_is_zone then p_schedule.timezone else 'UTC' end,

@@ -107,16 +107,14 @@ as $$
 begin
   -- A single run is owed even when its time has passed: the ledger then says what became of it. A recurring schedule owes
   -- nothing for the time before it existed.
-  return (
-    select case
-      -- What follows another schedule has no instants of its own.
-      when p_schedule.after_schedule_id is not null then null
-      when p_schedule.timezone = 'device' then fleet.first_due_on_walls(p_schedule, p_now)
-      when p_schedule.recurrence_type = 'once'
-        then fleet.next_occurrence(p_schedule.recurrence, '-infinity')
-      else fleet.next_due(p_schedule.recurrence, null, greatest(p_schedule.start_time, p_now) - interval '1 microsecond')
-    end
-  );
+  return case
+    -- What follows another schedule has no instants of its own.
+    when p_schedule.after_schedule_id is not null then null
+    when p_schedule.timezone = 'device' then fleet.first_due_on_walls(p_schedule, p_now)
+    when p_schedule.recurrence_type = 'once'
+      then fleet.next_occurrence(p_schedule.recurrence, '-infinity')
+    else fleet.next_due(p_schedule.recurrence, null, greatest(p_schedule.start_time, p_now) - interval '1 microsecond')
+  end;
 end;
 $$;
 

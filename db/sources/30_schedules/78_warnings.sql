@@ -7,13 +7,17 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_policies jsonb := fleet.effective_policies(p_schedule.policies);
-  v_jitter interval := (v_policies ->> 'jitter')::interval;
+  v_policies jsonb;
+  v_jitter interval := (p_schedule.policies ->> 'jitter')::interval;
   v_plan jsonb;
   v_due timestamptz := greatest(p_schedule.start_time, now()) - interval '1 microsecond';
   v_lost bigint := 0;
 begin
-  if v_jitter is null or p_schedule.recurrence_type = 'once' or p_schedule.after_schedule_id is not null
+  if v_jitter is null then
+    return null;
+  end if;
+  v_policies := fleet.effective_policies(p_schedule.policies);
+  if p_schedule.recurrence_type = 'once' or p_schedule.after_schedule_id is not null
     or (v_policies ->> 'overlap' = 'allow' and (v_policies ->> 'expires_after')::interval >= v_jitter)
   then
     return null;
@@ -86,12 +90,15 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_home text := fleet.home_zone((p_schedule ->> 'owner_id')::uuid);
+  v_home text;
 begin
-  if p_schedule ->> 'timezone' = 'UTC' and v_home <> 'UTC' and coalesce(p_spec ->> 'timezone', p_spec ->> 'rrule', p_spec ->> 'after') is null and (
+  if p_schedule ->> 'timezone' = 'UTC' and coalesce(p_spec ->> 'timezone', p_spec ->> 'rrule', p_spec ->> 'after') is null and (
     p_schedule ->> 'recurrence_type' in ('daily', 'weekly', 'monthly', 'cron')
     or fleet.is_wall_time(coalesce(p_spec ->> 'start_time', p_spec ->> 'scheduled_time'))
   ) then
+    v_home := fleet.home_zone((p_schedule ->> 'owner_id')::uuid);
+  end if;
+  if v_home <> 'UTC' then
     return format('no timezone was named, so its times are in UTC; where they are meant in %s, name that', v_home);
   end if;
   return null;

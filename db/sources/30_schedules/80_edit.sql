@@ -69,10 +69,7 @@ create or replace function public.create_schedule(p_spec jsonb)
 returns jsonb
 language sql
 volatile
-set search_path = pg_catalog, pg_temp
-as $$
-  select fleet.create_schedule(p_spec)
-$$;
+return fleet.create_schedule(p_spec);
 
 comment on function public.create_schedule(jsonb) is
   'Create a schedule from JSON: name, action_type, payload, recurrence_type, recurrence_config, start_time, end_time, timezone, '
@@ -95,31 +92,34 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_spec jsonb;
-  v_fields text[];
+  v_fields text[] := '{}';
 begin
   perform fleet.require_object(p_changes, 'changes of a schedule', 'Example: {"name": "Nightly", "priority": 5}');
   v_spec := fleet.normal_schedule_spec(p_changes);
-  problems := array(select t from fleet.name_problems(p_old.owner_id, v_spec) as t);
-  v_spec := fleet.with_ids(p_old.owner_id, v_spec);
-  problems := problems || array(
-    select t from fleet.spec_type_problems(v_spec) as t
-    union all
-    select ('owner_id', 'cannot be changed', 'Create the schedule anew for the other owner.')::fleet.problem
-    where fleet.try_uuid(v_spec ->> 'owner_id') <> p_old.owner_id
-  );
-  v_fields := array(select p.field from unnest(problems) as p);
+  problems := '{}';
+  if v_spec ?| '{devices,groups,after}' then
+    problems := array(select t from fleet.name_problems(p_old.owner_id, v_spec) as t);
+    v_spec := fleet.with_ids(p_old.owner_id, v_spec);
+  end if;
+  problems := problems || array(select t from fleet.spec_type_problems(v_spec) as t);
+  if fleet.try_uuid(v_spec ->> 'owner_id') <> p_old.owner_id then
+    problems := problems || ('owner_id', 'cannot be changed', 'Create the schedule anew for the other owner.')::fleet.problem;
+  end if;
 
-  -- What has the wrong type stays as it was, so that everything else is still checked in the same answer.
-  item := fleet.schedule_from_spec(
-    p_old, v_spec - 'owner_id' - coalesce((select array_agg(split_part(f, '.', 1)) from unnest(v_fields) as f), '{}')
-  );
+  v_spec := v_spec - 'owner_id';
+  if problems <> '{}' then
+    -- What has the wrong type stays as it was, so that everything else is still checked in the same answer.
+    v_fields := array(select p.field from unnest(problems) as p);
+    v_spec := v_spec - array(select split_part(f, '.', 1) from unnest(v_fields) as f);
+  end if;
+  item := fleet.schedule_from_spec(p_old, v_spec);
   if p_old.id is null then
     -- An insert has no old row to tell by which of two twin columns is meant.
     item := fleet.without_stale_twins(p_old, item);
   end if;
 
   -- The trigger knows columns only: whoever sends other names for them is told here, in these.
-  if p_whole or problems <> '{}' or exists (select 1 from fleet.schedule_aliases() as a where p_changes ? a.alias) then
+  if p_whole or problems <> '{}' or p_changes ?| fleet.schedule_alias_keys() then
     problems := problems || array(
       select q
       from fleet.schedule_problems(p_old, fleet.completed_schedule(p_old, fleet.without_stale_twins(p_old, item))) as q
@@ -269,10 +269,7 @@ create or replace function public.update_schedule(p_schedule_id bigint, p_change
 returns jsonb
 language sql
 volatile
-set search_path = pg_catalog, pg_temp
-as $$
-  select fleet.update_schedule(p_schedule_id, p_changes)
-$$;
+return fleet.update_schedule(p_schedule_id, p_changes);
 
 comment on function public.update_schedule(bigint, jsonb) is
   'Change a schedule by the keys of create_schedule; what is not named stays, and objects such as policies are replaced as a whole. The '

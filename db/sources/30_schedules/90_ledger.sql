@@ -111,6 +111,11 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if fleet.runs_left(p_schedule) is null then
+    return case
+      when p_schedule.next_run_at is null and p_schedule.after_schedule_id is null then 'no due instant is left'
+    end;
+  end if;
   return (
     select case
       when fleet.runs_left(p_schedule) <= 0

@@ -35,7 +35,10 @@ begin
 
   v_row := fleet.prepared_schedule(v_old, v_row, v_now);
   perform fleet.require_destructive(v_row.owner_id, v_row.policies #>> '{rollout,compensate,action_type}');
-  if v_old.status <> 'cancelled' and fleet.timing_changed(v_old, v_row) then
+  if tg_op = 'INSERT' then
+    -- Nothing was due yet.
+    null;
+  elsif v_old.status <> 'cancelled' and fleet.timing_changed(v_old, v_row) then
     perform fleet.skip_due(v_old, v_now, case v_old.status when 'paused' then 'paused' else 'the times were changed' end);
   elsif v_old.status = 'active' and v_row.status = 'completed' then
     perform fleet.skip_due(v_old, v_now, v_row.status_reason);

@@ -62,6 +62,95 @@ $$;
 comment on function fleet.queue_waiting(bigint[]) is 'Leave it to the tick to ring for what waited for these commands, and may start.';
 revoke all on function fleet.queue_waiting(bigint[]) from public, anon, authenticated, service_role;
 
+create or replace function fleet.waiting_in_stretches(p_limit integer, p_now timestamptz)
+returns table (
+  owner_id uuid,
+  device_id bigint,
+  priority smallint,
+  ring_at timestamptz,
+  stretch_id bigint,
+  command_id bigint,
+  command_type text
+)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select s.owner_id, c.device_id, s.priority, s.ring_at, s.id, c.id, c.command_type
+  from (
+    select x.*, row_number() over (partition by x.owner_id order by x.priority desc, x.ring_at, x.id) as nth
+    from fleet.doorbell_stretches as x
+    where x.ring_at <= p_now
+  ) as s
+  cross join lateral (
+    select w.id, w.device_id, w.command_type
+    from public.device_commands as w
+    where w.owner_id = s.owner_id
+      and w.id between s.next_id and s.last_id
+      -- Whoever has come by itself needs no ring.
+      and w.status = 'pending'
+      and w.channel = 'agent'
+      and w.not_before <= p_now
+    order by w.id
+    limit p_limit
+  ) as c
+  -- A large run is many stretches, of which the first ones have more than can be rung.
+  where s.nth <= 3;
+end;
+$$;
+
+comment on function fleet.waiting_in_stretches(integer, timestamptz) is
+  'Of the first stretches of each owner the commands that still wait for their devices, the next ones of each.';
+revoke all on function fleet.waiting_in_stretches(integer, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.forget_told_stretches(p_now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from fleet.doorbell_stretches as s
+  where s.ring_at <= p_now
+    and (
+      s.next_id > s.last_id
+      or not exists (
+        select 1
+        from public.device_commands as w
+        where w.owner_id = s.owner_id
+          and w.id between s.next_id and s.last_id
+          and w.status = 'pending'
+          and w.channel = 'agent'
+          and w.not_before <= p_now
+      )
+    );
+end;
+$$;
+
+comment on function fleet.forget_told_stretches(timestamptz) is 'Delete the stretches in which nobody waits to be rung any more.';
+revoke all on function fleet.forget_told_stretches(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.doorbells_waiting(p_due_by timestamptz)
+returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- As far as ids tell: to look at each command would cost what there is of them.
+  return (select count(*) from fleet.doorbells as b where b.ring_at <= p_due_by)
+    + coalesce(
+      (select sum(s.last_id - s.next_id + 1) from fleet.doorbell_stretches as s where s.ring_at <= p_due_by), 0
+    )::bigint;
+end;
+$$;
+
+comment on function fleet.doorbells_waiting(timestamptz) is
+  'How many devices were to be rung by then and were not; of a large fan-out as many as it has ids left.';
+revoke all on function fleet.doorbells_waiting(timestamptz) from public, anon, authenticated, service_role;
+
 create or replace function fleet.ring_doorbells(p_now timestamptz)
 returns integer
 language plpgsql
@@ -91,25 +180,49 @@ begin
     return 0;
   end if;
 
-  with chosen as (
+  with due as materialized (
+    select b.owner_id, b.device_id, b.priority, b.ring_at, null::bigint as stretch_id, b.command_id, b.command_type
+    from fleet.doorbells as b
+    where b.ring_at <= p_now
+    union all
+    select w.owner_id, w.device_id, w.priority, w.ring_at, w.stretch_id, w.command_id, w.command_type
+    from fleet.waiting_in_stretches(v_allowed, p_now) as w
+  ),
+  chosen as (
     -- Owners take turns: nobody's fleet, however large or urgent, keeps the devices of others waiting.
     select g.device_id
     from (
       select b.device_id, max(b.priority) as priority, min(b.ring_at) as ring_at,
         row_number() over (partition by b.owner_id order by max(b.priority) desc, min(b.ring_at), b.device_id) as nth
-      from fleet.doorbells as b
-      where b.ring_at <= p_now
+      from due as b
       group by b.owner_id, b.device_id
     ) as g
     order by g.nth, g.priority desc, g.ring_at, g.device_id
     limit v_allowed
   ),
-  taken as (
+  spent as (
     -- One ring a device, however many commands wait.
     delete from fleet.doorbells as b
     using chosen as k
     where b.device_id = k.device_id and b.ring_at <= p_now
-    returning b.device_id, b.priority, b.command_id, b.command_type
+  ),
+  moved as (
+    -- A stretch goes on with the first that was not chosen.
+    update fleet.doorbell_stretches as s
+    set next_id = x.next_id
+    from (
+      select b.stretch_id, coalesce(min(b.command_id) filter (where k.device_id is null), max(b.command_id) + 1) as next_id
+      from due as b
+      left join chosen as k on k.device_id = b.device_id
+      where b.stretch_id is not null
+      group by b.stretch_id
+    ) as x
+    where s.id = x.stretch_id and s.next_id < x.next_id
+  ),
+  taken as (
+    select b.device_id, b.priority, b.command_id, b.command_type
+    from due as b
+    join chosen as k on k.device_id = b.device_id
   )
   select count(fleet.ring(d.auth_id, t.command_id, t.command_type)) into v_rung
   from (
@@ -119,6 +232,7 @@ begin
     order by x.device_id, (x.command_id is null) desc, x.priority desc, x.command_id
   ) as t
   join public.devices as d on d.id = t.device_id and d.status = 'active';
+  perform fleet.forget_told_stretches(p_now);
   if v_rung > 0 then
     update fleet.heartbeat set last_rang_at = p_now;
   end if;

@@ -76,7 +76,7 @@ begin
       'jobs', coalesce(v_jobs, '{}'),
       -- How much there is says something of everybody.
       'history', case when fleet.is_trusted_caller() then fleet.history_status() end,
-      'doorbells_waiting', (select count(*) from fleet.doorbells as b where b.ring_at <= p_now)
+      'doorbells_waiting', fleet.doorbells_waiting(p_now)
     )
     from fleet.heartbeat as h
   );

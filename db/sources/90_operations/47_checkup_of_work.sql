@@ -28,7 +28,7 @@ begin
     format('%s paused by the engine: %s', fleet.counted(v_count, 'schedule was', 'schedules were'), v_text),
     'Change what is wrong, then: select resume_schedule(…)');
 
-  select count(*) into v_count from fleet.doorbells as b where b.ring_at < p_now - interval '1 minute';
+  v_count := fleet.doorbells_waiting(p_now - interval '1 minute');
   return query select * from fleet.check_result('doorbells',
     case when v_count > 0 then 'warning' end,
     format('%s for more than a minute', fleet.counted(v_count, 'device was to be told', 'devices were to be told')),

@@ -155,6 +155,44 @@ def test_a_lapsed_lease_rings_again(fleet: Fleet) -> None:
     assert len(rings(fleet)) == 2
 
 
+def test_a_large_fan_out_is_one_row_and_each_of_its_devices_is_rung_once(fleet: Fleet) -> None:
+    setting(fleet, "doorbell_rate", 100)
+    devices = fleet.devices(250)
+    fleet.create(selector={})
+    assert fleet.value("select count(*) from fleet.doorbells") == 0
+    assert fleet.value("select count(*) from fleet.doorbell_stretches") == 1
+    assert fleet.value("select fleet.doorbells_waiting(now())") == 250
+    now = datetime.now(UTC)
+    fleet.tick(now)
+    assert len(rung(fleet)) == 100
+    # Whoever comes by itself is not rung.
+    assert len(fleet.claim(devices[-1])) == 1
+    for second in range(1, 4):
+        fleet.tick(now + timedelta(seconds=second))
+    assert sorted(rung(fleet).count(str(fleet.auth_id(d))) for d in devices) == [0] + [1] * 249
+    assert fleet.value("select count(*) from fleet.doorbell_stretches") == 0
+
+
+def test_owners_take_turns_with_their_fan_outs_too(fleet: Fleet) -> None:
+    setting(fleet, "doorbell_rate", 100)
+    fleet.devices(400)
+    fleet.create(selector={})
+    other = fleet.insert("owners", name="other")["id"]
+    fleet.run(
+        "insert into devices (owner_id, hostname) select %s, 'o-' || i"
+        " from generate_series(1, 200) as i",
+        other,
+    )
+    fleet.create(owner_id=str(other), selector={})
+    fleet.tick(datetime.now(UTC))
+    theirs = fleet.value(
+        "select count(*) from realtime.messages as m"
+        " join devices as d on m.topic = 'device:' || d.auth_id where d.owner_id = %s",
+        other,
+    )
+    assert (theirs, len(rung(fleet))) == (50, 100)
+
+
 def test_without_realtime_everything_works_but_the_ring(
     own_database: Database, connect: Callable[..., Fleet]
 ) -> None:

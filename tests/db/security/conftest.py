@@ -48,6 +48,11 @@ def build_world(database: Any) -> World:
             (mine.device, theirs.device),
         )
         for owner in (mine.owner, theirs.owner):
+            conn.execute(
+                "insert into fleet.doorbell_stretches (owner_id, ring_at, next_id, last_id)"
+                " values (%s, now() + interval '1 day', 1, 2)",
+                (owner,),
+            )
             conn.execute("select fleet.set_quota(%s, 'groups', 900)", (owner,))
     return World(database, mine, theirs, callers(mine, theirs))
 

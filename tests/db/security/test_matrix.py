@@ -169,6 +169,7 @@ MATRIX: dict[str, dict[str, str]] = {
     "fleet.time_zones": table("name", SERVICE),
     "fleet.device_credentials": table("device_id"),
     "fleet.doorbells": table("device_id"),
+    "fleet.doorbell_stretches": table("id"),
     "fleet.golioth_syncs": table("integration_id"),
     "fleet.sync_cursors": table("device_id"),
     "fleet.telemetry_rule_states": table("device_id"),
@@ -223,6 +224,8 @@ INSERTS = {
     " values ({retired}, '{owner}', '\\x00')",
     "fleet.doorbells": "(device_id, owner_id, ring_at, command_id, command_type)"
     " values ({device}, '{owner}', now(), 1, 'lock')",
+    "fleet.doorbell_stretches": "(owner_id, ring_at, next_id, last_id)"
+    " values ('{owner}', now(), 1, 2)",
     "fleet.run_progress": "(run_id, completed, failed) values ({run}, 1, 0)",
     "fleet.chain_steps": "(owner_id, schedule_id, after_run_id, device_id)"
     " values ('{owner}', {schedule}, {run}, {device})",

@@ -1217,6 +1217,95 @@ $$;
 comment on function fleet.queue_waiting(bigint[]) is 'Leave it to the tick to ring for what waited for these commands, and may start.';
 revoke all on function fleet.queue_waiting(bigint[]) from public, anon, authenticated, service_role;
 
+create or replace function fleet.waiting_in_stretches(p_limit integer, p_now timestamptz)
+returns table (
+  owner_id uuid,
+  device_id bigint,
+  priority smallint,
+  ring_at timestamptz,
+  stretch_id bigint,
+  command_id bigint,
+  command_type text
+)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select s.owner_id, c.device_id, s.priority, s.ring_at, s.id, c.id, c.command_type
+  from (
+    select x.*, row_number() over (partition by x.owner_id order by x.priority desc, x.ring_at, x.id) as nth
+    from fleet.doorbell_stretches as x
+    where x.ring_at <= p_now
+  ) as s
+  cross join lateral (
+    select w.id, w.device_id, w.command_type
+    from public.device_commands as w
+    where w.owner_id = s.owner_id
+      and w.id between s.next_id and s.last_id
+      -- Whoever has come by itself needs no ring.
+      and w.status = 'pending'
+      and w.channel = 'agent'
+      and w.not_before <= p_now
+    order by w.id
+    limit p_limit
+  ) as c
+  -- A large run is many stretches, of which the first ones have more than can be rung.
+  where s.nth <= 3;
+end;
+$$;
+
+comment on function fleet.waiting_in_stretches(integer, timestamptz) is
+  'Of the first stretches of each owner the commands that still wait for their devices, the next ones of each.';
+revoke all on function fleet.waiting_in_stretches(integer, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.forget_told_stretches(p_now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from fleet.doorbell_stretches as s
+  where s.ring_at <= p_now
+    and (
+      s.next_id > s.last_id
+      or not exists (
+        select 1
+        from public.device_commands as w
+        where w.owner_id = s.owner_id
+          and w.id between s.next_id and s.last_id
+          and w.status = 'pending'
+          and w.channel = 'agent'
+          and w.not_before <= p_now
+      )
+    );
+end;
+$$;
+
+comment on function fleet.forget_told_stretches(timestamptz) is 'Delete the stretches in which nobody waits to be rung any more.';
+revoke all on function fleet.forget_told_stretches(timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.doorbells_waiting(p_due_by timestamptz)
+returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- As far as ids tell: to look at each command would cost what there is of them.
+  return (select count(*) from fleet.doorbells as b where b.ring_at <= p_due_by)
+    + coalesce(
+      (select sum(s.last_id - s.next_id + 1) from fleet.doorbell_stretches as s where s.ring_at <= p_due_by), 0
+    )::bigint;
+end;
+$$;
+
+comment on function fleet.doorbells_waiting(timestamptz) is
+  'How many devices were to be rung by then and were not; of a large fan-out as many as it has ids left.';
+revoke all on function fleet.doorbells_waiting(timestamptz) from public, anon, authenticated, service_role;
+
 create or replace function fleet.ring_doorbells(p_now timestamptz)
 returns integer
 language plpgsql
@@ -1246,25 +1335,49 @@ begin
     return 0;
   end if;
 
-  with chosen as (
+  with due as materialized (
+    select b.owner_id, b.device_id, b.priority, b.ring_at, null::bigint as stretch_id, b.command_id, b.command_type
+    from fleet.doorbells as b
+    where b.ring_at <= p_now
+    union all
+    select w.owner_id, w.device_id, w.priority, w.ring_at, w.stretch_id, w.command_id, w.command_type
+    from fleet.waiting_in_stretches(v_allowed, p_now) as w
+  ),
+  chosen as (
     -- Owners take turns: nobody's fleet, however large or urgent, keeps the devices of others waiting.
     select g.device_id
     from (
       select b.device_id, max(b.priority) as priority, min(b.ring_at) as ring_at,
         row_number() over (partition by b.owner_id order by max(b.priority) desc, min(b.ring_at), b.device_id) as nth
-      from fleet.doorbells as b
-      where b.ring_at <= p_now
+      from due as b
       group by b.owner_id, b.device_id
     ) as g
     order by g.nth, g.priority desc, g.ring_at, g.device_id
     limit v_allowed
   ),
-  taken as (
+  spent as (
     -- One ring a device, however many commands wait.
     delete from fleet.doorbells as b
     using chosen as k
     where b.device_id = k.device_id and b.ring_at <= p_now
-    returning b.device_id, b.priority, b.command_id, b.command_type
+  ),
+  moved as (
+    -- A stretch goes on with the first that was not chosen.
+    update fleet.doorbell_stretches as s
+    set next_id = x.next_id
+    from (
+      select b.stretch_id, coalesce(min(b.command_id) filter (where k.device_id is null), max(b.command_id) + 1) as next_id
+      from due as b
+      left join chosen as k on k.device_id = b.device_id
+      where b.stretch_id is not null
+      group by b.stretch_id
+    ) as x
+    where s.id = x.stretch_id and s.next_id < x.next_id
+  ),
+  taken as (
+    select b.device_id, b.priority, b.command_id, b.command_type
+    from due as b
+    join chosen as k on k.device_id = b.device_id
   )
   select count(fleet.ring(d.auth_id, t.command_id, t.command_type)) into v_rung
   from (
@@ -1274,6 +1387,7 @@ begin
     order by x.device_id, (x.command_id is null) desc, x.priority desc, x.command_id
   ) as t
   join public.devices as d on d.id = t.device_id and d.status = 'active';
+  perform fleet.forget_told_stretches(p_now);
   if v_rung > 0 then
     update fleet.heartbeat set last_rang_at = p_now;
   end if;
@@ -1610,13 +1724,18 @@ declare
 begin
   -- Payloads that may lack something, each once, whatever the number of rows; the first that does ends it.
   for v_one in
+    with sent as materialized (
+      select t.name, fleet.plain_payload_path(t.payload_keys) as path
+      from public.command_types as t
+      where t.payload_keys <> '{}'
+        and t.name in (select n.command_type from new_rows as n where n.run_id is null and n.sent_as is null)
+    )
     select distinct on (n.owner_id, n.command_type, n.payload) n.*
     from new_rows as n
-    join public.command_types as t on t.name = n.command_type
+    join sent as t on t.name = n.command_type
     where n.run_id is null
       and n.sent_as is null
-      and t.payload_keys <> '{}'
-      and fleet.may_lack(t.payload_keys, n.payload)
+      and not jsonb_path_exists(n.payload, t.path)
   loop
     perform fleet.raise_problems('the command', 'command_invalid', array_agg(q))
     from fleet.command_problems(v_one) as q;
@@ -1699,7 +1818,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  c_stretch constant integer := 200;
   v_now timestamptz := clock_timestamp();
+  v_told uuid[] := '{}';
   -- What a tick makes is rung by the tick, at its pace: a thousand small runs are a large fan-out too.
   v_inline integer := case
     when fleet.is_ticking() then -1
@@ -1729,10 +1850,24 @@ begin
     where n.channel = 'agent' and n.status = 'pending' and n.not_before > v_now and n.wave is null
     on conflict (device_id, ring_at) do nothing;
   else
+    if (select count(*) from (select from new_rows limit c_stretch) as x) = c_stretch then
+      -- Many that are to be rung at one time are told as a whole: a row for each would cost a third of what all else does.
+      with told as (
+        insert into fleet.doorbell_stretches (owner_id, ring_at, priority, next_id, last_id)
+        select n.owner_id, min(n.not_before), min(n.priority), min(n.id), max(n.id)
+        from new_rows as n
+        where n.channel = 'agent' and n.status = 'pending' and n.wave is null
+        group by n.owner_id
+        having count(*) >= c_stretch and count(*) = count(distinct n.device_id)
+          and min(n.not_before) = max(n.not_before) and min(n.priority) = max(n.priority)
+        returning owner_id
+      )
+      select coalesce(array_agg(t.owner_id), '{}') into v_told from told as t;
+    end if;
     insert into fleet.doorbells (device_id, owner_id, ring_at, priority, command_id, command_type)
     select n.device_id, n.owner_id, n.not_before, n.priority, n.id, n.command_type
     from new_rows as n
-    where n.channel = 'agent' and n.status = 'pending' and n.wave is null
+    where n.channel = 'agent' and n.status = 'pending' and n.wave is null and n.owner_id <> all (v_told)
     on conflict (device_id, ring_at) do nothing;
   end if;
   return null;

@@ -217,29 +217,37 @@ comment on function fleet.payload_problems(text, jsonb, text) is
   'What a payload lacks for its command type: missing keys, wrong types, values that are no choice or out of bounds.';
 revoke all on function fleet.payload_problems(text, jsonb, text) from public, anon, authenticated, service_role;
 
-create or replace function fleet.may_lack(p_payload_keys jsonb, p_payload jsonb)
-returns boolean
+create or replace function fleet.plain_payload_path(p_payload_keys jsonb)
+returns jsonpath
 language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return exists (
-    select 1
+  return (
+    select '$ ? (' || coalesce(string_agg(
+      case
+        when k.value - '{type,required,example,called}'::text[] = '{}' and k.value ? 'type' then format(
+          case when k.value -> 'required' = 'true' then '@.%1$s.type() == %2$s' else '(!exists(@.%1$s) || @.%1$s.type() == %2$s)' end,
+          to_json(k.key), k.value -> 'type'
+        )
+        -- Of its values more is said than their type.
+        when k.value -> 'required' = 'true' then '1 == 0'
+        else format('!exists(@.%s)', to_json(k.key))
+      end, ' && '
+    ), '1 == 1') || ')'
     from jsonb_each(p_payload_keys) as k
-    where case
-      when not p_payload ? k.key then k.value -> 'required' = 'true'
-      -- Of another type, or a key that says more of its values than their type.
-      else jsonb_typeof(p_payload -> k.key) is distinct from k.value ->> 'type' or k.value - '{type,required,example,called}'::text[] <> '{}'
-    end
-  );
+  )::jsonpath;
 end;
 $$;
 
-comment on function fleet.may_lack(jsonb, jsonb) is
-  'Whether a payload has to be looked at more closely, with payload_problems: a key is missing, of another type, or one of which more is said.';
-revoke all on function fleet.may_lack(jsonb, jsonb) from public, anon, authenticated, service_role;
+comment on function fleet.plain_payload_path(jsonb) is
+  'What finds a payload that need not be looked at more closely, with payload_problems: each key is of its type, none that is required is missing, and '
+  'none is there of which more is said.';
+revoke all on function fleet.plain_payload_path(jsonb) from public, anon, authenticated, service_role;
+-- It was called for each row.
+drop function if exists fleet.may_lack(jsonb, jsonb);
 
 create or replace function fleet.require_destructive(p_owner_id uuid, p_command_type text)
 returns void
@@ -248,15 +256,21 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_destructive boolean;
   v_permission text;
 begin
-  for v_permission in
-    select 'destructive' from public.command_types as t where t.name = p_command_type and t.destructive
-    union
-    select t.permission from public.command_types as t where t.name = p_command_type and t.permission is not null
-  loop
+  if p_command_type is null then
+    return;
+  end if;
+  select t.destructive, t.permission into v_destructive, v_permission
+  from public.command_types as t
+  where t.name = p_command_type;
+  if v_destructive then
+    perform fleet.require_permission(p_owner_id, 'destructive', format('command type %s', p_command_type));
+  end if;
+  if v_permission is not null then
     perform fleet.require_permission(p_owner_id, v_permission, format('command type %s', p_command_type));
-  end loop;
+  end if;
 end;
 $$;
 
@@ -374,7 +388,9 @@ declare
   v_item record;
   v_id uuid;
 begin
-  if jsonb_typeof(p_payload) = 'array' then
+  if p_payload = '{}' then
+    return p_payload;
+  elsif jsonb_typeof(p_payload) = 'array' then
     return (select coalesce(jsonb_agg(fleet.sealed(p_owner_id, e.item, p_expires_at) order by e.n), '[]')
       from jsonb_array_elements(p_payload) with ordinality as e(item, n));
   elsif jsonb_typeof(p_payload) is distinct from 'object' then

@@ -232,8 +232,10 @@ begin
     return null;
   end if;
   v_id := fleet.try_uuid(v_claims ->> 'sub');
-  -- A device is nobody: neither one that is active nor one whose token outlived its re-keying.
-  if v_id is null or exists (select 1 from public.devices as d where d.auth_id = v_id) then
+  if v_id is null then
+    return null;
+  elsif exists (select 1 from public.devices as d where d.auth_id = v_id) then
+    -- A device is nobody: neither one that is active nor one whose token outlived its re-keying.
     return null;
   end if;
   return v_id;
@@ -448,9 +450,13 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if p_owner_id is null then
+    return fleet.resolve_owner();
+  end if;
   -- Who is there already need not be made, whoever asks.
-  if p_owner_id is null or exists (select 1 from public.owners as o where o.id = p_owner_id) then
-    return coalesce(p_owner_id, fleet.resolve_owner());
+  perform from public.owners as o where o.id = p_owner_id;
+  if found then
+    return p_owner_id;
   elsif p_owner_id = fleet.current_user_id() and current_setting('transaction_read_only') = 'off' then
     insert into public.owners (id, name, is_personal) values (p_owner_id, 'personal', true) on conflict (id) do nothing;
   end if;
@@ -499,9 +505,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if fleet.is_trusted_caller()
-    or exists (select 1 from fleet.my_owners(p_permission) as o(id) where o.id = p_owner_id)
-  then
+  if fleet.is_trusted_caller() then
+    return;
+  elsif exists (select 1 from fleet.my_owners(p_permission) as o(id) where o.id = p_owner_id) then
     return;
   end if;
 
@@ -1137,14 +1143,15 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return (
-    select case jsonb_typeof(p_list)
-      when 'array' then not exists (
-        select 1
-        from jsonb_array_elements(p_list) as e
-        cross join lateral fleet.whole_number_problem('', e, 1, 9007199254740991)
-      )
-      else false
+  if jsonb_typeof(p_list) is distinct from 'array' then
+    return false;
+  end if;
+  return not exists (
+    select 1
+    from jsonb_array_elements(p_list) as e(item)
+    where case
+      when jsonb_typeof(e.item) <> 'number' then true
+      else (e.item #>> '{}')::numeric <> trunc((e.item #>> '{}')::numeric) or (e.item #>> '{}')::numeric not between 1 and 9007199254740991
     end
   );
 end;
@@ -1499,6 +1506,10 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  -- Each key takes eight bytes at least.
+  if pg_column_size(p_value) <= least(fleet.limit_value(p_limit), 8 * fleet.limit_value('keys')) then
+    return;
+  end if;
   perform fleet.raise_problems(p_what, 'limit_exceeded', array(
     select q from fleet.limit_problem(p_what, p_limit, pg_column_size(p_value)) as q
     union all
@@ -1929,9 +1940,10 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return (
-    select exists (select 1 from fleet.time_zones as z where z.name = p_name)
-  );
+  if p_name = 'UTC' then
+    return true;
+  end if;
+  return exists (select 1 from fleet.time_zones as z where z.name = p_name);
 end;
 $$;
 

@@ -51,6 +51,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- plpgsql keeps its plans, in which the defaults are a constant.
+  if p_policies = '{}' then
+    return fleet.default_policies();
+  end if;
   return fleet.default_policies()
     || p_policies
     || jsonb_build_object('retry', (fleet.default_policies() -> 'retry') || coalesce(p_policies -> 'retry', '{}'));
@@ -85,6 +88,20 @@ $$;
 comment on function fleet.schedule_aliases() is 'Keys that mean one of ours, as request bodies of task schedulers have them.';
 revoke all on function fleet.schedule_aliases() from public, anon, authenticated, service_role;
 
+create or replace function fleet.schedule_alias_keys()
+returns text[]
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (select array_agg(a.alias) from fleet.schedule_aliases() as a);
+end;
+$$;
+
+comment on function fleet.schedule_alias_keys() is 'The keys of fleet.schedule_aliases(): a constant, which Postgres works out once a plan.';
+revoke all on function fleet.schedule_alias_keys() from public, anon, authenticated, service_role;
+
 create or replace function fleet.normal_schedule_spec(p_spec jsonb)
 returns jsonb
 language plpgsql
@@ -92,6 +109,13 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if not p_spec ?| fleet.schedule_alias_keys()
+    and coalesce(p_spec ->> 'action_type' not in ('command', 'software_deployment', 'file_deployment'), true)
+    and p_spec ->> 'recurrence_type' is distinct from 'custom'
+  then
+    return p_spec;
+  end if;
+
   return (
     with named as (
       -- Clients that send every key of their model send null for what is not meant: of several names for one thing, the
@@ -218,6 +242,36 @@ comment on function fleet.schedule_defaults() is
   'The default of each column of fleet.schedule_columns(): a constant, which Postgres works out once a plan.';
 revoke all on function fleet.schedule_defaults() from public, anon, authenticated, service_role;
 
+create or replace function fleet.schedule_kinds()
+returns jsonb
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (select jsonb_object_agg(c.name, c.kind) from fleet.schedule_columns() as c);
+end;
+$$;
+
+comment on function fleet.schedule_kinds() is
+  'The kind of each column of fleet.schedule_columns() by its name: a constant, which Postgres works out once a plan.';
+revoke all on function fleet.schedule_kinds() from public, anon, authenticated, service_role;
+
+create or replace function fleet.clearable_columns()
+returns text[]
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (select array_agg(c.name) from fleet.schedule_columns() as c where c.is_clearable);
+end;
+$$;
+
+comment on function fleet.clearable_columns() is
+  'Those of fleet.schedule_columns() that null empties: a constant, which Postgres works out once a plan.';
+revoke all on function fleet.clearable_columns() from public, anon, authenticated, service_role;
+
 create or replace function fleet.spec_in_columns(p_old public.schedules, p_spec jsonb)
 returns jsonb
 language plpgsql
@@ -276,7 +330,7 @@ begin
   end if;
   v_row := jsonb_populate_record(p_old, (
     select coalesce(
-      jsonb_object_agg(c.name, case c.kind
+      jsonb_object_agg(e.key, case fleet.schedule_kinds() ->> e.key
         when 'time' then to_jsonb(fleet.try_instant(e.value #>> '{}', v_zone))
         when 'ids' then to_jsonb(fleet.bigint_array(e.value))
         when 'id' then to_jsonb((e.value #>> '{}')::numeric::bigint)
@@ -286,8 +340,7 @@ begin
       '{}'
     )
     from jsonb_each(v_spec) as e
-    join fleet.schedule_columns() as c on c.name = e.key
-    where e.value <> 'null' or c.is_clearable
+    where fleet.schedule_kinds() ? e.key and (e.value <> 'null' or e.key = any (fleet.clearable_columns()))
   ));
   v_row.start_time := coalesce(v_row.start_time, clock_timestamp());
   if v_row.timezone = 'device' then
@@ -348,6 +401,9 @@ comment on function fleet.status_of_spec(jsonb) is
   '(PT422).';
 revoke all on function fleet.status_of_spec(jsonb) from public, anon, authenticated, service_role;
 
+-- db/sources/30_schedules/22_spec_types.sql
+-- A schedule as JSON whose keys are unknown, or hold something of another type than they are to.
+
 create or replace function fleet.after_problems(p_after jsonb)
 returns setof fleet.problem
 language sql
@@ -378,51 +434,100 @@ $$;
 comment on function fleet.after_problems(jsonb) is 'What is wrong with the key "after" of a schedule in JSON.';
 revoke all on function fleet.after_problems(jsonb) from public, anon, authenticated, service_role;
 
+create or replace function fleet.value_problem(p_key text, p_value jsonb, p_kind text)
+returns fleet.problem
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  case
+    when p_kind is null then
+      return (
+        p_key, 'is not a key of a schedule', (
+          select 'The keys are ' || string_agg(k.name, ', ' order by k.nr) || '.'
+          from (
+            select c.name, row_number() over () as nr from fleet.schedule_columns() as c
+            union all
+            values ('owner_id', 1001), ('devices', 1002), ('groups', 1003), ('after', 1004), ('rrule', 1005)
+          ) as k
+        )
+      )::fleet.problem;
+    when p_value = 'null' then
+      return null;
+    when p_kind in ('string', 'object', 'boolean') then
+      if jsonb_typeof(p_value) <> p_kind then
+        return (
+          p_key, format('must be %s, not %s', case p_kind when 'object' then 'an object' else 'a ' || p_kind end, p_value),
+          'Check the type of the value.'
+        )::fleet.problem;
+      end if;
+    when p_kind = 'time' then
+      if fleet.try_instant(p_value #>> '{}', 'UTC') is null then
+        return (
+          p_key, format('%s is not a time', p_value), 'Write it like "2026-03-01T06:30:00" (local) or "2026-03-01T05:30:00Z".'
+        )::fleet.problem;
+      end if;
+    when p_kind = 'uuid' then
+      if fleet.try_uuid(p_value #>> '{}') is null then
+        return (p_key, format('%s is not a uuid', p_value), 'Copy the id of the owner.')::fleet.problem;
+      end if;
+    when p_kind = 'ids' then
+      if not fleet.is_id_list(p_value) then
+        return (
+          p_key, format('%s is not a list of ids', p_value), 'Write whole numbers without quotes, like [1, 2].'
+        )::fleet.problem;
+      end if;
+    when p_kind = 'id' then
+      return (select n from fleet.whole_number_problem(p_key, p_value, 1, 9007199254740991) as n);
+    when p_kind = 'priority' then
+      return (select n from fleet.whole_number_problem(p_key, p_value, -100, 100) as n);
+    else
+      -- Names are looked at by fleet.name_problems.
+      return null;
+  end case;
+  return null;
+end;
+$$;
+
+comment on function fleet.value_problem(text, jsonb, text) is
+  'What is wrong with the value of one key of a schedule in JSON, by the kind that it is to have; null where nothing is.';
+revoke all on function fleet.value_problem(text, jsonb, text) from public, anon, authenticated, service_role;
+
 create or replace function fleet.spec_type_problems(p_spec jsonb)
 returns setof fleet.problem
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_key text;
+  v_value jsonb;
+  v_kind text;
+  v_problem fleet.problem;
+  v_problems fleet.problem[] := '{}';
+  v_ranks integer[] := '{}';
 begin
-  return query
-  with expected as materialized (
-    select c.name as key, c.kind from fleet.schedule_columns() as c
-    union all
-    values ('owner_id', 'uuid'), ('devices', 'names'), ('groups', 'names'), ('after', 'object'), ('rrule', 'string')
-  ),
-  given as materialized (
-    select e.key, e.value, x.kind from jsonb_each(p_spec) as e left join expected as x on x.key = e.key
-  )
-  select g.key, 'is not a key of a schedule', 'The keys are ' || (select string_agg(x.key, ', ') from expected as x) || '.'
-  from given as g
-  where g.kind is null
-  union all
-  select g.key, format('must be %s, not %s', case g.kind when 'object' then 'an object' else 'a ' || g.kind end, g.value),
-    'Check the type of the value.'
-  from given as g
-  where g.kind in ('string', 'object', 'boolean') and jsonb_typeof(g.value) not in (g.kind, 'null')
-  union all
-  select g.key, format('%s is not a time', g.value), 'Write it like "2026-03-01T06:30:00" (local) or "2026-03-01T05:30:00Z".'
-  from given as g
-  where g.kind = 'time' and g.value <> 'null' and fleet.try_instant(g.value #>> '{}', 'UTC') is null
-  union all
-  select g.key, format('%s is not a uuid', g.value), 'Copy the id of the owner.'
-  from given as g
-  where g.kind = 'uuid' and g.value <> 'null' and fleet.try_uuid(g.value #>> '{}') is null
-  union all
-  select g.key, format('%s is not a list of ids', g.value), 'Write whole numbers without quotes, like [1, 2].'
-  from given as g
-  where g.kind = 'ids' and g.value <> 'null' and not fleet.is_id_list(g.value)
-  union all
-  select n.field, n.problem, n.hint
-  from given as g
-  cross join lateral fleet.whole_number_problem(
-    g.key, g.value,
-    case g.kind when 'id' then 1 else -100 end,
-    case g.kind when 'id' then 9007199254740991 else 100 end
-  ) as n
-  where g.kind in ('id', 'priority') and g.value <> 'null';
+  for v_key, v_value in select e.key, e.value from jsonb_each(p_spec) as e loop
+    v_kind := (fleet.schedule_kinds() || '{"owner_id": "uuid", "devices": "names", "groups": "names", "after": "object", "rrule": "string"}')
+      ->> v_key;
+    v_problem := fleet.value_problem(v_key, v_value, v_kind);
+    if not v_problem is null then
+      v_problems := v_problems || v_problem;
+      -- In which order what is wrong is told.
+      v_ranks := v_ranks || case
+        when v_kind is null then 0
+        when v_kind in ('string', 'object', 'boolean') then 1
+        else coalesce(array_position('{time,uuid,ids}'::text[], v_kind) + 1, 5)
+      end;
+    end if;
+  end loop;
+  if cardinality(v_problems) > 0 then
+    return query
+    select q.field, q.problem, q.hint
+    from unnest(v_problems) with ordinality as q(field, problem, hint, n)
+    order by v_ranks[q.n], q.n;
+  end if;
 
   if p_spec ? 'after' then
     return query select q.field, q.problem, q.hint from fleet.after_problems(p_spec -> 'after') as q;
@@ -634,8 +739,11 @@ as $$
 declare
   -- Of another owner, everything that it names is another's.
   v_is_new boolean := p_old.id is null or p_old.owner_id <> p_new.owner_id;
+  v_type public.command_types;
 begin
-  return query select q.* from fleet.row_limit_problems('schedules', to_jsonb(p_new) - 'recurrence') as q;
+  if fleet.may_be_too_large(p_new) then
+    return query select q.* from fleet.row_limit_problems('schedules', to_jsonb(p_new) - 'recurrence') as q;
+  end if;
   if btrim(coalesce(p_new.name, '')) = '' then
     return next ('name', 'must not be blank', 'Give the schedule a name.')::fleet.problem;
   end if;
@@ -650,10 +758,13 @@ begin
       'priority', format('%s is not within -100 to 100', p_new.priority), 'The default is 0; higher goes first.'
     )::fleet.problem;
   end if;
+  select t.* into v_type from public.command_types as t where t.name = p_new.action_type;
   if v_is_new or (p_old.action_type, p_old.payload) is distinct from (p_new.action_type, p_new.payload) then
     if jsonb_typeof(p_new.payload) = 'object' then
-      return query select q.* from fleet.payload_problems(p_new.action_type, p_new.payload) as q;
-      return query select q.* from fleet.reference_problems(p_new.owner_id, p_new.action_type, p_new.payload) as q;
+      if (v_type.payload_keys = '{}') is not true then
+        return query select q.* from fleet.payload_problems(p_new.action_type, p_new.payload) as q;
+        return query select q.* from fleet.reference_problems(p_new.owner_id, p_new.action_type, p_new.payload) as q;
+      end if;
     else
       return next ('payload', 'must be an object', 'Example: {"message": "Hello"}')::fleet.problem;
     end if;
@@ -661,14 +772,17 @@ begin
   if v_is_new or fleet.targets_changed(p_old, p_new) then
     return query select q.* from fleet.changed_target_problems(p_old, p_new) as q;
   end if;
-  if v_is_new or p_old.action_type <> p_new.action_type or fleet.targets_changed(p_old, p_new) then
+  if v_type.destructive
+    and (v_is_new or p_old.action_type <> p_new.action_type or fleet.targets_changed(p_old, p_new))
+  then
     return query
     select q.* from fleet.reported_problems(p_new.owner_id, p_new.action_type, p_new.group_ids, p_new.selector) as q;
   end if;
-  if v_is_new
+  if p_new.after_schedule_id is not null and (
+    v_is_new
     or (p_old.after_schedule_id, p_old.after_on, p_old.after_per_device, p_old.policies -> 'rollout')
       is distinct from (p_new.after_schedule_id, p_new.after_on, p_new.after_per_device, p_new.policies -> 'rollout')
-  then
+  ) then
     return query select q.* from fleet.follow_problems(p_new) as q;
   end if;
   if v_is_new or p_old.policies is distinct from p_new.policies then
@@ -691,6 +805,38 @@ comment on function fleet.schedule_problems(public.schedules, public.schedules) 
   'Everything that is wrong with the new row of a schedule in what differs from the old one; an old row without an id is none. No row '
   'where nothing is.';
 revoke all on function fleet.schedule_problems(public.schedules, public.schedules) from public, anon, authenticated, service_role;
+
+create or replace function fleet.may_be_too_large(p_schedule public.schedules)
+returns boolean
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return coalesce(octet_length(p_schedule.name) > fleet.limit_value('name'), false)
+    or coalesce(octet_length(p_schedule.description) > fleet.limit_value('description'), false)
+    or coalesce(
+      greatest(
+        octet_length(p_schedule.action_type), octet_length(p_schedule.timezone), octet_length(p_schedule.profile_id)
+      ) > fleet.limit_value('identifier'),
+      false
+    )
+    or coalesce(cardinality(p_schedule.device_ids) > fleet.limit_value('device_list'), false)
+    or coalesce(cardinality(p_schedule.group_ids) > fleet.limit_value('group_list'), false)
+    -- What is this short is neither too large nor too deep.
+    or coalesce(
+      greatest(
+        pg_column_size(p_schedule.payload), pg_column_size(p_schedule.recurrence_config), pg_column_size(p_schedule.policies),
+        pg_column_size(p_schedule.selector)
+      ) > 128,
+      false
+    );
+end;
+$$;
+
+comment on function fleet.may_be_too_large(public.schedules) is
+  'Whether a schedule has to be looked at more closely, with row_limit_problems: one of its columns may hold more than its limit.';
+revoke all on function fleet.may_be_too_large(public.schedules) from public, anon, authenticated, service_role;
 
 create or replace function fleet.compensation_problems(p_schedule public.schedules)
 returns setof fleet.problem
@@ -724,7 +870,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_is_zone boolean := fleet.is_time_zone(p_schedule.timezone);
+  v_is_zone boolean := p_schedule.timezone <> 'device' and fleet.is_time_zone(p_schedule.timezone);
 begin
   if p_schedule.timezone <> 'device' and not v_is_zone then
     return next (
@@ -741,7 +887,7 @@ begin
     return next ('start_time', 'is after end_time', 'Let the schedule start before it ends.')::fleet.problem;
   end if;
   return query
-  select b.*
+  select b.field, b.problem, b.hint
   from fleet.bounds_problems(
     fleet.recurrence_type(p_schedule.recurrence_type), fleet.recurrence_settings(p_schedule.recurrence_config),
     case when v_is_zone then p_schedule.timezone else 'UTC' end,
@@ -3689,16 +3835,14 @@ as $$
 begin
   -- A single run is owed even when its time has passed: the ledger then says what became of it. A recurring schedule owes
   -- nothing for the time before it existed.
-  return (
-    select case
-      -- What follows another schedule has no instants of its own.
-      when p_schedule.after_schedule_id is not null then null
-      when p_schedule.timezone = 'device' then fleet.first_due_on_walls(p_schedule, p_now)
-      when p_schedule.recurrence_type = 'once'
-        then fleet.next_occurrence(p_schedule.recurrence, '-infinity')
-      else fleet.next_due(p_schedule.recurrence, null, greatest(p_schedule.start_time, p_now) - interval '1 microsecond')
-    end
-  );
+  return case
+    -- What follows another schedule has no instants of its own.
+    when p_schedule.after_schedule_id is not null then null
+    when p_schedule.timezone = 'device' then fleet.first_due_on_walls(p_schedule, p_now)
+    when p_schedule.recurrence_type = 'once'
+      then fleet.next_occurrence(p_schedule.recurrence, '-infinity')
+    else fleet.next_due(p_schedule.recurrence, null, greatest(p_schedule.start_time, p_now) - interval '1 microsecond')
+  end;
 end;
 $$;
 
@@ -3913,13 +4057,17 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_policies jsonb := fleet.effective_policies(p_schedule.policies);
-  v_jitter interval := (v_policies ->> 'jitter')::interval;
+  v_policies jsonb;
+  v_jitter interval := (p_schedule.policies ->> 'jitter')::interval;
   v_plan jsonb;
   v_due timestamptz := greatest(p_schedule.start_time, now()) - interval '1 microsecond';
   v_lost bigint := 0;
 begin
-  if v_jitter is null or p_schedule.recurrence_type = 'once' or p_schedule.after_schedule_id is not null
+  if v_jitter is null then
+    return null;
+  end if;
+  v_policies := fleet.effective_policies(p_schedule.policies);
+  if p_schedule.recurrence_type = 'once' or p_schedule.after_schedule_id is not null
     or (v_policies ->> 'overlap' = 'allow' and (v_policies ->> 'expires_after')::interval >= v_jitter)
   then
     return null;
@@ -3992,12 +4140,15 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_home text := fleet.home_zone((p_schedule ->> 'owner_id')::uuid);
+  v_home text;
 begin
-  if p_schedule ->> 'timezone' = 'UTC' and v_home <> 'UTC' and coalesce(p_spec ->> 'timezone', p_spec ->> 'rrule', p_spec ->> 'after') is null and (
+  if p_schedule ->> 'timezone' = 'UTC' and coalesce(p_spec ->> 'timezone', p_spec ->> 'rrule', p_spec ->> 'after') is null and (
     p_schedule ->> 'recurrence_type' in ('daily', 'weekly', 'monthly', 'cron')
     or fleet.is_wall_time(coalesce(p_spec ->> 'start_time', p_spec ->> 'scheduled_time'))
   ) then
+    v_home := fleet.home_zone((p_schedule ->> 'owner_id')::uuid);
+  end if;
+  if v_home <> 'UTC' then
     return format('no timezone was named, so its times are in UTC; where they are meant in %s, name that', v_home);
   end if;
   return null;
@@ -4080,10 +4231,7 @@ create or replace function public.create_schedule(p_spec jsonb)
 returns jsonb
 language sql
 volatile
-set search_path = pg_catalog, pg_temp
-as $$
-  select fleet.create_schedule(p_spec)
-$$;
+return fleet.create_schedule(p_spec);
 
 comment on function public.create_schedule(jsonb) is
   'Create a schedule from JSON: name, action_type, payload, recurrence_type, recurrence_config, start_time, end_time, timezone, '
@@ -4106,31 +4254,34 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_spec jsonb;
-  v_fields text[];
+  v_fields text[] := '{}';
 begin
   perform fleet.require_object(p_changes, 'changes of a schedule', 'Example: {"name": "Nightly", "priority": 5}');
   v_spec := fleet.normal_schedule_spec(p_changes);
-  problems := array(select t from fleet.name_problems(p_old.owner_id, v_spec) as t);
-  v_spec := fleet.with_ids(p_old.owner_id, v_spec);
-  problems := problems || array(
-    select t from fleet.spec_type_problems(v_spec) as t
-    union all
-    select ('owner_id', 'cannot be changed', 'Create the schedule anew for the other owner.')::fleet.problem
-    where fleet.try_uuid(v_spec ->> 'owner_id') <> p_old.owner_id
-  );
-  v_fields := array(select p.field from unnest(problems) as p);
+  problems := '{}';
+  if v_spec ?| '{devices,groups,after}' then
+    problems := array(select t from fleet.name_problems(p_old.owner_id, v_spec) as t);
+    v_spec := fleet.with_ids(p_old.owner_id, v_spec);
+  end if;
+  problems := problems || array(select t from fleet.spec_type_problems(v_spec) as t);
+  if fleet.try_uuid(v_spec ->> 'owner_id') <> p_old.owner_id then
+    problems := problems || ('owner_id', 'cannot be changed', 'Create the schedule anew for the other owner.')::fleet.problem;
+  end if;
 
-  -- What has the wrong type stays as it was, so that everything else is still checked in the same answer.
-  item := fleet.schedule_from_spec(
-    p_old, v_spec - 'owner_id' - coalesce((select array_agg(split_part(f, '.', 1)) from unnest(v_fields) as f), '{}')
-  );
+  v_spec := v_spec - 'owner_id';
+  if problems <> '{}' then
+    -- What has the wrong type stays as it was, so that everything else is still checked in the same answer.
+    v_fields := array(select p.field from unnest(problems) as p);
+    v_spec := v_spec - array(select split_part(f, '.', 1) from unnest(v_fields) as f);
+  end if;
+  item := fleet.schedule_from_spec(p_old, v_spec);
   if p_old.id is null then
     -- An insert has no old row to tell by which of two twin columns is meant.
     item := fleet.without_stale_twins(p_old, item);
   end if;
 
   -- The trigger knows columns only: whoever sends other names for them is told here, in these.
-  if p_whole or problems <> '{}' or exists (select 1 from fleet.schedule_aliases() as a where p_changes ? a.alias) then
+  if p_whole or problems <> '{}' or p_changes ?| fleet.schedule_alias_keys() then
     problems := problems || array(
       select q
       from fleet.schedule_problems(p_old, fleet.completed_schedule(p_old, fleet.without_stale_twins(p_old, item))) as q
@@ -4280,10 +4431,7 @@ create or replace function public.update_schedule(p_schedule_id bigint, p_change
 returns jsonb
 language sql
 volatile
-set search_path = pg_catalog, pg_temp
-as $$
-  select fleet.update_schedule(p_schedule_id, p_changes)
-$$;
+return fleet.update_schedule(p_schedule_id, p_changes);
 
 comment on function public.update_schedule(bigint, jsonb) is
   'Change a schedule by the keys of create_schedule; what is not named stays, and objects such as policies are replaced as a whole. The '
@@ -4734,6 +4882,11 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if fleet.runs_left(p_schedule) is null then
+    return case
+      when p_schedule.next_run_at is null and p_schedule.after_schedule_id is null then 'no due instant is left'
+    end;
+  end if;
   return (
     select case
       when fleet.runs_left(p_schedule) <= 0
@@ -5707,7 +5860,10 @@ begin
 
   v_row := fleet.prepared_schedule(v_old, v_row, v_now);
   perform fleet.require_destructive(v_row.owner_id, v_row.policies #>> '{rollout,compensate,action_type}');
-  if v_old.status <> 'cancelled' and fleet.timing_changed(v_old, v_row) then
+  if tg_op = 'INSERT' then
+    -- Nothing was due yet.
+    null;
+  elsif v_old.status <> 'cancelled' and fleet.timing_changed(v_old, v_row) then
     perform fleet.skip_due(v_old, v_now, case v_old.status when 'paused' then 'paused' else 'the times were changed' end);
   elsif v_old.status = 'active' and v_row.status = 'completed' then
     perform fleet.skip_due(v_old, v_now, v_row.status_reason);

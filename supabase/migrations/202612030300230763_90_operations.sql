@@ -1004,7 +1004,7 @@ begin
       'jobs', coalesce(v_jobs, '{}'),
       -- How much there is says something of everybody.
       'history', case when fleet.is_trusted_caller() then fleet.history_status() end,
-      'doorbells_waiting', (select count(*) from fleet.doorbells as b where b.ring_at <= p_now)
+      'doorbells_waiting', fleet.doorbells_waiting(p_now)
     )
     from fleet.heartbeat as h
   );
@@ -1820,7 +1820,7 @@ begin
     format('%s paused by the engine: %s', fleet.counted(v_count, 'schedule was', 'schedules were'), v_text),
     'Change what is wrong, then: select resume_schedule(…)');
 
-  select count(*) into v_count from fleet.doorbells as b where b.ring_at < p_now - interval '1 minute';
+  v_count := fleet.doorbells_waiting(p_now - interval '1 minute');
   return query select * from fleet.check_result('doorbells',
     case when v_count > 0 then 'warning' end,
     format('%s for more than a minute', fleet.counted(v_count, 'device was to be told', 'devices were to be told')),

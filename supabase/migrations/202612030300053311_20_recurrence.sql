@@ -184,6 +184,9 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if p_timezone = 'UTC' then
+    return p_local at time zone 'UTC';
+  end if;
   -- The plain conversion reads a skipped time with the offset before the change and a repeated one with the offset after it;
   -- here, as in every recurrence by default, a skipped time is the first instant after, a repeated one the first.
   return (select w.first_at from fleet.wall_instants(p_local, fleet.zone_clock(p_timezone)) as w);
@@ -887,7 +890,9 @@ begin
     );
   end if;
 
-  return query select p.field, p.problem, p.hint from fleet.timezone_problems(p_timezone) as p;
+  if not exists (select 1 from fleet.time_zones as z where z.name = p_timezone) then
+    return query select p.field, p.problem, p.hint from fleet.timezone_problems(p_timezone) as p;
+  end if;
 
   if v_config is null then
     return query values (
@@ -896,7 +901,7 @@ begin
     return;
   end if;
 
-  if v_type is not null and v_config ? 'type'
+  if v_config ? 'type'
     and fleet.recurrence_type(v_config ->> 'type') is distinct from v_type
   then
     return query values (
@@ -906,25 +911,32 @@ begin
     );
   end if;
 
-  return query
-    select p.field, p.problem, p.hint from fleet.config_key_problems(v_config) as p
-    union all
-    select p.field, p.problem, p.hint from fleet.config_time_problems(v_config) as p
-    union all
-    select p.field, p.problem, p.hint from fleet.config_day_problems(v_config) as p
-    union all
-    select p.field, p.problem, p.hint from fleet.config_every_problems(v_type, v_config) as p
-    union all
-    select p.field, p.problem, p.hint from fleet.config_cron_problems(v_type, v_config) as p
-    union all
-    select p.field, p.problem, p.hint from fleet.config_date_problems(v_type, v_config) as p
-    union all
-    select
+  -- Each check by itself, where there is something for it to look at.
+  if v_config <> '{}' then
+    return query select p.field, p.problem, p.hint from fleet.config_key_problems(v_config) as p;
+  end if;
+  if v_config ?| '{time,times}' then
+    return query select p.field, p.problem, p.hint from fleet.config_time_problems(v_config) as p;
+  end if;
+  if v_config ?| '{days_of_week,day_of_week,day_of_month,week}' then
+    return query select p.field, p.problem, p.hint from fleet.config_day_problems(v_config) as p;
+  end if;
+  if v_type = 'interval' or v_config ? 'every' then
+    return query select p.field, p.problem, p.hint from fleet.config_every_problems(v_type, v_config) as p;
+  end if;
+  if v_type = 'cron' then
+    return query select p.field, p.problem, p.hint from fleet.config_cron_problems(v_type, v_config) as p;
+  end if;
+  if v_config ?| '{except,also}' then
+    return query select p.field, p.problem, p.hint from fleet.config_date_problems(v_type, v_config) as p;
+  end if;
+  if v_config ? 'end_date' and fleet.recurrence_end(v_config ->> 'end_date', 'UTC') is null then
+    return query values (
       'recurrence_config.end_date',
       format('%s is not a date or time', quote_literal(v_config ->> 'end_date')),
       'Write a date such as 2027-12-31, or a time such as 2027-12-31T18:00:00Z'
-    where v_config ? 'end_date'
-      and fleet.recurrence_end(v_config ->> 'end_date', 'UTC') is null;
+    );
+  end if;
 end;
 $$;
 
@@ -984,13 +996,11 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return (
-    select case
-      when p_config is null or jsonb_typeof(p_config) = 'null' then '{}'::jsonb
-      -- Clients that send every key of their model send null for what is not meant.
-      when jsonb_typeof(p_config) = 'object' then jsonb_strip_nulls(p_config)
-    end
-  );
+  return case
+    when p_config is null or jsonb_typeof(p_config) = 'null' then '{}'::jsonb
+    -- Clients that send every key of their model send null for what is not meant.
+    when jsonb_typeof(p_config) = 'object' then jsonb_strip_nulls(p_config)
+  end;
 end;
 $$;
 
@@ -1064,14 +1074,12 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return (
-    select case
-      when p_text ~ '^\s*([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d(\.0+)?)?\s*$'
-        then split_part(btrim(p_text), ':', 1)::integer * 3600
-          + split_part(btrim(p_text), ':', 2)::integer * 60
-          + coalesce(nullif(split_part(split_part(btrim(p_text), ':', 3), '.', 1), ''), '0')::integer
-    end
-  );
+  return case
+    when p_text ~ '^\s*([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d(\.0+)?)?\s*$'
+      then split_part(btrim(p_text), ':', 1)::integer * 3600
+        + split_part(btrim(p_text), ':', 2)::integer * 60
+        + coalesce(nullif(split_part(split_part(btrim(p_text), ':', 3), '.', 1), ''), '0')::integer
+  end;
 end;
 $$;
 
@@ -1549,10 +1557,16 @@ revoke all on function fleet.compiled_recurrence(text, jsonb, text, timestamptz,
 
 create or replace function fleet.instant_text(p_instant timestamptz)
 returns text
-language sql
+language plpgsql
 immutable
 parallel safe
-return to_char(p_instant at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US') || '+00:00';
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- Not in SQL: to_char is stable, and what calls it is not put in place by Postgres but run as a query of its own.
+  return to_char(p_instant at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US') || '+00:00';
+end;
+$$;
 
 comment on function fleet.instant_text(timestamptz) is
   'An instant as text in UTC, whatever the zone of the session.';
@@ -1643,13 +1657,22 @@ grant execute on function fleet.rule_problems(text, text) to authenticated, serv
 
 create or replace function fleet.flags(p_values integer[], p_from integer, p_to integer)
 returns text
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select string_agg(case when n = any (p_values) then '1' else '0' end, '' order by n)
-  from generate_series(p_from, p_to) as n
+declare
+  v_flags text := repeat('0', p_to - p_from + 1);
+  v_value integer;
+begin
+  foreach v_value in array p_values loop
+    if v_value between p_from and p_to then
+      v_flags := overlay(v_flags placing '1' from v_value - p_from + 1);
+    end if;
+  end loop;
+  return v_flags;
+end;
 $$;
 
 comment on function fleet.flags(integer[], integer, integer) is
@@ -1765,38 +1788,38 @@ as $$
 declare
   v_start_day integer := p_local_start::date - date '0001-01-01';
   v_every     integer := coalesce((p_config ->> 'every')::integer, 1);
+  v_said      jsonb := coalesce(p_config -> 'times', p_config -> 'time');
   v_times     jsonb;
+  v_weekdays  integer[];
   v_days      jsonb;
 begin
-  select jsonb_agg(t.second order by t.second) into v_times
-  from (
-    select distinct fleet.second_of_day(e.value #>> '{}') as second
-    from fleet.as_list(
-      coalesce(p_config -> 'times', p_config -> 'time', to_jsonb(to_char(p_local_start, 'HH24:MI:SS')))
-    ) as e (value)
-  ) as t;
+  if v_said is null then
+    v_times := jsonb_build_array(date_part('hour', p_local_start)::integer * 3600 + date_part('minute', p_local_start)::integer * 60
+      + trunc(date_part('second', p_local_start))::integer);
+  elsif jsonb_typeof(v_said) = 'string' then
+    v_times := jsonb_build_array(fleet.second_of_day(v_said #>> '{}'));
+  else
+    select jsonb_agg(t.second order by t.second) into v_times
+    from (select distinct fleet.second_of_day(e.value #>> '{}') as second from fleet.as_list(v_said) as e (value)) as t;
+  end if;
 
-  v_days := case p_type
-    when 'daily' then jsonb_build_object('day_rule', 'every', 'anchor', v_start_day)
-    when 'weekly' then jsonb_build_object(
-      'day_rule', 'weekdays',
-      'weekdays', fleet.flags(
-        array(
-          select fleet.weekday_number(e.value)
-          from fleet.as_list(coalesce(p_config -> 'days_of_week', to_jsonb(v_start_day % 7))) as e (value)
-        ),
-        0,
-        6
-      ),
-      'anchor', v_start_day / 7
-    )
-    when 'monthly' then jsonb_build_object(
+  if p_type = 'daily' then
+    v_days := jsonb_build_object('day_rule', 'every', 'anchor', v_start_day);
+  elsif p_type = 'monthly' then
+    v_days := jsonb_build_object(
       'day_rule', 'month_days',
       'months', repeat('1', 12),
       'month_days', fleet.compiled_month_days(p_config, date_part('day', p_local_start)::integer),
       'anchor', date_part('year', p_local_start) * 12 + date_part('month', p_local_start) - 1
-    )
-  end;
+    );
+  else
+    if p_config ? 'days_of_week' then
+      v_weekdays := array(select fleet.weekday_number(e.value) from fleet.as_list(p_config -> 'days_of_week') as e (value));
+    else
+      v_weekdays := array[v_start_day % 7];
+    end if;
+    v_days := jsonb_build_object('day_rule', 'weekdays', 'weekdays', fleet.flags(v_weekdays, 0, 6), 'anchor', v_start_day / 7);
+  end if;
 
   -- Without a start every-th is always 1 and any anchor does.
   return jsonb_build_object(
