@@ -45,6 +45,10 @@ returns table (
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- Planned at each call otherwise, as if the number of commands mattered, which takes longer than the claim; and by index always: a plan
+-- of a time when there were few commands would walk over many.
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
   v_is_due boolean;
