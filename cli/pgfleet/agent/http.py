@@ -8,9 +8,11 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, NoReturn
+from urllib.request import getproxies
 
 import httpx
 
+from pgfleet.agent.transport import LightTransport
 from pgfleet.errors import (
     Conflict,
     FleetError,
@@ -146,11 +148,16 @@ def make_client(timeout: float, verify: ssl.SSLContext | bool = True) -> httpx.A
 async def make_clients(timeout: float, devices: int) -> AsyncIterator[list[httpx.AsyncClient]]:
     """Make clients for so many devices, and close them at the end.
 
-    A client looks through all of its connections at each request, so each serves a few devices.
+    Many devices share one with a light transport; where a proxy is set, which that does not know,
+    each serves a few: the general transport looks through all of its connections at each request.
     """
     async with AsyncExitStack() as stack:
         # What to trust is read once; that takes far longer than all the rest.
         context = httpx.create_ssl_context()
+        if devices > 1 and not getproxies():
+            light = httpx.AsyncClient(timeout=timeout, transport=LightTransport(context))
+            yield [await stack.enter_async_context(light)]
+            return
         clients = [make_client(timeout, context) for _ in range(-(-devices // DEVICES_A_CLIENT))]
         for client in clients:
             await stack.enter_async_context(client)
