@@ -57,7 +57,7 @@ def _large_schedule_among_small_ones(connection: psycopg.Connection[Any]) -> lis
     ):
         time.sleep(0.05)
     rows_seconds = time.monotonic() - started
-    while value(connection, "select count(*) from fleet.doorbells"):
+    while value(connection, "select fleet.doorbells_waiting(clock_timestamp())"):
         time.sleep(0.2)
     rung_seconds = time.monotonic() - started
     worst = value(
@@ -85,7 +85,9 @@ def _rows_against_bare_insert(connection: psycopg.Connection[Any]) -> list[dict[
     connection.execute("select fleet.set_setting('ticker_enabled', 'false')")
     connection.execute("select fleet.set_setting('publish_device_commands', 'false')")
     time.sleep(2.5)  # The ticker looks at its flag every second.
-    connection.execute("truncate device_commands, fleet.run_progress, fleet.doorbells")
+    connection.execute(
+        "truncate device_commands, fleet.run_progress, fleet.doorbells, fleet.doorbell_stretches"
+    )
     connection.execute(
         'select create_schedule(\'{"name": "all", "action_type": "lock", "selector": {}}\')'
     )

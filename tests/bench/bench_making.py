@@ -109,7 +109,7 @@ def _commands(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
             "ratio ≥ 0.4",
         ),
     ):
-        connection.execute("truncate device_commands, fleet.doorbells")
+        connection.execute("truncate device_commands, fleet.doorbells, fleet.doorbell_stretches")
         started = time.monotonic()
         connection.execute(statement)
         taken = time.monotonic() - started

@@ -222,3 +222,18 @@ def test_how_long_it_is_kept_is_a_setting(fleet: Fleet) -> None:
     assert status["kept_days"] == 1000
     assert status["oldest"] is not None
     assert status["bytes"] > 0
+
+
+def test_no_trigger_logs_a_column_that_holds_a_secret(fleet: Fleet) -> None:
+    columns = fleet.rows(
+        "select a.attrelid::regclass::text as table, a.attname as column, t.tgname as trigger,"
+        "  encode(t.tgargs, 'escape') as without"
+        " from pg_trigger as t"
+        " join pg_attribute as a on a.attrelid = t.tgrelid and a.attnum > 0"
+        " where t.tgfoid::regproc::text in"
+        "  ('fleet.tg_note_rows', 'fleet.tg_note_change', 'fleet.tg_note_profile')"
+        " and a.attname ~ 'secret|password|token|signing'"
+    )
+    assert columns
+    told = [row for row in columns if row["column"] not in row["without"]]
+    assert told == []
