@@ -20,6 +20,7 @@ from pgfleet_console.pages import (
 )
 from pgfleet_console.pages.calendar import page as calendar
 from pgfleet_console.pages.devices import page as devices
+from pgfleet_console.pages.places import page as places
 from pgfleet_console.pages.schedules import page as schedules
 
 PAGES: tuple[Page, ...] = (
@@ -30,6 +31,7 @@ PAGES: tuple[Page, ...] = (
     commands.PAGE,
     devices.PAGE,
     groups.PAGE,
+    places.PAGE,
     profiles.PAGE,
     rollouts.PAGE,
     deployments.PAGE,
