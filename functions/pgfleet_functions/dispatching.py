@@ -18,6 +18,8 @@ from typing import Any
 
 from pgfleet_functions.errors import FunctionError
 from pgfleet_functions.shares import Bounds, Shares
+from pgfleet_functions.subject import about
+from pgfleet_functions.tracing import here, span
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,8 @@ class Piece:
     owner: str
     way: int
     work: Callable[[], Coroutine[Any, Any, Ended]]
+    # What the log says of it beside the owner.
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ class Dispatcher:
         self._shares = Shares(bounds)
         self._tasks: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
+        # The span of the poke that came last.
+        self._woken_by: tuple[Any, ...] = ()
         self._is_waiting = False
         self._idle = asyncio.Event()
 
@@ -78,6 +84,7 @@ class Dispatcher:
         """Look for work; a look that is under way is followed by another one."""
         self._idle.clear()
         self._woken.set()
+        self._woken_by = here() or self._woken_by
 
     async def idle(self) -> None:
         """Wait until nothing is under way and nothing was left to be claimed."""
@@ -151,7 +158,11 @@ class Dispatcher:
     async def _do(self, piece: Piece) -> None:
         ended = Ended()
         try:
-            ended = await piece.work()
+            with (
+                about(owner=piece.owner, **piece.about),
+                span(self.name, links=self._woken_by, **_for_span(piece)),
+            ):
+                ended = await piece.work()
         except Exception:
             # One that trips us up must not stop the others.
             log.exception("%s: work is left to its lease", self.name)
@@ -165,6 +176,11 @@ class Dispatcher:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._note_idle()
+
+
+def _for_span(piece: Piece) -> dict[str, Any]:
+    told = {name: value for name, value in piece.about.items() if name != "trace"}
+    return {"trace_id": piece.about.get("trace"), "owner": piece.owner, **told}
 
 
 class Dispatchers:

@@ -19,6 +19,7 @@ from pgfleet_functions.database import fetch_value
 from pgfleet_functions.dispatching import Dispatchers
 from pgfleet_functions.errors import NotSignedIn
 from pgfleet_functions.http import parse_object, read_text
+from pgfleet_functions.tracing import span
 
 LONGEST_WAIT_SECONDS = 60
 
@@ -31,7 +32,8 @@ def poked_route(function: str, handler: PokeHandler) -> Route:
     async def endpoint(request: Request) -> Response:
         text = await read_text(request)
         await verify_poke(request, function, text)
-        return await handler(request, parse_object(text))
+        with span(f"poke {function}"):
+            return await handler(request, parse_object(text))
 
     return Route(f"/{function}", endpoint, methods=["POST"])
 

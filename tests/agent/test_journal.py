@@ -175,3 +175,54 @@ def test_the_first_line_torn_makes_a_new_journal(path: Path) -> None:
     assert journal.open_entries() == []
     assert len(journal.id) == 36
     journal.close()
+
+
+def test_how_a_command_ended_is_remembered_for_a_server_that_forgets(path: Path) -> None:
+    journal = Journal(path)
+    journal.started(1, 1, "buzz", rerun_safe=False, made_at="then")
+    journal.finished(1, 1, DONE)
+    journal.settled(1, 1, final=True)
+    for again in (journal, reopened(journal, path)):
+        assert again.open_entries() == []
+        found = again.find(1, "then")
+        assert found is not None and found.settled
+        assert found.outcome == Outcome("completed", None)
+        # Another command of that number, and whoever cannot say when it was made.
+        assert again.find(1, "later") is None
+        assert again.find(1) is None
+    again.close()
+
+
+def test_what_is_to_be_tried_again_is_not_remembered(path: Path) -> None:
+    journal = Journal(path)
+    journal.started(1, 1, "buzz", rerun_safe=False, made_at="then")
+    journal.finished(1, 1, Outcome("failed", None, "broken", "error"))
+    journal.settled(1, 1, final=False)
+    assert journal.find(1, "then") is None
+    journal.close()
+
+
+def test_another_command_of_an_open_number_is_not_known(path: Path) -> None:
+    journal = Journal(path)
+    journal.started(1, 1, "buzz", rerun_safe=False, made_at="then")
+    assert journal.find(1, "later") is None
+    journal.started(1, 1, "lock", rerun_safe=True, made_at="later")
+    found = journal.find(1, "later")
+    assert found is not None and found.command_type == "lock"
+    journal.close()
+
+
+def test_no_more_is_remembered_than_the_last_ones(path: Path) -> None:
+    journal = Journal(path)
+    count = journal_module.REMEMBERED + 5
+    for number in range(1, count + 1):
+        journal.started(number, 1, "buzz", rerun_safe=False, made_at="then")
+        journal.finished(number, 1, DONE)
+        journal.settled(number, 1, final=True)
+    again = reopened(journal, path)
+    assert again.find(5, "then") is None
+    assert again.find(6, "then") is not None
+    assert again.find(count, "then") is not None
+    again.compact()
+    assert len(path.read_bytes().splitlines()) == journal_module.REMEMBERED + 1
+    again.close()

@@ -12,6 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
+from psycopg.types.json import Jsonb
+from tests.helpers.spans import collected, of_trace, parent_of
 
 from pgfleet.agent import state
 from pgfleet.agent.client import Command, DeviceClient
@@ -118,6 +120,18 @@ class Bench:
 
     async def wait(self, command_id: int, *statuses: str) -> dict[str, Any]:
         row: dict[str, Any] = await asyncio.to_thread(self.fleet.wait_status, command_id, *statuses)
+        return row
+
+    def device_id(self) -> int:
+        return int(self.fleet.device_id(self.name))
+
+    def ended_of(self, schedule_id: int) -> dict[str, Any]:
+        """Wait for the command of a schedule's run, as people see it."""
+        query = (
+            "select to_jsonb(c) from command_list as c"
+            " where schedule_id = %s and status = 'completed'"
+        )
+        row: dict[str, Any] = self.fleet.wait_for(lambda: self.fleet.value(query, schedule_id))
         return row
 
     async def settled(self) -> None:
@@ -318,3 +332,22 @@ def test_no_more_run_at_once_than_there_are_slots(bench: Bench) -> None:
             assert sorted(bench.handlers.entered) == sent
 
     asyncio.run(story())
+
+
+def test_what_a_handler_does_is_told_in_the_trace_of_its_run(bench: Bench) -> None:
+    async def run() -> str:
+        async with bench.open():
+            made = bench.fleet.value(
+                "select create_schedule(%s) -> 'id'",
+                Jsonb({"name": "traced", "action_type": "buzz", "device_ids": [bench.device_id()]}),
+            )
+            bench.fleet.value("select id from run_schedule(%s)", made)
+            async with bench.working():
+                row = await asyncio.to_thread(bench.ended_of, made)
+        return str(row["trace_id"])
+
+    with collected() as spans:
+        trace_id = asyncio.run(run())
+        (handled,) = of_trace(spans, trace_id)
+    assert handled.name == "handle buzz"
+    assert parent_of(handled) == trace_id[:16]

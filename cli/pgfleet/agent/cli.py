@@ -14,7 +14,7 @@ import typer
 
 from pgfleet import options, output
 from pgfleet.agent import cli_options as opt
-from pgfleet.agent import credentials, inspect, log
+from pgfleet.agent import credentials, inspect, log, tracing
 from pgfleet.agent.agent import Agent
 from pgfleet.agent.enroll import enroll as enroll_device
 from pgfleet.agent.events import EventFile
@@ -32,6 +32,7 @@ from pgfleet.agent.signals import stopping_on_signals
 from pgfleet.agent.simulate import SimulatedWork, Simulation, device_folder, device_names
 from pgfleet.agent.state import FolderLock, prepare
 from pgfleet.errors import Conflict, InvalidInput
+from pgfleet.output.logs import chosen_format
 
 # EX_NOPERM of sysexits.h: a service manager must not start this identity again.
 EXIT_REFUSED = 77
@@ -95,13 +96,14 @@ def run(
     events_fsync: opt.EventsFsync = False,
     log_level: opt.LogLevel = "INFO",
     log_file: opt.LogFile = None,
-    log_json: opt.LogJson = False,
+    log_format: opt.LogFormat = "text",
 ) -> None:
     """Run this device's agent until it is told to stop; ends with 77 if it was retired.
 
     Example: pgfleet agent run --url https://abc.supabase.co --anon-key KEY --code CODE
     """
-    _configure_log(log_level, log_file, log_json)
+    _configure_log(log_level, log_file, log_format)
+    tracing.set_up("pgfleet-agent")
     folder = state_dir or default_state_dir()
     simulation = None
     if simulate is not None:
@@ -156,7 +158,7 @@ def enroll(
 
     Example: pgfleet agent enroll --url https://abc.supabase.co --anon-key KEY --code CODE
     """
-    _configure_log(log_level, None, False)
+    _configure_log(log_level, None, "text")
     folder = state_dir or default_state_dir()
     settings = _settings(url, anon_key, functions_url, code, folder, hostname, None)
     prepare(folder)
@@ -241,13 +243,13 @@ def _deploy_settings(
     )
 
 
-def _configure_log(level: str, file: Path | None, as_json: bool) -> None:
+def _configure_log(level: str, file: Path | None, log_format: str) -> None:
     name = {"WARNING": "WARN"}.get(level.upper(), level.upper())
     if name not in log.LEVELS:
         raise InvalidInput(
             f"log-level: {level!r} is none of {', '.join(log.LEVELS)}", reason="log_level_invalid"
         )
-    log.configure(name, file, as_json=as_json)
+    log.configure(name, file, as_json=chosen_format(log_format) == "json")
 
 
 @contextmanager

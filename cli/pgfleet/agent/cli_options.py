@@ -178,7 +178,10 @@ LogLevel = Annotated[
 LogFile = Annotated[
     Path | None, typer.Option("--log-file", help="Log to this file, not to stderr.")
 ]
-LogJson = Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")]
+LogFormat = Annotated[
+    str,
+    typer.Option("--log-format", envvar="PGFLEET_LOG_FORMAT", help="text, or json lines."),
+]
 Force = Annotated[
     bool, typer.Option("--force", help="Enrol again where the device has an identity.")
 ]

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -39,6 +39,10 @@ class Command:
     rerun_safe: bool
     timeout_seconds: float | None
     lease_seconds: float
+    # With its number, this tells it from any other, also where a server was restored.
+    made_at: str = ""
+    run_id: int | None = None
+    trace_id: str | None = None
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Command:
@@ -52,6 +56,9 @@ class Command:
             rerun_safe=bool(row["rerun_safe"]),
             timeout_seconds=None if timeout is None else float(timeout),
             lease_seconds=float(row["lease_seconds"]),
+            made_at=_in_utc(row.get("created_at")),
+            run_id=row.get("run_id"),
+            trace_id=row.get("trace_id"),
         )
 
 
@@ -340,6 +347,13 @@ class DeviceClient:
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise unreachable(f"{self._settings.url}/rest/v1/rpc/{function}", error) from error
+
+
+def _in_utc(instant: object) -> str:
+    """Write an instant in one way, whatever zone the server speaks in; empty where it says none."""
+    return (
+        "" if instant is None else datetime.fromisoformat(str(instant)).astimezone(UTC).isoformat()
+    )
 
 
 def _nonsense(what: str, found: object) -> Unavailable:

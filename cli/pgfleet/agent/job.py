@@ -22,6 +22,7 @@ from pgfleet.agent.reports import Reports
 from pgfleet.agent.settings import AgentSettings
 from pgfleet.agent.storage import DeployServer
 from pgfleet.agent.tasks import end, within
+from pgfleet.agent.tracing import span
 from pgfleet.errors import FleetError
 
 logger = logging.getLogger(__name__)
@@ -56,9 +57,10 @@ class Crew:
 class Job:
     """Carry one command; a later lease of the same command joins it by `claimed_again`."""
 
-    def __init__(self, command_id: int, attempt: int, crew: Crew) -> None:
+    def __init__(self, command_id: int, attempt: int, crew: Crew, made_at: str = "") -> None:
         self.command_id = command_id
         self.attempt = attempt
+        self.made_at = made_at
         self._crew = crew
         self._renewed = asyncio.Event()
         self._gone = False
@@ -75,7 +77,7 @@ class Job:
 
     async def work(self, command: Command) -> None:
         """Run a command that was just claimed, unless the journal knows how it ended."""
-        entry = self._crew.journal.find(self.command_id)
+        entry = self._crew.journal.find(self.command_id, command.made_at)
         outcome = _known_outcome(entry, command)
         if outcome is None:
             if self._crew.is_stopping():
@@ -139,6 +141,7 @@ class Job:
                 self.attempt,
                 command.command_type,
                 rerun_safe=command.rerun_safe,
+                made_at=command.made_at,
             )
         except OSError as error:
             # Without the journal it would not be known later that it had run.
@@ -182,7 +185,14 @@ class Job:
             deploy=crew.settings.deploy,
             server=DeployServer(crew.client),
         )
-        return await execute(crew.handlers, context, command, crew.events)
+        with span(
+            f"handle {command.command_type}",
+            command.trace_id,
+            command=command.command_id,
+            run=command.run_id,
+            device=context.hostname,
+        ):
+            return await execute(crew.handlers, context, command, crew.events)
 
     async def _keep_lease(self, lease_seconds: float) -> None:
         """Extend the lease until the command is gone, and sooner where there is progress."""
@@ -241,7 +251,7 @@ class Job:
 
     def _settle(self, attempt: int, outcome: Outcome, answer: Answer) -> None:
         try:
-            self._crew.journal.settled(self.command_id, attempt)
+            self._crew.journal.settled(self.command_id, attempt, final=answer.status != "pending")
         except OSError as error:
             logger.error("the journal cannot be written: %s", error)
         if not answer.accepted:
@@ -280,6 +290,9 @@ def _known_outcome(entry: Entry | None, command: Command) -> Outcome | None:
         return None
     if entry.outcome is None:
         return None if command.rerun_safe else INTERRUPTED
+    if entry.settled:
+        logger.warning("command %s was done: the server has forgotten it", command.command_id)
+        return entry.outcome
     return None if _may_be_retried(entry.outcome) else entry.outcome
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from pgfleet.output.safe import json_text, one_line, visible
+from pgfleet.output.logs import JsonFormatter, level_of, message_of, moment_of
+from pgfleet.output.safe import one_line, visible, without_secrets
 
 LEVELS = ("DEBUG", "INFO", "WARN", "ERROR")
 
@@ -29,6 +29,14 @@ class LineContext:
 
 
 _current: ContextVar[LineContext | None] = ContextVar("pgfleet_agent_line", default=None)
+
+
+_work: ContextVar[dict[str, Any] | None] = ContextVar("pgfleet_agent_work", default=None)
+
+
+def begin_work(**about: Any) -> None:
+    """Let the lines of this task say which command they are about, with its run and its trace."""
+    _work.set(about)
 
 
 @contextmanager
@@ -64,6 +72,7 @@ def _add_context(record: logging.LogRecord) -> bool:
     context = _current.get()
     record.device = context.device if context else "-"
     record.connection = context.connection if context else "-"
+    record.__dict__.update(_work.get() or {})
     return True
 
 
@@ -75,15 +84,6 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not record.name.startswith("realtime") or "Unrecognized message" in str(record.msg)
 
 
-def _level(record: logging.LogRecord) -> str:
-    return "WARN" if record.levelno == logging.WARNING else record.levelname
-
-
-def _timestamp(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 class TextFormatter(logging.Formatter):
     """Write one readable line: time, level, device, connection, message."""
 
@@ -91,27 +91,9 @@ class TextFormatter(logging.Formatter):
         """Give the line for one record."""
         device = getattr(record, "device", "-")
         connection = getattr(record, "connection", "-")
-        line = f"{_timestamp(record)} {_level(record):<5} {device} [{connection}] "
+        line = f"{moment_of(record)} {level_of(record):<5} {device} [{connection}] "
         # What a server said is no line of this log, and no terminal's business.
-        line += one_line(record.getMessage())
+        line += one_line(message_of(record))
         if record.exc_info:
-            line += "\n" + visible(self.formatException(record.exc_info))
+            line += "\n" + visible(without_secrets(self.formatException(record.exc_info)))
         return line
-
-
-class JsonFormatter(logging.Formatter):
-    """Write one JSON object a line, for log collectors."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Give the object for one record."""
-        entry = {
-            "at": _timestamp(record),
-            "level": _level(record),
-            "device": getattr(record, "device", "-"),
-            "connection": getattr(record, "connection", "-"),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json_text(json.dumps(entry, ensure_ascii=False))

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextvars import copy_context
 from typing import Any
 
+from pgfleet.agent import log
 from pgfleet.agent.backoff import Backoff
 from pgfleet.agent.client import Command, DeviceClient
 from pgfleet.agent.events import EventFile
 from pgfleet.agent.handlers.registry import Handlers
 from pgfleet.agent.http import IdentityRefused
 from pgfleet.agent.job import Crew, Job
-from pgfleet.agent.journal import Journal
+from pgfleet.agent.journal import Entry, Journal
 from pgfleet.agent.reports import Claims, Reports
 from pgfleet.agent.settings import AgentSettings
 from pgfleet.agent.tasks import end, within
@@ -115,7 +117,7 @@ class Worker:
         """Report again what was refused as stale, to learn whether it is final by now."""
         for entry in self._journal.open_entries():
             if entry.outcome is not None and entry.command_id not in self._jobs:
-                job = Job(entry.command_id, entry.attempt, self._crew)
+                job = self._job_of(entry)
                 self._start(job, job.report(entry.outcome))
 
     def _recover(self) -> None:
@@ -132,7 +134,7 @@ class Worker:
                 logger.info("command %s was interrupted and may run again", entry.command_id)
             else:
                 logger.warning("command %s was interrupted", entry.command_id)
-                job = Job(entry.command_id, entry.attempt, self._crew)
+                job = self._job_of(entry)
                 self._start(job, job.report_interrupted())
 
     async def _look(self) -> None:
@@ -198,19 +200,31 @@ class Worker:
         return 0
 
     def _take(self, command: Command) -> None:
+        job = Job(command.command_id, command.attempt, self._crew, command.made_at)
         present = self._jobs.get(command.command_id)
-        if present is not None:
+        if present is None:
+            self._start(job, job.work(command), **_subject(command))
+        elif {present[0].made_at, command.made_at} - {""} <= {command.made_at}:
             present[0].claimed_again(command)
-            return
-        job = Job(command.command_id, command.attempt, self._crew)
-        self._start(job, job.work(command))
+        else:
+            # The server was restored, and has given the number to another command.
+            logger.warning("command %s is another one now", command.command_id)
+            work = _one_after_the_other(present[1], job.work(command))
+            self._start(job, work, **_subject(command))
 
-    def _start(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+    def _job_of(self, entry: Entry) -> Job:
+        return Job(entry.command_id, entry.attempt, self._crew, entry.made_at)
+
+    def _start(self, job: Job, work: Coroutine[Any, Any, None], **about: Any) -> None:
+        context = copy_context()
+        context.run(log.begin_work, command=job.command_id, **about)
+        task = asyncio.create_task(work, context=context)
         self._jobs[job.command_id] = (job, task)
 
         def ended(task: asyncio.Task[None]) -> None:
-            del self._jobs[job.command_id]
+            present = self._jobs.get(job.command_id)
+            if present is not None and present[0] is job:
+                del self._jobs[job.command_id]
             self._slot_free.set()
             if not task.cancelled() and (error := task.exception()) is not None:
                 logger.error("command %s: the agent failed", job.command_id, exc_info=error)
@@ -242,3 +256,12 @@ class Worker:
         self._stopping.set()
         self._rung.set()
         self._slot_free.set()
+
+
+async def _one_after_the_other(first: asyncio.Task[None], then: Coroutine[Any, Any, None]) -> None:
+    await end(first)
+    await then
+
+
+def _subject(command: Command) -> dict[str, Any]:
+    return {"run": command.run_id, "trace": command.trace_id}

@@ -19,11 +19,13 @@ from starlette.routing import Mount
 from pgfleet import options, output
 from pgfleet.database import database_url, json_value, open_database
 from pgfleet.errors import InvalidInput, translate_errors
-from pgfleet.output.logs import uvicorn_log_config
+from pgfleet.output.logs import FORMAT_VARIABLE, chosen_format, uvicorn_log_config
 from pgfleet.schema.forwarders import write as write_forwarders
+from pgfleet_functions import tracing
 from pgfleet_functions.app import create_app
 from pgfleet_functions.settings import FunctionSettings, SettingsError
 from pgfleet_functions.setup import WORKER, ensure_worker_role
+from pgfleet_functions.subject import add_subject
 
 app = options.Noun("The HTTP functions.")
 
@@ -43,18 +45,23 @@ def run(
         bool,
         typer.Option(help="Hear from the database at once that there is work."),
     ] = True,
+    log_format: Annotated[
+        str, typer.Option(envvar=FORMAT_VARIABLE, help="text, or json lines.")
+    ] = "text",
 ) -> None:
     """Serve the HTTP functions until Ctrl-C; they are told by environment variables.
 
     Example: pgfleet functions run --host 0.0.0.0 --port 8787
     """
+    chosen = chosen_format(log_format)
+    tracing.set_up("pgfleet-functions")
     served = _standalone(_settings(), poll, listen=listen)
     # Whose X-Forwarded-For is believed is one of the settings.
     uvicorn.run(
         served,
         host=host,
         port=port,
-        log_config=uvicorn_log_config(),
+        log_config=uvicorn_log_config(chosen, add_subject),
         access_log=False,
         proxy_headers=False,
     )

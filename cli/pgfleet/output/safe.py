@@ -14,6 +14,28 @@ _UNSAFE = re.compile(
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 
+HIDDEN = "[hidden]"
+# What is a secret by its form: tokens, keys that say what they are, and long random numbers.
+_SECRET = re.compile(
+    r"\beyJ[\w-]+\.[\w-]+(?:\.[\w-]*)?|\bwhsec_[\w+/=]+|\bsb_secret_\w+|\bpoke\.[\w.-]{20,}"
+    r"|\b[0-9a-fA-F]{48,}\b"
+)
+# What is one by where it stands: behind its name, in a header, in an address.
+_SECRET_OF = re.compile(
+    r"""(?ix)
+    ( \b(?:bearer|basic)\s+
+    | \b(?:[\w-]*(?:api_?-?key|token|secret|password|passwd|authorization|credential)[\w-]*)
+      (?: \s*=\s*["']? | ["']\s*:\s*["']? | :\s+(?:bearer|basic)\s+ )
+    | ://[^/\s:@]*:(?=[^/\s@]+@)
+    )
+    [^\s"'&,;@}]+ """
+)
+
+
+def without_secrets(text: str) -> str:
+    """Hide what gives access, whoever wrote it into a message."""
+    return _SECRET_OF.sub(rf"\1{HIDDEN}", _SECRET.sub(HIDDEN, text))
+
 
 def visible(text: str) -> str:
     """Show as `\\x1b` what would move the cursor, hide text or turn it around."""

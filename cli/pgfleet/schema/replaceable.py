@@ -7,16 +7,24 @@ getting the schema has.
 
 from __future__ import annotations
 
-from typing import Any
+import random
+import time
+from typing import Any, LiteralString
 
 import psycopg
+from psycopg import sql
 
 from pgfleet.errors import MigrationFailed
 from pgfleet.output import Progress
 from pgfleet.schema import applied
 from pgfleet.schema.sources import SqlFile, digest_of
 
-_TRIES = 5
+# How long it is tried to have all tables at once; how long, each time, the first is waited for,
+# and each of two groups of others.
+_PATIENCE_SECONDS = 120.0
+_FIRST_MILLISECONDS = 5000
+_REST_MILLISECONDS = 450
+_PAUSE_SECONDS = 0.7
 
 _OWN_FUNCTIONS = """
 select p.oid::regprocedure::text, p.xmin::text, n.nspname = 'fleet'
@@ -32,24 +40,78 @@ where n.nspname in ('public', 'fleet')
   )
 """
 
+# A lock that was not had in time, alone or with all the others, or not without a deadlock.
+_BUSY = (
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.QueryCanceled,
+    psycopg.errors.DeadlockDetected,
+)
+# A partition is locked with its table.
+_OWN_TABLES = """
+select format('%I.%I', n.nspname, c.relname), n.nspname = 'public'
+from pg_class as c
+join pg_namespace as n on n.oid = c.relnamespace
+where n.nspname in ('public', 'fleet', 'telemetry')
+  and c.relkind in ('r', 'p')
+  and not c.relispartition
+  and c.relowner = (select r.oid from pg_roles as r where r.rolname = current_user)
+order by c.oid
+"""
+
 
 def apply_with_patience(conn: psycopg.Connection[Any], files: list[SqlFile], tell: Progress) -> int:
-    """Apply the sources; give way and try again where somebody holds a table for long.
+    """Apply the sources; give way and try again where somebody is at the tables.
 
     Gives the number of files applied, as `apply` does.
     """
-    for left in reversed(range(_TRIES)):
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while True:
         try:
             with conn.transaction():
+                if applied.digest(conn) != digest_of(files):
+                    _hold_tables(conn)
                 return apply(conn, files, tell)
         except MigrationFailed as error:
             cause = error.__cause__
-            busy = isinstance(
-                cause, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected
-            )
-            if not busy or not left:
+            if not isinstance(cause, _BUSY) or time.monotonic() > end:
                 raise
-    raise AssertionError("the last try either returns or raises")
+        time.sleep(random.uniform(0.05, _PAUSE_SECONDS))
+
+
+def _hold_tables(conn: psycopg.Connection[Any]) -> None:
+    """Lock every table of ours before anything is replaced.
+
+    Taken one by one as files come to them, they would meet those who take them in another order,
+    again and again on a busy fleet. So all are had at once or none. Nearly everybody begins with
+    the devices: that table is waited for with nothing in hand, and who comes later waits there.
+    For the others there is less time than it takes those who wait to call it a deadlock.
+    """
+    known = dict(conn.execute(_OWN_TABLES).fetchall())
+    public = [name for name, is_public in known.items() if is_public]
+    # Their rules are of the migrations: triggers are all that is replaced, and readers may read on.
+    engine = [name for name in known if name not in public]
+    try:
+        if "public.devices" in known:
+            _lock(conn, ["public.devices"], "access exclusive", _FIRST_MILLISECONDS)
+        _lock(conn, public, "access exclusive", _REST_MILLISECONDS)
+        _lock(conn, engine, "share row exclusive", _REST_MILLISECONDS)
+    except psycopg.Error as error:
+        raise refused("the tables", None, error) from error
+
+
+def _lock(
+    conn: psycopg.Connection[Any],
+    names: list[LiteralString],
+    mode: LiteralString,
+    milliseconds: int,
+) -> None:
+    if not names:
+        return
+    limit = "select set_config('statement_timeout', %s, true)"
+    tables = sql.SQL(", ").join(sql.SQL(name) for name in names)
+    conn.execute(limit, (f"{milliseconds}ms",))
+    conn.execute(sql.SQL("lock table {} in {} mode").format(tables, sql.SQL(mode)))
+    conn.execute(limit, ("0",))
 
 
 def apply(conn: psycopg.Connection[Any], files: list[SqlFile], tell: Progress) -> int:

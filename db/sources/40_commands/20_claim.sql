@@ -40,7 +40,8 @@ returns table (
   expires_at timestamptz,
   run_id bigint,
   step integer,
-  created_at timestamptz
+  created_at timestamptz,
+  trace_id text
 )
 language plpgsql
 volatile
@@ -112,7 +113,8 @@ begin
   select c.id, c.command_type,
     case when strpos(c.payload::text, '"sealed:') > 0 then fleet.unsealed(c.owner_id, c.payload) else c.payload end,
     c.attempt, c.priority::integer, coalesce(t.rerun_safe, false),
-    coalesce(t.timeout_seconds, 60), c.lease_expires_at, v_lease, c.expires_at, c.run_id, c.step::integer, c.created_at
+    coalesce(t.timeout_seconds, 60), c.lease_expires_at, v_lease, c.expires_at, c.run_id, c.step::integer, c.created_at,
+    fleet.trace_of(c.trace_id, c.owner_id, c.run_id, c.id)
   from claimed as c
   left join public.command_types as t on t.name = c.command_type
   order by c.priority desc, c.created_at, c.id;
@@ -138,7 +140,8 @@ returns table (
   expires_at timestamptz,
   run_id bigint,
   step integer,
-  created_at timestamptz
+  created_at timestamptz,
+  trace_id text
 )
 language plpgsql
 volatile
@@ -174,7 +177,8 @@ returns table (
   expires_at timestamptz,
   run_id bigint,
   step integer,
-  created_at timestamptz
+  created_at timestamptz,
+  trace_id text
 )
 language plpgsql
 volatile

@@ -30,7 +30,8 @@ select
   c.created_at,
   c.sent_as,
   c.progress,
-  c.progress_at
+  c.progress_at,
+  fleet.trace_of(c.trace_id, c.owner_id, c.run_id, c.id) as trace_id
 from public.device_commands as c;
 
 comment on view public.command_list is

@@ -97,7 +97,8 @@ as $$
   select coalesce(jsonb_agg(jsonb_build_object(
     'command_id', c.id, 'attempt', c.attempt, 'command_type', c.command_type, 'payload', fleet.unsealed(c.owner_id, c.payload), 'device_id', c.device_id,
     'hostname', c.device_hostname, 'integration_id', w.integration_id, 'external_id', l.external_id, 'attributes', l.attributes,
-    'lease_expires_at', w.held_until, 'accepted_at', w.accepted_at, 'unanswered_at', w.unanswered_at, 'result', c.result
+    'lease_expires_at', w.held_until, 'accepted_at', w.accepted_at, 'unanswered_at', w.unanswered_at, 'result', c.result,
+    'run_id', c.run_id, 'trace_id', fleet.trace_of(c.trace_id, c.owner_id, c.run_id, c.id)
   ) order by c.priority desc, c.id), '[]')
   from public.device_commands as c
   join fleet.mdm_work as w on w.command_id = c.id

@@ -24,6 +24,35 @@ $$;
 comment on function fleet.jobs() is 'The pg_cron jobs: a fixed set, however many schedules there are.';
 revoke all on function fleet.jobs() from public, anon, authenticated, service_role;
 
+create or replace function fleet.job_faults()
+returns table (name text, schedule text, command text, fault text)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not exists (select 1 from pg_catalog.pg_extension where extname = 'pg_cron') then
+    return;
+  end if;
+  return query execute $query$
+    select w.name, w.schedule, w.command, case when j.jobid is null then 'missing' else 'switched off' end
+    from fleet.jobs() as w
+    left join cron.job as j
+      on j.jobname = w.name and j.schedule = w.schedule and j.command = w.command and j.username = current_user
+      and j.database = current_database()
+      -- A clone, or one that was promoted, remembers where the other was.
+      and j.nodename = coalesce((select s.setting from pg_settings as s where s.name = 'cron.host'), j.nodename)
+      and j.nodeport = current_setting('port')::integer
+    where j.active is not true
+    order by w.name
+  $query$;
+end;
+$$;
+
+comment on function fleet.job_faults() is
+  'The jobs that pg_cron does not have as they are to be, at this very server (missing), or has switched off; none where there is no pg_cron.';
+revoke all on function fleet.job_faults() from public, anon, authenticated, service_role;
+
 create or replace function fleet.sync_jobs()
 returns void
 language plpgsql
@@ -37,20 +66,8 @@ begin
     return;
   end if;
 
-  for v_job in
-    execute $query$
-      select w.name, w.schedule, w.command
-      from fleet.jobs() as w
-      where not exists (
-        select 1 from cron.job as j
-        where j.jobname = w.name and j.schedule = w.schedule and j.command = w.command and j.username = current_user
-          and j.database = current_database()
-          -- A clone, or one that was promoted, remembers where the other was.
-          and j.nodename = coalesce((select s.setting from pg_settings as s where s.name = 'cron.host'), j.nodename)
-          and j.nodeport = current_setting('port')::integer
-      )
-    $query$
-  loop
+  -- One that somebody switched off is left as it is.
+  for v_job in select f.name, f.schedule, f.command from fleet.job_faults() as f where f.fault = 'missing' loop
     -- By name alone it would keep its old place.
     execute 'select cron.unschedule(j.jobid) from cron.job as j where j.jobname = $1 and j.username = current_user' using v_job.name;
     execute 'select cron.schedule($1, $2, $3)' using v_job.name, v_job.schedule, v_job.command;

@@ -32,6 +32,7 @@ as $$
     ('pgfleet_provider_refused_rate', 'Calls in the last hour that were answered with 429.'),
     ('pgfleet_connections', 'Connections to this database by state, and max for how many the server allows.'),
     ('pgfleet_oldest_transaction_seconds', 'For how long the oldest open transaction keeps dead rows from being cleaned up.'),
+    ('pgfleet_partition_missing', 'Whether there is no partition for the telemetry of tomorrow: 1 or 0.'),
     ('pgfleet_table_bytes', 'Size of what grows with time, with its indexes.'),
     ('pgfleet_history_age_seconds', 'Age of the oldest row of what grows with time.')
 $$;
@@ -156,6 +157,18 @@ $$;
 comment on function fleet.metrics_of_ends(timestamptz) is 'What became of commands lately, and how long it took.';
 revoke all on function fleet.metrics_of_ends(timestamptz) from public, anon, authenticated, service_role;
 
+create or replace function fleet.is_partition_missing(p_now timestamptz)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select not exists (select 1 from telemetry.partition_days() as p(day) where p.day = (p_now at time zone 'UTC')::date + 1)
+$$;
+
+comment on function fleet.is_partition_missing(timestamptz) is 'Whether tomorrow''s telemetry has nowhere to go.';
+revoke all on function fleet.is_partition_missing(timestamptz) from public, anon, authenticated, service_role;
+
 create or replace function fleet.metrics_of_others(p_now timestamptz)
 returns table (name text, labels jsonb, value double precision)
 language plpgsql
@@ -187,6 +200,8 @@ begin
   from pg_stat_activity as a where a.datname = current_database() group by 2
   union all
   select 'pgfleet_connections', '{"state": "max"}', current_setting('max_connections')::double precision;
+  return query
+  select 'pgfleet_partition_missing'::text, '{}'::jsonb, fleet.is_partition_missing(p_now)::integer::double precision;
   return query
   select 'pgfleet_oldest_transaction_seconds'::text, '{}'::jsonb,
     coalesce(max(extract(epoch from p_now - a.xact_start)), 0)::double precision

@@ -13,33 +13,6 @@ comment on function fleet.check_result(text, text, text, text, boolean) is
   'One check as a row: p_state is null where all is well, and then nothing is told; else warning, broken, or unknown.';
 revoke all on function fleet.check_result(text, text, text, text, boolean) from public, anon, authenticated, service_role;
 
-create or replace function fleet.missing_jobs()
-returns text[]
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_missing text[];
-begin
-  if not exists (select 1 from pg_catalog.pg_extension where extname = 'pg_cron') then
-    return '{}';
-  end if;
-  execute $query$
-    select coalesce(array_agg(w.name order by w.name), '{}')
-    from fleet.jobs() as w
-    where not exists (
-      select 1 from cron.job as j
-      where j.jobname = w.name and j.schedule = w.schedule and j.command = w.command and j.active and j.database = current_database()
-    )
-  $query$ into v_missing;
-  return v_missing;
-end;
-$$;
-
-comment on function fleet.missing_jobs() is 'The jobs that pg_cron does not have, has otherwise, or has switched off; none where there is no pg_cron.';
-revoke all on function fleet.missing_jobs() from public, anon, authenticated, service_role;
-
 create or replace function fleet.failing_jobs()
 returns text
 language plpgsql
@@ -77,7 +50,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_engine jsonb := fleet.engine_status(p_now);
-  v_missing text[] := fleet.missing_jobs();
+  v_missing text := (select string_agg(f.name, ', ' order by f.name) from fleet.job_faults() as f);
   v_failing text := fleet.failing_jobs();
   v_steps text := (
     select string_agg(s.step ->> 'name', ', ') from jsonb_array_elements(v_engine -> 'steps') as s(step) where s.step ->> 'error' is not null
@@ -93,8 +66,8 @@ begin
     coalesce('the last tick was at ' || (v_engine ->> 'last_tick_at'), 'the engine has never ticked'),
     'pg_cron runs its jobs, see cron.job_run_details; where there is no pg_cron, something has to: call fleet.tick_minute()');
   return query select * from fleet.check_result('jobs',
-    case when v_missing <> '{}' then 'broken' end,
-    'pg_cron does not run ' || array_to_string(v_missing, ', ') || ' as it should',
+    case when v_missing is not null then 'broken' end,
+    'pg_cron does not run ' || v_missing || ' as it should',
     'Make them anew: select fleet_repair(''jobs'')', true);
   return query select * from fleet.check_result('jobs_succeed',
     case when v_failing is not null then 'warning' end,
@@ -208,106 +181,3 @@ $$;
 
 comment on function fleet.check_shell() is 'Checks of who may do what.';
 revoke all on function fleet.check_shell() from public, anon, authenticated, service_role;
-
-create or replace function fleet.check_database(p_now timestamptz)
-returns table (name text, state text, found text, hint text, can_be_repaired boolean)
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_version integer := current_setting('server_version_num')::integer / 10000;
-  v_lost text := (
-    select string_agg(z.lost ->> 'zone', ', ') from jsonb_array_elements(fleet.zone_status() -> 'lost') as z(lost)
-  );
-  v_text text;
-  v_used bigint;
-  v_max integer := current_setting('max_connections')::integer;
-begin
-  return query select * from fleet.check_result('server_version',
-    case when v_version not between 15 and 18 then 'warning' end,
-    format('this is PostgreSQL %s', v_version), 'pgfleet is made for PostgreSQL 15 to 18');
-  return query select * from fleet.check_result('pg_net',
-    case when fleet.setting('functions_url') <> 'null' and to_regproc('net.http_post') is null then 'warning' end,
-    'pg_net is not there, so functions that sleep are not woken', 'Install it: create extension pg_net');
-  return query select * from fleet.check_result('time_zones',
-    case when v_lost is not null then 'warning' end,
-    'the server does not have the time zones ' || v_lost,
-    'Install the zones that belong to them (tzdata-legacy on Debian and Ubuntu), or name other zones');
-
-  select string_agg(format('process %s (%s) since %s', a.pid, coalesce(nullif(a.application_name, ''), a.usename::text), a.xact_start), ', ')
-  into v_text
-  from pg_catalog.pg_stat_activity as a
-  where a.datname = current_database() and a.backend_type = 'client backend' and a.xact_start < p_now - interval '10 minutes'
-    and (a.backend_xmin is not null or a.backend_xid is not null);
-  return query select * from fleet.check_result('open_transactions',
-    case when v_text is not null then 'warning' end,
-    'dead rows cannot be cleaned up while transactions are open: ' || v_text, 'End it with pg_terminate_backend');
-
-  select string_agg(s.slot_name::text, ', ' order by s.slot_name) into v_text
-  from pg_catalog.pg_replication_slots as s
-  where not s.active and (s.xmin is not null or s.catalog_xmin is not null or s.wal_status in ('extended', 'unreserved', 'lost'));
-  return query select * from fleet.check_result('replication_slots',
-    case when v_text is not null then 'warning' end,
-    'nobody reads the replication slots ' || v_text || ', and all that they have not read is kept',
-    'Let their reader go on, or drop them with pg_drop_replication_slot');
-
-  select string_agg(format('%s.%s (%s dead)', t.schemaname, t.relname, t.n_dead_tup), ', ' order by t.n_dead_tup desc) into v_text
-  from pg_catalog.pg_stat_user_tables as t
-  where t.schemaname in ('public', 'fleet', 'telemetry') and t.n_dead_tup > 100000 and t.n_dead_tup > t.n_live_tup;
-  return query select * from fleet.check_result('dead_rows',
-    case when v_text is not null then 'warning' end,
-    'more rows are dead than live in ' || v_text, 'Autovacuum is behind or held up, see open_transactions; at once: vacuum (analyze)');
-
-  select count(*) into v_used from pg_catalog.pg_stat_activity as a where a.backend_type = 'client backend';
-  return query select * from fleet.check_result('connections',
-    case when v_used > 0.8 * v_max then 'warning' end,
-    format('%s of %s connections are in use', v_used, v_max), 'pg_stat_activity says by whom');
-
-  return query
-  select r.*
-  from pg_catalog.pg_database as d
-  cross join lateral fleet.check_result('transaction_ids',
-    case when age(d.datfrozenxid) > 1000000000 then 'broken' end,
-    format('the oldest row was written %s transactions ago; at two billion the server stops', age(d.datfrozenxid)),
-    'Let it freeze, without open transactions: vacuum (freeze)') as r
-  where d.datname = current_database();
-
-  select string_agg(x.indexrelid::regclass::text, ', ') into v_text
-  from pg_catalog.pg_index as x join pg_catalog.pg_class as c on c.oid = x.indrelid
-  where not x.indisvalid and c.relnamespace in ('public'::regnamespace, 'fleet'::regnamespace, 'telemetry'::regnamespace);
-  return query select * from fleet.check_result('indexes',
-    case when v_text is not null then 'broken' end,
-    'an index was not built to its end and is of no use: ' || v_text, 'Build it anew: reindex index concurrently …');
-
-  return query select * from fleet.check_result('partitions',
-    case when not exists (
-      select 1 from telemetry.partition_days() as p(day) where p.day = (p_now at time zone 'UTC')::date + 1
-    ) then 'broken' end,
-    'there is no partition for the telemetry of tomorrow', 'Make them: select fleet_repair(''partitions'')', true);
-
-  select string_agg(format('%s (since %s)', h.one ->> 'table', left(h.one ->> 'oldest', 10)), ', ') into v_text
-  from jsonb_array_elements(fleet.history_status()) as h(one)
-  where (h.one ->> 'oldest')::timestamptz < p_now - make_interval(days => (h.one ->> 'kept_days')::integer + 2);
-  return query select * from fleet.check_result('history',
-    case when v_text is not null then 'warning' end,
-    'older than it is to be kept: ' || v_text, 'The job pgfleet-prune-history does it each night; at once: call fleet.prune_history()');
-
-  return query
-  select r.*
-  from pg_catalog.pg_stat_archiver as v
-  cross join lateral fleet.check_result('backups',
-    case
-      when current_setting('archive_mode') = 'off' then 'unknown'
-      when v.last_failed_time > coalesce(v.last_archived_time, '-infinity') then 'broken'
-    end,
-    case
-      when current_setting('archive_mode') = 'off' then 'the server does not archive, so how old its backups are is not known here'
-      else format('archiving fails since %s', v.last_failed_time)
-    end,
-    'Whoever runs the server knows; try now and then that a backup restores') as r;
-end;
-$$;
-
-comment on function fleet.check_database(timestamptz) is 'Checks of the server and of what is stored.';
-revoke all on function fleet.check_database(timestamptz) from public, anon, authenticated, service_role;

@@ -23,6 +23,7 @@ from pgfleet_functions.outgoing.errors import (
 )
 from pgfleet_functions.outgoing.retry_after import http_date, pause_of
 from pgfleet_functions.outgoing.transport import Limits, Outgoing
+from pgfleet_functions.tracing import span
 
 # A page of a hundred devices has a fifth of it; what is not a list has next to nothing.
 LISTS = Limits(seconds=30.0, body_bytes=2 * 1024 * 1024)
@@ -189,11 +190,12 @@ class Api:
         call = replace(call, id=await connection.begin(call))
         began = time.monotonic()
         try:
-            answer = await connection.outgoing.call(
-                request,
-                limits or (LISTS if method == "GET" else LIMITS),
-                allow_private=connection.allow_private,
-            )
+            with span(f"{method} {connection.called}", integration=connection.integration_id):
+                answer = await connection.outgoing.call(
+                    request,
+                    limits or (LISTS if method == "GET" else LIMITS),
+                    allow_private=connection.allow_private,
+                )
         except OutgoingError as error:
             failure = _no_answer(error, connection.called)
             said = self._clean(failure.message)

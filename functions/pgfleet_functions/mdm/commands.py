@@ -57,12 +57,13 @@ async def claim_commands(
     pieces = []
     for work in map(Work.from_job, claim["sends"]):
         one = integrations[work.integration_id]
-        pieces.append(Piece(one.owner_id, one.id, partial(_send, pool, connections, one, work)))
+        sending = partial(_send, pool, connections, one, work)
+        pieces.append(Piece(one.owner_id, one.id, sending, work.subject))
     looks = sorted(map(Work.from_job, claim["looks"]), key=lambda work: work.integration_id)
     for key, works in groupby(looks, key=lambda work: work.integration_id):
         one = integrations[key]
         looking = partial(_look, pool, connections, one, list(works))
-        pieces.append(Piece(one.owner_id, one.id, looking))
+        pieces.append(Piece(one.owner_id, one.id, looking, {"integration": one.id}))
     return Claim(pieces, None if claim["wait"] is None else float(claim["wait"]))
 
 

@@ -33,6 +33,8 @@ class Work:
     order: Order
     integration_id: int
     lease_seconds: float
+    # What the log says of it.
+    subject: Mapping[str, Any]
 
     @classmethod
     def from_job(cls, job: Mapping[str, Any]) -> Work:
@@ -53,6 +55,13 @@ class Work:
             ),
             integration_id=job["integration_id"],
             lease_seconds=(lease - datetime.now(UTC)).total_seconds(),
+            subject={
+                "integration": job["integration_id"],
+                "run": job.get("run_id"),
+                "device": job.get("device_id"),
+                "command": job["command_id"],
+                "trace": job.get("trace_id"),
+            },
         )
 
 

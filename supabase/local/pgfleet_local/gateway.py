@@ -17,9 +17,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-from pgfleet.output.logs import uvicorn_log_config
+from pgfleet.errors import InvalidInput
+from pgfleet.output.logs import chosen_format, uvicorn_log_config
+from pgfleet_functions import tracing
 from pgfleet_functions.app import create_app
 from pgfleet_functions.settings import FunctionSettings
+from pgfleet_functions.subject import add_subject
 from pgfleet_local.auth import Auth
 from pgfleet_local.auth.tokens import Signer
 from pgfleet_local.net import NetWorker
@@ -106,14 +109,15 @@ async def _health(_: Request) -> JSONResponse:
 def main() -> None:
     """Serve until told to stop."""
     try:
-        settings = StackSettings.from_environment()
-    except SettingsError as error:
+        settings, chosen = StackSettings.from_environment(), chosen_format()
+    except (SettingsError, InvalidInput) as error:
         sys.exit(f"Error: {error}")
+    tracing.set_up("pgfleet-gateway")
     uvicorn.run(
         create_gateway(settings),
         host=HOST,
         port=settings.api_port,
-        log_config=uvicorn_log_config(),
+        log_config=uvicorn_log_config(chosen, add_subject),
         # Addresses carry keys: a WebSocket's in its query.
         access_log=False,
         # There is no proxy before it: whoever says so is a client that makes it up.

@@ -67,6 +67,7 @@ def test_a_claim_tells_all_that_the_agent_needs(fleet: Fleet, device: int) -> No
         "run_id": None,
         "step": 0,
         "created_at": sent["created_at"],
+        "trace_id": fleet.value("select trace_id from command_list where id = %s", sent["id"]),
     }
     assert fleet.claim(device, now=NOW) == []
 

@@ -18,6 +18,7 @@ OF_THE_ENGINE = {
     "device_credentials.instances": "eight at most, each of 64 characters at most",
     "device_credentials.secret_hash": "a hash",
     "deployment_files.sha256": "a hash",
+    "device_commands.trace_id": "32 hex digits, by its check",
     "deployment_files.storage_path": "made of an id and a hash",
     "deployment_targets.device_hostname": "a copy of a row that is within limits",
     "deployment_targets.error_message": "a copy of a row that is within limits",

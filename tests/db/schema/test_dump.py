@@ -2,56 +2,39 @@
 
 from __future__ import annotations
 
-import subprocess
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-import pytest
 from tests.conftest import Database
-from tests.helpers.fleet import Fleet
+from tests.helpers.dumping import dump, restore
+from tests.helpers.fleet import Fleet, Row
 
 from pgfleet.schema.migrate import migrate, status
-from pgfleet_local.server.cluster import Cluster
 
-OPERATE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "operate.md"
-
-
-def documented_schemas() -> list[str]:
-    (line,) = [line for line in OPERATE.read_text().splitlines() if line.startswith("pg_dump ")]
-    words = line.split()
-    return [words[n + 1] for n, word in enumerate(words) if word == "-n"]
-
-
-def copy(cluster: Cluster, source: Database, target: Database) -> None:
-    if not Path(cluster.binaries.program("pg_dump")).exists():
-        pytest.skip("this Postgres comes without pg_dump")
-    dumped = subprocess.run(
-        [
-            cluster.binaries.program("pg_dump"),
-            *[word for schema in documented_schemas() for word in ("-n", schema)],
-            "--dbname",
-            source.url("supabase_admin"),
-        ],
-        capture_output=True,
-        check=True,
-    ).stdout
-    # Every new database has this one.
-    script = dumped.replace(b"CREATE SCHEMA public;", b"")
-    subprocess.run(
-        [
-            *(cluster.binaries.program("psql"), "-q", "-v", "ON_ERROR_STOP=1"),
-            *("--dbname", target.url("supabase_admin")),
-        ],
-        input=script,
-        check=True,
-        capture_output=True,
-    )
+RIGHTS = """
+select o.name, coalesce(r.rolname, 'everybody'), a.privilege_type
+from (
+  select c.oid::regclass::text as name, c.relnamespace as room,
+    coalesce(c.relacl, acldefault('r', c.relowner)) as acl
+  from pg_class as c where c.relkind in ('r', 'p', 'v') and c.relname not like 'points_2%'
+  union all
+  select p.oid::regprocedure::text, p.pronamespace, coalesce(p.proacl, acldefault('f', p.proowner))
+  from pg_proc as p
+  union all
+  select a.attrelid::regclass || '.' || a.attname, c.relnamespace, a.attacl
+  from pg_attribute as a join pg_class as c on c.oid = a.attrelid where a.attacl is not null
+) as o
+cross join lateral aclexplode(o.acl) as a
+left join pg_roles as r on r.oid = a.grantee
+where o.room::regnamespace::text in ('public', 'fleet', 'telemetry')
+  and coalesce(r.rolname, '') <> 'fleet_worker'
+order by 1, 2, 3
+"""
 
 
 def test_what_is_restored_is_up_to_date_and_ticks(
-    cluster: Cluster, own_database: Database, empty_database: Any
+    own_database: Database, empty_database: Any
 ) -> None:
     with own_database.connect(autocommit=True) as conn:
         fleet = Fleet(conn)
@@ -63,12 +46,12 @@ def test_what_is_restored_is_up_to_date_and_ticks(
             start_time=datetime.now(UTC).isoformat(),
         )
         owner = fleet.owner_id
-    copy(cluster, own_database, empty_database)
+    restore(dump(own_database.url()), empty_database.url())
 
     found = status(empty_database.url())
-    assert (bool(found.pending), found.edited, found.leftovers) == (False, [], [])
-    report = migrate(empty_database.url())
-    assert not report.changed
+    assert (found.pending.migrations, found.edited) == ([], [])
+    migrate(empty_database.url())
+    assert rights(empty_database) == rights(own_database)
     with psycopg.connect(empty_database.url(), autocommit=True) as conn:
         # What is outside of the schemas comes with the migrate.
         assert conn.execute(
@@ -80,3 +63,79 @@ def test_what_is_restored_is_up_to_date_and_ticks(
         restored.tick_until_idle(due)
         assert len(restored.runs(made["id"])) == 1
         assert restored.schedule(made["id"])["next_run_at"] > due
+
+
+def rights(database: Any) -> list[tuple[Any, ...]]:
+    """List who may do what to every table, column and function."""
+    with psycopg.connect(database.url("supabase_admin")) as conn:
+        return conn.execute(RIGHTS).fetchall()
+
+
+def accounted(runs: list[Row]) -> dict[str, int]:
+    """Count the instants of a ledger by what became of them."""
+    found: dict[str, int] = {}
+    for run in runs:
+        kind = run["status"] if run["status"] == "skipped" else run["trigger"]
+        found[kind] = found.get(kind, 0) + (run["missed_count"] or 1)
+    return found
+
+
+def test_instants_since_the_backup_follow_the_catch_up_of_each_schedule(
+    own_database: Database, empty_database: Any
+) -> None:
+    begin = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    today = begin + timedelta(hours=25, minutes=10)
+    policies = {
+        "none": {"catchup": "none"},
+        "latest": {},
+        "all": {"catchup": "all", "catchup_window": "2 days", "catchup_limit": 100},
+    }
+    with own_database.connect(autocommit=True) as conn:
+        fleet = Fleet(conn)
+        device = fleet.device("pc-1")
+        made = {
+            name: fleet.create(
+                device_ids=[device],
+                recurrence_type="interval",
+                recurrence_config={"hours": 1},
+                start_time=begin.isoformat(),
+                policies={**given, "overlap": "allow", "max_concurrent": 100},
+            )["id"]
+            for name, given in policies.items()
+        }
+        fleet.tick_until_idle(begin)
+        dumped = dump(own_database.url())
+        # A day goes by after the backup: all of it is lost.
+        fleet.tick_until_idle(today)
+    restore(dumped, empty_database.url())
+    migrate(empty_database.url())
+
+    with psycopg.connect(empty_database.url(), autocommit=True) as conn:
+        restored = Fleet(conn, fleet.owner_id)
+        restored.tick_until_idle(today)
+        found = {name: accounted(restored.runs(number)) for name, number in made.items()}
+    assert found == {
+        "none": {"schedule": 1, "skipped": 25},
+        "latest": {"schedule": 1, "skipped": 24, "catchup": 1},
+        "all": {"schedule": 1, "catchup": 25},
+    }
+
+
+def test_no_number_is_given_twice(own_database: Database, empty_database: Any) -> None:
+    tables = ("device_commands", "schedule_runs", "devices", "webhook_deliveries", "audit_log")
+    dumped = dump(own_database.url())
+    with own_database.connect(autocommit=True) as conn:
+        lost = next_numbers(conn, tables)
+    restore(dumped, empty_database.url())
+
+    with psycopg.connect(empty_database.url(), autocommit=True) as conn:
+        later = next_numbers(conn, tables)
+    assert all(one < two < 2**53 for one, two in zip(lost, later, strict=True))
+
+
+def next_numbers(conn: psycopg.Connection[Any], tables: tuple[str, ...]) -> list[int]:
+    """Take the next id of each table."""
+    query = (
+        "select nextval(pg_get_serial_sequence('public.' || t, 'id')) from unnest(%s::text[]) as t"
+    )
+    return [row[0] for row in conn.execute(query, (list(tables),))]

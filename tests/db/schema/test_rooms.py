@@ -17,7 +17,7 @@ SOURCES = ROOT / "db" / "sources"
 # Functions whose strings are names of functions in fleet.
 TABLES_OF_CALLS = ["fleet.tick_steps"]
 # What people call where there is no pg_cron: docs/how-to/plain-postgres.md.
-BY_HAND = {"fleet.tick"}
+BY_HAND = {"fleet.tick", "fleet.after_restore"}
 
 FUNCTIONS = """
 select p.pronamespace::regnamespace || '.' || p.proname, l.lanname,

@@ -75,6 +75,7 @@ BEHIND_THE_API = """
     fleet.my_owners fleet.profiles_by_name fleet.require_device fleet.run_counts fleet.run_figures
     fleet.schedule_figures fleet.set_integration_status fleet.set_schedule_status
     fleet.task_type fleet.status_problems fleet.counted fleet.zone_status
+    fleet.trace_of
 """
 
 # Pure functions of their arguments: nothing can be learnt from them but arithmetic. They are

@@ -172,6 +172,7 @@ CALLS = {
     "fleet.schedule_figures": "(now())",
     "fleet.status_problems": "('{{}}', '{{}}', now())",
     "fleet.zone_status": "()",
+    "fleet.trace_of": "(null, '{owner}', 1, 1)",
     "fleet.set_schedule_status": "({schedule}, 'cancelled', 'because')",
 }
 # Functions that find no fault with the caller: they speak of what the caller has, which is
@@ -181,6 +182,7 @@ ANSWERING = """
     public.expected_devices
     public.export_schedules
     public.count_touched_devices fleet.counted fleet.status_problems fleet.zone_status
+    fleet.trace_of
     public.fleet_status public.group_devices public.preview_schedule public.remove_from_group
     public.schedule_calendar
     public.schedule_conflicts

@@ -207,8 +207,8 @@ begin
   case p_name
     when 'jobs' then
       -- What is switched off is there, and would be taken for what is wanted.
-      if fleet.missing_jobs() <> '{}' then
-        execute 'select cron.unschedule(j.jobid) from cron.job as j where j.jobname = any (fleet.missing_jobs()) and j.username = current_user';
+      if exists (select 1 from fleet.job_faults()) then
+        execute 'select cron.unschedule(j.jobid) from cron.job as j join fleet.job_faults() as f on f.name = j.jobname where j.username = current_user';
       end if;
       perform fleet.sync_jobs();
     when 'publication' then perform fleet.sync_publication();

@@ -670,6 +670,35 @@ $$;
 comment on function fleet.jobs() is 'The pg_cron jobs: a fixed set, however many schedules there are.';
 revoke all on function fleet.jobs() from public, anon, authenticated, service_role;
 
+create or replace function fleet.job_faults()
+returns table (name text, schedule text, command text, fault text)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not exists (select 1 from pg_catalog.pg_extension where extname = 'pg_cron') then
+    return;
+  end if;
+  return query execute $query$
+    select w.name, w.schedule, w.command, case when j.jobid is null then 'missing' else 'switched off' end
+    from fleet.jobs() as w
+    left join cron.job as j
+      on j.jobname = w.name and j.schedule = w.schedule and j.command = w.command and j.username = current_user
+      and j.database = current_database()
+      -- A clone, or one that was promoted, remembers where the other was.
+      and j.nodename = coalesce((select s.setting from pg_settings as s where s.name = 'cron.host'), j.nodename)
+      and j.nodeport = current_setting('port')::integer
+    where j.active is not true
+    order by w.name
+  $query$;
+end;
+$$;
+
+comment on function fleet.job_faults() is
+  'The jobs that pg_cron does not have as they are to be, at this very server (missing), or has switched off; none where there is no pg_cron.';
+revoke all on function fleet.job_faults() from public, anon, authenticated, service_role;
+
 create or replace function fleet.sync_jobs()
 returns void
 language plpgsql
@@ -683,20 +712,8 @@ begin
     return;
   end if;
 
-  for v_job in
-    execute $query$
-      select w.name, w.schedule, w.command
-      from fleet.jobs() as w
-      where not exists (
-        select 1 from cron.job as j
-        where j.jobname = w.name and j.schedule = w.schedule and j.command = w.command and j.username = current_user
-          and j.database = current_database()
-          -- A clone, or one that was promoted, remembers where the other was.
-          and j.nodename = coalesce((select s.setting from pg_settings as s where s.name = 'cron.host'), j.nodename)
-          and j.nodeport = current_setting('port')::integer
-      )
-    $query$
-  loop
+  -- One that somebody switched off is left as it is.
+  for v_job in select f.name, f.schedule, f.command from fleet.job_faults() as f where f.fault = 'missing' loop
     -- By name alone it would keep its old place.
     execute 'select cron.unschedule(j.jobid) from cron.job as j where j.jobname = $1 and j.username = current_user' using v_job.name;
     execute 'select cron.schedule($1, $2, $3)' using v_job.name, v_job.schedule, v_job.command;
@@ -1266,6 +1283,7 @@ as $$
     ('pgfleet_provider_refused_rate', 'Calls in the last hour that were answered with 429.'),
     ('pgfleet_connections', 'Connections to this database by state, and max for how many the server allows.'),
     ('pgfleet_oldest_transaction_seconds', 'For how long the oldest open transaction keeps dead rows from being cleaned up.'),
+    ('pgfleet_partition_missing', 'Whether there is no partition for the telemetry of tomorrow: 1 or 0.'),
     ('pgfleet_table_bytes', 'Size of what grows with time, with its indexes.'),
     ('pgfleet_history_age_seconds', 'Age of the oldest row of what grows with time.')
 $$;
@@ -1390,6 +1408,18 @@ $$;
 comment on function fleet.metrics_of_ends(timestamptz) is 'What became of commands lately, and how long it took.';
 revoke all on function fleet.metrics_of_ends(timestamptz) from public, anon, authenticated, service_role;
 
+create or replace function fleet.is_partition_missing(p_now timestamptz)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select not exists (select 1 from telemetry.partition_days() as p(day) where p.day = (p_now at time zone 'UTC')::date + 1)
+$$;
+
+comment on function fleet.is_partition_missing(timestamptz) is 'Whether tomorrow''s telemetry has nowhere to go.';
+revoke all on function fleet.is_partition_missing(timestamptz) from public, anon, authenticated, service_role;
+
 create or replace function fleet.metrics_of_others(p_now timestamptz)
 returns table (name text, labels jsonb, value double precision)
 language plpgsql
@@ -1421,6 +1451,8 @@ begin
   from pg_stat_activity as a where a.datname = current_database() group by 2
   union all
   select 'pgfleet_connections', '{"state": "max"}', current_setting('max_connections')::double precision;
+  return query
+  select 'pgfleet_partition_missing'::text, '{}'::jsonb, fleet.is_partition_missing(p_now)::integer::double precision;
   return query
   select 'pgfleet_oldest_transaction_seconds'::text, '{}'::jsonb,
     coalesce(max(extract(epoch from p_now - a.xact_start)), 0)::double precision
@@ -1490,33 +1522,6 @@ comment on function fleet.check_result(text, text, text, text, boolean) is
   'One check as a row: p_state is null where all is well, and then nothing is told; else warning, broken, or unknown.';
 revoke all on function fleet.check_result(text, text, text, text, boolean) from public, anon, authenticated, service_role;
 
-create or replace function fleet.missing_jobs()
-returns text[]
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_missing text[];
-begin
-  if not exists (select 1 from pg_catalog.pg_extension where extname = 'pg_cron') then
-    return '{}';
-  end if;
-  execute $query$
-    select coalesce(array_agg(w.name order by w.name), '{}')
-    from fleet.jobs() as w
-    where not exists (
-      select 1 from cron.job as j
-      where j.jobname = w.name and j.schedule = w.schedule and j.command = w.command and j.active and j.database = current_database()
-    )
-  $query$ into v_missing;
-  return v_missing;
-end;
-$$;
-
-comment on function fleet.missing_jobs() is 'The jobs that pg_cron does not have, has otherwise, or has switched off; none where there is no pg_cron.';
-revoke all on function fleet.missing_jobs() from public, anon, authenticated, service_role;
-
 create or replace function fleet.failing_jobs()
 returns text
 language plpgsql
@@ -1554,7 +1559,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_engine jsonb := fleet.engine_status(p_now);
-  v_missing text[] := fleet.missing_jobs();
+  v_missing text := (select string_agg(f.name, ', ' order by f.name) from fleet.job_faults() as f);
   v_failing text := fleet.failing_jobs();
   v_steps text := (
     select string_agg(s.step ->> 'name', ', ') from jsonb_array_elements(v_engine -> 'steps') as s(step) where s.step ->> 'error' is not null
@@ -1570,8 +1575,8 @@ begin
     coalesce('the last tick was at ' || (v_engine ->> 'last_tick_at'), 'the engine has never ticked'),
     'pg_cron runs its jobs, see cron.job_run_details; where there is no pg_cron, something has to: call fleet.tick_minute()');
   return query select * from fleet.check_result('jobs',
-    case when v_missing <> '{}' then 'broken' end,
-    'pg_cron does not run ' || array_to_string(v_missing, ', ') || ' as it should',
+    case when v_missing is not null then 'broken' end,
+    'pg_cron does not run ' || v_missing || ' as it should',
     'Make them anew: select fleet_repair(''jobs'')', true);
   return query select * from fleet.check_result('jobs_succeed',
     case when v_failing is not null then 'warning' end,
@@ -1686,6 +1691,113 @@ $$;
 comment on function fleet.check_shell() is 'Checks of who may do what.';
 revoke all on function fleet.check_shell() from public, anon, authenticated, service_role;
 
+-- db/sources/90_operations/47_checkup_of_server.sql
+-- Is the platform well: the server and what is stored; what is read of it first, then what that means.
+
+create or replace function fleet.server_facts()
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object(
+    'version', current_setting('server_version_num')::integer / 10000,
+    'needs_net', fleet.setting('functions_url') <> 'null',
+    'has_net', to_regproc('net.http_post') is not null,
+    'slots', (
+      select jsonb_agg(s.slot_name order by s.slot_name)
+      from pg_replication_slots as s
+      where not s.active and (s.xmin is not null or s.catalog_xmin is not null or s.wal_status in ('extended', 'unreserved', 'lost'))
+    ),
+    'tables', (
+      select jsonb_agg(
+        jsonb_build_object('name', format('%s.%s', t.schemaname, t.relname), 'dead', t.n_dead_tup, 'live', t.n_live_tup)
+        order by t.n_dead_tup desc
+      )
+      from pg_stat_user_tables as t
+      where t.schemaname in ('public', 'fleet', 'telemetry') and t.n_dead_tup > 0
+    ),
+    'connections', (select count(*) from pg_stat_activity as a where a.backend_type = 'client backend'),
+    'max_connections', current_setting('max_connections')::integer,
+    'oldest_row', (select age(d.datfrozenxid) from pg_database as d where d.datname = current_database()),
+    'unbuilt_indexes', (
+      select jsonb_agg(x.indexrelid::regclass::text)
+      from pg_index as x join pg_class as c on c.oid = x.indrelid
+      where not x.indisvalid and c.relnamespace in ('public'::regnamespace, 'fleet'::regnamespace, 'telemetry'::regnamespace)
+    ),
+    'archives', current_setting('archive_mode') <> 'off',
+    'archived_at', v.last_archived_time,
+    'archive_failed_at', v.last_failed_time
+  )
+  from pg_stat_archiver as v
+$$;
+
+comment on function fleet.server_facts() is 'What the checks of the server go by, read at one moment.';
+revoke all on function fleet.server_facts() from public, anon, authenticated, service_role;
+
+create or replace function fleet.judge_server(p_facts jsonb)
+returns table (name text, state text, found text, hint text, can_be_repaired boolean)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_version integer := p_facts ->> 'version';
+  v_used bigint := p_facts ->> 'connections';
+  v_max bigint := p_facts ->> 'max_connections';
+  v_age bigint := p_facts ->> 'oldest_row';
+  v_archives boolean := p_facts ->> 'archives';
+  v_text text;
+begin
+  return query select * from fleet.check_result('server_version',
+    case when v_version not between 15 and 18 then 'warning' end,
+    format('this is PostgreSQL %s', v_version), 'pgfleet is made for PostgreSQL 15 to 18');
+  return query select * from fleet.check_result('pg_net',
+    case when (p_facts ->> 'needs_net')::boolean and not (p_facts ->> 'has_net')::boolean then 'warning' end,
+    'pg_net is not there, so functions that sleep are not woken', 'Install it: create extension pg_net');
+
+  select string_agg(s.slot, ', ') into v_text from jsonb_array_elements_text(nullif(p_facts -> 'slots', 'null')) as s(slot);
+  return query select * from fleet.check_result('replication_slots',
+    case when v_text is not null then 'warning' end,
+    'nobody reads the replication slots ' || v_text || ', and all that they have not read is kept',
+    'Let their reader go on, or drop them with pg_drop_replication_slot');
+
+  select string_agg(format('%s (%s dead)', t.one ->> 'name', t.one ->> 'dead'), ', ') into v_text
+  from jsonb_array_elements(nullif(p_facts -> 'tables', 'null')) as t(one)
+  where (t.one ->> 'dead')::bigint > 100000 and (t.one ->> 'dead')::bigint > (t.one ->> 'live')::bigint;
+  return query select * from fleet.check_result('dead_rows',
+    case when v_text is not null then 'warning' end,
+    'more rows are dead than live in ' || v_text, 'Autovacuum is behind or held up, see open_transactions; at once: vacuum (analyze)');
+
+  return query select * from fleet.check_result('connections',
+    case when v_used > 0.8 * v_max then 'warning' end,
+    format('%s of %s connections are in use', v_used, v_max), 'pg_stat_activity says by whom');
+  return query select * from fleet.check_result('transaction_ids',
+    case when v_age > 1000000000 then 'broken' end,
+    format('the oldest row was written %s transactions ago; at two billion the server stops', v_age),
+    'Let it freeze, without open transactions: vacuum (freeze)');
+
+  select string_agg(x.name, ', ') into v_text from jsonb_array_elements_text(nullif(p_facts -> 'unbuilt_indexes', 'null')) as x(name);
+  return query select * from fleet.check_result('indexes',
+    case when v_text is not null then 'broken' end,
+    'an index was not built to its end and is of no use: ' || v_text, 'Build it anew: reindex index concurrently …');
+
+  return query select * from fleet.check_result('backups',
+    case
+      when not v_archives then 'unknown'
+      when (p_facts ->> 'archive_failed_at')::timestamptz > coalesce((p_facts ->> 'archived_at')::timestamptz, '-infinity') then 'broken'
+    end,
+    case
+      when not v_archives then 'the server does not archive, so how old its backups are is not known here'
+      else format('archiving fails since %s', p_facts ->> 'archive_failed_at')
+    end,
+    'Whoever runs the server knows; try now and then that a backup restores');
+end;
+$$;
+
+comment on function fleet.judge_server(jsonb) is 'What fleet.server_facts() mean, as checks.';
+revoke all on function fleet.judge_server(jsonb) from public, anon, authenticated, service_role;
+
 create or replace function fleet.check_database(p_now timestamptz)
 returns table (name text, state text, found text, hint text, can_be_repaired boolean)
 language plpgsql
@@ -1693,20 +1805,12 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_version integer := current_setting('server_version_num')::integer / 10000;
   v_lost text := (
     select string_agg(z.lost ->> 'zone', ', ') from jsonb_array_elements(fleet.zone_status() -> 'lost') as z(lost)
   );
   v_text text;
-  v_used bigint;
-  v_max integer := current_setting('max_connections')::integer;
 begin
-  return query select * from fleet.check_result('server_version',
-    case when v_version not between 15 and 18 then 'warning' end,
-    format('this is PostgreSQL %s', v_version), 'pgfleet is made for PostgreSQL 15 to 18');
-  return query select * from fleet.check_result('pg_net',
-    case when fleet.setting('functions_url') <> 'null' and to_regproc('net.http_post') is null then 'warning' end,
-    'pg_net is not there, so functions that sleep are not woken', 'Install it: create extension pg_net');
+  return query select * from fleet.judge_server(fleet.server_facts());
   return query select * from fleet.check_result('time_zones',
     case when v_lost is not null then 'warning' end,
     'the server does not have the time zones ' || v_lost,
@@ -1721,46 +1825,8 @@ begin
     case when v_text is not null then 'warning' end,
     'dead rows cannot be cleaned up while transactions are open: ' || v_text, 'End it with pg_terminate_backend');
 
-  select string_agg(s.slot_name::text, ', ' order by s.slot_name) into v_text
-  from pg_catalog.pg_replication_slots as s
-  where not s.active and (s.xmin is not null or s.catalog_xmin is not null or s.wal_status in ('extended', 'unreserved', 'lost'));
-  return query select * from fleet.check_result('replication_slots',
-    case when v_text is not null then 'warning' end,
-    'nobody reads the replication slots ' || v_text || ', and all that they have not read is kept',
-    'Let their reader go on, or drop them with pg_drop_replication_slot');
-
-  select string_agg(format('%s.%s (%s dead)', t.schemaname, t.relname, t.n_dead_tup), ', ' order by t.n_dead_tup desc) into v_text
-  from pg_catalog.pg_stat_user_tables as t
-  where t.schemaname in ('public', 'fleet', 'telemetry') and t.n_dead_tup > 100000 and t.n_dead_tup > t.n_live_tup;
-  return query select * from fleet.check_result('dead_rows',
-    case when v_text is not null then 'warning' end,
-    'more rows are dead than live in ' || v_text, 'Autovacuum is behind or held up, see open_transactions; at once: vacuum (analyze)');
-
-  select count(*) into v_used from pg_catalog.pg_stat_activity as a where a.backend_type = 'client backend';
-  return query select * from fleet.check_result('connections',
-    case when v_used > 0.8 * v_max then 'warning' end,
-    format('%s of %s connections are in use', v_used, v_max), 'pg_stat_activity says by whom');
-
-  return query
-  select r.*
-  from pg_catalog.pg_database as d
-  cross join lateral fleet.check_result('transaction_ids',
-    case when age(d.datfrozenxid) > 1000000000 then 'broken' end,
-    format('the oldest row was written %s transactions ago; at two billion the server stops', age(d.datfrozenxid)),
-    'Let it freeze, without open transactions: vacuum (freeze)') as r
-  where d.datname = current_database();
-
-  select string_agg(x.indexrelid::regclass::text, ', ') into v_text
-  from pg_catalog.pg_index as x join pg_catalog.pg_class as c on c.oid = x.indrelid
-  where not x.indisvalid and c.relnamespace in ('public'::regnamespace, 'fleet'::regnamespace, 'telemetry'::regnamespace);
-  return query select * from fleet.check_result('indexes',
-    case when v_text is not null then 'broken' end,
-    'an index was not built to its end and is of no use: ' || v_text, 'Build it anew: reindex index concurrently …');
-
   return query select * from fleet.check_result('partitions',
-    case when not exists (
-      select 1 from telemetry.partition_days() as p(day) where p.day = (p_now at time zone 'UTC')::date + 1
-    ) then 'broken' end,
+    case when fleet.is_partition_missing(p_now) then 'broken' end,
     'there is no partition for the telemetry of tomorrow', 'Make them: select fleet_repair(''partitions'')', true);
 
   select string_agg(format('%s (since %s)', h.one ->> 'table', left(h.one ->> 'oldest', 10)), ', ') into v_text
@@ -1769,27 +1835,13 @@ begin
   return query select * from fleet.check_result('history',
     case when v_text is not null then 'warning' end,
     'older than it is to be kept: ' || v_text, 'The job pgfleet-prune-history does it each night; at once: call fleet.prune_history()');
-
-  return query
-  select r.*
-  from pg_catalog.pg_stat_archiver as v
-  cross join lateral fleet.check_result('backups',
-    case
-      when current_setting('archive_mode') = 'off' then 'unknown'
-      when v.last_failed_time > coalesce(v.last_archived_time, '-infinity') then 'broken'
-    end,
-    case
-      when current_setting('archive_mode') = 'off' then 'the server does not archive, so how old its backups are is not known here'
-      else format('archiving fails since %s', v.last_failed_time)
-    end,
-    'Whoever runs the server knows; try now and then that a backup restores') as r;
 end;
 $$;
 
 comment on function fleet.check_database(timestamptz) is 'Checks of the server and of what is stored.';
 revoke all on function fleet.check_database(timestamptz) from public, anon, authenticated, service_role;
 
--- db/sources/90_operations/47_checkup_of_work.sql
+-- db/sources/90_operations/48_checkup_of_work.sql
 -- Is the platform well: devices, schedules and commands, the systems beside it, and the verbs that people call.
 
 create or replace function fleet.check_work(p_now timestamptz)
@@ -1999,8 +2051,8 @@ begin
   case p_name
     when 'jobs' then
       -- What is switched off is there, and would be taken for what is wanted.
-      if fleet.missing_jobs() <> '{}' then
-        execute 'select cron.unschedule(j.jobid) from cron.job as j where j.jobname = any (fleet.missing_jobs()) and j.username = current_user';
+      if exists (select 1 from fleet.job_faults()) then
+        execute 'select cron.unschedule(j.jobid) from cron.job as j join fleet.job_faults() as f on f.name = j.jobname where j.username = current_user';
       end if;
       perform fleet.sync_jobs();
     when 'publication' then perform fleet.sync_publication();
@@ -2517,6 +2569,72 @@ comment on function fleet.arrive(uuid, jsonb) is
   'Make the rows that were put aside those of an owner that lives here, all or none, as they were: no trigger runs for them. Answers how many '
   'there are of each table. p_head is what the export says first.';
 revoke all on function fleet.arrive(uuid, jsonb) from public, anon, authenticated, service_role;
+
+-- db/sources/90_operations/65_restored.sql
+-- After a restore: this database has forgotten what happened since its backup, and others have not.
+
+create or replace function fleet.step_over_ids()
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_sequence record;
+  v_last bigint;
+  v_count integer := 0;
+begin
+  for v_sequence in
+    select s.oid::regclass as name
+    from pg_class as s
+    join pg_sequence as q on q.seqrelid = s.oid and q.seqtypid = 'bigint'::regtype
+    join pg_namespace as n on n.oid = s.relnamespace
+    where n.nspname in ('public', 'fleet', 'telemetry')
+  loop
+    execute format('select x.last_value from %s as x', v_sequence.name) into v_last;
+    -- More than any fleet hands out between two backups, and a small part of what a numbered database has.
+    perform setval(v_sequence.name, v_last + 4294967296, true);
+    v_count := v_count + 1;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function fleet.step_over_ids() is 'Let every identity leave out the next 2^32 numbers. Answers how many identities there are.';
+revoke all on function fleet.step_over_ids() from public, anon, authenticated, service_role;
+
+create or replace function fleet.after_restore(p_now timestamptz default now())
+returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_sequences integer := fleet.step_over_ids();
+  v_interrupted bigint;
+begin
+  -- Agents remember what they did, and are asked as ever. An MDM may have been told since, and nobody can say.
+  update public.device_commands as c
+  set status = 'failed', reason = 'interrupted',
+      error_message = 'the database was restored, and the MDM may have been told of it since the backup'
+  where c.channel = 'mdm'
+    and c.status in ('pending', 'running')
+    and c.not_before <= p_now
+    and not exists (select 1 from public.command_types as t where t.name = c.command_type and t.rerun_safe);
+  get diagnostics v_interrupted = row_count;
+  -- Default privileges of the project have opened what the restore made: the next migrate closes all of it again.
+  if to_regclass('fleet_ledger.sources') is not null then
+    execute 'update fleet_ledger.sources set digest = ''restored''';
+  end if;
+  return jsonb_build_object('identities', v_sequences, 'interrupted', v_interrupted);
+end;
+$$;
+
+comment on function fleet.after_restore(timestamptz) is
+  'To be called once after a restore from a backup, before anything ticks: numbers that were handed out since the backup are not given to others, '
+  'what an MDM may have been told to do since, and is not safe to repeat, ends as interrupted, and the next migrate applies all rights anew. '
+  '{identities, interrupted}.';
+revoke all on function fleet.after_restore(timestamptz) from public, anon, authenticated, service_role;
 
 -- db/sources/90_operations/views.sql
 -- What the HTTP functions did, line by line, as people follow it.

@@ -3,6 +3,26 @@
 set check_function_bodies = off;
 set search_path = '';
 
+-- db/sources/40_commands/05_traces.sql
+-- Which trace a command belongs to: derived, since a column that every row fills would cost every insert.
+
+create or replace function fleet.trace_of(p_trace_id text, p_owner_id uuid, p_run_id bigint, p_command_id bigint)
+returns text
+language sql
+immutable
+parallel safe
+return coalesce(
+  p_trace_id,
+  -- All commands of a run have one. The owner tells databases apart that hand out the same numbers.
+  left(encode(sha256(convert_to(coalesce(p_run_id::text, 'command ' || p_command_id::text) || ' of ' || p_owner_id::text, 'UTF8')), 'hex'), 32)
+);
+
+comment on function fleet.trace_of(text, uuid, bigint, bigint) is
+  'The trace of a command, as 32 hex digits: the one that it was given, else the one that all commands of its run have, else its own. The first '
+  '16 digits are the id of the run''s own span, which is the parent of what is done for it.';
+revoke all on function fleet.trace_of(text, uuid, bigint, bigint) from public, anon, authenticated, service_role;
+grant execute on function fleet.trace_of(text, uuid, bigint, bigint) to authenticated, service_role;
+
 -- db/sources/40_commands/10_send.sql
 -- Ad-hoc commands: sending and cancelling without a schedule.
 
@@ -387,7 +407,8 @@ returns table (
   expires_at timestamptz,
   run_id bigint,
   step integer,
-  created_at timestamptz
+  created_at timestamptz,
+  trace_id text
 )
 language plpgsql
 volatile
@@ -459,7 +480,8 @@ begin
   select c.id, c.command_type,
     case when strpos(c.payload::text, '"sealed:') > 0 then fleet.unsealed(c.owner_id, c.payload) else c.payload end,
     c.attempt, c.priority::integer, coalesce(t.rerun_safe, false),
-    coalesce(t.timeout_seconds, 60), c.lease_expires_at, v_lease, c.expires_at, c.run_id, c.step::integer, c.created_at
+    coalesce(t.timeout_seconds, 60), c.lease_expires_at, v_lease, c.expires_at, c.run_id, c.step::integer, c.created_at,
+    fleet.trace_of(c.trace_id, c.owner_id, c.run_id, c.id)
   from claimed as c
   left join public.command_types as t on t.name = c.command_type
   order by c.priority desc, c.created_at, c.id;
@@ -485,7 +507,8 @@ returns table (
   expires_at timestamptz,
   run_id bigint,
   step integer,
-  created_at timestamptz
+  created_at timestamptz,
+  trace_id text
 )
 language plpgsql
 volatile
@@ -521,7 +544,8 @@ returns table (
   expires_at timestamptz,
   run_id bigint,
   step integer,
-  created_at timestamptz
+  created_at timestamptz,
+  trace_id text
 )
 language plpgsql
 volatile
@@ -1533,7 +1557,8 @@ select
   c.created_at,
   c.sent_as,
   c.progress,
-  c.progress_at
+  c.progress_at,
+  fleet.trace_of(c.trace_id, c.owner_id, c.run_id, c.id) as trace_id
 from public.device_commands as c;
 
 comment on view public.command_list is

@@ -1,0 +1,64 @@
+"""A run's commands are one trace: below the run what the function does, below that its calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.helpers.mdm_dispatch import dispatch, dispatching
+from tests.helpers.sandbox import FULL, READ_ONLY, Sandbox, serving
+from tests.helpers.simplemdm_account import push_to_many
+from tests.helpers.spans import collected, id_of, of_trace, parent_of
+
+from pgfleet_functions.tracing import span
+from pgfleet_local.sandboxes.simplemdm import create_sandbox
+
+
+@pytest.fixture
+def sandbox(free_port: Callable[[], int]) -> Iterator[Sandbox]:
+    with serving(create_sandbox({"full": FULL, "read_only": READ_ONLY}), free_port()) as url:
+        yield Sandbox(url)
+
+
+def test_what_is_done_for_a_run_is_one_trace(own_database: Any, sandbox: Sandbox) -> None:
+    push_to_many(own_database, sandbox, 3, {"rate_per_second": 500})
+    with own_database.connect() as conn:
+        conn.execute("update device_commands set trace_id = %s", ("0af7651916cd43dd" * 2,))
+        conn.commit()
+    with collected() as spans:
+        assert dispatch(own_database, 30)["running"] == 3
+        found = of_trace(spans, "0af7651916cd43dd" * 2)
+    sends = [one for one in found if one.name == "mdm commands"]
+    calls = [one for one in found if one.name.startswith("POST ")]
+    assert len(sends) == len(calls) == 3
+    # The first half of the trace is the id of the run's own span.
+    assert {parent_of(one) for one in sends} == {"0af7651916cd43dd"}
+    assert {parent_of(one) for one in calls} == {id_of(one) for one in sends}
+    assert len({(one.attributes or {})["pgfleet.command"] for one in sends}) == 3
+
+
+def test_a_poke_is_linked_to_what_follows_from_it(own_database: Any, sandbox: Sandbox) -> None:
+    push_to_many(own_database, sandbox, 1, {"rate_per_second": 500})
+
+    async def poked() -> None:
+        async with dispatching(own_database) as functions:
+            with span("poke mdm-dispatch"):
+                await functions.work(30)
+
+    with collected() as spans:
+        asyncio.run(poked())
+        found = spans.get_finished_spans()
+    (poke,) = [one for one in found if one.name == "poke mdm-dispatch"]
+    sends = [one for one in found if one.name == "mdm commands"]
+    assert sends and all(id_of(poke) == f"{one.links[0].context.span_id:016x}" for one in sends)
+
+
+def test_what_broke_is_told_by_its_type_only() -> None:
+    with collected() as spans:
+        with pytest.raises(ValueError), span("broken", "ab" * 16):
+            raise ValueError("the key k3y is refused")
+        (one,) = spans.get_finished_spans()
+    assert (one.attributes or {})["error.type"] == "ValueError"
+    assert "k3y" not in one.to_json()
