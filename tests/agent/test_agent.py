@@ -138,8 +138,9 @@ def test_a_device_that_may_send_is_probed_by_acknowledgements(
     )
     try:
         agent = launch(name, *NEVER, "--probe-seconds", "0.3")
-        # Without an acknowledgement the first probe alone would take longer.
-        agent.wait_said("probe answered", times=3, seconds=7)
+        agent.wait_live()
+        # Without acknowledgements as many would take longer.
+        agent.wait_said("probe answered", times=4, seconds=25)
         fleet.realtime(set={"frozen": True})
         agent.wait_said("connection lost: probe: timeout", seconds=15)
     finally:
