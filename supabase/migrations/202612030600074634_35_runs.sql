@@ -1108,7 +1108,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_chunk integer := fleet.chunk_size();
+  -- Each call has costs of its own: who is alone gets more at once.
   v_small integer := 20;
+  v_alone integer := least(v_chunk, 200);
   v_begun timestamptz := clock_timestamp();
   v_ids bigint[] := coalesce(p_schedule_ids, fleet.schedules_to_expand(p_now));
   v_fresh bigint[];
@@ -1155,6 +1157,7 @@ begin
     ) as f
     order by v.n
   );
+  v_small := case when cardinality(v_fresh) = 1 then v_alone else v_small end;
   while v_fresh <> '{}' and v_made < v_chunk and (v_done is null or clock_timestamp() < v_begun + interval '300 milliseconds') loop
     -- A slice at a time, so that the clock is looked at between them; one in any case, or nobody would ever get on.
     -- How many there are for each is known only after some of them.
@@ -1188,7 +1191,12 @@ begin
   order by r.schedule_id = v_ids[cardinality(v_ids)] desc, r.priority desc, r.targeted, r.id
   limit 1;
   if v_large.id is not null then
-    v_made := v_made + fleet.expand_large(v_large.id, p_now, v_chunk);
+    v_made := v_made + fleet.expand_large(v_large.id, p_now, v_chunk, case
+      -- What its devices cost is known by now: as many as fit into the time.
+      when v_large.id = v_slice[1] and v_small = v_alone and v_made = v_alone
+        then 0.3 * v_alone / greatest(extract(epoch from clock_timestamp() - v_begun), 0.001)
+      else v_alone
+    end::integer);
     v_done := true;
     update fleet.tick_work as w
     set next_owner = v_large.owner_id
@@ -1213,7 +1221,7 @@ comment on function fleet.expand_next(timestamptz, bigint[]) is
   'One transaction''s worth of expansion, of the schedules whose turn it is or of those that are named. {commands, more}.';
 revoke all on function fleet.expand_next(timestamptz, bigint[]) from public, anon, authenticated, service_role;
 
-create or replace function fleet.expand_large(p_run_id bigint, p_now timestamptz, p_chunk integer)
+create or replace function fleet.expand_large(p_run_id bigint, p_now timestamptz, p_chunk integer, p_first integer)
 returns bigint
 language plpgsql
 volatile
@@ -1223,7 +1231,7 @@ declare
   v_started timestamptz := clock_timestamp();
   v_begun timestamptz := v_started;
   v_left double precision;
-  v_rows integer := least(p_chunk, 200);
+  v_rows integer := greatest(least(p_chunk, p_first), 1);
   v_taken integer := 0;
   v_more bigint;
   v_made bigint := 0;
@@ -1245,9 +1253,9 @@ begin
 end;
 $$;
 
-comment on function fleet.expand_large(bigint, timestamptz, integer) is
-  'The next devices of one run, at most p_chunk, and as many as take a third of a second. Answers how many rows were made.';
-revoke all on function fleet.expand_large(bigint, timestamptz, integer) from public, anon, authenticated, service_role;
+comment on function fleet.expand_large(bigint, timestamptz, integer, integer) is
+  'The next devices of one run, p_first of them first, at most p_chunk, and as many as take a third of a second. Answers how many rows were made.';
+revoke all on function fleet.expand_large(bigint, timestamptz, integer, integer) from public, anon, authenticated, service_role;
 
 -- db/sources/35_runs/45_runs_to_expand.sql
 -- Which runs are expanded now, and what it takes.
