@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from pgfleet.agent.tasks import first_to_end, within
+from pgfleet.agent.tasks import first_to_end, whole_in_thread, within
 
 
 async def ends_when_told_together_with(
@@ -73,3 +75,34 @@ def test_what_is_there_already_is_taken_whatever_the_time() -> None:
         return await within(0, event.wait())
 
     assert asyncio.run(play())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_to_be_written_is_written_although_nobody_waits_for_it_any_more(
+    fails: bool,
+) -> None:
+    written: list[str] = []
+    is_free = threading.Event()
+
+    def write(text: str) -> None:
+        written.append(text)
+        if fails:
+            raise OSError("the disk is full")
+
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        loop.run_in_executor(None, is_free.wait)
+        task = asyncio.create_task(whole_in_thread(write, "kept"))
+        await asyncio.sleep(0)
+        for _ in range(2):
+            task.cancel()
+            await asyncio.sleep(0)
+        # All threads were at work: it has not begun.
+        assert not written
+        is_free.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(play())
+    assert written == ["kept"]

@@ -21,7 +21,7 @@ from pgfleet.agent.journal import Entry, Journal, Outcome
 from pgfleet.agent.reports import Reports
 from pgfleet.agent.settings import AgentSettings
 from pgfleet.agent.storage import DeployServer
-from pgfleet.agent.tasks import end, within
+from pgfleet.agent.tasks import end, whole_in_thread, within
 from pgfleet.agent.tracing import span
 from pgfleet.errors import FleetError
 
@@ -242,7 +242,7 @@ class Job:
 
     async def _write_finished(self, outcome: Outcome) -> None:
         try:
-            await asyncio.to_thread(
+            await whole_in_thread(
                 self._crew.journal.finished, self.command_id, self.attempt, outcome
             )
         except OSError as error:

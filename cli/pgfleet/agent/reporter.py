@@ -16,7 +16,7 @@ from pgfleet.agent.location.fix import Fix, Told, after_report, next_look_second
 from pgfleet.agent.location.source import LocationSource, NoFix
 from pgfleet.agent.location.state import LocationFile, load
 from pgfleet.agent.settings import AgentSettings
-from pgfleet.agent.tasks import first_to_end
+from pgfleet.agent.tasks import first_to_end, whole_in_thread
 from pgfleet.errors import FleetError
 
 logger = logging.getLogger(__name__)
@@ -171,4 +171,4 @@ class LocationReporter:
     async def _save(self) -> None:
         if self._is_unsaved:
             self._is_unsaved = False
-            await asyncio.to_thread(self._file.write, self._state.to_text())
+            await whole_in_thread(self._file.write, self._state.to_text())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -31,6 +31,26 @@ async def first_to_end(*coroutines: Coroutine[Any, Any, Any]) -> None:
     # An ending without an error (a stop that was asked for) does not hide an error.
     for task in done:
         task.result()
+
+
+async def whole_in_thread(call: Callable[..., T], *arguments: Any) -> T:
+    """Run a call in a thread to its end, also where whoever waits for it is cancelled.
+
+    `asyncio.to_thread` drops a call whose thread has not begun, and what was to be written is lost.
+    """
+    running = asyncio.create_task(asyncio.to_thread(call, *arguments))
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait({running})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        # Asked for its error, so that nobody complains that none did.
+        if not running.cancelled():
+            running.exception()
+        raise cancelled
+    return running.result()
 
 
 async def end(task: asyncio.Task[Any]) -> None:

@@ -18,7 +18,7 @@ from pgfleet.agent.handlers.interface import HandlerFailed
 from pgfleet.agent.http import IdentityRefused
 from pgfleet.agent.location.fix import Fix
 from pgfleet.agent.settings import AgentSettings
-from pgfleet.agent.tasks import first_to_end, within
+from pgfleet.agent.tasks import first_to_end, whole_in_thread, within
 from pgfleet.errors import FleetError
 
 logger = logging.getLogger(__name__)
@@ -209,7 +209,7 @@ class GeoRunner:
         courses = replace(self._state, clock=None).to_text()
         if courses != self._saved or not self._state.clock or self._is_clock_old():
             self._saved = courses
-            await asyncio.to_thread(store.save, self._folder, self._text())
+            await whole_in_thread(store.save, self._folder, self._text())
 
     def _is_clock_old(self) -> bool:
         at = datetime.fromisoformat((self._state.clock or {})["at"])
