@@ -219,8 +219,8 @@ def test_a_watcher_ends_what_takes_too_long_and_takes_over_when_the_ticker_dies(
             until(lambda: len(fleet.runs(good["id"])) > before + 1)
         finally:
             fleet.run("select fleet.set_setting('ticker_enabled', 'false')")
-    error = fleet.value("select last_error from fleet.heartbeat")
-    assert f"schedule {bad['id']} stopped the tick twice" in error
+    # On a slow machine the last error is one of another tick by now.
+    assert "it stopped the scheduler twice" in fleet.schedule(bad["id"])["status_reason"]
 
 
 def test_a_step_that_no_schedule_is_to_blame_for_rests_and_the_others_go_on(
