@@ -203,13 +203,17 @@ begin
           )
         end
         -- What is caught up comes in order: what comes after it does not begin before it is whole.
-        and not exists (
-          select 1
+        and (
+          select e.id
           from public.schedule_runs as e
-          where e.schedule_id = v.schedule_id and fleet.is_booked_before(e.id, r.id) and e.status = 'running' and e.expanded_at is null
-            -- So written that of all indexes that of the schedules serves.
-            and e.trigger = 'catchup' and coalesce(e.scheduled_local, '-infinity') = '-infinity'
-        )
+          where e.schedule_id = v.schedule_id
+            and e.expanded_at is null and e.status in ('pending', 'running') and e.status = 'running'
+            and e.trigger = 'catchup' and e.scheduled_local is null
+            and fleet.is_booked_before(e.id, r.id)
+          -- In the order of the index of the schedules, which serves also where Postgres believes the ledger empty.
+          order by e.created_at, e.id
+          limit 1
+        ) is null
       order by r.created_at, r.id
       limit 1
     ) as f
