@@ -185,6 +185,51 @@ comment on function fleet.take_quota(uuid, text, bigint, timestamptz) is
   'Count so many towards a quota that counts by time. False where there was not enough left, which is counted all the same.';
 revoke all on function fleet.take_quota(uuid, text, bigint, timestamptz) from public, anon, authenticated, service_role;
 
+create or replace function fleet.take_quotas(p_owner_ids uuid[], p_counts bigint[], p_name text, p_now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_allowed bigint := fleet.setting_number('quota_' || p_name)::bigint;
+  v_others uuid[];
+begin
+  with given as materialized (
+    select g.owner_id, g.count from unnest(p_owner_ids, p_counts) as g(owner_id, count)
+  ),
+  held as materialized (
+    select u.owner_id
+    from fleet.quota_use as u
+    where u.owner_id = any (p_owner_ids) and u.name = p_name
+    for update skip locked
+  ),
+  counted as (
+    update fleet.quota_use as u
+    set left_over = fleet.quota_left(u.left_over, u.filled_at, coalesce(q.value, v_allowed), p_name, p_now) - g.count,
+        filled_at = greatest(p_now, u.filled_at)
+    from held as h
+    join given as g on g.owner_id = h.owner_id
+    left join fleet.owner_quotas as q on q.owner_id = h.owner_id and q.name = p_name
+    where u.owner_id = h.owner_id and u.name = p_name
+    returning u.owner_id
+  )
+  select array_agg(g.owner_id) into v_others
+  from given as g
+  where g.owner_id not in (select c.owner_id from counted as c);
+
+  -- Those who are counted for the first time, or by another session at this moment.
+  perform fleet.take_quota(g.owner_id, p_name, g.count, p_now)
+  from unnest(p_owner_ids, p_counts) as g(owner_id, count)
+  where g.owner_id = any (v_others);
+end;
+$$;
+
+comment on function fleet.take_quotas(uuid[], bigint[], text, timestamptz) is
+  'Count for each of these owners so many towards a quota that counts by time, whether or not there is enough left.';
+revoke all on function fleet.take_quotas(uuid[], bigint[], text, timestamptz) from public, anon, authenticated, service_role;
+
 create or replace function fleet.is_used_up(p_owner_id uuid, p_name text, p_now timestamptz)
 returns boolean
 language plpgsql

@@ -10,6 +10,18 @@ return p_key ~* '(^|[_-])pin([_-]|$)|pass(word|wd|code|phrase)|secret|token|api[
 comment on function fleet.is_secret_key(text) is 'Whether what stands in a payload under this key is a secret.';
 revoke all on function fleet.is_secret_key(text) from public, anon, authenticated, service_role;
 
+create or replace function fleet.may_hold_secrets(p_payload jsonb)
+returns boolean
+language sql
+immutable
+parallel safe
+-- Broader than the keys are, and quick: it is asked of every command.
+return p_payload <> '{}' and p_payload::text ~* 'pin|pass|secret|token|key|credential|"sealed:';
+
+comment on function fleet.may_hold_secrets(jsonb) is 'Whether a payload is to be looked at for secrets and seals. False is certain.';
+revoke all on function fleet.may_hold_secrets(jsonb) from public, anon, authenticated, service_role;
+grant execute on function fleet.may_hold_secrets(jsonb) to service_role;
+
 create or replace function fleet.sealed(p_owner_id uuid, p_payload jsonb, p_expires_at timestamptz default null)
 returns jsonb
 language plpgsql

@@ -92,6 +92,36 @@ revoke all on function public.send_command(bigint, text, jsonb, text, integer, t
 grant execute on function public.send_command(bigint, text, jsonb, text, integer, timestamptz, interval, integer)
   to authenticated, service_role;
 
+create or replace function fleet.raise_final(p_command_id bigint, p_status text)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception 'command % is % already', p_command_id, p_status
+    using errcode = 'PT409', detail = 'command_final', hint = 'What is final stays as it is.';
+end;
+$$;
+
+comment on function fleet.raise_final(bigint, text) is 'Raise command_final (PT409).';
+revoke all on function fleet.raise_final(bigint, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.raise_only_cancel(p_command_id bigint, p_what text)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception '% is for its device to say', p_what
+    using errcode = 'PT403', detail = 'only_cancel', hint = format('Cancel it: select cancel_command(%s)', p_command_id);
+end;
+$$;
+
+comment on function fleet.raise_only_cancel(bigint, text) is 'Raise only_cancel (PT403).';
+revoke all on function fleet.raise_only_cancel(bigint, text) from public, anon, authenticated, service_role;
+
 create or replace function fleet.cancel_command(p_command_id bigint, p_reason text)
 returns public.device_commands
 language plpgsql
@@ -114,8 +144,7 @@ begin
   if v_row.status = 'cancelled' then
     return v_row;
   elsif v_row.status not in ('pending', 'running') then
-    raise exception 'command % is % already', p_command_id, v_row.status
-      using errcode = 'PT409', detail = 'command_final', hint = 'What is final stays as it is.';
+    perform fleet.raise_final(p_command_id, v_row.status);
   end if;
 
   update public.device_commands as c
@@ -194,3 +223,82 @@ $$;
 comment on function fleet.command_problems(public.device_commands) is
   'Everything that is wrong with a new command; no row where nothing is.';
 revoke all on function fleet.command_problems(public.device_commands) from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_within_bounds(
+  p_status text,
+  p_payload jsonb,
+  p_priority smallint,
+  p_max_attempts integer,
+  p_not_before timestamptz,
+  p_expires_at timestamptz,
+  p_now timestamptz
+)
+returns boolean
+language sql
+stable
+parallel safe
+return coalesce(
+  p_status = 'pending'
+    and jsonb_typeof(p_payload) = 'object'
+    and p_priority between -100 and 100
+    and p_max_attempts between 1 and 1000
+    and p_not_before > '-infinity'
+    and p_not_before <= p_now + interval '3650 days'
+    and (p_expires_at is null or (p_expires_at > p_not_before and p_expires_at <= p_now + interval '3650 days')),
+  false
+);
+
+comment on function fleet.is_within_bounds(text, jsonb, smallint, integer, timestamptz, timestamptz, timestamptz) is
+  'Whether a new command is one as far as can be told at a glance; where it is not, command_problems says why.';
+revoke all on function fleet.is_within_bounds(text, jsonb, smallint, integer, timestamptz, timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.is_within_bounds(text, jsonb, smallint, integer, timestamptz, timestamptz, timestamptz) to service_role;
+
+create or replace function fleet.count_sent(p_owner_ids uuid[], p_counts bigint[], p_now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_waiting double precision;
+  v_one record;
+begin
+  if coalesce(current_setting('request.jwt.claims', true), '') <> '' and not fleet.is_trusted_caller() then
+    for v_one in select g.owner_id, g.count from unnest(p_owner_ids, p_counts) as g(owner_id, count) loop
+      if not fleet.take_quota(v_one.owner_id, 'commands_a_minute', v_one.count, p_now) then
+        perform fleet.raise_quota('commands_a_minute', q.allowed, q.allowed)
+        from fleet.quota_of(v_one.owner_id, 'commands_a_minute') as q(allowed);
+      end if;
+      perform fleet.require_quota(v_one.owner_id, 'commands_waiting');
+    end loop;
+    return;
+  end if;
+
+  perform fleet.take_quotas(p_owner_ids, p_counts, 'commands_a_minute', p_now);
+  -- What waits is counted now and then only, twenty times until it is used up: to count it costs what there is of it.
+  v_waiting := fleet.setting_number('quota_commands_waiting');
+  for v_one in
+    select g.owner_id
+    from unnest(p_owner_ids, p_counts) as g(owner_id, count)
+    left join fleet.owner_quotas as q on q.owner_id = g.owner_id and q.name = 'commands_waiting'
+    where random() * coalesce(q.value, v_waiting) < g.count * 20.0
+  loop
+    if fleet.quota_used(v_one.owner_id, 'commands_waiting', p_now) > fleet.quota_of(v_one.owner_id, 'commands_waiting') then
+      update fleet.quota_use as u
+      set blocked_until = p_now + interval '5 seconds'
+      where (u.owner_id, u.name) in (
+        select x.owner_id, x.name
+        from fleet.quota_use as x
+        where x.owner_id = v_one.owner_id and x.name = 'commands_a_minute'
+        for update skip locked
+      );
+    end if;
+  end loop;
+end;
+$$;
+
+comment on function fleet.count_sent(uuid[], bigint[], timestamptz) is
+  'Count so many new commands of each of these owners towards their quotas. Raises quota_exceeded (PT429) where people send them; what '
+  'schedules make is counted all the same, and waits from then on.';
+revoke all on function fleet.count_sent(uuid[], bigint[], timestamptz) from public, anon, authenticated, service_role;

@@ -1,5 +1,43 @@
--- What holds for device_commands however a row is written. The conditions keep the rows that the engine makes, thousands in one
--- statement, free of all but what they need.
+-- What holds for device_commands however a row is written. Rows that the engine makes pass by all but what they need.
+
+create or replace function fleet.tg_fill_command()
+returns trigger
+language plpgsql
+-- No settings and no rights of its own, whose change would cost as much as all that is done here; so every name is qualified.
+as $$
+declare
+  v_owner uuid;
+  v_hostname text;
+begin
+  if current_user <> 'authenticated' and not fleet.may_hold_secrets(new.payload) and fleet.is_within_bounds(
+    new.status, new.payload, new.priority, new.max_attempts, new.not_before, new.expires_at, pg_catalog.now()
+  ) then
+    select d.owner_id, d.hostname into v_owner, v_hostname
+    from public.devices as d
+    where d.id = new.device_id and d.status <> 'retired';
+    if found and (new.owner_id <> v_owner) is not true then
+      new.owner_id := v_owner;
+      new.device_hostname := v_hostname;
+      new.channel := 'agent';
+      new.created_by := null;
+      new.expires_at := coalesce(new.expires_at, new.not_before + interval '24 hours');
+      return new;
+    end if;
+  end if;
+  -- There is more to this one: the next trigger looks at it.
+  perform pg_catalog.set_config('pgfleet.plain_type', '', true);
+  return new;
+end;
+$$;
+
+comment on function fleet.tg_fill_command() is
+  'Fill in a command that comes after others of its type in one statement, where fleet.tg_prepare_command found nothing to be asked of them.';
+revoke all on function fleet.tg_fill_command() from public, anon, authenticated, service_role;
+
+create or replace trigger device_commands_01_fill
+  before insert on public.device_commands
+  for each row when (current_setting('pgfleet.plain_type', true) = new.command_type and new.run_id is null and new.sent_as is null)
+  execute function fleet.tg_fill_command();
 
 create or replace function fleet.tg_prepare_command()
 returns trigger
@@ -9,6 +47,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_given record;
+  v_is_trusted boolean := fleet.is_trusted_caller();
 begin
   if new.device_id is null then
     new.device_id := fleet.device_by_hostname(new.device_hostname, new.owner_id);
@@ -20,7 +59,7 @@ begin
   where d.id = new.device_id;
   if not found or (new.owner_id is not null and new.owner_id <> v_given.owner_id) then
     perform fleet.raise_device_not_found(new.device_id);
-  elsif not fleet.is_trusted_caller() then
+  elsif not v_is_trusted then
     perform fleet.require_permission(v_given.owner_id, 'operate', format('device %s', new.device_id));
     new.created_by := fleet.current_user_id();
   else
@@ -33,13 +72,9 @@ begin
 
   new.owner_id := v_given.owner_id;
   -- What the payload has to hold is asked of all rows together, when they are written.
-  if v_given.channel is null or new.status is distinct from 'pending' or jsonb_typeof(new.payload) is distinct from 'object'
-    or new.priority is null or new.priority not between -100 and 100
-    or new.max_attempts is null or new.max_attempts not between 1 and 1000
-    or (new.not_before between '-infinity' and now() + interval '3650 days') is not true
-    or new.not_before = '-infinity'
-    or (new.expires_at is not null and (new.expires_at <= new.not_before or new.expires_at > now() + interval '3650 days'))
-  then
+  if v_given.channel is null or not fleet.is_within_bounds(
+    new.status, new.payload, new.priority, new.max_attempts, new.not_before, new.expires_at, now()
+  ) then
     perform fleet.raise_problems('the command', 'command_invalid', array_agg(q))
     from fleet.command_problems(new) as q;
   end if;
@@ -49,9 +84,13 @@ begin
   new.device_hostname := v_given.hostname;
   new.channel := v_given.channel;
   new.expires_at := coalesce(new.expires_at, new.not_before + interval '24 hours');
-  if new.payload <> '{}' and new.payload::text ~* 'pin|pass|secret|token|key|credential|"sealed:' then
+  if fleet.may_hold_secrets(new.payload) then
     perform fleet.require_seals(new.owner_id, new.payload);
     new.payload := fleet.sealed(new.owner_id, new.payload, new.expires_at);
+  end if;
+  if v_is_trusted and v_given.channel = 'agent' and not v_given.is_guarded then
+    -- Until the statement ends, for those of its type that follow.
+    perform set_config('pgfleet.plain_type', new.command_type, true);
   end if;
   return new;
 end;
@@ -65,7 +104,10 @@ revoke all on function fleet.tg_prepare_command() from public, anon, authenticat
 -- What is sent to many is prepared as a whole.
 create or replace trigger device_commands_01_prepare
   before insert on public.device_commands
-  for each row when (new.run_id is null and new.sent_as is null) execute function fleet.tg_prepare_command();
+  for each row when (
+    (current_setting('pgfleet.plain_type', true) = new.command_type) is not true and new.run_id is null and new.sent_as is null
+  )
+  execute function fleet.tg_prepare_command();
 
 create or replace function fleet.tg_change_command_status()
 returns trigger
@@ -83,17 +125,14 @@ begin
       using errcode = 'PT422', detail = 'status_invalid',
             hint = 'Write running to claim it, where it is pending, and then completed or failed.';
   elsif old.status not in ('pending', 'running') and (new.status <> old.status or v_is_answer) then
-    raise exception 'command % is % already', old.id, old.status
-      using errcode = 'PT409', detail = 'command_final', hint = 'What is final stays as it is.';
+    perform fleet.raise_final(old.id, old.status);
   end if;
 
   v_is_person := current_setting('request.jwt.claims', true) <> '' and fleet.current_user_id() is not null;
   if v_is_person and new.status not in (old.status, 'cancelled') then
-    raise exception 'command % can only be cancelled: how it ended is for its device to say', old.id
-      using errcode = 'PT403', detail = 'only_cancel', hint = format('Cancel it: select cancel_command(%s)', old.id);
+    perform fleet.raise_only_cancel(old.id, format('command %s can only be cancelled: how it ended', old.id));
   elsif v_is_person and (v_is_answer or (new.executed_at is distinct from old.executed_at and new.status = old.status)) then
-    raise exception 'what command % came to is for its device to say', old.id
-      using errcode = 'PT403', detail = 'only_cancel', hint = format('Cancel it: select cancel_command(%s)', old.id);
+    perform fleet.raise_only_cancel(old.id, format('what command %s came to', old.id));
   elsif new.status = old.status then
     return new;
   -- A command that is cancelled has failed its run, and something may follow that; not, where its schedule is cancelled.
@@ -125,13 +164,11 @@ comment on function fleet.tg_change_command_status() is
   'and a person may only cancel. Definer: it reads a setting, and tells a person from a device.';
 revoke all on function fleet.tg_change_command_status() from public, anon, authenticated, service_role;
 
--- Those of before, which this one stands for.
 drop trigger if exists device_commands_02_keep_final on public.device_commands;
 drop trigger if exists device_commands_02_keep_time on public.device_commands;
 drop trigger if exists device_commands_02_only_devices_answer on public.device_commands;
 drop function if exists fleet.tg_only_devices_answer();
--- Only the engine writes leases: where it takes a command, or ends what is held, there is nothing to be added. The condition is as
--- short as it can be, since Postgres reads it anew in each statement.
+-- Only the engine writes leases: there is nothing to be added to those. The condition is short, since each statement reads it anew.
 create or replace trigger device_commands_02_change_status
   before update of status, result, error_message, executed_at on public.device_commands
   for each row when (new.lease_expires_at is not distinct from old.lease_expires_at or old.executed_at is not null)
@@ -178,9 +215,12 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_strays public.device_commands[];
   v_one public.device_commands;
 begin
+  if current_setting('pgfleet.plain_type', true) <> '' then
+    perform set_config('pgfleet.plain_type', '', true);
+  end if;
+
   -- Payloads that may lack something, each once, whatever the number of rows; the first that does ends it.
   for v_one in
     with sent as materialized (
@@ -200,11 +240,10 @@ begin
     from fleet.command_problems(v_one) as q;
   end loop;
 
-  select array_agg(n) into v_strays
-  from new_rows as n
-  where not exists (select 1 from public.devices as d where d.id = n.device_id and d.owner_id = n.owner_id);
-
-  foreach v_one in array coalesce(v_strays, '{}') loop
+  for v_one in
+    select n.* from new_rows as n
+    where not exists (select 1 from public.devices as d where d.id = n.device_id and d.owner_id = n.owner_id)
+  loop
     if v_one.run_id is null or exists (select 1 from public.devices as d where d.id = v_one.device_id) then
       perform fleet.raise_device_not_found(v_one.device_id);
     end if;
@@ -279,6 +318,7 @@ as $$
 declare
   c_stretch constant integer := 200;
   v_now timestamptz := clock_timestamp();
+  v_from timestamptz := '-infinity';
   v_told uuid[] := '{}';
   -- What a tick makes is rung by the tick, at its pace: a thousand small runs are a large fan-out too.
   v_inline integer := case
@@ -302,33 +342,26 @@ begin
       order by n.device_id, n.priority desc, n.id
     ) as t
     join public.devices as d on d.id = t.device_id;
-
-    insert into fleet.doorbells (device_id, owner_id, ring_at, priority, command_id, command_type)
-    select distinct on (n.device_id, n.not_before) n.device_id, n.owner_id, n.not_before, n.priority, n.id, n.command_type
-    from new_rows as n
-    where n.channel = 'agent' and n.status = 'pending' and n.not_before > v_now and n.wave is null
-    on conflict (device_id, ring_at) do nothing;
-  else
-    if (select count(*) from (select from new_rows limit c_stretch) as x) = c_stretch then
-      -- Many that are to be rung at one time are told as a whole: a row for each would cost a third of what all else does.
-      with told as (
-        insert into fleet.doorbell_stretches (owner_id, ring_at, priority, next_id, last_id)
-        select n.owner_id, min(n.not_before), min(n.priority), min(n.id), max(n.id)
-        from new_rows as n
-        where n.channel = 'agent' and n.status = 'pending' and n.wave is null
-        group by n.owner_id
-        having count(*) >= c_stretch and count(*) = count(distinct n.device_id)
-          and min(n.not_before) = max(n.not_before) and min(n.priority) = max(n.priority)
-        returning owner_id
-      )
-      select coalesce(array_agg(t.owner_id), '{}') into v_told from told as t;
-    end if;
-    insert into fleet.doorbells (device_id, owner_id, ring_at, priority, command_id, command_type)
-    select n.device_id, n.owner_id, n.not_before, n.priority, n.id, n.command_type
-    from new_rows as n
-    where n.channel = 'agent' and n.status = 'pending' and n.wave is null and n.owner_id <> all (v_told)
-    on conflict (device_id, ring_at) do nothing;
+    v_from := v_now;
+  elsif (select count(*) from (select from new_rows limit c_stretch) as x) = c_stretch then
+    -- Many that are to be rung at one time are told as a whole: a row for each would cost a third of what all else does.
+    with told as (
+      insert into fleet.doorbell_stretches (owner_id, ring_at, priority, next_id, last_id)
+      select n.owner_id, min(n.not_before), min(n.priority), min(n.id), max(n.id)
+      from new_rows as n
+      where n.channel = 'agent' and n.status = 'pending' and n.wave is null
+      group by n.owner_id
+      having count(*) >= c_stretch and count(*) = count(distinct n.device_id)
+        and min(n.not_before) = max(n.not_before) and min(n.priority) = max(n.priority)
+      returning owner_id
+    )
+    select coalesce(array_agg(t.owner_id), '{}') into v_told from told as t;
   end if;
+  insert into fleet.doorbells (device_id, owner_id, ring_at, priority, command_id, command_type)
+  select n.device_id, n.owner_id, n.not_before, n.priority, n.id, n.command_type
+  from new_rows as n
+  where n.channel = 'agent' and n.status = 'pending' and n.wave is null and n.not_before > v_from and n.owner_id <> all (v_told)
+  on conflict (device_id, ring_at) do nothing;
   return null;
 end;
 $$;
@@ -344,36 +377,10 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_now timestamptz := clock_timestamp();
-  v_one record;
-  v_is_asked boolean := coalesce(current_setting('request.jwt.claims', true), '') <> '' and not fleet.is_trusted_caller();
-  v_is_left boolean;
 begin
-  for v_one in select n.owner_id, count(*) as count from new_rows as n group by n.owner_id loop
-    v_is_left := fleet.take_quota(v_one.owner_id, 'commands_a_minute', v_one.count, v_now);
-    if v_is_asked then
-      if not v_is_left then
-        perform fleet.raise_quota(
-          'commands_a_minute', fleet.quota_of(v_one.owner_id, 'commands_a_minute'),
-          fleet.quota_of(v_one.owner_id, 'commands_a_minute')
-        );
-      end if;
-      perform fleet.require_quota(v_one.owner_id, 'commands_waiting');
-    -- What waits is counted now and then only, twenty times until it is used up: to count it costs what there is of it.
-    elsif random() * fleet.quota_of(v_one.owner_id, 'commands_waiting') < v_one.count * 20.0
-      and fleet.quota_used(v_one.owner_id, 'commands_waiting', v_now) > fleet.quota_of(v_one.owner_id, 'commands_waiting')
-    then
-      update fleet.quota_use as u
-      set blocked_until = v_now + interval '5 seconds'
-      where (u.owner_id, u.name) in (
-        select x.owner_id, x.name
-        from fleet.quota_use as x
-        where x.owner_id = v_one.owner_id and x.name = 'commands_a_minute'
-        for update skip locked
-      );
-    end if;
-  end loop;
+  perform fleet.count_sent(array_agg(n.owner_id order by n.owner_id), array_agg(n.count order by n.owner_id), clock_timestamp())
+  from (select x.owner_id, count(*) as count from new_rows as x group by x.owner_id) as n
+  having count(*) > 0;
   return null;
 end;
 $$;

@@ -146,3 +146,46 @@ def test_a_command_of_a_run_belongs_to_a_device_of_its_owner(fleet: Fleet) -> No
     # One that is deleted while the run expands gets none, and the run still ends.
     gone = fleet.insert("device_commands", device_id=10**12, **columns)
     assert fleet.rows("select * from device_commands where id = %s", gone["id"]) == []
+
+
+SEND_MANY = """
+    insert into device_commands (device_id, command_type, payload, priority)
+    select r.device_id, r.command_type, coalesce(r.payload, '{}'), coalesce(r.priority, 0)
+    from jsonb_to_recordset(%s) as r(
+      device_id bigint, command_type text, payload jsonb, priority smallint)
+    returning *
+    """
+
+
+def test_of_many_in_one_insert_each_is_looked_at(fleet: Fleet) -> None:
+    given = [
+        {"command_type": "lock"},
+        {"command_type": "lock", "payload": {"note": "plain"}},
+        {"command_type": "broadcast_message", "payload": HELLO},
+        {"command_type": "broadcast_message", "payload": {**HELLO, "password": "of-the-wall"}},
+        {"command_type": "mdm_refresh"},
+        {"command_type": "lock", "priority": 100},
+    ]
+    devices = fleet.devices(len(given))
+    rows = [{"device_id": one, **row} for one, row in zip(devices, given, strict=True)]
+    made = fleet.rows(SEND_MANY, Jsonb(rows))
+    assert [row["device_id"] for row in made] == devices
+    names = fleet.rows("select hostname from devices where id = any (%s) order by id", devices)
+    assert [row["device_hostname"] for row in made] == [row["hostname"] for row in names]
+    assert {row["owner_id"] for row in made} == {fleet.owner_id}
+    assert [row["channel"] for row in made] == ["agent"] * 4 + ["mdm", "agent"]
+    assert {row["expires_at"] - row["not_before"] for row in made} == {timedelta(days=1)}
+    assert str(made[3]["payload"]["password"]).startswith("sealed:")
+
+    # Whatever the row before it was.
+    with fleet.refused("PT422", "command_invalid", "priority"):
+        fleet.rows(SEND_MANY, Jsonb([rows[0], {**rows[1], "priority": 101}]))
+    fleet.run("select retire_device(%s)", devices[1])
+    with fleet.refused("PT409", "device_retired"):
+        fleet.rows(SEND_MANY, Jsonb(rows[:2]))
+    # What was found out in one statement holds for none after it.
+    fleet.rows(SEND_MANY, Jsonb(rows[:1]))
+    with fleet.refused("PT404", "device_not_found"), fleet.acting(uuid4()):
+        fleet.run(
+            "insert into device_commands (device_id, command_type) values (%s, 'lock')", devices[0]
+        )

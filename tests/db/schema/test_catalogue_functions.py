@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-# A procedure that commits can have no SET clause (Postgres forbids it); each name in its body
-# is qualified instead.
+# A procedure that commits can have no SET clause (Postgres forbids it), and a trigger that fills in
+# a hundred thousand rows of whoever runs the database has none; each name in their bodies is
+# qualified instead.
 WITHOUT_SEARCH_PATH = {
     "fleet.prune_history",
     "fleet.reconcile_all_geo_scopes",
@@ -14,6 +15,7 @@ WITHOUT_SEARCH_PATH = {
     "fleet.take_suspects",
     "fleet.take_tick",
     "fleet.tend_geo_schedules",
+    "fleet.tg_fill_command",
     "fleet.tick_minute",
     "fleet.watch_tick",
 }

@@ -94,8 +94,8 @@ PURE = """
 """
 
 SERVICE_ROLE = """
-    fleet.checkup fleet.default_settings fleet.metrics fleet.set_quota fleet.set_setting
-    fleet.setting public.fleet_checkup
+    fleet.checkup fleet.default_settings fleet.is_within_bounds fleet.may_hold_secrets
+    fleet.metrics fleet.set_quota fleet.set_setting fleet.setting public.fleet_checkup
 """
 
 WORKER = """

@@ -118,6 +118,36 @@ revoke all on function public.send_command(bigint, text, jsonb, text, integer, t
 grant execute on function public.send_command(bigint, text, jsonb, text, integer, timestamptz, interval, integer)
   to authenticated, service_role;
 
+create or replace function fleet.raise_final(p_command_id bigint, p_status text)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception 'command % is % already', p_command_id, p_status
+    using errcode = 'PT409', detail = 'command_final', hint = 'What is final stays as it is.';
+end;
+$$;
+
+comment on function fleet.raise_final(bigint, text) is 'Raise command_final (PT409).';
+revoke all on function fleet.raise_final(bigint, text) from public, anon, authenticated, service_role;
+
+create or replace function fleet.raise_only_cancel(p_command_id bigint, p_what text)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception '% is for its device to say', p_what
+    using errcode = 'PT403', detail = 'only_cancel', hint = format('Cancel it: select cancel_command(%s)', p_command_id);
+end;
+$$;
+
+comment on function fleet.raise_only_cancel(bigint, text) is 'Raise only_cancel (PT403).';
+revoke all on function fleet.raise_only_cancel(bigint, text) from public, anon, authenticated, service_role;
+
 create or replace function fleet.cancel_command(p_command_id bigint, p_reason text)
 returns public.device_commands
 language plpgsql
@@ -140,8 +170,7 @@ begin
   if v_row.status = 'cancelled' then
     return v_row;
   elsif v_row.status not in ('pending', 'running') then
-    raise exception 'command % is % already', p_command_id, v_row.status
-      using errcode = 'PT409', detail = 'command_final', hint = 'What is final stays as it is.';
+    perform fleet.raise_final(p_command_id, v_row.status);
   end if;
 
   update public.device_commands as c
@@ -220,6 +249,85 @@ $$;
 comment on function fleet.command_problems(public.device_commands) is
   'Everything that is wrong with a new command; no row where nothing is.';
 revoke all on function fleet.command_problems(public.device_commands) from public, anon, authenticated, service_role;
+
+create or replace function fleet.is_within_bounds(
+  p_status text,
+  p_payload jsonb,
+  p_priority smallint,
+  p_max_attempts integer,
+  p_not_before timestamptz,
+  p_expires_at timestamptz,
+  p_now timestamptz
+)
+returns boolean
+language sql
+stable
+parallel safe
+return coalesce(
+  p_status = 'pending'
+    and jsonb_typeof(p_payload) = 'object'
+    and p_priority between -100 and 100
+    and p_max_attempts between 1 and 1000
+    and p_not_before > '-infinity'
+    and p_not_before <= p_now + interval '3650 days'
+    and (p_expires_at is null or (p_expires_at > p_not_before and p_expires_at <= p_now + interval '3650 days')),
+  false
+);
+
+comment on function fleet.is_within_bounds(text, jsonb, smallint, integer, timestamptz, timestamptz, timestamptz) is
+  'Whether a new command is one as far as can be told at a glance; where it is not, command_problems says why.';
+revoke all on function fleet.is_within_bounds(text, jsonb, smallint, integer, timestamptz, timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.is_within_bounds(text, jsonb, smallint, integer, timestamptz, timestamptz, timestamptz) to service_role;
+
+create or replace function fleet.count_sent(p_owner_ids uuid[], p_counts bigint[], p_now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_waiting double precision;
+  v_one record;
+begin
+  if coalesce(current_setting('request.jwt.claims', true), '') <> '' and not fleet.is_trusted_caller() then
+    for v_one in select g.owner_id, g.count from unnest(p_owner_ids, p_counts) as g(owner_id, count) loop
+      if not fleet.take_quota(v_one.owner_id, 'commands_a_minute', v_one.count, p_now) then
+        perform fleet.raise_quota('commands_a_minute', q.allowed, q.allowed)
+        from fleet.quota_of(v_one.owner_id, 'commands_a_minute') as q(allowed);
+      end if;
+      perform fleet.require_quota(v_one.owner_id, 'commands_waiting');
+    end loop;
+    return;
+  end if;
+
+  perform fleet.take_quotas(p_owner_ids, p_counts, 'commands_a_minute', p_now);
+  -- What waits is counted now and then only, twenty times until it is used up: to count it costs what there is of it.
+  v_waiting := fleet.setting_number('quota_commands_waiting');
+  for v_one in
+    select g.owner_id
+    from unnest(p_owner_ids, p_counts) as g(owner_id, count)
+    left join fleet.owner_quotas as q on q.owner_id = g.owner_id and q.name = 'commands_waiting'
+    where random() * coalesce(q.value, v_waiting) < g.count * 20.0
+  loop
+    if fleet.quota_used(v_one.owner_id, 'commands_waiting', p_now) > fleet.quota_of(v_one.owner_id, 'commands_waiting') then
+      update fleet.quota_use as u
+      set blocked_until = p_now + interval '5 seconds'
+      where (u.owner_id, u.name) in (
+        select x.owner_id, x.name
+        from fleet.quota_use as x
+        where x.owner_id = v_one.owner_id and x.name = 'commands_a_minute'
+        for update skip locked
+      );
+    end if;
+  end loop;
+end;
+$$;
+
+comment on function fleet.count_sent(uuid[], bigint[], timestamptz) is
+  'Count so many new commands of each of these owners towards their quotas. Raises quota_exceeded (PT429) where people send them; what '
+  'schedules make is counted all the same, and waits from then on.';
+revoke all on function fleet.count_sent(uuid[], bigint[], timestamptz) from public, anon, authenticated, service_role;
 
 -- db/sources/40_commands/15_send_to_many.sql
 -- One command for many devices: checked once, sealed once, written in one statement.
@@ -516,10 +624,25 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_device_id bigint := fleet.working_device_id();
+  v_claims json := fleet.jwt_claims();
+  v_device_id bigint;
+  v_is_idle boolean;
 begin
+  -- Nearly every look finds nothing: one question tells who looks, as working_device_id does, and whether anything is to be done.
+  if v_claims ->> 'role' = 'authenticated' then
+    select d.id, d.last_seen > p_now - interval '30 seconds' and not exists (
+      select 1 from public.device_commands as c
+      where c.device_id = d.id and c.status = 'pending' and c.channel = 'agent' and (c.not_before <= p_now or c.attempt > 0)
+    ) into v_device_id, v_is_idle
+    from public.devices as d
+    where d.auth_id = fleet.try_uuid(v_claims ->> 'sub')
+      and d.status = 'active'
+      and not exists (select 1 from fleet.owner_moves as m where m.owner_id = d.owner_id);
+  end if;
   if v_device_id is null then
-    perform fleet.require_device();
+    v_device_id := fleet.require_device();
+  elsif v_is_idle then
+    return;
   end if;
   return query select * from fleet.lease_commands(v_device_id, p_limit, p_journal, p_now);
 end;
@@ -1568,8 +1691,46 @@ revoke all on table public.command_list from public, anon, authenticated, servic
 grant select on table public.command_list to authenticated, service_role;
 
 -- db/sources/40_commands/triggers.sql
--- What holds for device_commands however a row is written. The conditions keep the rows that the engine makes, thousands in one
--- statement, free of all but what they need.
+-- What holds for device_commands however a row is written. Rows that the engine makes pass by all but what they need.
+
+create or replace function fleet.tg_fill_command()
+returns trigger
+language plpgsql
+-- No settings and no rights of its own, whose change would cost as much as all that is done here; so every name is qualified.
+as $$
+declare
+  v_owner uuid;
+  v_hostname text;
+begin
+  if current_user <> 'authenticated' and not fleet.may_hold_secrets(new.payload) and fleet.is_within_bounds(
+    new.status, new.payload, new.priority, new.max_attempts, new.not_before, new.expires_at, pg_catalog.now()
+  ) then
+    select d.owner_id, d.hostname into v_owner, v_hostname
+    from public.devices as d
+    where d.id = new.device_id and d.status <> 'retired';
+    if found and (new.owner_id <> v_owner) is not true then
+      new.owner_id := v_owner;
+      new.device_hostname := v_hostname;
+      new.channel := 'agent';
+      new.created_by := null;
+      new.expires_at := coalesce(new.expires_at, new.not_before + interval '24 hours');
+      return new;
+    end if;
+  end if;
+  -- There is more to this one: the next trigger looks at it.
+  perform pg_catalog.set_config('pgfleet.plain_type', '', true);
+  return new;
+end;
+$$;
+
+comment on function fleet.tg_fill_command() is
+  'Fill in a command that comes after others of its type in one statement, where fleet.tg_prepare_command found nothing to be asked of them.';
+revoke all on function fleet.tg_fill_command() from public, anon, authenticated, service_role;
+
+create or replace trigger device_commands_01_fill
+  before insert on public.device_commands
+  for each row when (current_setting('pgfleet.plain_type', true) = new.command_type and new.run_id is null and new.sent_as is null)
+  execute function fleet.tg_fill_command();
 
 create or replace function fleet.tg_prepare_command()
 returns trigger
@@ -1579,6 +1740,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_given record;
+  v_is_trusted boolean := fleet.is_trusted_caller();
 begin
   if new.device_id is null then
     new.device_id := fleet.device_by_hostname(new.device_hostname, new.owner_id);
@@ -1590,7 +1752,7 @@ begin
   where d.id = new.device_id;
   if not found or (new.owner_id is not null and new.owner_id <> v_given.owner_id) then
     perform fleet.raise_device_not_found(new.device_id);
-  elsif not fleet.is_trusted_caller() then
+  elsif not v_is_trusted then
     perform fleet.require_permission(v_given.owner_id, 'operate', format('device %s', new.device_id));
     new.created_by := fleet.current_user_id();
   else
@@ -1603,13 +1765,9 @@ begin
 
   new.owner_id := v_given.owner_id;
   -- What the payload has to hold is asked of all rows together, when they are written.
-  if v_given.channel is null or new.status is distinct from 'pending' or jsonb_typeof(new.payload) is distinct from 'object'
-    or new.priority is null or new.priority not between -100 and 100
-    or new.max_attempts is null or new.max_attempts not between 1 and 1000
-    or (new.not_before between '-infinity' and now() + interval '3650 days') is not true
-    or new.not_before = '-infinity'
-    or (new.expires_at is not null and (new.expires_at <= new.not_before or new.expires_at > now() + interval '3650 days'))
-  then
+  if v_given.channel is null or not fleet.is_within_bounds(
+    new.status, new.payload, new.priority, new.max_attempts, new.not_before, new.expires_at, now()
+  ) then
     perform fleet.raise_problems('the command', 'command_invalid', array_agg(q))
     from fleet.command_problems(new) as q;
   end if;
@@ -1619,9 +1777,13 @@ begin
   new.device_hostname := v_given.hostname;
   new.channel := v_given.channel;
   new.expires_at := coalesce(new.expires_at, new.not_before + interval '24 hours');
-  if new.payload <> '{}' and new.payload::text ~* 'pin|pass|secret|token|key|credential|"sealed:' then
+  if fleet.may_hold_secrets(new.payload) then
     perform fleet.require_seals(new.owner_id, new.payload);
     new.payload := fleet.sealed(new.owner_id, new.payload, new.expires_at);
+  end if;
+  if v_is_trusted and v_given.channel = 'agent' and not v_given.is_guarded then
+    -- Until the statement ends, for those of its type that follow.
+    perform set_config('pgfleet.plain_type', new.command_type, true);
   end if;
   return new;
 end;
@@ -1635,7 +1797,10 @@ revoke all on function fleet.tg_prepare_command() from public, anon, authenticat
 -- What is sent to many is prepared as a whole.
 create or replace trigger device_commands_01_prepare
   before insert on public.device_commands
-  for each row when (new.run_id is null and new.sent_as is null) execute function fleet.tg_prepare_command();
+  for each row when (
+    (current_setting('pgfleet.plain_type', true) = new.command_type) is not true and new.run_id is null and new.sent_as is null
+  )
+  execute function fleet.tg_prepare_command();
 
 create or replace function fleet.tg_change_command_status()
 returns trigger
@@ -1653,17 +1818,14 @@ begin
       using errcode = 'PT422', detail = 'status_invalid',
             hint = 'Write running to claim it, where it is pending, and then completed or failed.';
   elsif old.status not in ('pending', 'running') and (new.status <> old.status or v_is_answer) then
-    raise exception 'command % is % already', old.id, old.status
-      using errcode = 'PT409', detail = 'command_final', hint = 'What is final stays as it is.';
+    perform fleet.raise_final(old.id, old.status);
   end if;
 
   v_is_person := current_setting('request.jwt.claims', true) <> '' and fleet.current_user_id() is not null;
   if v_is_person and new.status not in (old.status, 'cancelled') then
-    raise exception 'command % can only be cancelled: how it ended is for its device to say', old.id
-      using errcode = 'PT403', detail = 'only_cancel', hint = format('Cancel it: select cancel_command(%s)', old.id);
+    perform fleet.raise_only_cancel(old.id, format('command %s can only be cancelled: how it ended', old.id));
   elsif v_is_person and (v_is_answer or (new.executed_at is distinct from old.executed_at and new.status = old.status)) then
-    raise exception 'what command % came to is for its device to say', old.id
-      using errcode = 'PT403', detail = 'only_cancel', hint = format('Cancel it: select cancel_command(%s)', old.id);
+    perform fleet.raise_only_cancel(old.id, format('what command %s came to', old.id));
   elsif new.status = old.status then
     return new;
   -- A command that is cancelled has failed its run, and something may follow that; not, where its schedule is cancelled.
@@ -1695,13 +1857,11 @@ comment on function fleet.tg_change_command_status() is
   'and a person may only cancel. Definer: it reads a setting, and tells a person from a device.';
 revoke all on function fleet.tg_change_command_status() from public, anon, authenticated, service_role;
 
--- Those of before, which this one stands for.
 drop trigger if exists device_commands_02_keep_final on public.device_commands;
 drop trigger if exists device_commands_02_keep_time on public.device_commands;
 drop trigger if exists device_commands_02_only_devices_answer on public.device_commands;
 drop function if exists fleet.tg_only_devices_answer();
--- Only the engine writes leases: where it takes a command, or ends what is held, there is nothing to be added. The condition is as
--- short as it can be, since Postgres reads it anew in each statement.
+-- Only the engine writes leases: there is nothing to be added to those. The condition is short, since each statement reads it anew.
 create or replace trigger device_commands_02_change_status
   before update of status, result, error_message, executed_at on public.device_commands
   for each row when (new.lease_expires_at is not distinct from old.lease_expires_at or old.executed_at is not null)
@@ -1748,9 +1908,12 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_strays public.device_commands[];
   v_one public.device_commands;
 begin
+  if current_setting('pgfleet.plain_type', true) <> '' then
+    perform set_config('pgfleet.plain_type', '', true);
+  end if;
+
   -- Payloads that may lack something, each once, whatever the number of rows; the first that does ends it.
   for v_one in
     with sent as materialized (
@@ -1770,11 +1933,10 @@ begin
     from fleet.command_problems(v_one) as q;
   end loop;
 
-  select array_agg(n) into v_strays
-  from new_rows as n
-  where not exists (select 1 from public.devices as d where d.id = n.device_id and d.owner_id = n.owner_id);
-
-  foreach v_one in array coalesce(v_strays, '{}') loop
+  for v_one in
+    select n.* from new_rows as n
+    where not exists (select 1 from public.devices as d where d.id = n.device_id and d.owner_id = n.owner_id)
+  loop
     if v_one.run_id is null or exists (select 1 from public.devices as d where d.id = v_one.device_id) then
       perform fleet.raise_device_not_found(v_one.device_id);
     end if;
@@ -1849,6 +2011,7 @@ as $$
 declare
   c_stretch constant integer := 200;
   v_now timestamptz := clock_timestamp();
+  v_from timestamptz := '-infinity';
   v_told uuid[] := '{}';
   -- What a tick makes is rung by the tick, at its pace: a thousand small runs are a large fan-out too.
   v_inline integer := case
@@ -1872,33 +2035,26 @@ begin
       order by n.device_id, n.priority desc, n.id
     ) as t
     join public.devices as d on d.id = t.device_id;
-
-    insert into fleet.doorbells (device_id, owner_id, ring_at, priority, command_id, command_type)
-    select distinct on (n.device_id, n.not_before) n.device_id, n.owner_id, n.not_before, n.priority, n.id, n.command_type
-    from new_rows as n
-    where n.channel = 'agent' and n.status = 'pending' and n.not_before > v_now and n.wave is null
-    on conflict (device_id, ring_at) do nothing;
-  else
-    if (select count(*) from (select from new_rows limit c_stretch) as x) = c_stretch then
-      -- Many that are to be rung at one time are told as a whole: a row for each would cost a third of what all else does.
-      with told as (
-        insert into fleet.doorbell_stretches (owner_id, ring_at, priority, next_id, last_id)
-        select n.owner_id, min(n.not_before), min(n.priority), min(n.id), max(n.id)
-        from new_rows as n
-        where n.channel = 'agent' and n.status = 'pending' and n.wave is null
-        group by n.owner_id
-        having count(*) >= c_stretch and count(*) = count(distinct n.device_id)
-          and min(n.not_before) = max(n.not_before) and min(n.priority) = max(n.priority)
-        returning owner_id
-      )
-      select coalesce(array_agg(t.owner_id), '{}') into v_told from told as t;
-    end if;
-    insert into fleet.doorbells (device_id, owner_id, ring_at, priority, command_id, command_type)
-    select n.device_id, n.owner_id, n.not_before, n.priority, n.id, n.command_type
-    from new_rows as n
-    where n.channel = 'agent' and n.status = 'pending' and n.wave is null and n.owner_id <> all (v_told)
-    on conflict (device_id, ring_at) do nothing;
+    v_from := v_now;
+  elsif (select count(*) from (select from new_rows limit c_stretch) as x) = c_stretch then
+    -- Many that are to be rung at one time are told as a whole: a row for each would cost a third of what all else does.
+    with told as (
+      insert into fleet.doorbell_stretches (owner_id, ring_at, priority, next_id, last_id)
+      select n.owner_id, min(n.not_before), min(n.priority), min(n.id), max(n.id)
+      from new_rows as n
+      where n.channel = 'agent' and n.status = 'pending' and n.wave is null
+      group by n.owner_id
+      having count(*) >= c_stretch and count(*) = count(distinct n.device_id)
+        and min(n.not_before) = max(n.not_before) and min(n.priority) = max(n.priority)
+      returning owner_id
+    )
+    select coalesce(array_agg(t.owner_id), '{}') into v_told from told as t;
   end if;
+  insert into fleet.doorbells (device_id, owner_id, ring_at, priority, command_id, command_type)
+  select n.device_id, n.owner_id, n.not_before, n.priority, n.id, n.command_type
+  from new_rows as n
+  where n.channel = 'agent' and n.status = 'pending' and n.wave is null and n.not_before > v_from and n.owner_id <> all (v_told)
+  on conflict (device_id, ring_at) do nothing;
   return null;
 end;
 $$;
@@ -1914,36 +2070,10 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_now timestamptz := clock_timestamp();
-  v_one record;
-  v_is_asked boolean := coalesce(current_setting('request.jwt.claims', true), '') <> '' and not fleet.is_trusted_caller();
-  v_is_left boolean;
 begin
-  for v_one in select n.owner_id, count(*) as count from new_rows as n group by n.owner_id loop
-    v_is_left := fleet.take_quota(v_one.owner_id, 'commands_a_minute', v_one.count, v_now);
-    if v_is_asked then
-      if not v_is_left then
-        perform fleet.raise_quota(
-          'commands_a_minute', fleet.quota_of(v_one.owner_id, 'commands_a_minute'),
-          fleet.quota_of(v_one.owner_id, 'commands_a_minute')
-        );
-      end if;
-      perform fleet.require_quota(v_one.owner_id, 'commands_waiting');
-    -- What waits is counted now and then only, twenty times until it is used up: to count it costs what there is of it.
-    elsif random() * fleet.quota_of(v_one.owner_id, 'commands_waiting') < v_one.count * 20.0
-      and fleet.quota_used(v_one.owner_id, 'commands_waiting', v_now) > fleet.quota_of(v_one.owner_id, 'commands_waiting')
-    then
-      update fleet.quota_use as u
-      set blocked_until = v_now + interval '5 seconds'
-      where (u.owner_id, u.name) in (
-        select x.owner_id, x.name
-        from fleet.quota_use as x
-        where x.owner_id = v_one.owner_id and x.name = 'commands_a_minute'
-        for update skip locked
-      );
-    end if;
-  end loop;
+  perform fleet.count_sent(array_agg(n.owner_id order by n.owner_id), array_agg(n.count order by n.owner_id), clock_timestamp())
+  from (select x.owner_id, count(*) as count from new_rows as x group by x.owner_id) as n
+  having count(*) > 0;
   return null;
 end;
 $$;
