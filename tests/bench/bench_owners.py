@@ -47,8 +47,12 @@ def run(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
     connection.execute("vacuum analyze schedules")
     due = value(connection, "update fleet.heartbeat set created_at = now() returning now()")
     connection.execute("update fleet.settings set value = 'true' where name = 'ticker_enabled'")
-    deadline = time.monotonic() + 900
-    while value(connection, "select count(*) from device_commands") < OWNERS * SCHEDULES:
+    made, deadline = OWNERS * SCHEDULES, time.monotonic() + 900
+    # To count them again and again would take as much from the ticker as a third of its work.
+    while value(connection, "select coalesce(max(id), 0) from device_commands") < made:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    while value(connection, "select count(*) from device_commands") < made:
         assert time.monotonic() < deadline
         time.sleep(0.5)
     began = value(connection, "select min(created_at) from device_commands")
@@ -60,8 +64,13 @@ def run(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
         " from device_commands as c group by c.owner_id) as o",
         (began, began),
     ).fetchone() or (0, 0, 0)
+    seconds = value(
+        connection,
+        "select extract(epoch from max(created_at) - min(created_at))::float8 from device_commands",
+    )
     name = f"{OWNERS} owners of {SCHEDULES} schedules, all due at once"
     return [
         row(f"{name}: everybody's first row", round(first, 2), "s", goal="≤ 2 s"),
         row("an owner's last row, worst", round(worst, 1), "s", round(best, 1), goal="ratio ≤ 3"),
+        row("runs that are booked and expanded", round(made / seconds), "runs/s"),
     ]
