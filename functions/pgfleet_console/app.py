@@ -75,7 +75,7 @@ def _app(
     pages: Sequence[Page],
     outgoing: Outgoing | None = None,
 ) -> Starlette:
-    serving = Serving(pool, door, make_environment(), pages)
+    serving = Serving(pool, door, make_environment(), pages, settings.tiles)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -123,7 +123,13 @@ def _app(
             *serving.routes,
         ],
         lifespan=lifespan,
-        middleware=[Middleware(Guard, hosts=settings.hosts, image_sources=())],
+        middleware=[
+            Middleware(
+                Guard,
+                hosts=settings.hosts,
+                image_sources=(settings.tiles.source,) if settings.tiles else (),
+            )
+        ],
         exception_handlers={FleetError: refuse, HTTPException: missing, Exception: fault},
     )
 

@@ -63,7 +63,7 @@ class Database:
     def __init__(self, conn: AsyncConnection[Row], viewer: Viewer) -> None:
         self._conn = conn
         self._viewer = viewer
-        self._may: dict[str, set[UUID]] = {}
+        self._may: dict[str, frozenset[UUID]] = {}
 
     async def find(
         self,
@@ -106,13 +106,35 @@ class Database:
 
     async def may(self, permission: Name, owner_id: Any) -> bool:
         """Tell whether the viewer has a permission in an owner, to show only what will work."""
-        assert permission in PERMISSIONS
+        return self._viewer.is_operator or owner_id in await self._owners(permission)
+
+    async def may_begin(self, permission: Name) -> bool:
+        """Tell whether the viewer has a fleet to make something in.
+
+        Whoever is in none gets one of their own with what they make first; one's own is not offered
+        to people who only look at another, until there is something in it.
+        """
         if self._viewer.is_operator:
             return True
+        owners = await self.find(
+            "owner_list", columns=("id", "is_personal", "is_default", "devices"), limit=50
+        )
+        mine = await self._owners(permission)
+        return not owners or any(
+            row["id"] in mine and (row["is_default"] or not row["is_personal"] or row["devices"])
+            for row in owners
+        )
+
+    async def sees(self) -> frozenset[UUID] | None:
+        """Give the fleets that the viewer sees; None is all, and more than those of people."""
+        return None if self._viewer.is_operator else await self._owners("view")
+
+    async def _owners(self, permission: Name) -> frozenset[UUID]:
+        assert permission in PERMISSIONS
         if permission not in self._may:
             rows = await self.call("fleet.my_owners", "my_owners", p_permission=permission)
-            self._may[permission] = {row["my_owners"] for row in rows}
-        return owner_id in self._may[permission]
+            self._may[permission] = frozenset(row["my_owners"] for row in rows)
+        return self._may[permission]
 
     async def _run(self, statement: Statement) -> list[Row]:
         with translate_errors():

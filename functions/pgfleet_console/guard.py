@@ -29,6 +29,8 @@ class Guard:
     def __init__(self, app: ASGIApp, hosts: Sequence[str], image_sources: Sequence[str]) -> None:
         self._app = app
         self._hosts = {host.lower() for host in hosts}
+        # Servers of tiles want to know who asks; they hear the name of the console, and no page.
+        self._referrer = "strict-origin-when-cross-origin" if image_sources else "same-origin"
         self._policy = POLICY.replace(
             "img-src 'self' data:", " ".join(("img-src 'self' data:", *image_sources))
         )
@@ -52,7 +54,7 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 headers["Content-Security-Policy"] = self._policy
                 headers["X-Content-Type-Options"] = "nosniff"
-                headers["Referrer-Policy"] = "same-origin"
+                headers["Referrer-Policy"] = self._referrer
                 headers["Cross-Origin-Opener-Policy"] = "same-origin"
                 headers["Cross-Origin-Resource-Policy"] = "same-origin"
                 headers.setdefault("Cache-Control", "no-store")

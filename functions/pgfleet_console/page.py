@@ -33,13 +33,15 @@ which shows the form again with what is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
 from pgfleet.errors import FleetError, InvalidInput, NotFound
 from pgfleet_console.database import Database
+from pgfleet_console.lately import Lately
+from pgfleet_console.settings import Tiles
 from pgfleet_console.viewers import Viewer
 
 LARGEST_ID = 2**63 - 1
@@ -82,6 +84,18 @@ class Look:
     form: Mapping[str, str] = field(default_factory=dict)
     # All values of fields that are sent more than once, such as checkboxes.
     lists: Mapping[str, list[str]] = field(default_factory=dict)
+    tiles: Tiles | None = None
+    # Whether the page is open already and shown again.
+    is_again: bool = False
+    kept: Lately = field(default_factory=Lately)
+
+    async def lately(self, name: Hashable, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """Give what costs much, and is the same for all who see the same fleets.
+
+        A page that is shown again has it from just now; nobody may change what it gets.
+        """
+        key = (await self.db.sees(), name)
+        return await self.kept.get(key, ask, is_again=self.is_again)
 
     def number(self, name: str) -> int:
         """Give an id of the path; what is no number is the id of nothing."""

@@ -23,8 +23,10 @@ from pgfleet_console.doors.door import (
     read_form,
     set_cookie,
 )
+from pgfleet_console.lately import Lately
 from pgfleet_console.live import Hub
 from pgfleet_console.page import Act, Gone, Look, Page, Part, Shown, View
+from pgfleet_console.settings import Tiles
 from pgfleet_console.viewers import Viewer
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,12 @@ class Serving:
     """Serves the pages of a table."""
 
     def __init__(
-        self, pool: Pool, door: Door, environment: Environment, pages: Sequence[Page]
+        self,
+        pool: Pool,
+        door: Door,
+        environment: Environment,
+        pages: Sequence[Page],
+        tiles: Tiles | None = None,
     ) -> None:
         self._pool = pool
         self._door = door
@@ -47,6 +54,8 @@ class Serving:
         self._paths = [
             (Route(view.path, lambda _: None), page, view) for page in pages for view in page.views
         ]
+        self._lately = Lately()
+        self._given: dict[str, Any] = {"tiles": tiles, "kept": self._lately}
         self.hub = Hub(self._shown_again)
 
     @property
@@ -64,8 +73,8 @@ class Serving:
             if viewer is None:
                 return self._stranger(request)
             async with looking(self._pool, viewer) as db:
-                look = Look(viewer, db, request.url.path, request.path_params, request.query_params)
-                answer = await view.show(look)
+                asked = (request.url.path, request.path_params, request.query_params)
+                answer = await view.show(Look(viewer, db, *asked, **self._given))
             return await self._answer(request, viewer, page, answer, live=view.live)
 
         return Route(view.path, serve, methods=["GET"])
@@ -82,14 +91,17 @@ class Serving:
             sent = (request.url.path, params, query, form, lists)
             try:
                 async with looking(self._pool, viewer, changes=not act.tries) as db:
-                    answer: Shown | Part | Gone = await act.do(Look(viewer, db, *sent))
+                    answer: Shown | Part | Gone = await act.do(
+                        Look(viewer, db, *sent, **self._given)
+                    )
             except FleetError as error:
                 if act.refused is None:
                     raise
                 async with looking(self._pool, viewer) as db:
-                    answer = await act.refused(Look(viewer, db, *sent), error)
+                    answer = await act.refused(Look(viewer, db, *sent, **self._given), error)
             if not act.tries:
                 # Whoever did it sees at once what came of it, and all others too.
+                self._lately.clear()
                 self.hub.pulse()
             return await self._answer(request, viewer, page, answer)
 
@@ -146,7 +158,8 @@ class Serving:
         parts = urlsplit(at)
         query = dict(parse_qsl(parts.query))
         async with looking(self._pool, viewer) as db:
-            answer = await view.show(Look(viewer, db, parts.path, params, query))
+            look = Look(viewer, db, parts.path, params, query, is_again=True, **self._given)
+            answer = await view.show(look)
         template = self._environment.get_template(answer.template)
         # Whose form it becomes is not known here: the script fills that in when one is sent.
         around = {"viewer": viewer, "page": page, "csrf": "", "at": at, "is_live": True}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 
 class ConsoleSettingsError(Exception):
@@ -23,6 +25,38 @@ class Accounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Tiles:
+    """Where the pictures under the map come from; the browser of whoever looks asks there."""
+
+    template: str
+    # Whom the map is by, which most servers of tiles want to see written.
+    credit: str
+
+    @property
+    def source(self) -> str:
+        """Give the one address that pages may load pictures from."""
+        parts = urlsplit(self.template)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Tiles | None:
+        """Read them from the environment; without them the map has a plain grid."""
+        env = os.environ if environ is None else environ
+        template = env.get("PGFLEET_CONSOLE_TILES", "")
+        if not template:
+            return None
+        # What is told to browsers as the source has no room for anything but a host.
+        if not _TILES.fullmatch(template) or not all(p in template for p in ("{z}", "{x}", "{y}")):
+            raise ConsoleSettingsError(
+                "PGFLEET_CONSOLE_TILES is no address such as https://tiles.example/{z}/{x}/{y}.png"
+            )
+        return cls(template, env.get("PGFLEET_CONSOLE_TILES_BY", ""))
+
+
+_TILES = re.compile(r"https?://[\w.:-]+/(?:[\w./?&=@~%+-]|\{[zxy]\})*")
+
+
+@dataclass(frozen=True, slots=True)
 class ConsoleSettings:
     """All that the console needs; with accounts it is a service, without them one person's."""
 
@@ -34,6 +68,7 @@ class ConsoleSettings:
     accounts: Accounts | None = None
     # Whether the browser comes by https, so that cookies never go without.
     secure: bool = False
+    tiles: Tiles | None = None
 
     @classmethod
     def of_service(cls, environ: Mapping[str, str] | None = None) -> ConsoleSettings:
@@ -64,6 +99,7 @@ class ConsoleSettings:
             database_url=url,
             hosts=hosts,
             accounts=accounts,
+            tiles=Tiles.from_environment(env),
             secure=(env.get("PGFLEET_CONSOLE_INSECURE") or "off") not in ("on", "true", "1"),
         )
 

@@ -116,7 +116,9 @@ def test_what_is_to_come_is_shown(console: Any, weekly: int, view: str) -> None:
     shown = viewer.http.get("/calendar", params=asked).text.split('id="live"')[1]
 
     assert "<b>08:30</b> Morning &lt;bell&gt;" in shown
-    assert f"/calendar/move/{weekly}?at=" in shown
+    assert "/calendar/move/" not in shown, "whoever only looks moves nothing"
+    moved = console("admin").http.get("/calendar", params=asked).text
+    assert f"/calendar/move/{weekly}?at=" in moved
     assert f"/schedules/{weekly}/explain?at={monday.isoformat()}" in shown
     nothing = console("stranger").http.get("/calendar", params=asked).text
     assert "Morning" not in nothing

@@ -128,3 +128,34 @@ def test_a_group_is_made_of_whom_a_selector_finds(console: Any, a_school: Any) -
     assert admin.get("/devices?q=group:%22Front+row%22").count('<tr id="device-') == 3
     assert "No group is found" in console("stranger").get("/groups")
     console("viewer").post("/groups/new", 403, **(front | {"name": "Mine"}))
+
+
+def test_a_group_that_lists_its_members_is_edited(console: Any, a_school: Any) -> None:
+    admin, viewer = console("admin"), console("viewer")
+    made = admin.post("/groups/new", name="Back row", selector=" ").headers["location"]
+    said = (
+        "Nobody is in it" in admin.get(made)
+        and "It lists its members" in admin.post("/groups/new/count", 200, selector="").text
+    )
+    assert said
+
+    def count(devices: str, status: int = 200) -> str:
+        text: str = admin.post(f"{made}/members/count", status, devices=devices).text
+        return text
+
+    assert "Adds 2, or takes out 0; no active schedule names" in count("LAB-04, lab-05\n")
+    assert "there is no device lab-77" in count("lab-04\nlab-77")
+    assert "Added 2 of 2." in admin.do(f"{made}/members/add", devices="LAB-04, lab-05")
+    assert "Adds 1, or takes out 1" in count("lab-05\nlab-03")
+    assert "2 devices now" in viewer.get(made)
+
+    refused = admin.post(f"{made}/members/add", 422, devices="lab-77").text
+    assert "there is no device lab-77" in refused and "2 devices now" in refused
+    assert "Took out 1 of 2." in admin.do(f"{made}/members/remove", devices="lab-05\nlab-03")
+    # Whoever only looks has neither form nor button, and is refused when it is forced.
+    assert "/members/" not in viewer.get(made)
+    assert "New group" not in viewer.get("/groups")
+    for verb in ("add", "remove"):
+        viewer.post(f"{made}/members/{verb}", 403, devices="lab-04")
+        console("stranger").post(f"{made}/members/{verb}", 404, devices="lab-04")
+    assert "1 device now" in admin.get(made)

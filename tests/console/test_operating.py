@@ -89,9 +89,14 @@ def test_messages_are_sent_again(console: Any, a_school: Any, endpoint: int) -> 
     assert "https://hooks.example.com/" in admin.get("/webhooks?q=status:pending+event:test")
 
     viewer = console("viewer")
-    # Where it went is for those who may manage.
-    viewer.get(sent, 404)
+    # What was sent is for all who look; where it went for those who may manage.
+    listed = viewer.get("/webhooks")
+    assert sent in listed and "Nobody is told, or you may not see who" in listed
+    shown = viewer.get(sent)
+    assert f"webhook.test to endpoint #{endpoint}" in shown and f"{sent}/again" not in shown
+    assert "hooks.example.com" not in listed + shown
     viewer.post(f"{sent}/again", 403)
+    assert "No message is found" in console("stranger").get("/webhooks")
     console("stranger").post(f"{sent}/again", 404)
     assert "told no more" in admin.do(f"/webhooks/{endpoint}/enable", enabled="false")
     assert "told again" in admin.do(f"/webhooks/{endpoint}/enable", enabled="true")

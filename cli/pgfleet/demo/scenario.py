@@ -72,8 +72,8 @@ class Scenario:
         self._db = psycopg.connect(platform.db_url, autocommit=True)
         self._random = random.Random(7)
 
-    def play(self) -> dict[str, Any]:
-        """Play everything and give the report."""
+    def play(self, conclude: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """Play everything and give the report, which is told while the devices are still there."""
         with self._db:
             code = self._open_fleet()
             deploys = ("--deploy-root", f"C:={self._platform.drive}", "--allow-install")
@@ -86,11 +86,13 @@ class Scenario:
                 self._await(self._all_settled, "runs did not end")
                 self._tell("sending two files and two packages by the bodies of a task scheduler")
                 deployed = DeploymentAct(self._platform, self._db, self._await).play()
-            return (
-                build_report(self._db, self._platform.events, outage)
-                | deployed
-                | self._install_profiles()
-            )
+                report = (
+                    build_report(self._db, self._platform.events, outage)
+                    | deployed
+                    | self._install_profiles()
+                )
+                conclude(report)
+            return report
 
     def _install_profiles(self) -> dict[str, Any]:
         self._tell(f"installing a profile for {STAY_SECONDS} s on {self._plan.ipads} iPads")

@@ -51,6 +51,11 @@ class View:
         line = Text(f"{time.monotonic() - self._started:6.1f} s  ", style="dim").append(text)
         self._console.print(line)
 
+    def point(self, link: str) -> None:
+        """Print the link to the console by itself, so that it can be clicked and copied."""
+        self._console.print("watch it in a browser; the link is good once:")
+        self._console.print(link, soft_wrap=True, highlight=False)
+
     def show(self, seen: dict[str, Any]) -> None:
         """Show the counts of this moment."""
         if self._console.is_terminal:
@@ -61,6 +66,7 @@ class View:
 
     def conclude(self, report: dict[str, Any]) -> None:
         """Print the report as a table."""
+        self._live.stop()
         table = Table("", "count", "p50 ms", "p95 ms", "p99 ms", title="What happened")
         for key in ("devices", "runs", "commands", "completed", "lost", "duplicated"):
             bad = key in ("lost", "duplicated") and report[key]

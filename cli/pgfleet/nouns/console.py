@@ -7,7 +7,8 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -19,7 +20,7 @@ from pgfleet.database import database_url
 from pgfleet.errors import InvalidInput, Unavailable
 from pgfleet.output.logs import uvicorn_log_config
 from pgfleet_console.app import create_local, create_service, find_viewer
-from pgfleet_console.settings import ConsoleSettings, ConsoleSettingsError
+from pgfleet_console.settings import ConsoleSettings, ConsoleSettingsError, Tiles
 
 app = options.Noun("The console: the fleet in a browser.")
 
@@ -51,9 +52,14 @@ def console(
     if ctx.invoked_subcommand is not None:
         return
     chosen = options.current()
-    settings = ConsoleSettings(database_url=database or database_url(), acting_as=chosen.acting_as)
+    with _told_settings():
+        settings = ConsoleSettings(
+            database_url=database or database_url(),
+            acting_as=chosen.acting_as,
+            tiles=Tiles.from_environment(),
+        )
     viewer = asyncio.run(find_viewer(settings))
-    listener = _listen(port)
+    listener = listen(port)
     bound = listener.getsockname()[1]
     served, door = create_local(settings, viewer, bound)
 
@@ -66,8 +72,8 @@ def console(
     link = tell()
     if open_browser:
         webbrowser.open(link)
-    _tell_again(tell)
-    _serve(served, listener)
+    tell_again(tell)
+    server_of(served).run(sockets=[listener])
 
 
 @app.command()
@@ -82,18 +88,24 @@ def serve(
 
     Example: pgfleet console serve --host 0.0.0.0
     """
-    try:
+    with _told_settings():
         settings = ConsoleSettings.of_service()
+    server_of(create_service(settings)).run(sockets=[listen(port, host)])
+
+
+@contextmanager
+def _told_settings() -> Iterator[None]:
+    try:
+        yield
     except ConsoleSettingsError as error:
         raise InvalidInput(
             str(error),
             reason="setting_invalid",
             hint="What it needs to be told is in docs/how-to/console.md",
         ) from error
-    _serve(create_service(settings), _listen(port, host))
 
 
-def _listen(port: int | None, host: str = HOST) -> socket.socket:
+def listen(port: int | None, host: str = HOST) -> socket.socket:
     """Take the port; where nobody chose one, another will do if ours is taken."""
     for one in (PORT, 0) if port is None else (port,):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -114,7 +126,8 @@ def _listen(port: int | None, host: str = HOST) -> socket.socket:
     )
 
 
-def _serve(served: Starlette, listener: socket.socket) -> None:
+def server_of(served: Starlette) -> uvicorn.Server:
+    """Give the server of an app; whoever runs it brings the port."""
     config = uvicorn.Config(
         served,
         log_config=uvicorn_log_config(),
@@ -125,10 +138,10 @@ def _serve(served: Starlette, listener: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=LAST_SECONDS,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    return uvicorn.Server(config)
 
 
-def _tell_again(tell: Callable[[], object]) -> None:
+def tell_again(tell: Callable[[], object]) -> None:
     """Print another link whenever somebody presses Enter in the terminal."""
     if not sys.stdin.isatty():
         return

@@ -10,7 +10,7 @@ _GOING = ("running", "waiting", "closed", "paused", "aborting")
 
 async def show_now(look: Look) -> Shown:
     """Show the fleet at a glance."""
-    status = await look.db.value("fleet_status")
+    status = await look.lately("status", lambda: look.db.value("fleet_status"))
     rollouts = await look.db.find(
         "rollout_list", {"status": among(_GOING)}, order=("-run_id",), limit=8
     )

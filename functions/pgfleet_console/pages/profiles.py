@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pgfleet.statements import contains
+from pgfleet.statements import Row, contains
 from pgfleet_console.page import Act, Gone, Look, Page, Shown, View
 from pgfleet_console.words import read_words
 
@@ -30,9 +30,7 @@ async def show(look: Look) -> Shown:
         is_going = one["state"] not in ENDED
         one["may_end"] = is_going and await look.db.may("operate", one["owner_id"])
     owners = await look.db.find("owner_list", order=("-is_default", "name"), limit=50)
-    drift = []
-    for owner in owners:
-        drift += await look.db.call("profile_drift", p_owner_id=owner["id"])
+    drift = await look.lately("drift", lambda: _drift(look, owners))
     return Shown(
         "profiles.html",
         {
@@ -45,6 +43,14 @@ async def show(look: Look) -> Shown:
             "fields": FIELDS,
         },
     )
+
+
+async def _drift(look: Look, owners: list[Row]) -> list[Row]:
+    """Say where devices differ from what is assigned; it looks at all of them."""
+    found = []
+    for owner in owners:
+        found += await look.db.call("profile_drift", p_owner_id=owner["id"])
+    return found
 
 
 async def end(look: Look) -> Gone:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from datetime import UTC, date, datetime
 from typing import Any
 
 from pgfleet.errors import FleetError, InvalidInput
-from pgfleet.statements import Compared, Row, since
+from pgfleet.statements import Compared, Row, among, since
 from pgfleet_console.page import Act, Gone, Look, Page, Part, Shown, View
 from pgfleet_console.pages.calendar import days, moved
 
@@ -16,22 +17,14 @@ ENTRIES, PERIODS, COMPARED = 500, 500, 10
 async def show(look: Look) -> Shown:
     """Show a month, a week, a day or an agenda, in any zone."""
     span = await _span(look)
-    blackouts = await _blackouts(look, span)
-    if span.view in ("month", "week"):
-        rows = await look.db.call(
-            "schedule_calendar",
-            p_from=span.first,
-            p_to=span.end,
-            p_timezone=span.zone.key,
-        )
-        shown = days.counted(span, rows, blackouts)
-    else:
-        shown = await _listed(look, span, blackouts)
+    shown = deepcopy(await look.lately(("calendar", span), lambda: _days(look, span)))
+    may_move = await _mark_movable(look, shown)
     return Shown(
         "calendar.html",
         {
             "span": span,
             "days": shown,
+            "may_move": may_move,
             "views": days.VIEWS,
             "today": datetime.now(span.zone).date(),
             "links": {view: look.with_query(view=view, day=span.day) for view in days.VIEWS},
@@ -42,6 +35,34 @@ async def show(look: Look) -> Shown:
             "weekdays": moved.DAYS,
         },
     )
+
+
+async def _days(look: Look, span: days.Span) -> list[days.Day]:
+    blackouts = await _blackouts(look, span)
+    if span.view not in ("month", "week"):
+        return await _listed(look, span, blackouts)
+    rows = await look.db.call(
+        "schedule_calendar",
+        p_from=span.first,
+        p_to=span.end,
+        p_timezone=span.zone.key,
+    )
+    return days.counted(span, rows, blackouts)
+
+
+async def _mark_movable(look: Look, shown: list[days.Day]) -> bool:
+    """Mark what is to come and the viewer may move; tell whether there is any."""
+    coming = [one for day in shown for one in day.entries if one["is_coming"]]
+    rows = await look.db.find(
+        "schedules",
+        {"id": among(sorted({one["schedule_id"] for one in coming}))},
+        columns=("id", "owner_id"),
+    )
+    movable = {row["id"] for row in rows if await look.db.may("manage", row["owner_id"])}
+    for day in shown:
+        for one in day.entries:
+            one["may_move"] = one["is_coming"] and one["schedule_id"] in movable
+    return bool(movable)
 
 
 async def _span(look: Look) -> days.Span:

@@ -8,6 +8,7 @@ from typing import Any
 from pgfleet.statements import Compared
 from pgfleet_console.page import Look, Page, Shown, View
 from pgfleet_console.pages.places import drawing
+from pgfleet_console.settings import Tiles
 
 LOCATIONS, DEVICES, GEO_SCHEDULES = 500, 2000, 200
 QUARTER = 15
@@ -34,7 +35,7 @@ async def show(look: Look) -> Shown:
     return Shown(
         "map.html",
         {
-            **_drawing(locations, devices),
+            **_drawing(locations, devices, look.tiles),
             "locations": locations,
             "devices": devices,
             "chosen": chosen,
@@ -49,12 +50,16 @@ async def show(look: Look) -> Shown:
     )
 
 
-def _drawing(locations: list[dict[str, Any]], devices: list[dict[str, Any]]) -> dict[str, Any]:
+def _drawing(
+    locations: list[dict[str, Any]], devices: list[dict[str, Any]], tiles: Tiles | None
+) -> dict[str, Any]:
     frame = drawing.frame_of(locations, devices)
     if frame is None:
         return {"frame": None}
     return {
         "frame": frame,
+        "tiles": drawing.tiles(frame, tiles.template) if tiles else [],
+        "credit": tiles.credit if tiles else "",
         "grid": drawing.grid(frame),
         "shapes": drawing.drawn_locations(frame, locations),
         "dots": drawing.drawn_devices(frame, devices),

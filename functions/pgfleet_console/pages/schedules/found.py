@@ -52,6 +52,7 @@ async def show_all(look: Look) -> Shown:
             "verbs": VERBS,
             "choosable": choosable,
             "is_shared": len(owners) > 1,
+            "may_make": not look.is_again and await look.db.may_begin("manage"),
         },
     )
 
