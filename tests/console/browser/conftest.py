@@ -10,7 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.console.browser.whole_school import (
+    deployment,
+    group,
+    listed_group,
+    message,
+    pages,
+    places,
+)
+from tests.console.test_calendar import weekly
+from tests.console.test_systems import mdm, measured, rollout
 
+__all__ = [
+    "deployment",
+    "group",
+    "listed_group",
+    "mdm",
+    "measured",
+    "message",
+    "pages",
+    "places",
+    "rollout",
+    "weekly",
+]
 playwright = pytest.importorskip("playwright.sync_api", reason="make test-browser installs it")
 
 ROOT = Path(__file__).parents[3]

@@ -1079,11 +1079,12 @@ select
   d.created_at,
   d.payload
 from public.webhook_deliveries as d
-join public.webhook_endpoints as e on e.id = d.endpoint_id;
+-- Whoever only looks sees messages, not endpoints.
+left join public.webhook_endpoints as e on e.id = d.endpoint_id;
 
 comment on view public.webhook_delivery_list is
   'Messages with the names of their endpoints.';
-comment on column public.webhook_delivery_list.endpoint is 'The name of the endpoint.';
+comment on column public.webhook_delivery_list.endpoint is 'The name of the endpoint; null for who may not manage it.';
 select fleet.inherit_comments('public.webhook_delivery_list', 'public.webhook_deliveries');
 revoke all on table public.webhook_delivery_list from public, anon, authenticated, service_role;
 grant select on table public.webhook_delivery_list to authenticated, service_role;
