@@ -14,8 +14,8 @@ help: ## Show the targets
 setup: ## Install what is missing, saying so first
 	@scripts/setup
 
-demo: setup ## Show a small fleet at work, and account for every command
-	@$(PGFLEET) demo
+demo: setup ## Show a small fleet at work, and account for every command (STAY=1 keeps it running)
+	@$(PGFLEET) demo $(if $(STAY),--stay)
 
 test: setup ## Run lint, types and all tests but the long ones
 	@scripts/test

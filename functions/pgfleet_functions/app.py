@@ -19,6 +19,7 @@ from pgfleet_functions.devices.enrol import enroll_device
 from pgfleet_functions.devices.signing import TokenSigner
 from pgfleet_functions.devices.token import device_token
 from pgfleet_functions.dispatching import Dispatchers
+from pgfleet_functions.ended_runs import telling_runs
 from pgfleet_functions.errors import FunctionError
 from pgfleet_functions.golioth.dispatch import call_syncs, calling_syncs
 from pgfleet_functions.golioth.dispatch import dispatchers as golioth_dispatchers
@@ -101,6 +102,7 @@ def create_app(
             if poll_seconds is not None:
                 # Nobody else comes by to say what is due.
                 await parts.enter_async_context(calling_syncs(pool, wakes["golioth-pull"]))
+            await parts.enter_async_context(telling_runs(pool))
             heard = settings.database_url if listen else None
             await parts.enter_async_context(listening(heard, wakes))
             yield

@@ -6,8 +6,13 @@ import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
 from functools import cache
 from typing import Any
+
+# The trace of a run whose span is being made.
+_of_run: ContextVar[str | None] = ContextVar("of_run", default=None)
 
 
 @cache
@@ -29,7 +34,9 @@ def set_up(service: str) -> None:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     # What OTEL_SERVICE_NAME says goes before.
-    provider = TracerProvider(resource=Resource.create({"service.name": service}))
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": service}), id_generator=run_ids()
+    )
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     _api().set_tracer_provider(provider)
 
@@ -64,14 +71,65 @@ def span(
 
 
 def _within(api: Any, trace_id: str) -> Any:
-    # The span of the run: no process has it, so that its id follows from the trace's.
+    # The span of the run is told by another process, so its id follows from the trace's.
     run = api.SpanContext(
         trace_id=int(trace_id, 16),
-        span_id=int(trace_id[:16], 16) or 1,
+        span_id=_span_of(trace_id),
         is_remote=True,
         trace_flags=api.TraceFlags(api.TraceFlags.SAMPLED),
     )
     return api.set_span_in_context(api.NonRecordingSpan(run))
+
+
+def _span_of(trace_id: str) -> int:
+    return int(trace_id[:16], 16) or 1
+
+
+def run_ids() -> Any:
+    """Give what makes ids: for the span of a run those that its commands know, else any."""
+    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+
+    class RunIds(RandomIdGenerator):
+        def generate_trace_id(self) -> int:
+            trace_id = _of_run.get()
+            return super().generate_trace_id() if trace_id is None else int(trace_id, 16)
+
+        def generate_span_id(self) -> int:
+            trace_id = _of_run.get()
+            return super().generate_span_id() if trace_id is None else _span_of(trace_id)
+
+    return RunIds()
+
+
+def is_exporting() -> bool:
+    """Tell whether spans go anywhere."""
+    api = _api()
+    return api is not None and hasattr(api.get_tracer_provider(), "id_generator")
+
+
+def tell_run(
+    trace_id: str, began: datetime, ended: datetime, *, has_failed: bool, **attributes: Any
+) -> None:
+    """Tell of a run that has ended: the span above all that was done for it."""
+    api = _api()
+    known = {f"pgfleet.{key}": value for key, value in attributes.items() if value is not None}
+    token = _of_run.set(trace_id)
+    try:
+        one = api.get_tracer("pgfleet").start_span(
+            "run",
+            context=importlib.import_module("opentelemetry.context").Context(),
+            attributes=known,
+            start_time=_nanoseconds(began),
+        )
+    finally:
+        _of_run.reset(token)
+    if has_failed:
+        one.set_status(api.StatusCode.ERROR)
+    one.end(end_time=_nanoseconds(ended))
+
+
+def _nanoseconds(at: datetime) -> int:
+    return int(at.timestamp() * 1_000_000) * 1000
 
 
 def here() -> tuple[Any, ...]:

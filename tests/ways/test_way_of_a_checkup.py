@@ -73,6 +73,11 @@ def test_what_can_be_mended_is_mended_when_asked_for(platform: StackSettings, fo
             " where jobname = 'pgfleet-prune-history'"
         )
         conn.execute("alter publication supabase_realtime drop table public.device_commands")
+        jobs = "select labels ->> 'job', value::int from fleet.metrics(now()) where name = %s"
+        told = dict(conn.execute(jobs, ("pgfleet_job_active",)).fetchall())
+        kept = "select jobname, active::int from cron.job where jobname like 'pgfleet-%%'"
+        assert told == dict(conn.execute(kept, ()).fetchall())
+        assert told["pgfleet-prune-history"] == 0 < told["pgfleet-tick"]
 
     code, found = doctor(platform)
     assert (code, found["jobs"]["state"]) == (1, "broken")

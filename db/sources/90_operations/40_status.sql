@@ -98,6 +98,75 @@ comment on function fleet.counted(bigint, text, text) is 'A number with its word
 revoke all on function fleet.counted(bigint, text, text) from public, anon, authenticated, service_role;
 grant execute on function fleet.counted(bigint, text, text) to authenticated, service_role;
 
+create or replace function fleet.common_checks(p_engine jsonb, p_zones jsonb, p_now timestamptz)
+returns table (n integer, area text, name text, state text, found text, hint text)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_steps text := (
+    select string_agg(s.step ->> 'name', ', ') from jsonb_array_elements(p_engine -> 'steps') as s(step) where s.step ->> 'error' is not null
+  );
+  v_count bigint;
+  v_text text;
+  v_first bigint;
+begin
+  return query select 1, 'engine', 'ticks',
+    case when not (p_engine ->> 'is_ticking')::boolean then 'broken' end,
+    'the engine does not tick: nothing runs until it does',
+    'pg_cron runs its jobs, see cron.job; where there is no pg_cron, something has to: call fleet.tick_minute()';
+
+  return query select 2, 'engine', 'steps',
+    case
+      when v_steps is not null then 'broken'
+      when p_engine ->> 'last_error' is not null and (p_engine ->> 'last_error_at')::timestamptz > p_now - interval '10 minutes' then 'warning'
+    end,
+    'a step of the tick failed' || coalesce(', ' || v_steps, '') || coalesce(': ' || left(p_engine ->> 'last_error', 200), ''),
+    'The other steps went on; which one it was: select fleet_status() -> ''engine'' -> ''steps''';
+
+  select count(*) into v_count from public.schedules as s where s.status = 'active' and s.next_run_at < p_now - interval '1 minute';
+  return query select 3, 'work', 'due_in_time',
+    case when v_count > 0 then 'broken' end,
+    format('%s overdue for more than a minute', fleet.counted(v_count, 'schedule is', 'schedules are')),
+    'The one that is due soonest comes first: select * from schedule_list';
+
+  select count(*), string_agg(format('"%s" (%s)', i.name, coalesce(i.status_reason, i.status)), ', ' order by i.name) into v_count, v_text
+  from public.device_integrations as i where i.status <> 'active';
+  return query select 7, 'others', 'integrations',
+    case when v_count > 0 then 'warning' end,
+    format('%s not active: %s', fleet.counted(v_count, 'integration is', 'integrations are'), left(v_text, 300)),
+    'See them all: select * from integration_list';
+
+  select count(*), string_agg(format('"%s" (%s)', e.name, e.disabled_reason), ', ' order by e.name), min(e.id) into v_count, v_text, v_first
+  from public.webhook_endpoints as e where not e.enabled and e.disabled_reason is not null;
+  return query select 8, 'others', 'webhooks',
+    case when v_count > 0 then 'warning' end,
+    format('%s told no more: %s', fleet.counted(v_count, 'webhook is', 'webhooks are'), left(v_text, 300)),
+    format('Tell it again: select update_webhook_endpoint(%s, ''{"enabled": true}'')', v_first);
+
+  select count(*) into v_count from public.devices as d where d.status = 'active' and d.last_seen <= p_now - interval '1 day';
+  return query select 9, 'work', 'devices_heard',
+    case when v_count > 0 then 'warning' end,
+    format('%s not been seen for a day', fleet.counted(v_count, 'device has', 'devices have')),
+    'See when they were: select * from device_list';
+
+  select string_agg(format('%s (%s, %s)', z.lost ->> 'zone', fleet.counted((z.lost ->> 'devices')::bigint, 'device', 'devices'),
+    fleet.counted(jsonb_array_length(z.lost -> 'schedules'), 'schedule', 'schedules')), ', ') into v_text
+  from jsonb_array_elements(p_zones -> 'lost') as z(lost);
+  return query select 10, 'database', 'time_zones',
+    case when v_text is not null then 'warning' end,
+    'the server does not have these time zones, and who is in them is left out: ' || v_text,
+    'Install the zones that belong to it (tzdata-legacy on Debian and Ubuntu), or name another zone';
+end;
+$$;
+
+comment on function fleet.common_checks(jsonb, jsonb, timestamptz) is
+  'What people are told of their fleets and operators of all: a row for each check, with a state where it found something. Both ask here, so that '
+  'what counts as wrong is decided once.';
+revoke all on function fleet.common_checks(jsonb, jsonb, timestamptz) from public, anon, authenticated, service_role;
+grant execute on function fleet.common_checks(jsonb, jsonb, timestamptz) to authenticated, service_role;
+
 create or replace function fleet.status_problems(p_engine jsonb, p_zones jsonb, p_now timestamptz)
 returns jsonb
 language plpgsql
@@ -107,79 +176,31 @@ as $$
 begin
   -- What stops everything comes first, then what has failed, then what is silent.
   return (
-    select coalesce(jsonb_agg(jsonb_build_object('problem', q.problem, 'hint', q.hint) order by q.n), '[]')
+    select coalesce(jsonb_agg(jsonb_build_object('problem', q.problem, 'hint', q.hint, 'state', q.state) order by q.n), '[]')
     from (
-      select 1 as n,
-        'the engine does not tick: nothing runs until it does' as problem,
-        'pg_cron runs its jobs, see cron.job; where there is no pg_cron, something has to: call fleet.tick_minute()' as hint
-      where not (p_engine ->> 'is_ticking')::boolean
+      select c.n, c.state, c.found as problem, c.hint from fleet.common_checks(p_engine, p_zones, p_now) as c where c.state is not null
       union all
-      select 2,
-        format('a step of the tick failed: %s', left(p_engine ->> 'last_error', 200)),
-        'The other steps went on; which one it was: select fleet_status() -> ''engine'' -> ''steps'''
-      where (p_engine ->> 'last_error_at')::timestamptz > p_now - interval '10 minutes'
-        and p_engine ->> 'last_error' is not null
-      union all
-      select 3,
-        format('%s overdue for more than a minute', fleet.counted(count(*), 'schedule is', 'schedules are')),
-        'The one that is due soonest comes first: select * from schedule_list'
-      from public.schedules as s
-      where s.status = 'active' and s.next_run_at < p_now - interval '1 minute'
-      having count(*) > 0
-      union all
-      select 4,
+      select 4, 'warning',
         format('%s failed in the last day', fleet.counted(count(*), 'run has', 'runs have')),
         'See why: select * from run_list where status = ''failed'''
       from public.schedule_runs as r
       where r.status = 'failed' and r.created_at > p_now - interval '1 day'
       having count(*) > 0
       union all
-      select 5,
-        format('%s failed in the last day', fleet.counted(count(*), 'command has', 'commands have')),
-        'See why: select * from command_list where status = ''failed'''
+      select case when c.status = 'failed' then 5 else 6 end, 'warning',
+        format('%s %s in the last day', fleet.counted(count(*), 'command has', 'commands have'), c.status),
+        case when c.status = 'failed' then 'See why' else 'No device took them in time' end
+          || format(': select * from command_list where status = %L', c.status)
       from public.device_commands as c
-      where c.status = 'failed' and c.executed_at > p_now - interval '1 day'
-      having count(*) > 0
-      union all
-      select 6,
-        format('%s expired in the last day', fleet.counted(count(*), 'command has', 'commands have')),
-        'No device took them in time: select * from command_list where status = ''expired'''
-      from public.device_commands as c
-      where c.status = 'expired' and c.executed_at > p_now - interval '1 day'
-      having count(*) > 0
-      union all
-      select 7,
-        format('integration "%s" does not work: %s', i.name, coalesce(i.status_reason, i.status)),
-        'See them all: select * from integration_list'
-      from public.device_integrations as i
-      where i.status = 'disabled'
-      union all
-      select 8,
-        format('webhook "%s" is told no more: %s', e.name, e.disabled_reason),
-        format('Tell it again: select update_webhook_endpoint(%s, ''{"enabled": true}'')', e.id)
-      from public.webhook_endpoints as e
-      where not e.enabled and e.disabled_reason is not null
-      union all
-      select 9,
-        format('%s not been seen for a day', fleet.counted(count(*), 'device has', 'devices have')),
-        'See when they were: select * from device_list'
-      from public.devices as d
-      where d.status = 'active' and d.last_seen <= p_now - interval '1 day'
-      having count(*) > 0
-      union all
-      select 10,
-        format('the server does not have the time zone %s: %s and %s are left out', z.lost ->> 'zone',
-          fleet.counted((z.lost ->> 'devices')::bigint, 'device', 'devices'),
-          fleet.counted(jsonb_array_length(z.lost -> 'schedules'), 'schedule', 'schedules')),
-        'Install the zones that belong to it (tzdata-legacy on Debian and Ubuntu), or name another zone'
-      from jsonb_array_elements(p_zones -> 'lost') as z(lost)
+      where c.status in ('failed', 'expired') and c.executed_at > p_now - interval '1 day'
+      group by c.status
     ) as q
   );
 end;
 $$;
 
 comment on function fleet.status_problems(jsonb, jsonb, timestamptz) is
-  'What is wrong with a fleet and what to do about it, the worst first: [{problem, hint}].';
+  'What is wrong with a fleet and what to do about it, the worst first: [{problem, hint, state}].';
 revoke all on function fleet.status_problems(jsonb, jsonb, timestamptz) from public, anon, authenticated, service_role;
 grant execute on function fleet.status_problems(jsonb, jsonb, timestamptz) to authenticated, service_role;
 
@@ -263,15 +284,17 @@ begin
       from public.schedule_runs as r
       where r.created_at > p_now - interval '1 day'
     ),
-    'commands', (
+    -- Each by its own index: what waits, what runs, and what ended lately, however much there was before.
+    'commands', jsonb_build_object(
+      'pending', (select count(*) from public.device_commands as c where c.status = 'pending'),
+      'running', (select count(*) from public.device_commands as c where c.status = 'running')
+    ) || (
       select jsonb_build_object(
-        'pending', count(*) filter (where c.status = 'pending'),
-        'running', count(*) filter (where c.status = 'running'),
         'completed_last_day', count(*) filter (where c.status = 'completed'),
         'failed_last_day', count(*) filter (where c.status in ('failed', 'expired'))
       )
       from public.device_commands as c
-      where c.status in ('pending', 'running') or c.executed_at > p_now - interval '1 day'
+      where c.executed_at > p_now - interval '1 day'
     ),
     'zones', v_zones,
     'engine', v_engine

@@ -22,7 +22,7 @@ as $$
     ('pgfleet_runs_ended', 'Runs that ended in the last hour, by status.'),
     ('pgfleet_commands', 'Commands that have not ended, by channel and status.'),
     ('pgfleet_commands_oldest_seconds', 'For how long the oldest command of a channel may be claimed and is not.'),
-    ('pgfleet_commands_ended', 'Commands that ended in the last 10 minutes, by channel, status and reason; of the latest 20,000.'),
+    ('pgfleet_commands_ended', 'Commands that ended in the last 10 minutes, by channel, status and reason.'),
     ('pgfleet_claim_lag_seconds', 'From when a command may start until it is claimed: quantiles over those of the last 10 minutes.'),
     ('pgfleet_finish_lag_seconds', 'From the claim of a command to its end: quantiles over those of the last 10 minutes.'),
     ('pgfleet_webhook_deliveries_waiting', 'Messages that are not delivered yet.'),
@@ -124,8 +124,14 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
+  select 'pgfleet_commands_ended'::text,
+    jsonb_build_object('channel', c.channel, 'status', c.status, 'reason', coalesce(c.reason, '')), count(*)::double precision
+  from public.device_commands as c
+  where c.executed_at > p_now - interval '10 minutes' and c.status in ('completed', 'failed', 'expired', 'cancelled')
+  group by c.channel, c.status, c.reason;
+  return query
   with ended as materialized (
-    select c.channel, c.status, c.reason,
+    select c.channel,
       extract(epoch from c.claimed_at - greatest(c.created_at, c.not_before))::double precision as claim_lag,
       extract(epoch from c.executed_at - c.claimed_at)::double precision as finish_lag
     from public.device_commands as c
@@ -134,10 +140,6 @@ begin
     -- Enough to tell quantiles from, however busy the fleet is.
     limit 20000
   )
-  select 'pgfleet_commands_ended'::text,
-    jsonb_build_object('channel', e.channel, 'status', e.status, 'reason', coalesce(e.reason, '')), count(*)::double precision
-  from ended as e group by e.channel, e.status, e.reason
-  union all
   select f.name, jsonb_build_object('channel', q.channel, 'quantile', q.quantile::text), f.value
   from (
     select e.channel, k.quantile,

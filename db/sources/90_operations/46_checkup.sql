@@ -52,19 +52,12 @@ declare
   v_engine jsonb := fleet.engine_status(p_now);
   v_missing text := (select string_agg(f.name, ', ' order by f.name) from fleet.job_faults() as f);
   v_failing text := fleet.failing_jobs();
-  v_steps text := (
-    select string_agg(s.step ->> 'name', ', ') from jsonb_array_elements(v_engine -> 'steps') as s(step) where s.step ->> 'error' is not null
-  );
   v_stop jsonb := v_engine -> 'last_stop';
   v_held record;
 begin
   return query select * from fleet.check_result('ticker_enabled',
     case when fleet.setting('ticker_enabled') = 'false' then 'broken' end,
     'the ticker is switched off, so nothing runs', 'Switch it on: select fleet.set_setting(''ticker_enabled'', ''true'')');
-  return query select * from fleet.check_result('ticks',
-    case when not (v_engine ->> 'is_ticking')::boolean then 'broken' end,
-    coalesce('the last tick was at ' || (v_engine ->> 'last_tick_at'), 'the engine has never ticked'),
-    'pg_cron runs its jobs, see cron.job_run_details; where there is no pg_cron, something has to: call fleet.tick_minute()');
   return query select * from fleet.check_result('jobs',
     case when v_missing is not null then 'broken' end,
     'pg_cron does not run ' || v_missing || ' as it should',
@@ -72,9 +65,6 @@ begin
   return query select * from fleet.check_result('jobs_succeed',
     case when v_failing is not null then 'warning' end,
     'the last run failed of ' || v_failing, 'cron.job_run_details says why');
-  return query select * from fleet.check_result('steps',
-    case when v_steps is not null then 'broken' end,
-    'a step of the tick fails: ' || v_steps, 'The other steps go on. See its error: select fleet_status() -> ''engine'' -> ''steps''');
   return query select * from fleet.check_result('stops',
     case when (v_stop ->> 'at')::timestamptz > p_now - interval '1 day' then 'warning' end,
     format('a tick was stopped at %s in the step %s%s', v_stop ->> 'at', v_stop ->> 'step',

@@ -111,17 +111,9 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_lost text := (
-    select string_agg(z.lost ->> 'zone', ', ') from jsonb_array_elements(fleet.zone_status() -> 'lost') as z(lost)
-  );
   v_text text;
 begin
   return query select * from fleet.judge_server(fleet.server_facts());
-  return query select * from fleet.check_result('time_zones',
-    case when v_lost is not null then 'warning' end,
-    'the server does not have the time zones ' || v_lost,
-    'Install the zones that belong to them (tzdata-legacy on Debian and Ubuntu), or name other zones');
-
   select string_agg(format('process %s (%s) since %s', a.pid, coalesce(nullif(a.application_name, ''), a.usename::text), a.xact_start), ', ')
   into v_text
   from pg_catalog.pg_stat_activity as a

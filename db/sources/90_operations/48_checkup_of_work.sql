@@ -11,12 +11,6 @@ declare
   v_other bigint;
   v_text text;
 begin
-  select count(*) into v_count from public.schedules as s where s.status = 'active' and s.next_run_at < p_now - interval '1 minute';
-  return query select * from fleet.check_result('due_in_time',
-    case when v_count > 0 then 'broken' end,
-    format('%s overdue for more than a minute', fleet.counted(v_count, 'schedule is', 'schedules are')),
-    'The one that is due soonest comes first: select * from schedule_list where status = ''active''');
-
   select count(*), string_agg(format('"%s": %s', x.name, x.status_reason), '; ' order by x.updated_at desc) filter (where x.n <= 3)
   into v_count, v_text
   from (
@@ -60,13 +54,6 @@ begin
     format('%s of %s commands of the last day failed or expired', v_count, v_other),
     'See why: select * from command_list where status = ''failed''');
 
-  select count(*) into v_count
-  from public.devices as d where d.status = 'active' and d.enrolled_at is not null and d.last_seen < p_now - interval '1 day';
-  return query select * from fleet.check_result('devices_heard',
-    case when v_count > 0 then 'warning' end,
-    format('%s not been heard of for a day', fleet.counted(v_count, 'device has', 'devices have')),
-    'See when they were: select * from device_list');
-
   select count(*), min(d.hostname) into v_count, v_text from public.devices as d where d.clone_seen_at is not null and d.status = 'active';
   return query select * from fleet.check_result('clones',
     case when v_count > 0 then 'warning' end,
@@ -87,7 +74,6 @@ as $$
 declare
   v_count bigint;
   v_refused bigint;
-  v_first bigint;
   v_silent bigint;
   v_text text;
 begin
@@ -100,13 +86,6 @@ begin
     case when v_count > 0 and fleet.setting('functions_url') = 'null' then 'warning' end,
     format('%s the HTTP functions, whose address is not set', fleet.counted(v_count, 'integration or webhook needs', 'integrations and webhooks need')),
     'Functions that run all the time hear of work without it; those that sleep do not: select fleet.set_setting(''functions_url'', ''"https://…"'')');
-
-  select count(*), string_agg(format('"%s" (%s)', i.name, coalesce(i.status_reason, i.status)), ', ' order by i.name) into v_count, v_text
-  from public.device_integrations as i where i.status <> 'active';
-  return query select * from fleet.check_result('integrations',
-    case when v_count > 0 then 'warning' end,
-    format('%s not active: %s', fleet.counted(v_count, 'integration is', 'integrations are'), left(v_text, 300)),
-    'See them all: select * from integration_list');
 
   select count(*), count(*) filter (where l.status = 429), count(*) filter (where l.status is null) into v_count, v_refused, v_silent
   from public.mdm_api_logs as l where l.created_at > p_now - interval '1 hour' and l.method is not null;
@@ -134,14 +113,6 @@ begin
     format('%s waiting for an MDM for more than ten minutes, the oldest since %s', fleet.counted(v_count, 'command is', 'commands are'), v_text),
     'The HTTP functions take them, at the rate of the integration; see whether they run');
 
-  select count(*), string_agg(format('"%s" (%s)', e.name, e.disabled_reason), ', ' order by e.name), min(e.id)
-  into v_count, v_text, v_first
-  from public.webhook_endpoints as e where not e.enabled and e.disabled_reason is not null;
-  return query select * from fleet.check_result('webhooks',
-    case when v_count > 0 then 'warning' end,
-    format('%s told no more: %s', fleet.counted(v_count, 'webhook is', 'webhooks are'), left(v_text, 300)),
-    format('Tell it again: select update_webhook_endpoint(%s, ''{"enabled": true}'')', v_first));
-
   select count(*) into v_count
   from public.webhook_deliveries as d where d.status in ('pending', 'running') and d.created_at < p_now - interval '10 minutes' and d.attempts = 0;
   return query select * from fleet.check_result('deliveries',
@@ -163,7 +134,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
-  select 'engine'::text, c.* from fleet.check_engine(p_now) as c
+  select c.area, r.*
+  from fleet.common_checks(fleet.engine_status(p_now), fleet.zone_status(), p_now) as c
+  cross join lateral fleet.check_result(c.name, c.state, c.found, c.hint) as r
+  union all
+  select 'engine', c.* from fleet.check_engine(p_now) as c
   union all
   select 'shell', c.* from fleet.check_shell() as c
   union all

@@ -18,6 +18,7 @@ GLOBAL = {
     "fleet.settings": "of the whole platform",
     "fleet.tick_work": "what the ticker is doing",
     "fleet.time_zones": "read from Postgres",
+    "fleet.told_runs": "one row about what collects traces",
     "fleet.webhook_handlers": "names of our functions",
     "public.command_types": "kinds of commands, built in or made by whoever runs the platform",
     "public.owners": "the owners themselves",
@@ -73,6 +74,7 @@ STAYS = {
     "fleet.settings": "of the whole platform",
     "fleet.tick_work": "what the ticker is doing",
     "fleet.time_zones": "read from Postgres",
+    "fleet.told_runs": "one row about what collects traces",
     "fleet.webhook_handlers": "names of our functions",
     "public.command_types": "made over there where they are missing",
 }

@@ -74,7 +74,7 @@ BEHIND_THE_API = """
     fleet.change_rollout
     fleet.my_owners fleet.profiles_by_name fleet.require_device fleet.run_counts fleet.run_figures
     fleet.schedule_figures fleet.set_integration_status fleet.set_schedule_status
-    fleet.task_type fleet.status_problems fleet.counted fleet.zone_status
+    fleet.task_type fleet.status_problems fleet.common_checks fleet.counted fleet.zone_status
     fleet.trace_of
 """
 
@@ -107,6 +107,7 @@ WORKER = """
     fleet.worker_claim_mdm_rereads fleet.worker_end_mdm_sync fleet.worker_finish_mdm_reread
     fleet.worker_take_integration_webhook
     fleet.worker_enroll_device fleet.worker_finish_delivery fleet.worker_finish_mdm
+    fleet.worker_ended_runs
     fleet.worker_finish_looks fleet.worker_health fleet.worker_learn_rate fleet.worker_metrics
     fleet.worker_log_mdm_calls fleet.worker_begin_mdm_call fleet.worker_pause_integration
     fleet.worker_reserve_call fleet.worker_sync_inventory fleet.worker_verify_poke

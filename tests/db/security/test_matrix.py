@@ -164,6 +164,7 @@ MATRIX: dict[str, dict[str, str]] = {
     "fleet.settings": table("name", SERVICE),
     "fleet.heartbeat": table("id", SERVICE),
     "fleet.tick_work": table("step", SERVICE),
+    "fleet.told_runs": table("id"),
     "fleet.owner_quotas": table("name", SERVICE),
     "fleet.quota_use": table("name", SERVICE),
     "fleet.time_zones": table("name", SERVICE),
@@ -216,6 +217,7 @@ INSERTS = {
     "fleet.settings": "(name, value) values ('history_days', '1')",
     "fleet.heartbeat": "(id) values (true)",
     "fleet.tick_work": "(step) values ('new')",
+    "fleet.told_runs": "(id) values (true)",
     "fleet.owner_quotas": "(owner_id, name, value) values ('{owner}', 'devices', 1)",
     "fleet.quota_use": "(owner_id, name, left_over, filled_at)"
     " values ('{owner}', 'telemetry_a_day', 1, now())",

@@ -171,6 +171,7 @@ CALLS = {
     "fleet.run_figures": "(now())",
     "fleet.schedule_figures": "(now())",
     "fleet.status_problems": "('{{}}', '{{}}', now())",
+    "fleet.common_checks": "('{{}}', '{{}}', now())",
     "fleet.zone_status": "()",
     "fleet.trace_of": "(null, '{owner}', 1, 1)",
     "fleet.set_schedule_status": "({schedule}, 'cancelled', 'because')",
@@ -182,6 +183,7 @@ ANSWERING = """
     public.expected_devices
     public.export_schedules
     public.count_touched_devices fleet.counted fleet.status_problems fleet.zone_status
+    fleet.common_checks
     fleet.trace_of
     public.fleet_status public.group_devices public.preview_schedule public.remove_from_group
     public.schedule_calendar

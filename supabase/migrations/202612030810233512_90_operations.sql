@@ -1043,6 +1043,75 @@ comment on function fleet.counted(bigint, text, text) is 'A number with its word
 revoke all on function fleet.counted(bigint, text, text) from public, anon, authenticated, service_role;
 grant execute on function fleet.counted(bigint, text, text) to authenticated, service_role;
 
+create or replace function fleet.common_checks(p_engine jsonb, p_zones jsonb, p_now timestamptz)
+returns table (n integer, area text, name text, state text, found text, hint text)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_steps text := (
+    select string_agg(s.step ->> 'name', ', ') from jsonb_array_elements(p_engine -> 'steps') as s(step) where s.step ->> 'error' is not null
+  );
+  v_count bigint;
+  v_text text;
+  v_first bigint;
+begin
+  return query select 1, 'engine', 'ticks',
+    case when not (p_engine ->> 'is_ticking')::boolean then 'broken' end,
+    'the engine does not tick: nothing runs until it does',
+    'pg_cron runs its jobs, see cron.job; where there is no pg_cron, something has to: call fleet.tick_minute()';
+
+  return query select 2, 'engine', 'steps',
+    case
+      when v_steps is not null then 'broken'
+      when p_engine ->> 'last_error' is not null and (p_engine ->> 'last_error_at')::timestamptz > p_now - interval '10 minutes' then 'warning'
+    end,
+    'a step of the tick failed' || coalesce(', ' || v_steps, '') || coalesce(': ' || left(p_engine ->> 'last_error', 200), ''),
+    'The other steps went on; which one it was: select fleet_status() -> ''engine'' -> ''steps''';
+
+  select count(*) into v_count from public.schedules as s where s.status = 'active' and s.next_run_at < p_now - interval '1 minute';
+  return query select 3, 'work', 'due_in_time',
+    case when v_count > 0 then 'broken' end,
+    format('%s overdue for more than a minute', fleet.counted(v_count, 'schedule is', 'schedules are')),
+    'The one that is due soonest comes first: select * from schedule_list';
+
+  select count(*), string_agg(format('"%s" (%s)', i.name, coalesce(i.status_reason, i.status)), ', ' order by i.name) into v_count, v_text
+  from public.device_integrations as i where i.status <> 'active';
+  return query select 7, 'others', 'integrations',
+    case when v_count > 0 then 'warning' end,
+    format('%s not active: %s', fleet.counted(v_count, 'integration is', 'integrations are'), left(v_text, 300)),
+    'See them all: select * from integration_list';
+
+  select count(*), string_agg(format('"%s" (%s)', e.name, e.disabled_reason), ', ' order by e.name), min(e.id) into v_count, v_text, v_first
+  from public.webhook_endpoints as e where not e.enabled and e.disabled_reason is not null;
+  return query select 8, 'others', 'webhooks',
+    case when v_count > 0 then 'warning' end,
+    format('%s told no more: %s', fleet.counted(v_count, 'webhook is', 'webhooks are'), left(v_text, 300)),
+    format('Tell it again: select update_webhook_endpoint(%s, ''{"enabled": true}'')', v_first);
+
+  select count(*) into v_count from public.devices as d where d.status = 'active' and d.last_seen <= p_now - interval '1 day';
+  return query select 9, 'work', 'devices_heard',
+    case when v_count > 0 then 'warning' end,
+    format('%s not been seen for a day', fleet.counted(v_count, 'device has', 'devices have')),
+    'See when they were: select * from device_list';
+
+  select string_agg(format('%s (%s, %s)', z.lost ->> 'zone', fleet.counted((z.lost ->> 'devices')::bigint, 'device', 'devices'),
+    fleet.counted(jsonb_array_length(z.lost -> 'schedules'), 'schedule', 'schedules')), ', ') into v_text
+  from jsonb_array_elements(p_zones -> 'lost') as z(lost);
+  return query select 10, 'database', 'time_zones',
+    case when v_text is not null then 'warning' end,
+    'the server does not have these time zones, and who is in them is left out: ' || v_text,
+    'Install the zones that belong to it (tzdata-legacy on Debian and Ubuntu), or name another zone';
+end;
+$$;
+
+comment on function fleet.common_checks(jsonb, jsonb, timestamptz) is
+  'What people are told of their fleets and operators of all: a row for each check, with a state where it found something. Both ask here, so that '
+  'what counts as wrong is decided once.';
+revoke all on function fleet.common_checks(jsonb, jsonb, timestamptz) from public, anon, authenticated, service_role;
+grant execute on function fleet.common_checks(jsonb, jsonb, timestamptz) to authenticated, service_role;
+
 create or replace function fleet.status_problems(p_engine jsonb, p_zones jsonb, p_now timestamptz)
 returns jsonb
 language plpgsql
@@ -1052,79 +1121,31 @@ as $$
 begin
   -- What stops everything comes first, then what has failed, then what is silent.
   return (
-    select coalesce(jsonb_agg(jsonb_build_object('problem', q.problem, 'hint', q.hint) order by q.n), '[]')
+    select coalesce(jsonb_agg(jsonb_build_object('problem', q.problem, 'hint', q.hint, 'state', q.state) order by q.n), '[]')
     from (
-      select 1 as n,
-        'the engine does not tick: nothing runs until it does' as problem,
-        'pg_cron runs its jobs, see cron.job; where there is no pg_cron, something has to: call fleet.tick_minute()' as hint
-      where not (p_engine ->> 'is_ticking')::boolean
+      select c.n, c.state, c.found as problem, c.hint from fleet.common_checks(p_engine, p_zones, p_now) as c where c.state is not null
       union all
-      select 2,
-        format('a step of the tick failed: %s', left(p_engine ->> 'last_error', 200)),
-        'The other steps went on; which one it was: select fleet_status() -> ''engine'' -> ''steps'''
-      where (p_engine ->> 'last_error_at')::timestamptz > p_now - interval '10 minutes'
-        and p_engine ->> 'last_error' is not null
-      union all
-      select 3,
-        format('%s overdue for more than a minute', fleet.counted(count(*), 'schedule is', 'schedules are')),
-        'The one that is due soonest comes first: select * from schedule_list'
-      from public.schedules as s
-      where s.status = 'active' and s.next_run_at < p_now - interval '1 minute'
-      having count(*) > 0
-      union all
-      select 4,
+      select 4, 'warning',
         format('%s failed in the last day', fleet.counted(count(*), 'run has', 'runs have')),
         'See why: select * from run_list where status = ''failed'''
       from public.schedule_runs as r
       where r.status = 'failed' and r.created_at > p_now - interval '1 day'
       having count(*) > 0
       union all
-      select 5,
-        format('%s failed in the last day', fleet.counted(count(*), 'command has', 'commands have')),
-        'See why: select * from command_list where status = ''failed'''
+      select case when c.status = 'failed' then 5 else 6 end, 'warning',
+        format('%s %s in the last day', fleet.counted(count(*), 'command has', 'commands have'), c.status),
+        case when c.status = 'failed' then 'See why' else 'No device took them in time' end
+          || format(': select * from command_list where status = %L', c.status)
       from public.device_commands as c
-      where c.status = 'failed' and c.executed_at > p_now - interval '1 day'
-      having count(*) > 0
-      union all
-      select 6,
-        format('%s expired in the last day', fleet.counted(count(*), 'command has', 'commands have')),
-        'No device took them in time: select * from command_list where status = ''expired'''
-      from public.device_commands as c
-      where c.status = 'expired' and c.executed_at > p_now - interval '1 day'
-      having count(*) > 0
-      union all
-      select 7,
-        format('integration "%s" does not work: %s', i.name, coalesce(i.status_reason, i.status)),
-        'See them all: select * from integration_list'
-      from public.device_integrations as i
-      where i.status = 'disabled'
-      union all
-      select 8,
-        format('webhook "%s" is told no more: %s', e.name, e.disabled_reason),
-        format('Tell it again: select update_webhook_endpoint(%s, ''{"enabled": true}'')', e.id)
-      from public.webhook_endpoints as e
-      where not e.enabled and e.disabled_reason is not null
-      union all
-      select 9,
-        format('%s not been seen for a day', fleet.counted(count(*), 'device has', 'devices have')),
-        'See when they were: select * from device_list'
-      from public.devices as d
-      where d.status = 'active' and d.last_seen <= p_now - interval '1 day'
-      having count(*) > 0
-      union all
-      select 10,
-        format('the server does not have the time zone %s: %s and %s are left out', z.lost ->> 'zone',
-          fleet.counted((z.lost ->> 'devices')::bigint, 'device', 'devices'),
-          fleet.counted(jsonb_array_length(z.lost -> 'schedules'), 'schedule', 'schedules')),
-        'Install the zones that belong to it (tzdata-legacy on Debian and Ubuntu), or name another zone'
-      from jsonb_array_elements(p_zones -> 'lost') as z(lost)
+      where c.status in ('failed', 'expired') and c.executed_at > p_now - interval '1 day'
+      group by c.status
     ) as q
   );
 end;
 $$;
 
 comment on function fleet.status_problems(jsonb, jsonb, timestamptz) is
-  'What is wrong with a fleet and what to do about it, the worst first: [{problem, hint}].';
+  'What is wrong with a fleet and what to do about it, the worst first: [{problem, hint, state}].';
 revoke all on function fleet.status_problems(jsonb, jsonb, timestamptz) from public, anon, authenticated, service_role;
 grant execute on function fleet.status_problems(jsonb, jsonb, timestamptz) to authenticated, service_role;
 
@@ -1208,15 +1229,17 @@ begin
       from public.schedule_runs as r
       where r.created_at > p_now - interval '1 day'
     ),
-    'commands', (
+    -- Each by its own index: what waits, what runs, and what ended lately, however much there was before.
+    'commands', jsonb_build_object(
+      'pending', (select count(*) from public.device_commands as c where c.status = 'pending'),
+      'running', (select count(*) from public.device_commands as c where c.status = 'running')
+    ) || (
       select jsonb_build_object(
-        'pending', count(*) filter (where c.status = 'pending'),
-        'running', count(*) filter (where c.status = 'running'),
         'completed_last_day', count(*) filter (where c.status = 'completed'),
         'failed_last_day', count(*) filter (where c.status in ('failed', 'expired'))
       )
       from public.device_commands as c
-      where c.status in ('pending', 'running') or c.executed_at > p_now - interval '1 day'
+      where c.executed_at > p_now - interval '1 day'
     ),
     'zones', v_zones,
     'engine', v_engine
@@ -1273,7 +1296,7 @@ as $$
     ('pgfleet_runs_ended', 'Runs that ended in the last hour, by status.'),
     ('pgfleet_commands', 'Commands that have not ended, by channel and status.'),
     ('pgfleet_commands_oldest_seconds', 'For how long the oldest command of a channel may be claimed and is not.'),
-    ('pgfleet_commands_ended', 'Commands that ended in the last 10 minutes, by channel, status and reason; of the latest 20,000.'),
+    ('pgfleet_commands_ended', 'Commands that ended in the last 10 minutes, by channel, status and reason.'),
     ('pgfleet_claim_lag_seconds', 'From when a command may start until it is claimed: quantiles over those of the last 10 minutes.'),
     ('pgfleet_finish_lag_seconds', 'From the claim of a command to its end: quantiles over those of the last 10 minutes.'),
     ('pgfleet_webhook_deliveries_waiting', 'Messages that are not delivered yet.'),
@@ -1375,8 +1398,14 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
+  select 'pgfleet_commands_ended'::text,
+    jsonb_build_object('channel', c.channel, 'status', c.status, 'reason', coalesce(c.reason, '')), count(*)::double precision
+  from public.device_commands as c
+  where c.executed_at > p_now - interval '10 minutes' and c.status in ('completed', 'failed', 'expired', 'cancelled')
+  group by c.channel, c.status, c.reason;
+  return query
   with ended as materialized (
-    select c.channel, c.status, c.reason,
+    select c.channel,
       extract(epoch from c.claimed_at - greatest(c.created_at, c.not_before))::double precision as claim_lag,
       extract(epoch from c.executed_at - c.claimed_at)::double precision as finish_lag
     from public.device_commands as c
@@ -1385,10 +1414,6 @@ begin
     -- Enough to tell quantiles from, however busy the fleet is.
     limit 20000
   )
-  select 'pgfleet_commands_ended'::text,
-    jsonb_build_object('channel', e.channel, 'status', e.status, 'reason', coalesce(e.reason, '')), count(*)::double precision
-  from ended as e group by e.channel, e.status, e.reason
-  union all
   select f.name, jsonb_build_object('channel', q.channel, 'quantile', q.quantile::text), f.value
   from (
     select e.channel, k.quantile,
@@ -1561,19 +1586,12 @@ declare
   v_engine jsonb := fleet.engine_status(p_now);
   v_missing text := (select string_agg(f.name, ', ' order by f.name) from fleet.job_faults() as f);
   v_failing text := fleet.failing_jobs();
-  v_steps text := (
-    select string_agg(s.step ->> 'name', ', ') from jsonb_array_elements(v_engine -> 'steps') as s(step) where s.step ->> 'error' is not null
-  );
   v_stop jsonb := v_engine -> 'last_stop';
   v_held record;
 begin
   return query select * from fleet.check_result('ticker_enabled',
     case when fleet.setting('ticker_enabled') = 'false' then 'broken' end,
     'the ticker is switched off, so nothing runs', 'Switch it on: select fleet.set_setting(''ticker_enabled'', ''true'')');
-  return query select * from fleet.check_result('ticks',
-    case when not (v_engine ->> 'is_ticking')::boolean then 'broken' end,
-    coalesce('the last tick was at ' || (v_engine ->> 'last_tick_at'), 'the engine has never ticked'),
-    'pg_cron runs its jobs, see cron.job_run_details; where there is no pg_cron, something has to: call fleet.tick_minute()');
   return query select * from fleet.check_result('jobs',
     case when v_missing is not null then 'broken' end,
     'pg_cron does not run ' || v_missing || ' as it should',
@@ -1581,9 +1599,6 @@ begin
   return query select * from fleet.check_result('jobs_succeed',
     case when v_failing is not null then 'warning' end,
     'the last run failed of ' || v_failing, 'cron.job_run_details says why');
-  return query select * from fleet.check_result('steps',
-    case when v_steps is not null then 'broken' end,
-    'a step of the tick fails: ' || v_steps, 'The other steps go on. See its error: select fleet_status() -> ''engine'' -> ''steps''');
   return query select * from fleet.check_result('stops',
     case when (v_stop ->> 'at')::timestamptz > p_now - interval '1 day' then 'warning' end,
     format('a tick was stopped at %s in the step %s%s', v_stop ->> 'at', v_stop ->> 'step',
@@ -1805,17 +1820,9 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_lost text := (
-    select string_agg(z.lost ->> 'zone', ', ') from jsonb_array_elements(fleet.zone_status() -> 'lost') as z(lost)
-  );
   v_text text;
 begin
   return query select * from fleet.judge_server(fleet.server_facts());
-  return query select * from fleet.check_result('time_zones',
-    case when v_lost is not null then 'warning' end,
-    'the server does not have the time zones ' || v_lost,
-    'Install the zones that belong to them (tzdata-legacy on Debian and Ubuntu), or name other zones');
-
   select string_agg(format('process %s (%s) since %s', a.pid, coalesce(nullif(a.application_name, ''), a.usename::text), a.xact_start), ', ')
   into v_text
   from pg_catalog.pg_stat_activity as a
@@ -1855,12 +1862,6 @@ declare
   v_other bigint;
   v_text text;
 begin
-  select count(*) into v_count from public.schedules as s where s.status = 'active' and s.next_run_at < p_now - interval '1 minute';
-  return query select * from fleet.check_result('due_in_time',
-    case when v_count > 0 then 'broken' end,
-    format('%s overdue for more than a minute', fleet.counted(v_count, 'schedule is', 'schedules are')),
-    'The one that is due soonest comes first: select * from schedule_list where status = ''active''');
-
   select count(*), string_agg(format('"%s": %s', x.name, x.status_reason), '; ' order by x.updated_at desc) filter (where x.n <= 3)
   into v_count, v_text
   from (
@@ -1904,13 +1905,6 @@ begin
     format('%s of %s commands of the last day failed or expired', v_count, v_other),
     'See why: select * from command_list where status = ''failed''');
 
-  select count(*) into v_count
-  from public.devices as d where d.status = 'active' and d.enrolled_at is not null and d.last_seen < p_now - interval '1 day';
-  return query select * from fleet.check_result('devices_heard',
-    case when v_count > 0 then 'warning' end,
-    format('%s not been heard of for a day', fleet.counted(v_count, 'device has', 'devices have')),
-    'See when they were: select * from device_list');
-
   select count(*), min(d.hostname) into v_count, v_text from public.devices as d where d.clone_seen_at is not null and d.status = 'active';
   return query select * from fleet.check_result('clones',
     case when v_count > 0 then 'warning' end,
@@ -1931,7 +1925,6 @@ as $$
 declare
   v_count bigint;
   v_refused bigint;
-  v_first bigint;
   v_silent bigint;
   v_text text;
 begin
@@ -1944,13 +1937,6 @@ begin
     case when v_count > 0 and fleet.setting('functions_url') = 'null' then 'warning' end,
     format('%s the HTTP functions, whose address is not set', fleet.counted(v_count, 'integration or webhook needs', 'integrations and webhooks need')),
     'Functions that run all the time hear of work without it; those that sleep do not: select fleet.set_setting(''functions_url'', ''"https://…"'')');
-
-  select count(*), string_agg(format('"%s" (%s)', i.name, coalesce(i.status_reason, i.status)), ', ' order by i.name) into v_count, v_text
-  from public.device_integrations as i where i.status <> 'active';
-  return query select * from fleet.check_result('integrations',
-    case when v_count > 0 then 'warning' end,
-    format('%s not active: %s', fleet.counted(v_count, 'integration is', 'integrations are'), left(v_text, 300)),
-    'See them all: select * from integration_list');
 
   select count(*), count(*) filter (where l.status = 429), count(*) filter (where l.status is null) into v_count, v_refused, v_silent
   from public.mdm_api_logs as l where l.created_at > p_now - interval '1 hour' and l.method is not null;
@@ -1978,14 +1964,6 @@ begin
     format('%s waiting for an MDM for more than ten minutes, the oldest since %s', fleet.counted(v_count, 'command is', 'commands are'), v_text),
     'The HTTP functions take them, at the rate of the integration; see whether they run');
 
-  select count(*), string_agg(format('"%s" (%s)', e.name, e.disabled_reason), ', ' order by e.name), min(e.id)
-  into v_count, v_text, v_first
-  from public.webhook_endpoints as e where not e.enabled and e.disabled_reason is not null;
-  return query select * from fleet.check_result('webhooks',
-    case when v_count > 0 then 'warning' end,
-    format('%s told no more: %s', fleet.counted(v_count, 'webhook is', 'webhooks are'), left(v_text, 300)),
-    format('Tell it again: select update_webhook_endpoint(%s, ''{"enabled": true}'')', v_first));
-
   select count(*) into v_count
   from public.webhook_deliveries as d where d.status in ('pending', 'running') and d.created_at < p_now - interval '10 minutes' and d.attempts = 0;
   return query select * from fleet.check_result('deliveries',
@@ -2007,7 +1985,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
-  select 'engine'::text, c.* from fleet.check_engine(p_now) as c
+  select c.area, r.*
+  from fleet.common_checks(fleet.engine_status(p_now), fleet.zone_status(), p_now) as c
+  cross join lateral fleet.check_result(c.name, c.state, c.found, c.hint) as r
+  union all
+  select 'engine', c.* from fleet.check_engine(p_now) as c
   union all
   select 'shell', c.* from fleet.check_shell() as c
   union all
