@@ -114,7 +114,7 @@ def _app(
         broken = FleetError("the console failed", hint="Its log tells more; try it again.")
         return serving.refused(request, None, broken)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/static/{digest}/{name}", _static, methods=["GET"]),
             Route("/live", look_on, methods=["GET"]),
@@ -132,6 +132,8 @@ def _app(
         ],
         exception_handlers={FleetError: refuse, HTTPException: missing, Exception: fault},
     )
+    app.state.hub = serving.hub
+    return app
 
 
 async def _static(request: Request) -> Response:

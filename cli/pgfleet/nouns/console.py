@@ -138,7 +138,20 @@ def server_of(served: Starlette) -> uvicorn.Server:
         server_header=False,
         timeout_graceful_shutdown=LAST_SECONDS,
     )
-    return uvicorn.Server(config)
+    return _Server(config, served.state.hub.close)
+
+
+class _Server(uvicorn.Server):
+    """Sends those away who have pages open before it waits for requests to end."""
+
+    def __init__(self, config: uvicorn.Config, send_away: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._send_away = send_away
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End: first what would never end by itself."""
+        self._send_away()
+        await super().shutdown(sockets)
 
 
 def tell_again(tell: Callable[[], object]) -> None:
