@@ -5,13 +5,13 @@
 create table fleet.told_runs (
   id boolean primary key default true,
   finished_at timestamptz not null default now(),
-  run_id bigint not null default 0,
+  last_id bigint not null default 0,
   constraint told_runs_is_one_row check (id)
 );
 
 comment on table fleet.told_runs is 'Up to which run the ends of runs were told to what collects traces: one row.';
 comment on column fleet.told_runs.finished_at is 'When the last one of them ended.';
-comment on column fleet.told_runs.run_id is 'The last one of them; among those that ended at the same time they go by number.';
+comment on column fleet.told_runs.last_id is 'The last one of them; among those that ended at the same time they go by number.';
 
 insert into fleet.told_runs (id) values (true);
 

@@ -141,7 +141,7 @@ def test_sizes_and_ages_are_those_of_the_tables(busy: Fleet) -> None:
     now = datetime.now(UTC)
     for name, value in {
         "pgfleet_table_bytes": "pg_total_relation_size('public.device_commands')",
-        "pgfleet_history_age_seconds": "extract(epoch from %(now)s - (select min(created_at)"
+        "pgfleet_history_age_seconds": "extract(epoch from %(now)s - (select min(at)"
         " from audit_log))",
     }.items():
         table = "public.device_commands" if name.endswith("bytes") else "public.audit_log"

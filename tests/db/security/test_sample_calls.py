@@ -170,7 +170,7 @@ CALLS = {
     "fleet.run_counts": "(now())",
     "fleet.run_figures": "(now())",
     "fleet.schedule_figures": "(now())",
-    "fleet.status_problems": "('{{}}', '{{}}', now())",
+    "fleet.status_problems": "('{{}}', '{{}}', '{{}}', now())",
     "fleet.common_checks": "('{{}}', '{{}}', now())",
     "fleet.zone_status": "()",
     "fleet.trace_of": "(null, '{owner}', 1, 1)",

@@ -43,7 +43,7 @@ def test_what_is_done_for_a_run_is_one_trace(own_database: Any, sandbox: Sandbox
 
 
 def test_the_run_itself_is_told_once_it_has_ended(own_database: Any) -> None:
-    with own_database.connect(autocommit=True) as conn:
+    with own_database.connect() as conn:
         fleet = Fleet(conn)
         devices = fleet.devices(2)
         fleet.create(device_ids=devices, name="Traced")
@@ -56,6 +56,8 @@ def test_the_run_itself_is_told_once_it_has_ended(own_database: Any) -> None:
             "update schedule_runs set finished_at = finished_at - interval '9 seconds',"
             " started_at = started_at - interval '10 seconds' returning *"
         )
+        fleet.value("select fleet.grant_worker()")
+        conn.commit()
 
     async def tell() -> list[int]:
         pool = make_pool(own_database.url("fleet_worker"))

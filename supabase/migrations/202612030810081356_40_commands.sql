@@ -45,14 +45,14 @@ begin
     select r.id as run_id, r.owner_id, r.schedule_id, r.scheduled_for, coalesce(r.started_at, r.created_at) as started_at, r.finished_at,
       r.status, r.targeted, r.completed, r.failed, fleet.trace_of(null, r.owner_id, r.id, null) as trace_id
     from public.schedule_runs as r
-    where (r.finished_at, r.id) > (greatest(v_told.finished_at, p_now - interval '10 minutes'), v_told.run_id)
+    where (r.finished_at, r.id) > (greatest(v_told.finished_at, p_now - interval '10 minutes'), v_told.last_id)
       and r.finished_at <= v_until and r.targeted > 0
     order by r.finished_at, r.id
     limit least(p_limit, 1000)
   ) as e;
   update fleet.told_runs as t
   set finished_at = coalesce((v_found -> -1 ->> 'finished_at')::timestamptz, t.finished_at),
-    run_id = coalesce((v_found -> -1 ->> 'run_id')::bigint, t.run_id)
+    last_id = coalesce((v_found -> -1 ->> 'run_id')::bigint, t.last_id)
   where v_found <> '[]';
   return v_found;
 end;
