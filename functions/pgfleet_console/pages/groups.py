@@ -65,6 +65,8 @@ async def show_one(look: Look) -> Shown:
 async def count_members(look: Look) -> Part:
     """Say what adding or taking out those that are typed would do, before it is done."""
     group = await look.db.one("group_list", "group", look.number("id"))
+    if not look.form.get("devices", "").strip():
+        return Part("group_members_count.html", {"added": None})
     try:
         found = await _named(look, group)
     except FleetError as error:
