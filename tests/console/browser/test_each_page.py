@@ -11,7 +11,8 @@ from playwright.sync_api import expect
 
 from pgfleet_console.table import PAGES
 
-pytestmark = pytest.mark.browser
+# Some of them open every page, which takes a busy machine long.
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200)]
 
 
 def press(page: Any, name: str, said: str) -> None:

@@ -27,6 +27,7 @@ def test_every_page_of_the_table_is_among_them(pages: dict[str, str]) -> None:
         assert any(pattern.fullmatch(address) for address in addresses), view.path
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("screen", [DESK, PHONE], ids=["desk", "phone"])
 def test_pages_are_drawn_and_axe_finds_nothing(
