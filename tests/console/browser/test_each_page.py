@@ -253,7 +253,7 @@ def test_every_act_is_refused_when_forced(
             *(before, a_school.owner),
         )
     # A verb for many reaches those that one may act upon, and those are none.
-    assert taken == {"/schedules/chosen": 200, "/schedules/chosen/do": 303} and changes == 0
+    assert taken.keys() <= {"/schedules/chosen", "/schedules/chosen/do"} and changes == 0
 
 
 def _numbers(school: Any, request: pytest.FixtureRequest) -> dict[str, str]:
