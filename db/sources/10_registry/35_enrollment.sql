@@ -57,6 +57,7 @@ as $$
 declare
   v_code public.enrollment_codes;
   v_device public.devices;
+  v_is_back boolean;
 begin
   if coalesce(btrim(p_hostname), '') = '' or length(p_hostname) > 253 then
     raise exception 'hostname must be text of 1 to 253 characters'
@@ -73,11 +74,15 @@ begin
   v_code := fleet.take_enrollment_code(p_code, p_now);
   perform fleet.refuse_mover(v_code.owner_id);
   if v_code.device_id is not null then
+    v_is_back := exists (select 1 from public.devices as d where d.id = v_code.device_id and d.status <> 'active');
     -- A new auth_id shuts out whoever still holds a token of the old one.
     update public.devices as d
     set auth_id = gen_random_uuid(), status = 'active', enrolled_at = p_now
     where d.id = v_code.device_id
     returning * into v_device;
+    if v_is_back then
+      perform fleet.require_quota(v_device.owner_id, 'devices');
+    end if;
   else
     insert into public.devices as d (owner_id, hostname, enrolled_at)
     values (v_code.owner_id, btrim(p_hostname), p_now)

@@ -268,6 +268,24 @@ comment on function fleet.tg_keep_quota() is
   'Refuse rows beyond the quota that is named. Raises quota_exceeded (PT429). Definer: it counts rows that the caller may not see.';
 revoke all on function fleet.tg_keep_quota() from public, anon, authenticated, service_role;
 
+create or replace function fleet.tg_keep_quota_again()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if coalesce(current_setting('request.jwt.claims', true), '') <> '' and not fleet.is_trusted_caller() then
+    perform fleet.require_quota(new.owner_id, tg_argv[0]);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_keep_quota_again() is
+  'Refuse what counts again beyond the quota that is named. Raises quota_exceeded (PT429). Definer: it counts rows that the caller may not see.';
+revoke all on function fleet.tg_keep_quota_again() from public, anon, authenticated, service_role;
+
 create or replace function fleet.keep_quota(p_table regclass, p_quota text)
 returns void
 language plpgsql

@@ -327,3 +327,8 @@ select fleet.keep_audit(
 select fleet.keep_audit('public.blackout_periods', p_verbs => '{insert,delete}');
 
 select fleet.keep_quota('public.schedules', 'schedules');
+-- One that had come to its end counts again where somebody brings it back.
+create or replace trigger schedules_80_keep_quota_again
+  after update on public.schedules
+  for each row when (old.status not in ('active', 'paused') and new.status in ('active', 'paused'))
+  execute function fleet.tg_keep_quota_again('schedules');

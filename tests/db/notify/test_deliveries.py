@@ -64,6 +64,21 @@ def test_a_message_is_handed_out_once(db: Any, endpoint: dict[str, Any]) -> None
     assert claim(db, START + timedelta(seconds=59)) == []
 
 
+def test_what_waits_for_a_mailbox_does_not_go_to_another_address(db: Any) -> None:
+    owner = uuid4()
+    db.execute("insert into owners (id, name) values (%s, 'school')", (owner,))
+    spec = Jsonb({"owner_id": str(owner), "channel": "email", "email": "mine@example.com"})
+    [made] = db.execute("select create_webhook_endpoint(%s)", (spec,)).fetchone()
+    db.execute("update webhook_endpoints set verified_at = now()")
+    emit(db, made, 3)
+    theirs = Jsonb({"email": "theirs@example.com"})
+    db.execute("select update_webhook_endpoint(%s, %s)", (made["id"], theirs))
+    db.execute("update webhook_deliveries set next_attempt_at = %s", (START,))
+    query = "select email, event from fleet.worker_claim_deliveries('email', '{}', %s)"
+    went = set(db.execute(query, (START,)).fetchall())
+    assert went == {("theirs@example.com", "webhook.verify")}
+
+
 def test_two_functions_at_once_never_get_the_same_message(own_database: Any) -> None:
     with own_database.connect() as first, own_database.connect() as second:
         emit(first, make_endpoint(first), 3)

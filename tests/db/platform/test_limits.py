@@ -194,10 +194,13 @@ def test_the_pace_of_an_integration_is_limited_and_no_old_one_stops_anybody(
     # As it may have been written before there was a limit.
     mdm.fleet.run("alter table device_integrations disable trigger device_integrations_02_check")
     mdm.fleet.run(query, Jsonb({name: value}), mdm.id)
+    mdm.fleet.run("update device_integrations set last_sync_at = now() where id = %s", mdm.id)
     mdm.install(mdm.device())
     now = mdm.now(10)
     assert len(mdm.claim(now=now)) == 1
     mdm.tick(now + timedelta(days=40))
+    due = "select fleet.is_sync_due(i, %s) from device_integrations as i where i.id = %s"
+    assert mdm.fleet.value(due, now + timedelta(days=40), mdm.id)
 
 
 def test_a_result_that_is_too_long_is_cut_and_not_lost(fleet: Fleet) -> None:

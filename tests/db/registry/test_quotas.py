@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from psycopg.types.json import Jsonb
 from tests.helpers.fleet import HELLO, Fleet
+from tests.helpers.members import invite, join, members, school
 
 NOW = datetime(2031, 1, 1, tzinfo=UTC)
 
@@ -58,6 +60,59 @@ def test_one_more_than_the_quota_is_refused_and_told(fleet: Fleet, name: str) ->
     with fleet.acting(fleet.owner_id):
         fleet.run(MAKE[name].format(o=fleet.owner_id, n=3))
     assert usage(fleet, name)[0] == 3
+
+
+def test_who_joins_is_counted(fleet: Fleet) -> None:
+    admin = uuid4()
+    owner = school(fleet, admin)
+    fleet.run("select fleet.set_quota(%s, 'members', 3)", owner)
+    join(fleet, owner, admin)
+    leaver = join(fleet, owner, admin)
+    code = invite(fleet, owner, admin)["code"]
+    accept = "select accept_invitation(%s)"
+    with fleet.refused("PT429", "quota_exceeded", "3 of 3"), fleet.acting(uuid4()):
+        fleet.value(accept, code)
+    with fleet.acting(leaver):
+        fleet.run("select leave_owner(%s)", owner)
+    with fleet.acting(uuid4()):
+        fleet.value(accept, code)
+    assert len(members(fleet, owner)) == 3
+
+
+def test_what_comes_back_counts_again(fleet: Fleet) -> None:
+    allow(fleet, devices=1, schedules=1)
+    old = fleet.device("old")
+    with fleet.acting(fleet.owner_id):
+        fleet.run("select retire_device(%s)", old)
+        fleet.run(MAKE["devices"].format(o=fleet.owner_id, n=1))
+        code = fleet.value("select rekey_device(%s)", old)["code"]
+    enrol = "select fleet.worker_enroll_device(%s, 'old', '{}')"
+    with fleet.refused("PT429", "quota_exceeded", "1 of 1"):
+        fleet.run(enrol, code)
+    allow(fleet, devices=2)
+    fleet.run(enrol, code)
+
+    with fleet.acting(fleet.owner_id):
+        done = fleet.create(device_ids=[old])["id"]
+        assert fleet.schedule(done)["status"] == "completed"
+        fleet.run(MAKE["schedules"].format(o=fleet.owner_id, n=1))
+    back = Jsonb({"recurrence_type": "daily", "recurrence_config": {"time": "05:10"}})
+    with fleet.refused("PT429", "quota_exceeded", "1 of 1"), fleet.acting(fleet.owner_id):
+        fleet.run("select update_schedule(%s, %s)", done, back)
+    allow(fleet, schedules=2)
+    with fleet.acting(fleet.owner_id):
+        fleet.run("select update_schedule(%s, %s)", done, back)
+        assert fleet.schedule(done)["status"] == "active"
+
+
+def test_every_table_with_a_quota_is_held_to_it(fleet: Fleet) -> None:
+    free = fleet.rows(
+        "select q.name from fleet.quotas() as q where q.over is not null and not exists ("
+        " select from pg_trigger as t where t.tgrelid = q.over::regclass and t.tgenabled = 'O'"
+        " and t.tgname like '%%_keep_quota' and encode(t.tgargs, 'escape') = q.name || '\\000')"
+    )
+    # Of commands those are counted that are sent, and runs wait for them.
+    assert [row["name"] for row in free] == ["commands_waiting"]
 
 
 def test_what_every_owner_may_have_is_a_setting(fleet: Fleet) -> None:

@@ -133,3 +133,24 @@ def test_a_tick_survives_a_step_that_fails_and_says_so(
     assert {step["name"]: step["error"] for step in status if step["error"]} == {
         "sweep": "the broom is broken"
     }
+
+
+def test_whose_schedules_are_costly_waits_by_itself(
+    fleet: Fleet, admin: psycopg.Connection[Any]
+) -> None:
+    other = Fleet(fleet.conn)
+    costly = [fleet.minutely([fleet.device()], BASE)["id"] for _ in range(14)]
+    last = other.minutely([other.device()], BASE)["id"]
+    admin.execute("alter function fleet.decide_due(schedules, timestamptz) rename to decided")
+    admin.execute(
+        "create function fleet.decide_due(p_schedule public.schedules, p_now timestamptz)"
+        " returns setof fleet.run_booking language plpgsql as $$ begin"
+        " perform pg_sleep(case when p_schedule.id = any (current_setting('app.costly')::bigint[])"
+        " then 0.08 else 0 end);"
+        " return query select * from fleet.decided(p_schedule, p_now); end $$"
+    )
+    admin.commit()
+    fleet.run("select set_config('app.costly', %s::bigint[]::text, false)", costly)
+    fleet.run("select fleet.start_due_runs(%s, %s)", BASE, [*costly, last])
+    assert len(fleet.runs(last)) == 1
+    assert sum(len(fleet.runs(one)) for one in costly) <= 2

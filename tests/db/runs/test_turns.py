@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from tests.helpers.fleet import Fleet
@@ -92,3 +93,23 @@ def test_the_turn_goes_on_from_whom_there_was_time_for(crowd: Fleet) -> None:
     assert crowd.value("select next_owner from fleet.tick_work where step = 'start'") == (
         crowd.value("select owner_id from schedules where id = %s", ids[49])
     )
+
+
+def test_owners_take_turns_with_what_is_large(fleet: Fleet) -> None:
+    for name in ("expand_chunk_size", "expand_chunk_size_published", "inline_expand_limit"):
+        fleet.run("select fleet.set_setting(%s, '7')", name)
+    # Wherever their ids stand.
+    modest = [Fleet(fleet.conn, UUID(int=1)), Fleet(fleet.conn, UUID(int=2**128 - 1))]
+    started = BASE.isoformat()
+    for _ in range(3):
+        fleet.create(device_ids=fleet.devices(90), start_time=started, priority=60)
+    few = [
+        one.create(device_ids=one.devices(35), start_time=started, priority=-60)["id"]
+        for one in modest
+    ]
+    # Five chunks for each of them, whatever another has: fifteen turns, and some to begin all.
+    for _ in range(24):
+        fleet.tick(BASE)
+    assert [len(fleet.commands(schedule)) for schedule in few] == [35, 35]
+    made = "select count(*) from device_commands where owner_id = %s"
+    assert fleet.value(made, fleet.owner_id) < 270

@@ -1372,6 +1372,7 @@ as $$
 declare
   v_code public.enrollment_codes;
   v_device public.devices;
+  v_is_back boolean;
 begin
   if coalesce(btrim(p_hostname), '') = '' or length(p_hostname) > 253 then
     raise exception 'hostname must be text of 1 to 253 characters'
@@ -1388,11 +1389,15 @@ begin
   v_code := fleet.take_enrollment_code(p_code, p_now);
   perform fleet.refuse_mover(v_code.owner_id);
   if v_code.device_id is not null then
+    v_is_back := exists (select 1 from public.devices as d where d.id = v_code.device_id and d.status <> 'active');
     -- A new auth_id shuts out whoever still holds a token of the old one.
     update public.devices as d
     set auth_id = gen_random_uuid(), status = 'active', enrolled_at = p_now
     where d.id = v_code.device_id
     returning * into v_device;
+    if v_is_back then
+      perform fleet.require_quota(v_device.owner_id, 'devices');
+    end if;
   else
     insert into public.devices as d (owner_id, hostname, enrolled_at)
     values (v_code.owner_id, btrim(p_hostname), p_now)
@@ -2514,6 +2519,24 @@ $$;
 comment on function fleet.tg_keep_quota() is
   'Refuse rows beyond the quota that is named. Raises quota_exceeded (PT429). Definer: it counts rows that the caller may not see.';
 revoke all on function fleet.tg_keep_quota() from public, anon, authenticated, service_role;
+
+create or replace function fleet.tg_keep_quota_again()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if coalesce(current_setting('request.jwt.claims', true), '') <> '' and not fleet.is_trusted_caller() then
+    perform fleet.require_quota(new.owner_id, tg_argv[0]);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_keep_quota_again() is
+  'Refuse what counts again beyond the quota that is named. Raises quota_exceeded (PT429). Definer: it counts rows that the caller may not see.';
+revoke all on function fleet.tg_keep_quota_again() from public, anon, authenticated, service_role;
 
 create or replace function fleet.keep_quota(p_table regclass, p_quota text)
 returns void
