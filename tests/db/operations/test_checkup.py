@@ -210,11 +210,10 @@ def test_what_an_mdm_does_not_take_and_does_not_say_is_found(mdm: Mdm) -> None:
     fleet.run("update device_integrations set last_sync_at = now() where id = %s", mdm.id)
     late = faults(fleet, NOW + timedelta(hours=2))
     assert (late["mdm_commands"], late["syncs"]) == ("warning", "warning")
-    fleet.run(
-        "update device_integrations set status = 'paused', status_reason = 'key refused'"
-        " where id = %s",
-        mdm.id,
-    )
+    fleet.run("select pause_integration(%s, 'for a while')", mdm.id)
+    assert "integrations" not in faults(fleet)
+    fleet.run("select resume_integration(%s)", mdm.id)
+    assert fleet.value("select fleet.worker_pause_integration(%s, 'key refused')", mdm.id)
     assert "key refused" in checkup(fleet)["integrations"]["found"]
 
 

@@ -1077,7 +1077,9 @@ begin
     'The one that is due soonest comes first: select * from schedule_list';
 
   select count(*), string_agg(format('"%s" (%s)', i.name, coalesce(i.status_reason, i.status)), ', ' order by i.name) into v_count, v_text
-  from public.device_integrations as i where i.status <> 'active';
+  from public.device_integrations as i
+  -- What somebody has paused by hand is as it is meant to be.
+  where i.status <> 'active' and (i.status <> 'paused' or i.needs_secret);
   return query select 7, 'others', 'integrations',
     case when v_count > 0 then 'warning' end,
     format('%s not active: %s', fleet.counted(v_count, 'integration is', 'integrations are'), left(v_text, 300)),
