@@ -19,11 +19,14 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.console.browser.conftest import chromium
 from tests.console.conftest import School, a_school
 
-__all__ = ["a_school", "chromium"]
 pytest.importorskip("playwright.sync_api", reason="make test-browser installs it")
+
+# Without a browser there is nothing of it to be had.
+from tests.console.browser.conftest import chromium  # noqa: E402
+
+__all__ = ["a_school", "chromium"]
 
 DEVICES, HISTORY, CHANGES_A_SECOND = 20_000, 300_000, 200
 BEATS, WRITERS = 10, 2

@@ -169,10 +169,12 @@ def test_a_tick_costs_what_is_due_not_what_exists(connect: Callable[..., Fleet])
     fleet.run("delete from fleet.doorbells")
     fleet.run("vacuum analyze schedule_runs, device_commands, fleet.doorbells")
     fleet.minutely([device], NOW + timedelta(minutes=1))
+    # What the session read before, for an index say, is still counted with it.
+    reads = (
+        "select coalesce(sum(seq_tup_read), 0) from pg_stat_xact_user_tables"
+        " where relname in ('schedule_runs', 'device_commands')"
+    )
     with fleet.conn.transaction():
+        before = fleet.value(reads)
         fleet.tick(NOW + timedelta(minutes=1))
-        read = fleet.rows(
-            "select relname, seq_tup_read from pg_stat_xact_user_tables"
-            " where relname in ('schedule_runs', 'device_commands') and seq_tup_read > 100"
-        )
-    assert read == []
+        assert fleet.value(reads) - before <= 100
