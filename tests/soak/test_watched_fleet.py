@@ -24,7 +24,7 @@ from tests.console.conftest import School, a_school
 pytest.importorskip("playwright.sync_api", reason="make test-browser installs it")
 
 # Without a browser there is nothing of it to be had.
-from tests.console.browser.conftest import chromium  # noqa: E402
+from tests.console.browser.conftest import chromium
 
 __all__ = ["a_school", "chromium"]
 
