@@ -27,7 +27,8 @@ begin
   end if;
 
   perform pg_advisory_xact_lock(hashtext('pgfleet.telemetry.partitions'));
-  if to_regclass('telemetry.' || v_name) is not null then
+  -- Asked of the table of tables: what was not there a moment ago is remembered by name, and this lock makes nobody forget.
+  if exists (select from pg_class as c where c.relname = v_name and c.relnamespace = 'telemetry'::regnamespace) then
     return false;
   end if;
   -- Made apart and attached: that keeps nobody from reading and writing the others.

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from tests.helpers.fleet import Fleet
+from tests.helpers.sandbox import wait_until
 
 NOW = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)
 OWNER = UUID("00000000-0000-4000-8000-000000000001")
@@ -122,6 +126,27 @@ def test_a_push_of_a_point_that_is_there_is_dropped(db: Any) -> None:
     told = store(db, (1, ago(minutes=2), {"t": 1}), source="push", provisional=True)
     assert (told["stored"], told["known"]) == (0, 1)
     assert len(points(db)) == 1
+
+
+@pytest.mark.parametrize("pushed_first", [True, False])
+def test_a_push_and_its_pull_at_one_moment_are_one_point(
+    connect: Callable[..., Fleet], pushed_first: bool
+) -> None:
+    one, other = connect(), connect()
+    waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+
+    def bring(fleet: Fleet, is_push: bool) -> None:
+        way = {"source": "push", "provisional": True} if is_push else {}
+        with fleet.conn.transaction():
+            store(fleet.conn, (1, ago(minutes=2 if is_push else 3), {"t": 1}), **way)
+
+    with ThreadPoolExecutor(1) as pool:
+        with one.conn.transaction():
+            bring(one, pushed_first)
+            second = pool.submit(bring, other, not pushed_first)
+            wait_until(lambda: second.done() or one.value(waiting), 60)
+        second.result(60)
+    assert points(one.conn) == [(1, ago(minutes=3), False)]
 
 
 def test_hours_are_counted_and_counted_anew_when_points_change(db: Any) -> None:

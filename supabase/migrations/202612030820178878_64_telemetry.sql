@@ -33,7 +33,8 @@ begin
   end if;
 
   perform pg_advisory_xact_lock(hashtext('pgfleet.telemetry.partitions'));
-  if to_regclass('telemetry.' || v_name) is not null then
+  -- Asked of the table of tables: what was not there a moment ago is remembered by name, and this lock makes nobody forget.
+  if exists (select from pg_class as c where c.relname = v_name and c.relnamespace = 'telemetry'::regnamespace) then
     return false;
   end if;
   -- Made apart and attached: that keeps nobody from reading and writing the others.
@@ -288,6 +289,33 @@ comment on function telemetry.carry_over(uuid, timestamptz) is
   'where latest are the points that are now the latest of their device.';
 revoke all on function telemetry.carry_over(uuid, timestamptz) from public;
 
+create or replace function telemetry.wait_for_the_other_way(p_batch uuid)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform case
+    when o.is_pushed then pg_advisory_xact_lock(hashtext('pgfleet.telemetry.points'), hashtext(o.owner_id::text))
+    else pg_advisory_xact_lock_shared(hashtext('pgfleet.telemetry.points'), hashtext(o.owner_id::text))
+  end
+  from (
+    select s.owner_id, bool_or(s.is_provisional) as is_pushed
+    from telemetry.staging as s
+    where s.batch = p_batch
+    group by s.owner_id
+    -- In one order, so that two who bring points of the same owners never wait for each other in a circle.
+    order by hashtext(s.owner_id::text)
+  ) as o;
+end;
+$$;
+
+comment on function telemetry.wait_for_the_other_way(uuid) is
+  'A push without a time and the pulled point that it is may come at one moment, where neither saw the other: until this transaction ends, an '
+  'owner''s pushes of that kind and its pulls wait for each other. Pulls do not wait for pulls.';
+revoke all on function telemetry.wait_for_the_other_way(uuid) from public;
+
 create or replace function telemetry.worker_store(p_batch uuid, p_keep_days integer, p_now timestamptz default clock_timestamp())
 returns jsonb
 language plpgsql
@@ -309,6 +337,7 @@ begin
     and s.at not between date_trunc('day', p_now, 'UTC') - make_interval(days => p_keep_days) and p_now + interval '1 day';
   get diagnostics v_outside = row_count;
   perform telemetry.make_partitions_for(p_batch);
+  perform telemetry.wait_for_the_other_way(p_batch);
   v_dropped := telemetry.drop_known_pushes(p_batch);
   v_result := telemetry.carry_over(p_batch, p_now);
   v_replaced := telemetry.replace_provisional(p_batch);
