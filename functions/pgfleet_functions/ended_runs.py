@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from pgfleet_functions import tracing
+from pgfleet_functions.beside import beside
 from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.errors import FunctionError
 
@@ -29,12 +30,8 @@ async def telling_runs(pool: Pool) -> AsyncIterator[None]:
     if not tracing.is_exporting():
         yield
         return
-    task = asyncio.create_task(_repeat(pool), name="runs that ended")
-    try:
+    async with beside(_repeat(pool), "runs that ended"):
         yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _repeat(pool: Pool) -> None:

@@ -18,6 +18,8 @@ from typing import LiteralString
 import psycopg
 from psycopg import AsyncConnection, sql
 
+from pgfleet_functions.beside import beside
+
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10
@@ -60,14 +62,8 @@ async def hearing(
     None is passed on where something may have been missed: whenever listening begins anew, and
     where nothing was said for so many seconds.
     """
-    task = asyncio.create_task(
-        _hear_for_ever(url, channel, heed, check_seconds or CHECK_SECONDS), name="listen"
-    )
-    try:
+    async with beside(_hear_for_ever(url, channel, heed, check_seconds or CHECK_SECONDS), "listen"):
         yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _hear_for_ever(

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
+from pgfleet_functions.beside import beside
+
 
 @asynccontextmanager
 async def looking_every(
@@ -15,12 +17,8 @@ async def looking_every(
     if seconds is None:
         yield
         return
-    task = asyncio.create_task(_repeat(seconds, list(functions)), name="poll")
-    try:
+    async with beside(_repeat(seconds, list(functions)), "poll"):
         yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _repeat(seconds: float, functions: list[Callable[[], None]]) -> None:

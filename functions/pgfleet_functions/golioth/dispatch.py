@@ -11,6 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from pgfleet_functions.beside import beside
 from pgfleet_functions.database import Pool, fetch_value
 from pgfleet_functions.dispatching import Dispatcher, Dispatchers
 from pgfleet_functions.errors import FunctionError
@@ -68,12 +69,8 @@ async def call_syncs(request: Request, _: dict[str, Any]) -> Response:
 @asynccontextmanager
 async def calling_syncs(pool: Pool, wake: Callable[[], None]) -> AsyncIterator[None]:
     """Come by in place of the job while the block lasts, where no database calls a function."""
-    task = asyncio.create_task(_call_for_ever(pool, wake), name="call syncs")
-    try:
+    async with beside(_call_for_ever(pool, wake), "call syncs"):
         yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _call_for_ever(pool: Pool, wake: Callable[[], None]) -> None:
