@@ -125,10 +125,6 @@ class Database:
             for row in owners
         )
 
-    async def sees(self) -> frozenset[UUID] | None:
-        """Give the fleets that the viewer sees; None is all, and more than those of people."""
-        return None if self._viewer.is_operator else await self._owners("view")
-
     async def _owners(self, permission: Name) -> frozenset[UUID]:
         assert permission in PERMISSIONS
         if permission not in self._may:

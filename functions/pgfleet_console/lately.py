@@ -1,7 +1,7 @@
-"""What was looked at lately, so that many who look on cost the database no more than one does.
+"""What was looked at lately, so that many pages cost the database no more than one does.
 
 Whoever opens a page has it looked at for them. Pages that are shown again take what costs much
-from here: it is looked at once for all who see the same fleets, at most once a second, and more
+from here: it is looked at once for all pages of one viewer, at most once a second, and more
 seldom where looking takes long.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LEAST_SECONDS = 1.0
-# So long it rests for each second that it took: a fifth of one core, however many look on.
+# So long it rests for each second that it took: a fifth of one core, however many pages are open.
 REST_FOR_EACH_SECOND = 4.0
 FORGOTTEN_SECONDS = 60.0
 

@@ -90,11 +90,12 @@ class Look:
     kept: Lately = field(default_factory=Lately)
 
     async def lately(self, name: Hashable, ask: Callable[[], Awaitable[Any]]) -> Any:
-        """Give what costs much, and is the same for all who see the same fleets.
+        """Give what costs much, and is the same on all pages that one viewer has open.
 
         A page that is shown again has it from just now; nobody may change what it gets.
         """
-        key = (await self.db.sees(), name)
+        # Not for all who see the same fleets: what they see of them is for row security to say.
+        key = (self.viewer.claims, name)
         return await self.kept.get(key, ask, is_again=self.is_again)
 
     def number(self, name: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +66,30 @@ def test_a_change_reaches_pages_that_are_open(console: Any, a_school: Any) -> No
 
         assert any("clear_cache" in text for text in seen)
         assert "clear_cache" not in next(seen_by_stranger)
+
+
+def test_what_is_looked_at_once_for_many_is_shown_to_nobody_who_may_not_see_it(
+    console: Any, a_school: Any
+) -> None:
+    spec = {"owner_id": str(a_school.owner), "name": "Hush", "url": "https://hush.example/x",
+            "events": ["*"]}  # fmt: skip
+    with a_school.fleet() as fleet:
+        made = fleet.value("select create_webhook_endpoint(%s) ->> 'id'", json.dumps(spec))
+        fleet.run(
+            "update webhook_endpoints set enabled = false, disabled_reason = 'gone' where id = %s",
+            made,
+        )
+        with (
+            ticking(a_school),
+            looking_on(console("admin"), "/") as seen,
+            looking_on(console("viewer"), "/") as seen_by_viewer,
+        ):
+            # Both are in the same fleet, but who only looks does not see its webhooks.
+            assert any("Hush" in text for text in seen)
+            for _ in range(8):
+                assert "Hush" not in next(seen_by_viewer)
+                assert "Hush" in next(seen)
+        fleet.run("delete from webhook_endpoints where id = %s", made)
 
 
 def test_only_what_moves_is_sent_and_only_where_there_is_a_page(console: Any) -> None:
