@@ -20,6 +20,7 @@ CHANGED = {
     "public.locations": "name",
     "public.location_policies": "name",
     "public.telemetry_rules": "name",
+    "public.command_types": "description",
     "public.blocklist_entries": "note",
     "public.app_categories": "name",
     "public.deployment_files": "description",
@@ -71,6 +72,11 @@ def letter(reached: set[str], all_rows: dict[str, str]) -> str:
     if reached == set(all_rows):
         return "a"
     kinds = {all_rows[found] for found in reached}
+    everybodys = {found for found, of in all_rows.items() if of == "a"}
+    if reached == everybodys:
+        return "e"
+    if everybodys and everybodys < reached:
+        return letter(reached - everybodys, all_rows).upper()
     assert len(kinds) == 1, f"a mixture of {kinds}"
     (kind,) = kinds
     whole = {found for found, of in all_rows.items() if of == kind}

@@ -9,6 +9,7 @@ MOBILECONFIG = (
 # Each verb that changes the database, with how many devices that would touch.
 VERBS = {
     "command cancel 1 --yes": 1,
+    "command add-type kiosk-reload": 0,
     "command send lab-01 lock": 1,
     "device create lab-09": 1,
     "device enroll-code --uses 3": 0,
@@ -116,6 +117,7 @@ NOT_TRIED = {
     "owner moved-to": "needs an owner that was exported",
     "owner stay": "needs an owner that was exported",
     "blocklist remove": "needs an entry",
+    "command remove-type": "needs a type of one's own",
     "sync desired": "needs a device of a Golioth project",
     "sync resolve": "needs a conflict of a sync",
     "telemetry rule pause": "needs a rule",

@@ -22,7 +22,7 @@ _COLUMNS = [
 _SPARE = ["attempt", "executed_at", "reason"]
 _TYPE = (
     *("name", "channel", "description", "payload_keys", "timeout_seconds", "rerun_safe"),
-    "destructive",
+    *("destructive", "owner_id"),
 )
 
 
@@ -215,9 +215,72 @@ def types() -> None:
         rows = db.find("command_types", columns=_TYPE, order=("name",))
     output.show_rows(
         rows,
-        ["name", "channel", "description", "payload_keys", "destructive"],
-        spare=("destructive", "payload_keys", "channel"),
+        ["name", "channel", "description", "payload_keys", "destructive", "owner_id"],
+        spare=("owner_id", "destructive", "payload_keys", "channel"),
     )
+
+
+@app.command("add-type", changes=True)
+def add_type(
+    name: Annotated[str, typer.Argument(help="Small letters with a hyphen: kiosk-reload.")],
+    description: Annotated[str, typer.Option(help="What it does.")] = "",
+    payload_keys: Annotated[
+        str, typer.Option(help="JSON object, @FILE, or -: what its payload holds.")
+    ] = "{}",
+    timeout: Annotated[int, typer.Option(help="Seconds that a handler may run.")] = 60,
+    rerun_safe: Annotated[
+        bool, typer.Option("--rerun-safe", help="It may be done twice after a crash.")
+    ] = False,
+    destructive: Annotated[
+        bool, typer.Option("--destructive", help="Sending it needs the permission destructive.")
+    ] = False,
+    owner: Annotated[str | None, typer.Option(help="Name or id of the owner.")] = None,
+) -> None:
+    """Add a command type of an owner's own, which its agents have a handler for.
+
+    Example: pgfleet command add-type kiosk-reload --timeout 30 --rerun-safe
+    """
+    with open_database() as db:
+        row = db.insert(
+            "command_types",
+            {
+                "owner_id": names.owner_id(db, owner),
+                "name": name,
+                "description": description,
+                "payload_keys": json_value(inputs.json_object(payload_keys, "--payload-keys")),
+                "timeout_seconds": timeout,
+                "rerun_safe": rerun_safe,
+                "destructive": destructive,
+            },
+            *_TYPE,
+        )
+    output.show_row(row)
+
+
+@app.command("remove-type", changes=True)
+def remove_type(
+    name: Annotated[str, typer.Argument(help="Its name.")],
+    owner: Annotated[str | None, typer.Option(help="Name or id of the owner.")] = None,
+    yes: options.Yes = False,
+) -> None:
+    """Remove a command type of an owner's own; what was sent stays.
+
+    Example: pgfleet command remove-type kiosk-reload --yes
+    """
+    output.confirm(f"Remove command type {name}?", yes=yes)
+    with open_database() as db:
+        whose = {"name": name, "owner_id": names.owner_id(db, owner)}
+        found = [kind for kind in db.find("command_types", whose) if kind["owner_id"] is not None]
+        if len(found) > 1:
+            raise InvalidInput(
+                f"several owners have a command type {name}",
+                reason="owner_ambiguous",
+                hint="Say whose: --owner NAME.",
+            )
+        row = names.found(found, "command type", name)
+        db.delete("command_types", row["id"], "id")
+    output.show_row({key: row[key] for key in _TYPE})
+    output.did("Removed.")
 
 
 def _read(db: Database, command_id: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ as $$
     from fleet.mdm_command_types() as m
   ) as b
   -- A type that an operator made under the same name stays the operator's.
-  on conflict (name) do update
+  on conflict (name, owner_id) do update
     set channel = excluded.channel, description = excluded.description, payload_keys = excluded.payload_keys,
         timeout_seconds = excluded.timeout_seconds, rerun_safe = excluded.rerun_safe, destructive = excluded.destructive, permission = excluded.permission
     where t.is_built_in
@@ -115,7 +115,7 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select exists (select 1 from public.command_types as t where t.name = p_action_type and t.channel = 'mdm')
+  select exists (select 1 from public.command_types as t where t.name = p_action_type and t.owner_id is null and t.channel = 'mdm')
 $$;
 
 comment on function fleet.is_mdm_action(text) is

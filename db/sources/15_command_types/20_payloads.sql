@@ -20,7 +20,7 @@ $$;
 comment on function fleet.environment_problems(text, jsonb) is 'Variables of an environment that no program could be given.';
 revoke all on function fleet.environment_problems(text, jsonb) from public, anon, authenticated, service_role;
 
-create or replace function fleet.payload_problems(p_command_type text, p_payload jsonb, p_field text default 'payload')
+create or replace function fleet.payload_problems(p_owner_id uuid, p_command_type text, p_payload jsonb, p_field text default 'payload')
 returns setof fleet.problem
 language plpgsql
 stable
@@ -29,7 +29,9 @@ as $$
 declare
   v_keys jsonb;
 begin
-  select t.payload_keys into v_keys from public.command_types as t where t.name = p_command_type;
+  select t.payload_keys into v_keys
+  from public.command_types as t
+  where t.name = p_command_type and coalesce(t.owner_id, p_owner_id) is not distinct from p_owner_id;
   if not found then
     return next (
       'action_type', coalesce('"' || nullif(p_command_type, '') || '" is not a known command type', 'is missing'),
@@ -82,9 +84,9 @@ begin
 end;
 $$;
 
-comment on function fleet.payload_problems(text, jsonb, text) is
+comment on function fleet.payload_problems(uuid, text, jsonb, text) is
   'What a payload lacks for its command type: missing keys, wrong types, values that are no choice or out of bounds.';
-revoke all on function fleet.payload_problems(text, jsonb, text) from public, anon, authenticated, service_role;
+revoke all on function fleet.payload_problems(uuid, text, jsonb, text) from public, anon, authenticated, service_role;
 
 create or replace function fleet.plain_payload_path(p_payload_keys jsonb)
 returns jsonpath
@@ -133,7 +135,7 @@ begin
   end if;
   select t.destructive, t.permission into v_destructive, v_permission
   from public.command_types as t
-  where t.name = p_command_type;
+  where t.name = p_command_type and coalesce(t.owner_id, p_owner_id) = p_owner_id;
   if v_destructive then
     perform fleet.require_permission(p_owner_id, 'destructive', format('command type %s', p_command_type));
   end if;

@@ -55,7 +55,7 @@ begin
     select 'payload.' || k.key as field, k.value ->> 'ids_of' as named, k.value ->> 'called' as called, p_payload -> k.key as ids
     from public.command_types as t
     cross join jsonb_each(t.payload_keys) as k
-    where t.name = p_command_type and k.value ? 'ids_of' and jsonb_typeof(p_payload -> k.key) = 'array'
+    where t.name = p_command_type and coalesce(t.owner_id, p_owner_id) = p_owner_id and k.value ? 'ids_of' and jsonb_typeof(p_payload -> k.key) = 'array'
   loop
     if not fleet.is_id_list(v_key.ids) or v_key.ids = '[]' then
       return next (

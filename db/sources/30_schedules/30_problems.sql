@@ -28,11 +28,13 @@ begin
       'priority', format('%s is not within -100 to 100', p_new.priority), 'The default is 0; higher goes first.'
     )::fleet.problem;
   end if;
-  select t.* into v_type from public.command_types as t where t.name = p_new.action_type;
+  select t.* into v_type
+  from public.command_types as t
+  where t.name = p_new.action_type and coalesce(t.owner_id, p_new.owner_id) = p_new.owner_id;
   if v_is_new or (p_old.action_type, p_old.payload) is distinct from (p_new.action_type, p_new.payload) then
     if jsonb_typeof(p_new.payload) = 'object' then
       if (v_type.payload_keys = '{}') is not true then
-        return query select q.* from fleet.payload_problems(p_new.action_type, p_new.payload) as q;
+        return query select q.* from fleet.payload_problems(p_new.owner_id, p_new.action_type, p_new.payload) as q;
         return query select q.* from fleet.reference_problems(p_new.owner_id, p_new.action_type, p_new.payload) as q;
       end if;
     else
@@ -121,7 +123,8 @@ begin
     return query
     select 'policies.rollout.compensate.' || q.field, q.problem, q.hint
     from (
-      select a.* from fleet.payload_problems(v_action ->> 'action_type', coalesce(v_action -> 'payload', '{}')) as a
+      select a.*
+      from fleet.payload_problems(p_schedule.owner_id, v_action ->> 'action_type', coalesce(v_action -> 'payload', '{}')) as a
       union all
       select r.*
       from fleet.reference_problems(p_schedule.owner_id, v_action ->> 'action_type', coalesce(v_action -> 'payload', '{}')) as r

@@ -121,7 +121,7 @@ begin
     )
     select c.action_type
     from chain as c
-    join public.command_types as t on t.name = c.action_type and t.destructive
+    join public.command_types as t on t.name = c.action_type and coalesce(t.owner_id, c.owner_id) = c.owner_id and t.destructive
     limit 1
   );
 end;
@@ -161,12 +161,12 @@ begin
   return query
   select s.group_ids, s.selector
   from public.schedules as s
-  join public.command_types as t on t.name = s.action_type and t.destructive
+  join public.command_types as t on t.name = s.action_type and coalesce(t.owner_id, s.owner_id) = s.owner_id and t.destructive
   where s.owner_id = p_owner_id and s.status in ('active', 'paused')
   union all
   select array[p.group_id], p.selector
   from public.location_policies as p
-  join public.command_types as t on t.name = p.action_type and t.destructive
+  join public.command_types as t on t.name = p.action_type and coalesce(t.owner_id, p.owner_id) = p.owner_id and t.destructive
   where p.owner_id = p_owner_id
   union all
   select '{}', g.selector
@@ -174,12 +174,12 @@ begin
   where g.owner_id = p_owner_id and g.selector is not null and exists (
     select 1
     from public.schedules as s
-    join public.command_types as t on t.name = s.action_type and t.destructive
+    join public.command_types as t on t.name = s.action_type and coalesce(t.owner_id, s.owner_id) = s.owner_id and t.destructive
     where s.owner_id = p_owner_id and s.status in ('active', 'paused') and g.id = any (s.group_ids)
     union all
     select 1
     from public.location_policies as p
-    join public.command_types as t on t.name = p.action_type and t.destructive
+    join public.command_types as t on t.name = p.action_type and coalesce(t.owner_id, p.owner_id) = p.owner_id and t.destructive
     where p.owner_id = p_owner_id and p.group_id = g.id
   );
 end;
@@ -222,7 +222,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if not exists (select 1 from public.command_types as t where t.name = p_command_type and t.destructive) then
+  if not exists (select 1 from public.command_types as t where t.name = p_command_type and coalesce(t.owner_id, p_owner_id) = p_owner_id and t.destructive) then
     return;
   end if;
   if p_selector ? 'reported' then

@@ -327,6 +327,9 @@ select fleet.keep_audit(
 select fleet.keep_audit('public.blackout_periods', p_verbs => '{insert,delete}');
 
 select fleet.keep_quota('public.schedules', 'schedules');
+select fleet.keep_used_types(
+  'public.schedules', 'array[x.action_type, x.policies #>> ''{rollout,compensate,action_type}'']', 'x.status in (''active'', ''paused'')'
+);
 -- One that had come to its end counts again where somebody brings it back.
 create or replace trigger schedules_80_keep_quota_again
   after update on public.schedules

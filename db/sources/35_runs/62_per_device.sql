@@ -172,7 +172,9 @@ declare
   v_type public.command_types;
   v_made integer;
 begin
-  select t.* into v_type from public.command_types as t where t.name = p_run.action_type;
+  select t.* into v_type
+  from public.command_types as t
+  where t.name = p_run.action_type and coalesce(t.owner_id, p_run.owner_id) = p_run.owner_id;
   if not found then
     raise exception 'command type "%" is gone', p_run.action_type
       using errcode = 'PT409', detail = 'command_type_gone', hint = 'Make it again, or change the action_type of the schedule.';

@@ -182,7 +182,8 @@ set search_path = pg_catalog, pg_temp
 as $$
   select replace(q.field, 'action_type', 'command_type'), q.problem, q.hint
   from fleet.payload_problems(
-    p_command.command_type, case when jsonb_typeof(p_command.payload) = 'object' then p_command.payload else '{}' end
+    coalesce(p_command.owner_id, (select d.owner_id from public.devices as d where d.id = p_command.device_id)), p_command.command_type,
+    case when jsonb_typeof(p_command.payload) = 'object' then p_command.payload else '{}' end
   ) as q
   where q.field = 'action_type' or jsonb_typeof(p_command.payload) = 'object'
   union all

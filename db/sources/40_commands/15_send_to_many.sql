@@ -90,7 +90,11 @@ begin
 
   v_row.sent_as := gen_random_uuid();
   v_row.payload := fleet.sealed(v_row.owner_id, v_row.payload, v_row.expires_at);
-  v_row.channel := (select t.channel from public.command_types as t where t.name = p_command_type);
+  v_row.channel := (
+    select t.channel
+    from public.command_types as t
+    where t.name = p_command_type and coalesce(t.owner_id, v_row.owner_id) = v_row.owner_id
+  );
   v_row.created_by := fleet.current_user_id();
   insert into public.device_commands (
     owner_id, device_id, device_hostname, channel, command_type, payload, idempotency_key, priority, not_before, expires_at,

@@ -18,7 +18,7 @@ begin
     and c.attempt > 0
     and c.lease_expires_at is not null
     and (c.journal_id is null or c.journal_id is distinct from p_journal)
-    and not exists (select 1 from public.command_types as t where t.name = c.command_type and t.rerun_safe);
+    and not exists (select 1 from public.command_types as t where t.name = c.command_type and coalesce(t.owner_id, c.owner_id) = c.owner_id and t.rerun_safe);
 end;
 $$;
 
@@ -116,7 +116,7 @@ begin
     coalesce(t.timeout_seconds, 60), c.lease_expires_at, v_lease, c.expires_at, c.run_id, c.step::integer, c.created_at,
     fleet.trace_of(c.trace_id, c.owner_id, c.run_id, c.id)
   from claimed as c
-  left join public.command_types as t on t.name = c.command_type
+  left join public.command_types as t on t.name = c.command_type and coalesce(t.owner_id, c.owner_id) = c.owner_id
   order by c.priority desc, c.created_at, c.id;
   perform fleet.count_request(p_device_id, case when found then 'claim' else 'look' end, p_now);
 end;
@@ -356,7 +356,9 @@ declare
   v_row public.device_commands := p_new;
   v_type public.command_types;
 begin
-  select t.* into v_type from public.command_types as t where t.name = p_old.command_type;
+  select t.* into v_type
+  from public.command_types as t
+  where t.name = p_old.command_type and coalesce(t.owner_id, p_old.owner_id) = p_old.owner_id;
   if p_old.attempt > 0 and p_old.lease_expires_at is not null and v_type.rerun_safe is not true then
     -- Somebody may have been in the middle of it: see fleet.interrupt_unsafe.
     v_row.status := 'failed';

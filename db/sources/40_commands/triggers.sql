@@ -53,9 +53,10 @@ begin
     new.device_id := fleet.device_by_hostname(new.device_hostname, new.owner_id);
   end if;
   -- One look for all that this row needs: a hundred thousand may come in one statement.
-  select d.owner_id, d.hostname, d.status, t.channel, t.destructive or t.permission is not null as is_guarded into v_given
+  select d.owner_id, d.hostname, d.status, t.channel, t.owner_id is not null or t.destructive or t.permission is not null as is_guarded
+  into v_given
   from public.devices as d
-  left join public.command_types as t on t.name = new.command_type
+  left join public.command_types as t on t.name = new.command_type and coalesce(t.owner_id, d.owner_id) = d.owner_id
   where d.id = new.device_id;
   if not found or (new.owner_id is not null and new.owner_id <> v_given.owner_id) then
     perform fleet.raise_device_not_found(new.device_id);
@@ -224,14 +225,14 @@ begin
   -- Payloads that may lack something, each once, whatever the number of rows; the first that does ends it.
   for v_one in
     with sent as materialized (
-      select t.name, fleet.plain_payload_path(t.payload_keys) as path
+      select t.name, t.owner_id, fleet.plain_payload_path(t.payload_keys) as path
       from public.command_types as t
       where t.payload_keys <> '{}'
         and t.name in (select n.command_type from new_rows as n where n.run_id is null and n.sent_as is null)
     )
     select distinct on (n.owner_id, n.command_type, n.payload) n.*
     from new_rows as n
-    join sent as t on t.name = n.command_type
+    join sent as t on t.name = n.command_type and coalesce(t.owner_id, n.owner_id) = n.owner_id
     where n.run_id is null
       and n.sent_as is null
       and not jsonb_path_exists(n.payload, t.path)

@@ -153,7 +153,7 @@ as $$
   where jsonb_typeof(p_policy.payload) is distinct from 'object'
   union all
   select q.field, q.problem, q.hint
-  from fleet.payload_problems(p_policy.action_type, p_policy.payload) as q
+  from fleet.payload_problems(p_policy.owner_id, p_policy.action_type, p_policy.payload) as q
   where jsonb_typeof(p_policy.payload) = 'object'
 $$;
 

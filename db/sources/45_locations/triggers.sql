@@ -115,3 +115,4 @@ select fleet.keep_audit('public.locations');
 select fleet.keep_audit('public.location_policies');
 
 select fleet.keep_quota('public.locations', 'locations');
+select fleet.keep_used_types('public.location_policies', 'array[x.action_type]');

@@ -107,7 +107,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_rerun_safe boolean := fleet.takes_command_ids(p_work.integration_id)
-    or exists (select 1 from public.command_types as t where t.name = p_command.command_type and t.rerun_safe);
+    or exists (select 1 from public.command_types as t where t.name = p_command.command_type and t.owner_id is null and t.rerun_safe);
   v_retry_at timestamptz := fleet.mdm_retry_at(p_work, p_reason, p_retry_after, p_now);
   v_row public.device_commands;
 begin

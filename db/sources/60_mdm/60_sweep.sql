@@ -53,7 +53,7 @@ begin
     select x.id, coalesce(t.rerun_safe, false) or fleet.takes_command_ids(w.integration_id) as may_repeat
     from public.device_commands as x
     join fleet.mdm_work as w on w.command_id = x.id
-    left join public.command_types as t on t.name = x.command_type
+    left join public.command_types as t on t.name = x.command_type and t.owner_id is null
     where x.id = any (v_ids)
   ) as k
   where k.id = c.id;

@@ -74,12 +74,16 @@ as $$
   where jsonb_typeof(p_rule.payload) is distinct from 'object'
   union all
   select q.field, q.problem, q.hint
-  from fleet.payload_problems(p_rule.action_type, p_rule.payload) as q
+  from fleet.payload_problems(p_rule.owner_id, p_rule.action_type, p_rule.payload) as q
   where jsonb_typeof(p_rule.payload) = 'object'
   union all
   -- What devices tell decides nothing that cannot be undone.
   select 'action_type', format('%s cannot be undone, and a device decides it here', p_rule.action_type), 'Let a person send it.'
-  where exists (select 1 from public.command_types as t where t.name = p_rule.action_type and t.destructive)
+  where exists (
+    select 1
+    from public.command_types as t
+    where t.name = p_rule.action_type and coalesce(t.owner_id, p_rule.owner_id) = p_rule.owner_id and t.destructive
+  )
 $$;
 
 comment on function fleet.telemetry_rule_problems(public.telemetry_rules) is

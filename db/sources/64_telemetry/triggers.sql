@@ -13,6 +13,7 @@ begin
     new.created_by := fleet.current_user_id();
   end if;
 
+  perform fleet.require_destructive(new.owner_id, new.action_type);
   perform fleet.raise_problems('the telemetry rule', 'telemetry_rule_invalid', array_agg(q))
   from fleet.telemetry_rule_problems(new) as q;
   new.updated_at := now();
@@ -29,6 +30,8 @@ create or replace trigger telemetry_rules_01_prepare
   before insert or update of owner_id, name, condition, clear_at, cooldown, group_id, selector, action, action_type, payload, priority, is_enabled
   on public.telemetry_rules
   for each row execute function fleet.tg_prepare_telemetry_rule();
+
+select fleet.keep_used_types('public.telemetry_rules', 'array[x.action_type]');
 
 -- What people want of it, not what it did.
 select fleet.keep_audit(

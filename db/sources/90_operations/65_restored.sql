@@ -47,7 +47,7 @@ begin
   where c.channel = 'mdm'
     and c.status in ('pending', 'running')
     and c.not_before <= p_now
-    and not exists (select 1 from public.command_types as t where t.name = c.command_type and t.rerun_safe);
+    and not exists (select 1 from public.command_types as t where t.name = c.command_type and t.owner_id is null and t.rerun_safe);
   get diagnostics v_interrupted = row_count;
   -- Default privileges of the project have opened what the restore made: the next migrate closes all of it again.
   if to_regclass('fleet_ledger.sources') is not null then

@@ -57,17 +57,30 @@ async def choosable(look: Look, rows: Sequence[Row]) -> set[int]:
     return {row["id"] for row in rows if await look.db.may("operate", row["owner_id"])}
 
 
+async def types_of(look: Look, owner_id: Any) -> list[Row]:
+    """Give what may be sent to the devices of an owner: everybody's types, and its own."""
+    kinds = await look.db.find("command_types", order=("name",))
+    return [kind for kind in kinds if kind["owner_id"] in (None, owner_id)]
+
+
+async def is_destructive(look: Look, owner_id: Any, command_type: str) -> bool:
+    """Tell whether what a type does to an owner's devices cannot be taken back."""
+    kinds = await look.db.find("command_types", {"name": command_type})
+    return any(kind["destructive"] for kind in kinds if kind["owner_id"] in (None, owner_id))
+
+
 async def show_one(look: Look) -> Shown:
     """Show the life of one command."""
     command = await look.db.one("command_list", "command", look.number("id"))
-    kinds = await look.db.find("command_types", {"name": command["command_type"]}, limit=1)
     return Shown(
         "command.html",
         {
             "command": command,
             "life": life_of(command, datetime.now(UTC)),
             "is_final": command["status"] in FINAL,
-            "is_destructive": bool(kinds) and kinds[0]["destructive"],
+            "is_destructive": await is_destructive(
+                look, command["owner_id"], command["command_type"]
+            ),
             "may_operate": await look.db.may("operate", command["owner_id"]),
             "may_destroy": await look.db.may("destructive", command["owner_id"]),
         },
@@ -122,8 +135,7 @@ async def cancel(look: Look) -> Gone:
 async def send_again(look: Look) -> Gone:
     """Send the same command to the same device once more."""
     command = await look.db.one("command_list", "command", look.number("id"))
-    kinds = await look.db.find("command_types", {"name": command["command_type"]}, limit=1)
-    if kinds and kinds[0]["destructive"]:
+    if await is_destructive(look, command["owner_id"], command["command_type"]):
         look.confirmed(command["device_hostname"])
     made = await _again(look, command)
     return Gone(f"/commands/{made}", "Sent again.")
@@ -154,8 +166,9 @@ async def act_on_chosen(look: Look) -> Gone:
 
 
 async def _again(look: Look, command: Row) -> int:
-    kinds = await look.db.find("command_types", {"name": command["command_type"]}, limit=1)
-    if kinds and kinds[0]["destructive"] and "confirm" not in look.form:
+    if "confirm" not in look.form and await is_destructive(
+        look, command["owner_id"], command["command_type"]
+    ):
         raise InvalidInput(
             f"{command['command_type']} cannot be taken back, so it is not sent again to many",
             reason="not_confirmed",

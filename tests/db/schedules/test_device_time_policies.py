@@ -263,7 +263,7 @@ def test_the_pause_of_a_schedule_in_device_time_is_told_in_one_row(fleet: Fleet)
     fleet.run("update schedules set next_run_at = next_run_at - interval '3 days'")
     fleet.run("select resume_schedule(%s)", made["id"])
     paused, *rest = fleet.runs(made["id"])
-    # Three days, whatever the hour; where it is past the time in Tokyo and not yet in Berlin, a fourth is under way there.
+    # Three days, whatever the hour; past the time in Tokyo and not yet in Berlin a fourth goes on.
     assert (paused["reason"], paused["missed_count"]) == ("paused", 3)
     assert [run["status"] for run in rest] in ([], ["pending"])
 

@@ -249,6 +249,9 @@ def _fill(conn: Conn, name: str) -> Fleet:
         " digest, received_at) values (%s, %s, '\\x01', 'x', gen_random_uuid(), now())",
         (owner, cloud),
     )
+    conn.execute(
+        "insert into public.command_types (owner_id, name) values (%s, 'kiosk-reload')", (owner,)
+    )
     rule = one(
         "insert into public.telemetry_rules (owner_id, condition, action_type)"
         " values (%s, 't > 1', 'lock') returning id",

@@ -32,6 +32,8 @@ INSERT_COLUMNS = {
     " min_dwell",
     "public.location_policies": "owner_id name location_id event action_type payload group_id"
     " selector priority is_enabled",
+    "public.command_types": "owner_id name description payload_keys timeout_seconds rerun_safe"
+    " destructive permission",
     "public.telemetry_rules": "owner_id name condition clear_at cooldown group_id selector action"
     " action_type payload priority is_enabled",
     "public.app_categories": "owner_id name apps",
@@ -59,6 +61,8 @@ UPDATE_COLUMNS = {
     "public.locations": "name kind latitude longitude radius_m polygon hysteresis_m min_dwell",
     "public.location_policies": "name location_id event action_type payload group_id selector"
     " priority is_enabled",
+    "public.command_types": "description payload_keys timeout_seconds rerun_safe destructive"
+    " permission",
     "public.telemetry_rules": "name condition clear_at cooldown group_id selector action"
     " action_type payload priority is_enabled",
     "public.app_categories": "name apps",

@@ -26,7 +26,8 @@ VERBS = ("select", "insert", "update", "delete")
 
 # Each column is a caller, in the order above; each letter is what that caller reaches:
 # x refused, - no row, m all of my fleet's rows, s some of them, f only the other fleet's,
-# a every row, c a constraint. An insert is of a row for my fleet: x refused, m done.
+# a every row, e what is everybody's, M and F that too, c a constraint.
+# An insert is of a row for my fleet: x refused, m done.
 #            anon nobody member stranger device sibling retired foreign_device worker service_role
 REFUSED = "x x x x x x x x x x"
 SERVICE = "x x x x x x x x x a"  # the service role reaches every row
@@ -70,7 +71,7 @@ MATRIX: dict[str, dict[str, str]] = {
     "public.scheduled_task_executions": table("id", MEMBERS),
     "public.blackout_calendars": table("id", MEMBERS, ADDED_BY_SERVICE, MEMBERS, SERVICE),
     "public.blackout_periods": kept("id"),
-    "public.command_types": kept("name", "x - a a - - - - x a"),
+    "public.command_types": table("id", "x e M F - - - - x a", ADDED, MEMBERS, MEMBERS),
     "public.device_commands": table(
         "id", "x - m f m - - f x a", ADDED, "x - m f m - - f x a", SERVICE
     ),
@@ -211,7 +212,7 @@ INSERTS = {
     " values ('{owner}', 'new', 'lock', '{{{device}}}')",
     "public.schedule_runs": "(schedule_id, owner_id, scheduled_for)"
     " values ({schedule}, '{owner}', '2020-01-01')",
-    "public.command_types": "(name) values ('new')",
+    "public.command_types": "(owner_id, name) values ('{owner}', 'kiosk-new')",
     "public.device_commands": "(device_id, command_type) values ({sibling}, 'lock')",
     "public.pg_cron_secrets": "(name, secret) values ('new', 'x')",
     "fleet.settings": "(name, value) values ('history_days', '1')",

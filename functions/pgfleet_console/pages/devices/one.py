@@ -55,7 +55,7 @@ async def _read(look: Look) -> dict[str, Any]:
             "temporary_profiles", {"device_id": number}, order=("-install_id",), limit=20
         ),
         "inside": await look.db.find("device_location_list", {"id": number}, limit=1),
-        "kinds": await look.db.find("command_types", order=("name",)) if may_operate else [],
+        "kinds": await commands.types_of(look, device["owner_id"]) if may_operate else [],
         "may_operate": may_operate,
         "may_manage": await look.db.may("manage", device["owner_id"]),
         "sent": dict(look.form),
@@ -86,8 +86,7 @@ async def send(look: Look) -> Gone:
     device = await look.db.one("device_list", "device", look.number("id"))
     kind = look.form.get("command_type", "")
     payload = _payload(look.form.get("payload", ""))
-    found = await look.db.find("command_types", {"name": kind}, limit=1)
-    if found and found[0]["destructive"]:
+    if await commands.is_destructive(look, device["owner_id"], kind):
         look.confirmed(device["hostname"])
         # That it was meant is what typing the name says.
         payload.setdefault("confirm", True)

@@ -1441,7 +1441,7 @@ as $$
   where jsonb_typeof(p_policy.payload) is distinct from 'object'
   union all
   select q.field, q.problem, q.hint
-  from fleet.payload_problems(p_policy.action_type, p_policy.payload) as q
+  from fleet.payload_problems(p_policy.owner_id, p_policy.action_type, p_policy.payload) as q
   where jsonb_typeof(p_policy.payload) = 'object'
 $$;
 
@@ -1683,6 +1683,7 @@ select fleet.keep_audit('public.locations');
 select fleet.keep_audit('public.location_policies');
 
 select fleet.keep_quota('public.locations', 'locations');
+select fleet.keep_used_types('public.location_policies', 'array[x.action_type]');
 
 -- db/sources/45_locations/access.sql
 -- Who sees and changes locations: the people of the owner. Devices see none; what they are told is the answer of report_location.

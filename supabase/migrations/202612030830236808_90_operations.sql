@@ -2400,7 +2400,7 @@ begin
       'command_types', (
         select coalesce(jsonb_agg(to_jsonb(t) order by t.name), '[]')
         from public.command_types as t
-        where t.name in (
+        where t.owner_id is null and t.name in (
           select s.action_type from public.schedules as s where s.owner_id = o.id
           union select r.action_type from public.schedule_runs as r where r.owner_id = o.id
           union select c.command_type from public.device_commands as c where c.owner_id = o.id
@@ -2503,8 +2503,11 @@ begin
   -- As at a migration: no tick meets half of an owner. All rows are here, so it is a matter of moments.
   perform pg_advisory_xact_lock(hashtext('pgfleet.migrate'));
   perform set_config('lock_timeout', '10s', true);
-  insert into public.command_types
-  select t.* from jsonb_populate_recordset(null::public.command_types, p_head -> 'command_types') as t
+  insert into public.command_types (
+    name, channel, description, payload_keys, timeout_seconds, rerun_safe, destructive, permission, is_built_in, created_at
+  )
+  select t.name, t.channel, t.description, t.payload_keys, t.timeout_seconds, t.rerun_safe, t.destructive, t.permission, t.is_built_in, t.created_at
+  from jsonb_populate_recordset(null::public.command_types, p_head -> 'command_types') as t
   on conflict do nothing;
   perform telemetry.make_partition(d.day)
   from (
@@ -2603,7 +2606,7 @@ begin
   where c.channel = 'mdm'
     and c.status in ('pending', 'running')
     and c.not_before <= p_now
-    and not exists (select 1 from public.command_types as t where t.name = c.command_type and t.rerun_safe);
+    and not exists (select 1 from public.command_types as t where t.name = c.command_type and t.owner_id is null and t.rerun_safe);
   get diagnostics v_interrupted = row_count;
   -- Default privileges of the project have opened what the restore made: the next migrate closes all of it again.
   if to_regclass('fleet_ledger.sources') is not null then

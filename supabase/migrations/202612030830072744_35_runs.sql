@@ -1314,7 +1314,7 @@ begin
     )
   from public.schedule_runs as r
   join public.schedules as s on s.id = r.schedule_id and s.owner_id = r.owner_id
-  join public.command_types as t on t.name = r.action_type
+  join public.command_types as t on t.name = r.action_type and coalesce(t.owner_id, r.owner_id) = r.owner_id
   cross join lateral (select fleet.effective_policies(s.policies) as policies) as p
   cross join lateral (
     select case when s.timezone = 'device' then fleet.unknown_zone(s.recurrence) else 'UTC' end as zone
@@ -1363,7 +1363,7 @@ begin
     group by x.schedule_id
   ),
   held as materialized (
-    select r.id, r.schedule_id, r.action_type
+    select r.id, r.schedule_id, r.owner_id, r.action_type
     from public.schedule_runs as r
     where r.id = any (array(select f.id from first as f))
       -- So written that these are looked up, and not among all that waits.
@@ -1378,7 +1378,7 @@ begin
   select array_agg(l.id), min(case when t.name is null then l.action_type end) into v_runs, v_gone
   from locked as l
   join public.schedules as s on s.id = l.schedule_id and s.status <> 'cancelled'
-  left join public.command_types as t on t.name = l.action_type;
+  left join public.command_types as t on t.name = l.action_type and coalesce(t.owner_id, l.owner_id) = l.owner_id;
 
   if v_gone is not null then
     raise exception 'command type "%" is gone', v_gone
@@ -2023,7 +2023,9 @@ declare
   v_type public.command_types;
   v_made integer;
 begin
-  select t.* into v_type from public.command_types as t where t.name = p_run.action_type;
+  select t.* into v_type
+  from public.command_types as t
+  where t.name = p_run.action_type and coalesce(t.owner_id, p_run.owner_id) = p_run.owner_id;
   if not found then
     raise exception 'command type "%" is gone', p_run.action_type
       using errcode = 'PT409', detail = 'command_type_gone', hint = 'Make it again, or change the action_type of the schedule.';

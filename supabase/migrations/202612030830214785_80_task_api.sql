@@ -64,12 +64,17 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if p_task_type is not null
-    and not exists (select 1 from public.command_types as c where fleet.task_type(c.name) = p_task_type)
+    and not exists (
+      select 1 from public.command_types as c
+      where fleet.task_type(c.name) = p_task_type and (c.owner_id is null or c.owner_id = any (array(select fleet.my_owners())))
+    )
   then
     raise exception 'task_type: "%" is no type of a task', fleet.cut_text(p_task_type, 60)
       using errcode = 'PT422', detail = 'query_invalid',
             hint = format('Use one of: %s.', (
-              select string_agg(fleet.task_type(c.name), ', ' order by fleet.task_type(c.name)) from public.command_types as c
+              select string_agg(fleet.task_type(c.name), ', ' order by fleet.task_type(c.name))
+              from public.command_types as c
+              where c.owner_id is null
             ));
   end if;
 end;

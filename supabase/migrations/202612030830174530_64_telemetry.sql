@@ -1243,12 +1243,16 @@ as $$
   where jsonb_typeof(p_rule.payload) is distinct from 'object'
   union all
   select q.field, q.problem, q.hint
-  from fleet.payload_problems(p_rule.action_type, p_rule.payload) as q
+  from fleet.payload_problems(p_rule.owner_id, p_rule.action_type, p_rule.payload) as q
   where jsonb_typeof(p_rule.payload) = 'object'
   union all
   -- What devices tell decides nothing that cannot be undone.
   select 'action_type', format('%s cannot be undone, and a device decides it here', p_rule.action_type), 'Let a person send it.'
-  where exists (select 1 from public.command_types as t where t.name = p_rule.action_type and t.destructive)
+  where exists (
+    select 1
+    from public.command_types as t
+    where t.name = p_rule.action_type and coalesce(t.owner_id, p_rule.owner_id) = p_rule.owner_id and t.destructive
+  )
 $$;
 
 comment on function fleet.telemetry_rule_problems(public.telemetry_rules) is
@@ -1392,6 +1396,7 @@ begin
     new.created_by := fleet.current_user_id();
   end if;
 
+  perform fleet.require_destructive(new.owner_id, new.action_type);
   perform fleet.raise_problems('the telemetry rule', 'telemetry_rule_invalid', array_agg(q))
   from fleet.telemetry_rule_problems(new) as q;
   new.updated_at := now();
@@ -1408,6 +1413,8 @@ create or replace trigger telemetry_rules_01_prepare
   before insert or update of owner_id, name, condition, clear_at, cooldown, group_id, selector, action, action_type, payload, priority, is_enabled
   on public.telemetry_rules
   for each row execute function fleet.tg_prepare_telemetry_rule();
+
+select fleet.keep_used_types('public.telemetry_rules', 'array[x.action_type]');
 
 -- What people want of it, not what it did.
 select fleet.keep_audit(

@@ -604,7 +604,8 @@ begin
     select p_run_id, h.schedule_id, h.owner_id, h.device_id, h.device_hostname, 1, t.channel, t.name,
       coalesce(v_rollout.plan #> '{compensate,payload}', '{}'), h.priority, p_now, p_now + interval '7 days', h.max_attempts, h.wave
     from had as h
-    join public.command_types as t on t.name = v_rollout.plan #>> '{compensate,action_type}'
+    join public.command_types as t
+      on t.name = v_rollout.plan #>> '{compensate,action_type}' and coalesce(t.owner_id, h.owner_id) = h.owner_id
     -- Who had it before already keeps it.
     where coalesce(h.result ->> 'state', '') <> 'skipped'
     on conflict (run_id, device_id, step) do nothing

@@ -779,7 +779,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_rerun_safe boolean := fleet.takes_command_ids(p_work.integration_id)
-    or exists (select 1 from public.command_types as t where t.name = p_command.command_type and t.rerun_safe);
+    or exists (select 1 from public.command_types as t where t.name = p_command.command_type and t.owner_id is null and t.rerun_safe);
   v_retry_at timestamptz := fleet.mdm_retry_at(p_work, p_reason, p_retry_after, p_now);
   v_row public.device_commands;
 begin
@@ -1081,7 +1081,7 @@ begin
     select x.id, coalesce(t.rerun_safe, false) or fleet.takes_command_ids(w.integration_id) as may_repeat
     from public.device_commands as x
     join fleet.mdm_work as w on w.command_id = x.id
-    left join public.command_types as t on t.name = x.command_type
+    left join public.command_types as t on t.name = x.command_type and t.owner_id is null
     where x.id = any (v_ids)
   ) as k
   where k.id = c.id;

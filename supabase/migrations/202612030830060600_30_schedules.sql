@@ -758,11 +758,13 @@ begin
       'priority', format('%s is not within -100 to 100', p_new.priority), 'The default is 0; higher goes first.'
     )::fleet.problem;
   end if;
-  select t.* into v_type from public.command_types as t where t.name = p_new.action_type;
+  select t.* into v_type
+  from public.command_types as t
+  where t.name = p_new.action_type and coalesce(t.owner_id, p_new.owner_id) = p_new.owner_id;
   if v_is_new or (p_old.action_type, p_old.payload) is distinct from (p_new.action_type, p_new.payload) then
     if jsonb_typeof(p_new.payload) = 'object' then
       if (v_type.payload_keys = '{}') is not true then
-        return query select q.* from fleet.payload_problems(p_new.action_type, p_new.payload) as q;
+        return query select q.* from fleet.payload_problems(p_new.owner_id, p_new.action_type, p_new.payload) as q;
         return query select q.* from fleet.reference_problems(p_new.owner_id, p_new.action_type, p_new.payload) as q;
       end if;
     else
@@ -851,7 +853,8 @@ begin
     return query
     select 'policies.rollout.compensate.' || q.field, q.problem, q.hint
     from (
-      select a.* from fleet.payload_problems(v_action ->> 'action_type', coalesce(v_action -> 'payload', '{}')) as a
+      select a.*
+      from fleet.payload_problems(p_schedule.owner_id, v_action ->> 'action_type', coalesce(v_action -> 'payload', '{}')) as a
       union all
       select r.*
       from fleet.reference_problems(p_schedule.owner_id, v_action ->> 'action_type', coalesce(v_action -> 'payload', '{}')) as r
@@ -3406,7 +3409,7 @@ begin
     )
     select c.action_type
     from chain as c
-    join public.command_types as t on t.name = c.action_type and t.destructive
+    join public.command_types as t on t.name = c.action_type and coalesce(t.owner_id, c.owner_id) = c.owner_id and t.destructive
     limit 1
   );
 end;
@@ -3446,12 +3449,12 @@ begin
   return query
   select s.group_ids, s.selector
   from public.schedules as s
-  join public.command_types as t on t.name = s.action_type and t.destructive
+  join public.command_types as t on t.name = s.action_type and coalesce(t.owner_id, s.owner_id) = s.owner_id and t.destructive
   where s.owner_id = p_owner_id and s.status in ('active', 'paused')
   union all
   select array[p.group_id], p.selector
   from public.location_policies as p
-  join public.command_types as t on t.name = p.action_type and t.destructive
+  join public.command_types as t on t.name = p.action_type and coalesce(t.owner_id, p.owner_id) = p.owner_id and t.destructive
   where p.owner_id = p_owner_id
   union all
   select '{}', g.selector
@@ -3459,12 +3462,12 @@ begin
   where g.owner_id = p_owner_id and g.selector is not null and exists (
     select 1
     from public.schedules as s
-    join public.command_types as t on t.name = s.action_type and t.destructive
+    join public.command_types as t on t.name = s.action_type and coalesce(t.owner_id, s.owner_id) = s.owner_id and t.destructive
     where s.owner_id = p_owner_id and s.status in ('active', 'paused') and g.id = any (s.group_ids)
     union all
     select 1
     from public.location_policies as p
-    join public.command_types as t on t.name = p.action_type and t.destructive
+    join public.command_types as t on t.name = p.action_type and coalesce(t.owner_id, p.owner_id) = p.owner_id and t.destructive
     where p.owner_id = p_owner_id and p.group_id = g.id
   );
 end;
@@ -3507,7 +3510,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if not exists (select 1 from public.command_types as t where t.name = p_command_type and t.destructive) then
+  if not exists (select 1 from public.command_types as t where t.name = p_command_type and coalesce(t.owner_id, p_owner_id) = p_owner_id and t.destructive) then
     return;
   end if;
   if p_selector ? 'reported' then
@@ -6152,6 +6155,9 @@ select fleet.keep_audit(
 select fleet.keep_audit('public.blackout_periods', p_verbs => '{insert,delete}');
 
 select fleet.keep_quota('public.schedules', 'schedules');
+select fleet.keep_used_types(
+  'public.schedules', 'array[x.action_type, x.policies #>> ''{rollout,compensate,action_type}'']', 'x.status in (''active'', ''paused'')'
+);
 -- One that had come to its end counts again where somebody brings it back.
 create or replace trigger schedules_80_keep_quota_again
   after update on public.schedules

@@ -24,7 +24,7 @@ as $$
     from fleet.mdm_command_types() as m
   ) as b
   -- A type that an operator made under the same name stays the operator's.
-  on conflict (name) do update
+  on conflict (name, owner_id) do update
     set channel = excluded.channel, description = excluded.description, payload_keys = excluded.payload_keys,
         timeout_seconds = excluded.timeout_seconds, rerun_safe = excluded.rerun_safe, destructive = excluded.destructive, permission = excluded.permission
     where t.is_built_in
@@ -121,7 +121,7 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select exists (select 1 from public.command_types as t where t.name = p_action_type and t.channel = 'mdm')
+  select exists (select 1 from public.command_types as t where t.name = p_action_type and t.owner_id is null and t.channel = 'mdm')
 $$;
 
 comment on function fleet.is_mdm_action(text) is
@@ -151,7 +151,7 @@ $$;
 comment on function fleet.environment_problems(text, jsonb) is 'Variables of an environment that no program could be given.';
 revoke all on function fleet.environment_problems(text, jsonb) from public, anon, authenticated, service_role;
 
-create or replace function fleet.payload_problems(p_command_type text, p_payload jsonb, p_field text default 'payload')
+create or replace function fleet.payload_problems(p_owner_id uuid, p_command_type text, p_payload jsonb, p_field text default 'payload')
 returns setof fleet.problem
 language plpgsql
 stable
@@ -160,7 +160,9 @@ as $$
 declare
   v_keys jsonb;
 begin
-  select t.payload_keys into v_keys from public.command_types as t where t.name = p_command_type;
+  select t.payload_keys into v_keys
+  from public.command_types as t
+  where t.name = p_command_type and coalesce(t.owner_id, p_owner_id) is not distinct from p_owner_id;
   if not found then
     return next (
       'action_type', coalesce('"' || nullif(p_command_type, '') || '" is not a known command type', 'is missing'),
@@ -213,9 +215,9 @@ begin
 end;
 $$;
 
-comment on function fleet.payload_problems(text, jsonb, text) is
+comment on function fleet.payload_problems(uuid, text, jsonb, text) is
   'What a payload lacks for its command type: missing keys, wrong types, values that are no choice or out of bounds.';
-revoke all on function fleet.payload_problems(text, jsonb, text) from public, anon, authenticated, service_role;
+revoke all on function fleet.payload_problems(uuid, text, jsonb, text) from public, anon, authenticated, service_role;
 
 create or replace function fleet.plain_payload_path(p_payload_keys jsonb)
 returns jsonpath
@@ -264,7 +266,7 @@ begin
   end if;
   select t.destructive, t.permission into v_destructive, v_permission
   from public.command_types as t
-  where t.name = p_command_type;
+  where t.name = p_command_type and coalesce(t.owner_id, p_owner_id) = p_owner_id;
   if v_destructive then
     perform fleet.require_permission(p_owner_id, 'destructive', format('command type %s', p_command_type));
   end if;
@@ -337,7 +339,7 @@ begin
     select 'payload.' || k.key as field, k.value ->> 'ids_of' as named, k.value ->> 'called' as called, p_payload -> k.key as ids
     from public.command_types as t
     cross join jsonb_each(t.payload_keys) as k
-    where t.name = p_command_type and k.value ? 'ids_of' and jsonb_typeof(p_payload -> k.key) = 'array'
+    where t.name = p_command_type and coalesce(t.owner_id, p_owner_id) = p_owner_id and k.value ? 'ids_of' and jsonb_typeof(p_payload -> k.key) = 'array'
   loop
     if not fleet.is_id_list(v_key.ids) or v_key.ids = '[]' then
       return next (
@@ -484,20 +486,237 @@ $$;
 comment on function fleet.require_seals(uuid, jsonb) is 'Raise permission_missing (PT403) where a seal is sent by who may not manage.';
 revoke all on function fleet.require_seals(uuid, jsonb) from public, anon, authenticated, service_role;
 
+-- db/sources/15_command_types/40_own.sql
+-- Command types of an owner's own: what may be said in them.
+
+create or replace function fleet.payload_key_problems(p_payload_keys jsonb)
+returns setof fleet.problem
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select 'payload_keys.' || left(k.key, 60), q.problem, q.hint
+  from jsonb_each(p_payload_keys) as k
+  cross join lateral (select fleet.object_or_empty(k.value) as said) as v
+  cross join lateral (
+    select 'must be an object' as problem, 'Example: {"url": {"type": "string", "required": true}}' as hint
+    where jsonb_typeof(k.value) <> 'object'
+    union all
+    select format('"%s" is nothing that can be said of a key', left(o.key, 60)),
+      'Use type, required, choices, example, from, to, format, ids_of, called.'
+    from jsonb_object_keys(v.said) as o(key)
+    where o.key not in ('type', 'required', 'choices', 'example', 'from', 'to', 'format', 'ids_of', 'called')
+    union all
+    select 'type is not one of string, number, boolean, object, array', 'Leave it out for any type.'
+    where v.said ? 'type' and not v.said -> 'type' <@ '["string", "number", "boolean", "object", "array"]'
+    union all
+    select 'required must be true or false', 'Leave it out for false.'
+    where jsonb_typeof(v.said -> 'required') <> 'boolean'
+    union all
+    select 'choices must be a list', 'Example: ["on", "off"]'
+    where jsonb_typeof(v.said -> 'choices') <> 'array'
+    union all
+    select 'from and to must be numbers, and both be there', 'Example: {"type": "number", "from": 1, "to": 100}'
+    where v.said ?| '{from,to}'
+      and (jsonb_typeof(v.said -> 'from') = 'number' and jsonb_typeof(v.said -> 'to') = 'number') is not true
+    union all
+    select 'format is not one of path, environment', 'Leave it out for any text.'
+    where v.said ? 'format' and not v.said -> 'format' <@ '["path", "environment"]'
+    union all
+    select 'ids_of is not one of software_packages, deployment_files', 'Name with "called" what people call one of them.'
+    where v.said ? 'ids_of' and not v.said -> 'ids_of' <@ '["software_packages", "deployment_files"]'
+    union all
+    select 'called must be a text', 'Example: "package"'
+    where jsonb_typeof(v.said -> 'called') <> 'string'
+  ) as q
+  limit 20;
+end;
+$$;
+
+comment on function fleet.payload_key_problems(jsonb) is 'What is wrong with what a command type says of the keys of its payload.';
+revoke all on function fleet.payload_key_problems(jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.command_type_problems(p_type public.command_types)
+returns setof fleet.problem
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query select q.* from fleet.row_limit_problems('command_types', to_jsonb(p_type)) as q;
+  if found then
+    return;
+  end if;
+  if (p_type.name ~ '^[a-z][a-z0-9_]*(-[a-z0-9_]+)+$' and length(p_type.name) <= 63) is not true then
+    return next (
+      'name', format('"%s" is no name for a command type of your own', left(p_type.name, 63)),
+      'Small letters, digits and underscores with a hyphen between, 63 at most, such as kiosk-reload. Names without a hyphen are those of the platform.'
+    )::fleet.problem;
+  elsif exists (
+    select 1 from public.command_types as t where t.name = p_type.name and t.owner_id = p_type.owner_id and t.id <> p_type.id
+  ) then
+    return next ('name', format('"%s" is there already', p_type.name), 'Change that one, or choose another name.')::fleet.problem;
+  end if;
+  if (p_type.channel = 'agent') is not true then
+    return next ('channel', 'must be agent', 'What an MDM carries out comes with pgfleet.')::fleet.problem;
+  end if;
+  if (p_type.timeout_seconds between 1 and 86400) is not true then
+    return next ('timeout_seconds', 'must be from 1 to 86400', 'The default is 60.')::fleet.problem;
+  end if;
+  if (p_type.permission in ('can_run_commands', 'destructive')) is false then
+    return next ('permission', format('"%s" is not known', left(p_type.permission, 60)), 'Use can_run_commands, destructive or none.')::fleet.problem;
+  end if;
+  if jsonb_typeof(p_type.payload_keys) is distinct from 'object' then
+    return next (
+      'payload_keys', 'must be an object', 'Example: {"url": {"type": "string", "required": true}}'
+    )::fleet.problem;
+  elsif (select count(*) from jsonb_object_keys(p_type.payload_keys)) > fleet.limit_value('keys') then
+    return query
+    select q.* from fleet.limit_problem('payload_keys', 'keys', (select count(*) from jsonb_object_keys(p_type.payload_keys))) as q;
+  else
+    return query select q.* from fleet.payload_key_problems(p_type.payload_keys) as q;
+  end if;
+end;
+$$;
+
+comment on function fleet.command_type_problems(public.command_types) is 'Everything that is wrong with a command type of an owner''s own.';
+revoke all on function fleet.command_type_problems(public.command_types) from public, anon, authenticated, service_role;
+
+create or replace function fleet.keep_used_types(p_table regclass, p_types text, p_condition text default 'true')
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_name text := 'command_types_02_used_by_' || (select c.relname from pg_class as c where c.oid = p_table);
+begin
+  -- Whoever may wipe decides that a type wipes; what was checked as one that does not must not become one.
+  execute format(
+    'create or replace trigger %I before delete or update of destructive, permission on public.command_types'
+    ' for each row when (old.owner_id is not null) execute function fleet.tg_keep_used_type(%L, %L, %L)',
+    v_name, p_table, p_types, p_condition
+  );
+end;
+$$;
+
+comment on function fleet.keep_used_types(regclass, text, text) is
+  'Keep an owner''s own command types for as long as rows of a table name them; p_types is a list of names and p_condition a condition, in SQL on x.';
+revoke all on function fleet.keep_used_types(regclass, text, text) from public, anon, authenticated, service_role;
+
+-- db/sources/15_command_types/triggers.sql
+-- What holds for command types however a row is written.
+
+create or replace function fleet.tg_prepare_command_type()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not fleet.is_trusted_caller() then
+    new.owner_id := fleet.owner_or_own(new.owner_id);
+    perform fleet.require_permission(new.owner_id, 'manage', format('owner %s', new.owner_id));
+    if tg_op = 'UPDATE' then
+      -- Who may not wipe does not make a type that wipes one that does not.
+      perform fleet.require_destructive(old.owner_id, old.name);
+    end if;
+  end if;
+  if new.owner_id is not null then
+    perform fleet.raise_problems('the command type', 'command_type_invalid', array_agg(q))
+    from fleet.command_type_problems(new) as q;
+  end if;
+  return new;
+end;
+$$;
+
+comment on function fleet.tg_prepare_command_type() is
+  'Check a command type of an owner''s own however it is written; what whoever runs the platform makes for everybody is held by CHECKs. Raises '
+  'command_type_invalid (PT422) or permission_missing (PT403). Definer: it checks the caller.';
+revoke all on function fleet.tg_prepare_command_type() from public, anon, authenticated, service_role;
+
+create or replace trigger command_types_01_prepare
+  before insert or update on public.command_types
+  for each row execute function fleet.tg_prepare_command_type();
+
+create or replace function fleet.tg_keep_used_type()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_is_used boolean;
+begin
+  if tg_op = 'DELETE' then
+    if fleet.is_owner_gone(old.owner_id) then
+      return old;
+    elsif not fleet.is_trusted_caller() then
+      perform fleet.require_destructive(old.owner_id, old.name);
+    end if;
+  elsif (new.destructive, new.permission) is not distinct from (old.destructive, old.permission) then
+    return new;
+  end if;
+  execute format(
+    'select exists (select 1 from %s as x where x.owner_id = $1 and $2 = any (%s) and %s)', tg_argv[0], tg_argv[1], tg_argv[2]
+  )
+  into v_is_used
+  using old.owner_id, old.name;
+  if v_is_used then
+    raise exception 'command type "%" is in use by %', old.name, replace(split_part(tg_argv[0], '.', 2), '_', ' ')
+      using errcode = 'PT409', detail = 'command_type_in_use',
+            hint = format('Change or end those first; see them with: select * from %s', split_part(tg_argv[0], '.', 2));
+  end if;
+  return case tg_op when 'DELETE' then old else new end;
+end;
+$$;
+
+comment on function fleet.tg_keep_used_type() is
+  'Refuse to delete a command type that is in use, or to change what it takes to send it. Raises command_type_in_use (PT409) or '
+  'permission_missing (PT403). Definer: it sees all that uses it.';
+revoke all on function fleet.tg_keep_used_type() from public, anon, authenticated, service_role;
+
+select fleet.keep_quota('public.command_types', 'command_types');
+select fleet.keep_audit('public.command_types', p_when => 'new.owner_id is not null and new.* is distinct from old.*');
+
 -- db/sources/15_command_types/access.sql
--- Who sees the command types: everybody who is signed in. Only the service role adds one.
+-- Who sees the command types: everybody who is signed in those of the platform, members those of their owner. Only the service role adds
+-- one for everybody; managers add those of their owner, and what a type is called and whose it is stays.
 
 revoke all on table public.command_types from public, anon, authenticated, service_role;
+revoke all on sequence public.command_types_id_seq from public, anon, authenticated, service_role;
 grant select, insert, update, delete on table public.command_types to service_role;
+grant usage, select on sequence public.command_types_id_seq to service_role;
+grant select, delete on table public.command_types to authenticated;
+grant insert (owner_id, name, description, payload_keys, timeout_seconds, rerun_safe, destructive, permission)
+  on table public.command_types to authenticated;
+grant update (description, payload_keys, timeout_seconds, rerun_safe, destructive, permission) on table public.command_types to authenticated;
 
 drop policy if exists command_types_all_service_role on public.command_types;
 create policy command_types_all_service_role on public.command_types
   for all to service_role using (true) with check (true);
 
-grant select on table public.command_types to authenticated;
 drop policy if exists command_types_select_person on public.command_types;
 create policy command_types_select_person on public.command_types
-  for select to authenticated using ((select fleet.current_user_id()) is not null);
+  for select to authenticated using (
+    case
+      when owner_id is null then (select fleet.current_user_id()) is not null
+      else owner_id = any (array(select fleet.my_owners()))
+    end
+  );
+drop policy if exists command_types_insert_manager on public.command_types;
+create policy command_types_insert_manager on public.command_types
+  for insert to authenticated with check (owner_id = any (array(select fleet.my_owners('manage'))));
+drop policy if exists command_types_update_manager on public.command_types;
+create policy command_types_update_manager on public.command_types
+  for update to authenticated
+  using (owner_id = any (array(select fleet.my_owners('manage'))))
+  with check (owner_id = any (array(select fleet.my_owners('manage'))));
+drop policy if exists command_types_delete_manager on public.command_types;
+create policy command_types_delete_manager on public.command_types
+  for delete to authenticated using (owner_id = any (array(select fleet.my_owners('manage'))));
 
 set check_function_bodies = on;
 reset search_path;

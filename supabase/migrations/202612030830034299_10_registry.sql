@@ -2269,6 +2269,7 @@ as $$
     ('endpoints', 'webhooks and addresses', 'public.webhook_endpoints', null),
     ('feeds', 'calendar feeds that are not revoked', 'public.calendar_feeds', 'revoked_at is null'),
     ('members', 'members', 'public.owner_members', null),
+    ('command_types', 'command types of its own', 'public.command_types', null),
     ('commands_a_minute', 'commands a minute', null, null),
     ('mailbox_codes_a_day', 'codes sent to mailboxes a day', null, null),
     ('telemetry_a_day', 'points of telemetry a day', null, null)

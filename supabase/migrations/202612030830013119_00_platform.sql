@@ -679,6 +679,8 @@ as $$
       'How many webhooks and addresses an owner may be told at.'),
     ('quota_feeds', '200',
       'How many calendar feeds an owner may have that are not revoked.'),
+    ('quota_command_types', '200',
+      'How many command types of its own an owner may have.'),
     ('quota_members', '500',
       'How many members an owner may have.'),
     ('database_number', '0',

@@ -248,7 +248,8 @@ set search_path = pg_catalog, pg_temp
 as $$
   select replace(q.field, 'action_type', 'command_type'), q.problem, q.hint
   from fleet.payload_problems(
-    p_command.command_type, case when jsonb_typeof(p_command.payload) = 'object' then p_command.payload else '{}' end
+    coalesce(p_command.owner_id, (select d.owner_id from public.devices as d where d.id = p_command.device_id)), p_command.command_type,
+    case when jsonb_typeof(p_command.payload) = 'object' then p_command.payload else '{}' end
   ) as q
   where q.field = 'action_type' or jsonb_typeof(p_command.payload) = 'object'
   union all
@@ -462,7 +463,11 @@ begin
 
   v_row.sent_as := gen_random_uuid();
   v_row.payload := fleet.sealed(v_row.owner_id, v_row.payload, v_row.expires_at);
-  v_row.channel := (select t.channel from public.command_types as t where t.name = p_command_type);
+  v_row.channel := (
+    select t.channel
+    from public.command_types as t
+    where t.name = p_command_type and coalesce(t.owner_id, v_row.owner_id) = v_row.owner_id
+  );
   v_row.created_by := fleet.current_user_id();
   insert into public.device_commands (
     owner_id, device_id, device_hostname, channel, command_type, payload, idempotency_key, priority, not_before, expires_at,
@@ -533,7 +538,7 @@ begin
     and c.attempt > 0
     and c.lease_expires_at is not null
     and (c.journal_id is null or c.journal_id is distinct from p_journal)
-    and not exists (select 1 from public.command_types as t where t.name = c.command_type and t.rerun_safe);
+    and not exists (select 1 from public.command_types as t where t.name = c.command_type and coalesce(t.owner_id, c.owner_id) = c.owner_id and t.rerun_safe);
 end;
 $$;
 
@@ -631,7 +636,7 @@ begin
     coalesce(t.timeout_seconds, 60), c.lease_expires_at, v_lease, c.expires_at, c.run_id, c.step::integer, c.created_at,
     fleet.trace_of(c.trace_id, c.owner_id, c.run_id, c.id)
   from claimed as c
-  left join public.command_types as t on t.name = c.command_type
+  left join public.command_types as t on t.name = c.command_type and coalesce(t.owner_id, c.owner_id) = c.owner_id
   order by c.priority desc, c.created_at, c.id;
   perform fleet.count_request(p_device_id, case when found then 'claim' else 'look' end, p_now);
 end;
@@ -871,7 +876,9 @@ declare
   v_row public.device_commands := p_new;
   v_type public.command_types;
 begin
-  select t.* into v_type from public.command_types as t where t.name = p_old.command_type;
+  select t.* into v_type
+  from public.command_types as t
+  where t.name = p_old.command_type and coalesce(t.owner_id, p_old.owner_id) = p_old.owner_id;
   if p_old.attempt > 0 and p_old.lease_expires_at is not null and v_type.rerun_safe is not true then
     -- Somebody may have been in the middle of it: see fleet.interrupt_unsafe.
     v_row.status := 'failed';
@@ -1786,9 +1793,10 @@ begin
     new.device_id := fleet.device_by_hostname(new.device_hostname, new.owner_id);
   end if;
   -- One look for all that this row needs: a hundred thousand may come in one statement.
-  select d.owner_id, d.hostname, d.status, t.channel, t.destructive or t.permission is not null as is_guarded into v_given
+  select d.owner_id, d.hostname, d.status, t.channel, t.owner_id is not null or t.destructive or t.permission is not null as is_guarded
+  into v_given
   from public.devices as d
-  left join public.command_types as t on t.name = new.command_type
+  left join public.command_types as t on t.name = new.command_type and coalesce(t.owner_id, d.owner_id) = d.owner_id
   where d.id = new.device_id;
   if not found or (new.owner_id is not null and new.owner_id <> v_given.owner_id) then
     perform fleet.raise_device_not_found(new.device_id);
@@ -1957,14 +1965,14 @@ begin
   -- Payloads that may lack something, each once, whatever the number of rows; the first that does ends it.
   for v_one in
     with sent as materialized (
-      select t.name, fleet.plain_payload_path(t.payload_keys) as path
+      select t.name, t.owner_id, fleet.plain_payload_path(t.payload_keys) as path
       from public.command_types as t
       where t.payload_keys <> '{}'
         and t.name in (select n.command_type from new_rows as n where n.run_id is null and n.sent_as is null)
     )
     select distinct on (n.owner_id, n.command_type, n.payload) n.*
     from new_rows as n
-    join sent as t on t.name = n.command_type
+    join sent as t on t.name = n.command_type and coalesce(t.owner_id, n.owner_id) = n.owner_id
     where n.run_id is null
       and n.sent_as is null
       and not jsonb_path_exists(n.payload, t.path)
