@@ -15,10 +15,10 @@ comment on column public.command_types.owner_id is 'Whose own it is; null where 
 
 -- By its form a name says which of the two it is, so that neither ever hides the other.
 alter table public.command_types drop constraint command_types_name_is_snake_case;
-alter table public.command_types add constraint command_types_name_says_whose_it_is check (
+alter table public.command_types add constraint command_types_name_is_the_platforms_or_own check (
   case when owner_id is null then name ~ '^[a-z][a-z0-9_]{0,62}$' else name ~ '^[a-z][a-z0-9_]*(-[a-z0-9_]+)+$' and length(name) <= 63 end
 );
-alter table public.command_types add constraint command_types_own_go_to_agents
+alter table public.command_types add constraint command_types_own_is_for_agents
   check (owner_id is null or (channel = 'agent' and not is_built_in));
 
 -- They ask whose type it is.

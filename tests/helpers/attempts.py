@@ -73,8 +73,6 @@ def letter(reached: set[str], all_rows: dict[str, str]) -> str:
         return "a"
     kinds = {all_rows[found] for found in reached}
     everybodys = {found for found, of in all_rows.items() if of == "a"}
-    if reached == everybodys:
-        return "e"
     if everybodys and everybodys < reached:
         return letter(reached - everybodys, all_rows).upper()
     assert len(kinds) == 1, f"a mixture of {kinds}"

@@ -152,9 +152,15 @@ def test_what_is_wrong_with_one_is_named(fleet: Fleet, columns: Row, words: list
     assert fleet.value("select count(*) from command_types") == before
 
 
-def test_names_of_the_platform_are_never_an_owners(fleet: Fleet) -> None:
+def test_the_name_says_whether_it_is_somebodys(fleet: Fleet) -> None:
     with pytest.raises(psycopg.errors.CheckViolation), fleet.conn.transaction():
-        fleet.run("insert into command_types (name) values ('kiosk-reload')")
+        fleet.run("update command_types set name = 'kiosk-x' where name = 'lock'")
+    with fleet.refused("PT422", "owner_missing"):
+        fleet.run("insert into command_types (name) values ('kiosk-y')")
+    fleet.run("select fleet.set_setting('default_owner', to_jsonb(%s::text))", fleet.owner_id)
+    fleet.run("insert into command_types (name) values ('kiosk-y')")
+    whose = "select owner_id from command_types where name = 'kiosk-y'"
+    assert fleet.value(whose) == fleet.owner_id
 
 
 @pytest.mark.parametrize(

@@ -70,3 +70,44 @@ def test_whoever_is_invited_runs_no_commands_until_somebody_says_so(fleet: Any) 
         )
     with fleet.acting(member):
         assert fleet.value(run, device)
+
+
+WAYS = {
+    "command": "insert into device_commands (device_id, command_type, payload)"
+    " values (%(device)s, 'run_command', '{\"command\": \"id\"}')",
+    "many": "select send_commands(jsonb_build_object('device_ids', array[%(device)s]),"
+    " 'run_command', '{\"command\": \"id\"}')",
+    "schedule": "select create_schedule(jsonb_build_object('owner_id', %(owner)s, 'name', 'x',"
+    " 'action_type', 'run_command', 'payload', '{\"command\": \"id\"}'::jsonb,"
+    " 'device_ids', array[%(device)s]))",
+    "location policy": "insert into location_policies (owner_id, name, event, action_type, payload)"
+    " values (%(owner)s, 'x', 'outside_all', 'run_command', '{\"command\": \"id\"}')",
+    "telemetry rule": "insert into telemetry_rules (owner_id, condition, action_type, payload)"
+    " values (%(owner)s, 'battery < 15', 'run_command', '{\"command\": \"id\"}')",
+    "telemetry rule, changed": "update telemetry_rules set action_type = 'run_command',"
+    ' payload = \'{"command": "id"}\' where owner_id = %(owner)s',
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_way_leads_around_the_permission(fleet: Any, way: str) -> None:
+    fleet.run(
+        "insert into telemetry_rules (owner_id, condition, action_type)"
+        " values (%s, 't > 1', 'lock')",
+        fleet.owner_id,
+    )
+    given = {"device": fleet.device(), "owner": fleet.owner_id}
+    people = []
+    for permissions in ("{view,operate,manage}", "{view,operate,manage,can_run_commands}"):
+        people.append(uuid4())
+        fleet.run(
+            "insert into owner_members (owner_id, user_id, permissions) values (%s, %s, %s)",
+            *(fleet.owner_id, people[-1], permissions),
+        )
+    with (
+        fleet.refused("PT403", "permission_missing", "can_run_commands"),
+        fleet.acting(people[0]),
+    ):
+        fleet.conn.execute(WAYS[way], given)
+    with fleet.acting(people[1]):
+        assert fleet.conn.execute(WAYS[way], given).rowcount == 1

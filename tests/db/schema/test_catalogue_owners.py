@@ -20,7 +20,7 @@ GLOBAL = {
     "fleet.time_zones": "read from Postgres",
     "fleet.told_runs": "one row about what collects traces",
     "fleet.webhook_handlers": "names of our functions",
-    "public.command_types": "kinds of commands, built in or made by whoever runs the platform",
+    "public.command_types": "of whom it says, or there for everybody",
     "public.owners": "the owners themselves",
     "public.pg_cron_secrets": "of the whole platform, or named after the integration they are of",
 }
@@ -76,7 +76,6 @@ STAYS = {
     "fleet.time_zones": "read from Postgres",
     "fleet.told_runs": "one row about what collects traces",
     "fleet.webhook_handlers": "names of our functions",
-    "public.command_types": "made over there where they are missing",
 }
 
 

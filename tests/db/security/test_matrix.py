@@ -26,7 +26,7 @@ VERBS = ("select", "insert", "update", "delete")
 
 # Each column is a caller, in the order above; each letter is what that caller reaches:
 # x refused, - no row, m all of my fleet's rows, s some of them, f only the other fleet's,
-# a every row, e what is everybody's, M and F that too, c a constraint.
+# a every row, M and F what is everybody's too, c a constraint.
 # An insert is of a row for my fleet: x refused, m done.
 #            anon nobody member stranger device sibling retired foreign_device worker service_role
 REFUSED = "x x x x x x x x x x"
@@ -71,7 +71,7 @@ MATRIX: dict[str, dict[str, str]] = {
     "public.scheduled_task_executions": table("id", MEMBERS),
     "public.blackout_calendars": table("id", MEMBERS, ADDED_BY_SERVICE, MEMBERS, SERVICE),
     "public.blackout_periods": kept("id"),
-    "public.command_types": table("id", "x e M F - - - - x a", ADDED, MEMBERS, MEMBERS),
+    "public.command_types": table("id", "x - M F - - - - x a", ADDED, MEMBERS, MEMBERS),
     "public.device_commands": table(
         "id", "x - m f m - - f x a", ADDED, "x - m f m - - f x a", SERVICE
     ),
