@@ -196,7 +196,7 @@ def test_each_does_its_share_and_what_a_killed_one_had_is_done_by_the_others(
             # The address answers all the same, and the work goes on.
             assert answers()
             before = sum(receiver.by.values())
-            wait_until(lambda before=before: sum(receiver.by.values()) > before + 10)
+            wait_until(lambda before=before: sum(receiver.by.values()) > before + 10, seconds=90)
             functions.start(port)
 
         def is_done() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,11 +18,12 @@ from pgfleet_functions.outgoing.transport import Outgoing
 
 KEY_REFUSED = "{} refuses the API key ({}): replace the secret of the integration"
 NO_KEY = "the integration has no API key: set its secret"
+REPLACED = "the secret of the integration was replaced meanwhile"
 
 # Calls of one piece of work that are written down together.
 MOST_KEPT = 100
 
-_PAUSE = "select fleet.worker_pause_integration(%s, %s)"
+_PAUSE = "select fleet.worker_pause_integration(%s, %s, %s)"
 _BEGIN = "select fleet.worker_begin_mdm_call(%s)"
 _LOG = "select fleet.worker_log_mdm_calls(%s)"
 
@@ -152,19 +154,28 @@ class Connections(Generic[P]):
         try:
             yield await self.provider(integration, calls.append, seconds=seconds, begin=begin)
         except (CallFailed, WrongSettings) as error:
-            raise Unanswered(await self.failure(integration.id, error)) from error
+            raise Unanswered(await self.failure(integration, error)) from error
         finally:
             if calls:
                 await self._log(calls)
 
-    async def failure(self, integration_id: int, error: CallFailed | WrongSettings) -> CallFailed:
-        """Pause an integration that cannot go on like this, and give the failure of the call."""
+    async def failure(
+        self, integration: Integration, error: CallFailed | WrongSettings
+    ) -> CallFailed:
+        """Pause an integration that cannot go on like this, and give the failure of the call.
+
+        What was refused with a secret that has been replaced meanwhile is simply tried again.
+        """
         if isinstance(error, WrongSettings):
-            await self._pause(integration_id, str(error))
-            return CallFailed(FailureKind.KEY, str(error))
-        if error.kind is FailureKind.KEY and error.reached:
-            await self._pause(integration_id, KEY_REFUSED.format(self._called, error.status))
-        return error
+            reason = str(error)
+            error = CallFailed(FailureKind.KEY, reason)
+        elif error.kind is FailureKind.KEY and error.reached:
+            reason = KEY_REFUSED.format(self._called, error.status)
+        else:
+            return error
+        if await self._pause(integration, reason):
+            return error
+        return CallFailed(FailureKind.NETWORK, REPLACED, reached=False)
 
     async def _begin(self, call: Call) -> int:
         return int(await fetch_value(self._pool, _BEGIN, Jsonb(call.row())))
@@ -175,9 +186,13 @@ class Connections(Generic[P]):
         calls.clear()
         await fetch_value(self._pool, _LOG, Jsonb(rows))
 
-    async def _pause(self, integration_id: int, reason: str) -> None:
-        """Stop an integration until a person or a new secret lets it go on."""
-        await fetch_value(self._pool, _PAUSE, integration_id, reason)
+    async def _pause(self, integration: Integration, reason: str) -> bool:
+        """Stop an integration until a person or a new secret lets it go on.
+
+        False where it has another secret by now, and goes on with that.
+        """
+        used = integration.secret and hashlib.sha256(integration.secret.encode()).digest()
+        return bool(await fetch_value(self._pool, _PAUSE, integration.id, reason, used or None))
 
 
 def _checked_url(given: Any) -> str:

@@ -108,7 +108,7 @@ async def _hand_over(
         )
         return outcome_of_report(order, await provider.send(order))
     except (CallFailed, WrongSettings) as error:
-        return outcome_of_failure(await connections.failure(integration.id, error))
+        return outcome_of_failure(await connections.failure(integration, error))
     except FunctionError:
         raise
     except Exception as error:
@@ -138,7 +138,7 @@ async def _look(
         async for order, report in provider.look([work.order for work in works]):
             outcomes[order.command_id] = outcome_of_report(order, report).row(order)
     except (CallFailed, WrongSettings) as error:
-        failure = await connections.failure(integration.id, error)
+        failure = await connections.failure(integration, error)
         after, is_slow = failure.retry_after, failure.is_slow
     except FunctionError as error:
         log.warning("looks are cut short: %s", error.message)

@@ -100,7 +100,7 @@ async def _attempt(
             return Ending("deleted")
         return Ending("uploaded", await _upload(provider, claim))
     except (CallFailed, WrongSettings) as error:
-        return _failed(await connections.failure(integration.id, error))
+        return _failed(await connections.failure(integration, error))
     except FunctionError:
         raise
     except Exception as error:

@@ -125,12 +125,13 @@ def test_what_was_made_before_there_was_a_rule_still_pauses_and_goes_on(mdm: Any
 
 
 def test_a_refused_secret_pauses_once_and_a_new_one_resumes(mdm: Any) -> None:
-    pause = "select fleet.worker_pause_integration(%s, %s)"
+    pause = "select fleet.worker_pause_integration(%s, %s, fleet.hash_secret(%s))"
     for device in [mdm.device() for _ in range(3)]:
         mdm.install(device, "1 hour")
     jobs = mdm.claim()
-    assert mdm.fleet.value(pause, mdm.id, f"SimpleMDM refuses the key {SECRET} (401)") is True
-    assert mdm.fleet.value(pause, mdm.id, "again") is False
+    said = f"SimpleMDM refuses the key {SECRET} (401)"
+    assert mdm.fleet.value(pause, mdm.id, said, SECRET) is True
+    assert mdm.fleet.value(pause, mdm.id, "again", SECRET) is True
     for job in jobs:
         assert mdm.finish(job, "failed", reason="unauthorized")["status"] == "pending"
 
@@ -141,6 +142,10 @@ def test_a_refused_secret_pauses_once_and_a_new_one_resumes(mdm: Any) -> None:
     mdm.fleet.run("select set_integration_secret(%s, 'another-key')", mdm.id)
 
     assert (integration(mdm)["status"], integration(mdm)["status_reason"]) == ("active", None)
+    # A call that began with the old one is answered only now: that says nothing of the new one.
+    assert mdm.fleet.value(pause, mdm.id, "too late", SECRET) is False
+    assert mdm.fleet.value(pause, mdm.id, "without any", None) is False
+    assert integration(mdm)["status"] == "active"
     again = mdm.claim(now=mdm.now(1))
     assert len(again) == 3
     assert {job["secret"] for job in again} == {"another-key"}

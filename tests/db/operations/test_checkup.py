@@ -213,7 +213,12 @@ def test_what_an_mdm_does_not_take_and_does_not_say_is_found(mdm: Mdm) -> None:
     fleet.run("select pause_integration(%s, 'for a while')", mdm.id)
     assert "integrations" not in faults(fleet)
     fleet.run("select resume_integration(%s)", mdm.id)
-    assert fleet.value("select fleet.worker_pause_integration(%s, 'key refused')", mdm.id)
+    assert fleet.value(
+        "select fleet.worker_pause_integration(i.id, 'key refused', fleet.hash_secret("
+        " fleet.stored_secret('integration:' || i.id))) from device_integrations as i"
+        " where i.id = %s",
+        mdm.id,
+    )
     assert "key refused" in checkup(fleet)["integrations"]["found"]
 
 

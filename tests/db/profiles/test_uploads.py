@@ -184,7 +184,12 @@ def test_a_refusal_is_final_and_the_same_file_may_be_tried_again(mdm: Any) -> No
 def test_what_waits_for_a_paused_integration_goes_on_with_it(mdm: Any) -> None:
     upload(mdm)
     (job,) = claim(mdm)
-    mdm.fleet.value("select fleet.worker_pause_integration(%s, 'refused')", mdm.id)
+    mdm.fleet.value(
+        "select fleet.worker_pause_integration(i.id, 'refused', fleet.hash_secret("
+        " fleet.stored_secret('integration:' || i.id))) from device_integrations as i"
+        " where i.id = %s",
+        mdm.id,
+    )
     said = {"error": "401", "reason": "integration_paused"}
     assert finish(mdm, job, "failed", **said)["status"] == "pending"
     assert claim(mdm) == []

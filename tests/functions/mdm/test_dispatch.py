@@ -145,3 +145,37 @@ def test_owners_whose_servers_never_answer_hold_a_few_places_each(
         # Their calls last twice as long.
         assert asyncio.run(serve()) < 15
     assert len(server.requests) == 24
+
+
+def test_a_refusal_of_a_key_that_has_been_replaced_stops_nothing(
+    own_database: Any, sandbox: Sandbox
+) -> None:
+    def replace_key(key: str) -> None:
+        with own_database.connect(autocommit=True) as conn:
+            conn.execute("select set_integration_secret(id, %s) from device_integrations", (key,))
+
+    profile, _ = push_to_many(own_database, sandbox, 3, {"rate_per_second": 100})
+    replace_key("one that is wrong")
+    sandbox.faults(slow_seconds=2)
+
+    async def serve() -> None:
+        async with dispatching(own_database) as functions:
+            functions.wake()
+            await until(lambda: sandbox.requests())
+            await asyncio.to_thread(replace_key, FULL)
+            sandbox.faults(slow_seconds=0)
+
+            def is_done() -> bool:
+                # As the ticker does: what was refused waits for a moment.
+                functions.wake()
+                return len(pushed(sandbox, profile)) == 3
+
+            await until(is_done)
+
+    asyncio.run(serve())
+    with own_database.connect() as conn:
+        paused = conn.execute(
+            "select count(*) from audit_log where table_name = 'device_integrations'"
+            " and new ->> 'status' = 'paused'"
+        ).fetchone()
+    assert paused == (0,)

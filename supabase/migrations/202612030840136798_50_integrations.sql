@@ -631,28 +631,31 @@ comment on function fleet.log_unanswered(bigint[], timestamptz) is
   'Log how the attempts of functions that were killed ended: before a call, or before its answer.';
 revoke all on function fleet.log_unanswered(bigint[], timestamptz) from public, anon, authenticated, service_role;
 
-create or replace function fleet.worker_pause_integration(p_integration_id bigint, p_reason text)
+create or replace function fleet.worker_pause_integration(p_integration_id bigint, p_reason text, p_secret_hash bytea)
 returns boolean
 language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_secret text := fleet.stored_secret('integration:' || p_integration_id);
 begin
+  -- Another one came while this was refused: it has not been tried yet.
+  if fleet.hash_secret(v_secret) is distinct from p_secret_hash then
+    return false;
+  end if;
   update public.device_integrations as i
-  set status = 'paused', needs_secret = true, sync_held_until = null,
-      status_reason = fleet.without_secret(
-        p_reason, fleet.stored_secret('integration:' || i.id)
-      )
+  set status = 'paused', needs_secret = true, sync_held_until = null, status_reason = fleet.without_secret(p_reason, v_secret)
   where i.id = p_integration_id and i.status = 'active';
-  return found;
+  return true;
 end;
 $$;
 
-comment on function fleet.worker_pause_integration(bigint, text) is
-  'The other side refuses the secret: everything waits until it is replaced. Answers whether it was active before. Definer: the worker '
-  'writes no table.';
-revoke all on function fleet.worker_pause_integration(bigint, text) from public, anon, authenticated, service_role;
+comment on function fleet.worker_pause_integration(bigint, text, bytea) is
+  'The other side refuses the secret of this SHA-256, or there is none: everything waits until it is replaced. Answers false where it has been '
+  'replaced already, and nothing waits. Definer: the worker writes no table.';
+revoke all on function fleet.worker_pause_integration(bigint, text, bytea) from public, anon, authenticated, service_role;
 
 -- db/sources/50_integrations/28_failures.sql
 -- Failures of calls to another system: which of them pass by themselves, and after how long to try again.

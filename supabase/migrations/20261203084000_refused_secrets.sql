@@ -1,0 +1,5 @@
+-- Generated from db/migrations/20261203084000_refused_secrets.sql by pgfleet db bundle; edit that file instead.
+-- Which secret was refused is said as well.
+-- depends: 20261203083000_own_command_types
+
+drop function if exists fleet.worker_pause_integration(bigint, text);
