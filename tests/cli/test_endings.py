@@ -7,6 +7,8 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pexpect
@@ -205,3 +207,25 @@ def test_termination_is_no_traceback(fleet: Any) -> None:
 
     assert process.returncode == 130
     assert "Traceback" not in rest
+
+
+def test_a_demo_that_is_terminated_leaves_nothing_behind(tmp_path: Path) -> None:
+    # Of Postgres, a path that is short enough for its socket.
+    with tempfile.TemporaryDirectory(prefix="pgf-", dir="/tmp") as short:
+        os.chmod(short, 0o711)
+        process = subprocess.Popen(
+            [*PROGRAM, "demo", "--devices", "2"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": short, "HOME": str(tmp_path)},
+        )
+        assert process.stderr is not None
+        # The second line comes when the platform is up.
+        told = [process.stderr.readline() for _ in range(2)]
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+        assert process.wait() == 143, told
+        process.stderr.close()
+        assert "Traceback" not in rest
+        assert os.listdir(short) == []

@@ -15,7 +15,7 @@ from pgfleet import options, output
 from pgfleet.database import database_url, open_database
 from pgfleet.demo import school
 from pgfleet.demo.console import running_console
-from pgfleet.demo.platform import running_platform
+from pgfleet.demo.platform import ending_in_order, running_platform
 from pgfleet.demo.scenario import Plan, Scenario
 from pgfleet.demo.view import View
 from pgfleet.nouns.console import tell_again
@@ -48,7 +48,7 @@ def demo(
     """
     if ctx.invoked_subcommand is not None:
         return
-    with View() as view:
+    with ending_in_order(), View() as view:
         view.tell("starting a platform of its own: Postgres, gateway, functions")
         with running_platform() as platform, running_console(platform.db_url) as new_link:
             view.point(new_link())

@@ -61,6 +61,16 @@ class Platform:
 
 
 @contextmanager
+def ending_in_order() -> Iterator[None]:
+    """Let SIGTERM end the program as Ctrl-C does: what was started is stopped first."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def running_platform() -> Iterator[Platform]:
     """Start a platform on free ports and a folder of its own; stop and remove all of it."""
     folder = Path(tempfile.mkdtemp(prefix="pgfleet-demo-"))

@@ -196,6 +196,7 @@ select fleet.keep_audit(
   p_without => '{auth_id,last_seen,latitude,longitude,accuracy_m,located_at,attributes,reported,enrolled_at,created_at,updated_at}'
 );
 select fleet.keep_audit('public.device_groups', p_columns => '{name,description,selector}');
+select fleet.keep_audit('public.owners', p_verbs => '{update}', p_columns => '{name,timezone}');
 select fleet.keep_audit('public.owner_members', p_columns => '{permissions}');
 select fleet.keep_audit('public.owner_invitations', p_without => '{code_hash,created_at}');
 

@@ -31,6 +31,8 @@ returns table (owner_id uuid, device_id bigint, hostname text, profile_id text, 
 language sql
 stable
 set search_path = pg_catalog, pg_temp
+-- Compiling the plan would take several times as long as running it.
+set jit = off
 as $$
   with wanted as materialized (
     select w.* from fleet.wanted_profiles(p_owner_id) as w

@@ -130,6 +130,15 @@ def test_groups_members_calendars_and_templates_are_told_of(fleet: Fleet) -> Non
     assert [row["new"]["version"] for row in entries(fleet, "schedule_templates")] == [1]
 
 
+def test_what_an_owner_is_called_and_its_time_zone_are_told_of(fleet: Fleet) -> None:
+    with fleet.acting(fleet.owner_id):
+        fleet.run("select set_owner_timezone(%s, 'Asia/Tokyo')", fleet.owner_id)
+        fleet.run("update owners set name = 'another' where id = %s", fleet.owner_id)
+    zone, name = entries(fleet, "owners", fleet.owner_id)
+    assert (zone["old"], zone["new"]) == ({"timezone": "UTC"}, {"timezone": "Asia/Tokyo"})
+    assert (name["new"], name["actor"]) == ({"name": "another"}, fleet.owner_id)
+
+
 def test_one_statement_over_many_rows_tells_each_of_them(fleet: Fleet) -> None:
     for _ in range(3):
         daily(fleet)

@@ -179,8 +179,8 @@ begin
   end if;
 
   insert into public.audit_log (owner_id, actor, actor_role, actor_label, table_name, row_id, action, old, new)
-  select new.owner_id, a.actor, a.actor_role, a.actor_label, tg_table_name,
-    fleet.audit_row_id(to_jsonb(new)), 'update',
+  select (to_jsonb(new) ->> case tg_table_name when 'owners' then 'id' else 'owner_id' end)::uuid, a.actor, a.actor_role, a.actor_label,
+    tg_table_name, fleet.audit_row_id(to_jsonb(new)), 'update',
     (select jsonb_object_agg(k, v_old -> k) from unnest(v_keys) as k),
     (select jsonb_object_agg(k, v_new -> k) from unnest(v_keys) as k)
   from fleet.audit_actor() as a;
