@@ -31,7 +31,7 @@ from pgfleet_local.settings import HOST, StackSettings
 from pgfleet_local.tokens import TokenVerifier
 
 SECRET = "a secret of the realtime tests, long enough for HS256"
-PATIENCE = 10.0
+PATIENCE = 60.0
 WITHOUT_DELAYS: dict[str, Any] = {"join_error_delay": 0.0, "resubscribe_delay": 0.0}
 SCHEMA = Path(__file__).with_name("schema.sql").read_text()
 

@@ -670,7 +670,7 @@ begin
   if v_is_used then
     raise exception 'command type "%" is in use by %', old.name, replace(split_part(tg_argv[0], '.', 2), '_', ' ')
       using errcode = 'PT409', detail = 'command_type_in_use',
-            hint = format('Change or end those first; see them with: select * from %s', split_part(tg_argv[0], '.', 2));
+            hint = 'Change or end those first: what was checked with it is not to change under them.';
   end if;
   return case tg_op when 'DELETE' then old else new end;
 end;
