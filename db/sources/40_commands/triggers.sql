@@ -310,68 +310,6 @@ create or replace trigger devices_04_delete_commands
   referencing old table as old_rows
   for each statement execute function fleet.tg_delete_commands_of_devices();
 
-create or replace function fleet.tg_ring_new_commands()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  c_stretch constant integer := 200;
-  v_now timestamptz := clock_timestamp();
-  v_from timestamptz := '-infinity';
-  v_told uuid[] := '{}';
-  -- What a tick makes is rung by the tick, at its pace: a thousand small runs are a large fan-out too.
-  v_inline integer := case
-    when fleet.is_ticking() then -1
-    else fleet.setting_number('doorbell_inline_limit')::integer
-  end;
-begin
-  if (
-    select count(*)
-    from (
-      select 1 from new_rows as n
-      where n.channel = 'agent' and n.status = 'pending' and n.not_before <= v_now
-      limit v_inline + 1
-    ) as few
-  ) <= v_inline then
-    perform fleet.ring(d.auth_id, t.id, t.command_type)
-    from (
-      select distinct on (n.device_id) n.device_id, n.id, n.command_type
-      from new_rows as n
-      where n.channel = 'agent' and n.status = 'pending' and n.not_before <= v_now
-      order by n.device_id, n.priority desc, n.id
-    ) as t
-    join public.devices as d on d.id = t.device_id;
-    v_from := v_now;
-  elsif (select count(*) from (select from new_rows limit c_stretch) as x) = c_stretch then
-    -- Many that are to be rung at one time are told as a whole: a row for each would cost a third of what all else does.
-    with told as (
-      insert into fleet.doorbell_stretches (owner_id, ring_at, priority, next_id, last_id)
-      select n.owner_id, min(n.not_before), min(n.priority), min(n.id), max(n.id)
-      from new_rows as n
-      where n.channel = 'agent' and n.status = 'pending' and n.wave is null
-      group by n.owner_id
-      having count(*) >= c_stretch and count(*) = count(distinct n.device_id)
-        and min(n.not_before) = max(n.not_before) and min(n.priority) = max(n.priority)
-      returning owner_id
-    )
-    select coalesce(array_agg(t.owner_id), '{}') into v_told from told as t;
-  end if;
-  insert into fleet.doorbells (device_id, owner_id, ring_at, priority, command_id, command_type)
-  select n.device_id, n.owner_id, n.not_before, n.priority, n.id, n.command_type
-  from new_rows as n
-  where n.channel = 'agent' and n.status = 'pending' and n.wave is null and n.not_before > v_from and n.owner_id <> all (v_told)
-  on conflict (device_id, ring_at) do nothing;
-  return null;
-end;
-$$;
-
-comment on function fleet.tg_ring_new_commands() is
-  'Ring for new commands in their own transaction while they are few; leave many, and later ones, to the tick. Definer: whoever may '
-  'insert a command may not write Realtime''s messages.';
-revoke all on function fleet.tg_ring_new_commands() from public, anon, authenticated, service_role;
-
 create or replace function fleet.tg_count_commands()
 returns trigger
 language plpgsql
