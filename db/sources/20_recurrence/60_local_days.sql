@@ -9,7 +9,10 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
   select array(
-    select n - 1 from generate_series(1, length(p_flags)) as n where substr(p_flags, n, 1) = '1' order by n
+    select (f.place - 1)::integer
+    from string_to_table(p_flags, null) with ordinality as f (flag, place)
+    where f.flag = '1'
+    order by f.place
   )
 $$;
 
@@ -18,20 +21,28 @@ comment on function fleet.flag_numbers(text) is
 revoke all on function fleet.flag_numbers(text) from public, anon, authenticated, service_role;
 grant execute on function fleet.flag_numbers(text) to authenticated, service_role;
 
+create or replace function fleet.month_mask(p_mask text, p_first_day integer, p_length integer)
+returns integer
+language sql
+immutable
+parallel safe
+return case octet_length(p_mask)
+  when 31 then 0
+  when 124 then p_length - 28
+  else p_first_day % 7 * 4 + p_length - 28
+end;
+
+comment on function fleet.month_mask(text, integer, integer) is
+  'Which of its parts of 31 flags, counted from 0, a mask of month days has for a month with this first day number and length.';
+revoke all on function fleet.month_mask(text, integer, integer) from public, anon, authenticated, service_role;
+grant execute on function fleet.month_mask(text, integer, integer) to authenticated, service_role;
+
 create or replace function fleet.month_flags(p_mask text, p_first_day integer, p_length integer)
 returns text
 language sql
 immutable
 parallel safe
-return substr(
-  p_mask,
-  case length(p_mask)
-    when 31 then 1
-    when 124 then (p_length - 28) * 31 + 1
-    else (p_first_day % 7 * 4 + p_length - 28) * 31 + 1
-  end,
-  p_length
-);
+return substr(p_mask, fleet.month_mask(p_mask, p_first_day, p_length) * 31 + 1, p_length);
 
 comment on function fleet.month_flags(text, integer, integer) is
   'The part of a mask of month days that holds for a month with this first day number and length.';
@@ -77,7 +88,9 @@ declare
   v_every  integer := (p_recurrence ->> 'every')::integer;
   v_anchor integer := (p_recurrence ->> 'anchor')::integer;
   v_flags  text := p_recurrence ->> 'weekdays';
-  v_day    integer;
+  v_months text;
+  v_mask   text;
+  v_month  integer;
 begin
   if v_rule = 'every' then
     return query
@@ -94,11 +107,22 @@ begin
         and (d.day / 7 - v_anchor) % v_every = 0;
 
   else
-    v_day := fleet.next_month_day(p_recurrence, p_first);
-    while v_day <= p_last loop
-      return next v_day;
-      v_day := fleet.next_month_day(p_recurrence, v_day + 1);
-    end loop;
+    v_months := p_recurrence ->> 'months';
+    v_mask := p_recurrence ->> 'month_days';
+    v_month := fleet.month_of_day(p_first);
+    return query
+      select m.first_day + f.flag % 31
+      from generate_series(
+        v_month + ((v_anchor - v_month) % v_every + v_every) % v_every, fleet.month_of_day(p_last), v_every
+      ) as n (month)
+      cross join lateral (
+        select fleet.month_start(n.month) as first_day, fleet.month_start(n.month + 1) as next_day offset 0
+      ) as m
+      join unnest(fleet.flag_numbers(v_mask)) as f (flag)
+        on f.flag / 31 = fleet.month_mask(v_mask, m.first_day, m.next_day - m.first_day)
+      where substr(v_months, n.month % 12 + 1, 1) = '1'
+        and m.first_day + f.flag % 31 between p_first and least(p_last, m.next_day - 1)
+      order by 1;
   end if;
 end;
 $$;

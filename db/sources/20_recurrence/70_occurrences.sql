@@ -135,6 +135,11 @@ as $$
 declare
   v_span record;
 begin
+  if p_recurrence ->> 'day_rule' = 'month_days' and jsonb_array_length(p_recurrence -> 'times') = 1 then
+    return query select e.epoch from fleet.epochs_of_slots(p_recurrence, p_from, p_to) as e (epoch);
+    return;
+  end if;
+
   for v_span in
     select * from fleet.clock_spans(
       p_recurrence ->> 'clock', p_recurrence ->> 'resolve_gap', p_recurrence ->> 'resolve_fold', p_from, p_to

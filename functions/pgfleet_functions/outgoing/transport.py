@@ -131,9 +131,14 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
         failure: Exception = AddressUnknown(f"the host {host} has no address")
         for address in addresses[:MOST_ADDRESSES]:
             try:
-                return await self._inner.connect_tcp(
+                stream = await self._inner.connect_tcp(
                     address, port, timeout, local_address, socket_options
                 )
+                # One that was reset at once has no socket any more on uvloop: asking raises.
+                stream.get_extra_info("server_addr")
+                return stream
+            except AttributeError:
+                failure = httpcore.ConnectError("the connection was reset at once")
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure

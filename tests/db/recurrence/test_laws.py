@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,11 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
+from tests.db.recurrence.conftest import Change
 
 TIMES = st.sampled_from(["00:00", "00:30", "01:30", "02:00", "02:30", "03:00", "12:34:56", "23:59"])
 ZONES = st.sampled_from(
     ["UTC", "America/New_York", "Europe/Dublin", "Australia/Lord_Howe", "America/Sao_Paulo",
      "Africa/Casablanca", "Asia/Tehran", "Pacific/Apia", "Antarctica/Troll", "CET", "Asia/Gaza"]
+)  # fmt: skip
+CALM = ("America/New_York", "Europe/Dublin")
+WILD = (
+    "Africa/Monrovia", "America/Caracas", "Antarctica/Casey", "Antarctica/Troll", "Asia/Kathmandu",
+    "Asia/Pyongyang", "Australia/Lord_Howe", "Pacific/Apia", "Pacific/Kiritimati",
+    "Pacific/Kwajalein",
 )  # fmt: skip
 CONFIGS = st.one_of(
     st.tuples(st.just("interval"), st.fixed_dictionaries({"seconds": st.integers(600, 500_000)})),
@@ -199,3 +207,57 @@ def test_an_endless_list_is_refused(steady: psycopg.Connection[Any]) -> None:
     steady.rollback()
     assert caught.value.sqlstate == "PT422"
     assert caught.value.diag.message_detail == "window_unbounded"
+
+
+def test_single_times_beside_a_change_are_listed_as_they_are_found_one_by_one(
+    steady: psycopg.Connection[Any],
+    changes_of: Callable[[str], list[Change]],
+) -> None:
+    # One change of each width and of each second of the minute: days are skipped and repeated, too.
+    kinds = {
+        (zone in CALM, one.after - one.before, one.at % 60, one.before % 60): one
+        for zone in (*CALM, *WILD)
+        for one in changes_of(zone)
+    }
+    asked = []
+    for change in kinds.values():
+        jump = change.after - change.before
+        walls = {0, -1, 1, 30, 59, 61, jump, jump - 1, jump + 1, jump + 59, jump // 2}
+        for seconds in sorted(walls):
+            wall = datetime(1970, 1, 1) + timedelta(seconds=change.at + change.before + seconds)
+            asked.append((change.zone, change.at, wall.day, f"{wall:%H:%M:%S}"))
+    rows = steady.execute(
+        """
+        with asked as (
+          select a.*, r.*, to_timestamp(a.at) - interval '3 days' as since,
+            to_timestamp(a.at) + interval '3 days' as until,
+            fleet.compile_recurrence(
+              'monthly', jsonb_build_object('day_of_month', a.day, 'time', a.time), a.zone,
+              null, null, r.gap, r.fold
+            ) as plan
+          from unnest(%s::text[], %s::bigint[], %s::int[], %s::text[]) as a (zone, at, day, time)
+          cross join (
+            select g.gap, f.fold
+            from unnest('{first_instant,shift,skip}'::text[]) as g (gap)
+            cross join unnest('{first,second,both}'::text[]) as f (fold)
+          ) as r
+        )
+        select a.zone, a.at, a.time, a.gap, a.fold, l.listed, s.stepped
+        from asked as a
+        cross join lateral (
+          select array(select fleet.occurrences(a.plan, a.since, a.until)) as listed
+        ) as l
+        cross join lateral (
+          with recursive step (at) as (
+            select fleet.next_occurrence(a.plan, a.since - interval '1 microsecond')
+            union all
+            select fleet.next_occurrence(a.plan, step.at) from step where step.at < a.until
+          )
+          select array(select step.at from step where step.at < a.until) as stepped
+        ) as s
+        """,
+        [list(column) for column in zip(*asked, strict=True)],
+    ).fetchall()
+    assert len(rows) == 9 * len(asked) > 1_000
+    assert any(len(listed) == 2 for *_, listed, _ in rows)
+    assert [row for row in rows if row[-1] != row[-2]] == []

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import struct
 import threading
 import time
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from itertools import count
 from typing import Any
 
@@ -285,3 +286,38 @@ def test_what_is_no_answer_may_have_been_reached(text: bytes) -> None:
         with pytest.raises(NoAnswer) as failed:
             call(server.url)
     assert failed.value.reached
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_connections_that_are_reset_at_once_are_failures_of_the_network(loop: str) -> None:
+    factory = pytest.importorskip("uvloop").new_event_loop if loop == "uvloop" else None
+
+    async def run(url: str) -> list[Answer | BaseException]:
+        async with aclosing(Outgoing()) as outgoing:
+            request = httpx.Request("POST", url, json={})
+            calls = [outgoing.call(request, LIMITS, allow_private=True) for _ in range(200)]
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+    with resetting() as url, asyncio.Runner(loop_factory=factory) as runner:
+        failed = runner.run(run(url))
+    assert {type(one) for one in failed} <= {NoAnswer, NotConnected}
+
+
+@contextmanager
+def resetting() -> Iterator[str]:
+    """Serve until the block ends: each connection is accepted, and reset without a word."""
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                found, _ = server.accept()
+                at_once = struct.pack("ii", 1, 0)
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+                found.close()
+
+    with socket.create_server((HOST, 0)) as server:
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield f"http://{HOST}:{server.getsockname()[1]}/"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(10)

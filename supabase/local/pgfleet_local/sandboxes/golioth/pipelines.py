@@ -56,6 +56,9 @@ async def _send(project: Project, client: httpcore.AsyncConnectionPool, point: P
             project.pushed["failed"] += not 200 <= answer.status < 300
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException):
             project.pushed["failed"] += 1
+        except AttributeError:
+            # A connection that is reset at once has no socket any more: uvloop tells it by None.
+            project.pushed["failed"] += 1
 
 
 def message(point: Point, shape: str) -> tuple[dict[str, str], Any]:

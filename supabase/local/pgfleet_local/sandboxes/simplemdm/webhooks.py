@@ -34,6 +34,7 @@ async def announce(account: Account, event: str, device: Device) -> None:
             }
         },
     }
-    with contextlib.suppress(httpx.HTTPError):
+    # A connection that is reset at once has no socket any more, which uvloop tells by None.
+    with contextlib.suppress(httpx.HTTPError, AttributeError):
         async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
             await client.post(account.webhook_url, json=told)

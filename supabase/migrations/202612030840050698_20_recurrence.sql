@@ -2022,7 +2022,10 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
   select array(
-    select n - 1 from generate_series(1, length(p_flags)) as n where substr(p_flags, n, 1) = '1' order by n
+    select (f.place - 1)::integer
+    from string_to_table(p_flags, null) with ordinality as f (flag, place)
+    where f.flag = '1'
+    order by f.place
   )
 $$;
 
@@ -2031,20 +2034,28 @@ comment on function fleet.flag_numbers(text) is
 revoke all on function fleet.flag_numbers(text) from public, anon, authenticated, service_role;
 grant execute on function fleet.flag_numbers(text) to authenticated, service_role;
 
+create or replace function fleet.month_mask(p_mask text, p_first_day integer, p_length integer)
+returns integer
+language sql
+immutable
+parallel safe
+return case octet_length(p_mask)
+  when 31 then 0
+  when 124 then p_length - 28
+  else p_first_day % 7 * 4 + p_length - 28
+end;
+
+comment on function fleet.month_mask(text, integer, integer) is
+  'Which of its parts of 31 flags, counted from 0, a mask of month days has for a month with this first day number and length.';
+revoke all on function fleet.month_mask(text, integer, integer) from public, anon, authenticated, service_role;
+grant execute on function fleet.month_mask(text, integer, integer) to authenticated, service_role;
+
 create or replace function fleet.month_flags(p_mask text, p_first_day integer, p_length integer)
 returns text
 language sql
 immutable
 parallel safe
-return substr(
-  p_mask,
-  case length(p_mask)
-    when 31 then 1
-    when 124 then (p_length - 28) * 31 + 1
-    else (p_first_day % 7 * 4 + p_length - 28) * 31 + 1
-  end,
-  p_length
-);
+return substr(p_mask, fleet.month_mask(p_mask, p_first_day, p_length) * 31 + 1, p_length);
 
 comment on function fleet.month_flags(text, integer, integer) is
   'The part of a mask of month days that holds for a month with this first day number and length.';
@@ -2090,7 +2101,9 @@ declare
   v_every  integer := (p_recurrence ->> 'every')::integer;
   v_anchor integer := (p_recurrence ->> 'anchor')::integer;
   v_flags  text := p_recurrence ->> 'weekdays';
-  v_day    integer;
+  v_months text;
+  v_mask   text;
+  v_month  integer;
 begin
   if v_rule = 'every' then
     return query
@@ -2107,11 +2120,22 @@ begin
         and (d.day / 7 - v_anchor) % v_every = 0;
 
   else
-    v_day := fleet.next_month_day(p_recurrence, p_first);
-    while v_day <= p_last loop
-      return next v_day;
-      v_day := fleet.next_month_day(p_recurrence, v_day + 1);
-    end loop;
+    v_months := p_recurrence ->> 'months';
+    v_mask := p_recurrence ->> 'month_days';
+    v_month := fleet.month_of_day(p_first);
+    return query
+      select m.first_day + f.flag % 31
+      from generate_series(
+        v_month + ((v_anchor - v_month) % v_every + v_every) % v_every, fleet.month_of_day(p_last), v_every
+      ) as n (month)
+      cross join lateral (
+        select fleet.month_start(n.month) as first_day, fleet.month_start(n.month + 1) as next_day offset 0
+      ) as m
+      join unnest(fleet.flag_numbers(v_mask)) as f (flag)
+        on f.flag / 31 = fleet.month_mask(v_mask, m.first_day, m.next_day - m.first_day)
+      where substr(v_months, n.month % 12 + 1, 1) = '1'
+        and m.first_day + f.flag % 31 between p_first and least(p_last, m.next_day - 1)
+      order by 1;
   end if;
 end;
 $$;
@@ -2279,6 +2303,93 @@ comment on function fleet.gap_end(text, bigint, bigint, bigint) is
 revoke all on function fleet.gap_end(text, bigint, bigint, bigint) from public, anon, authenticated, service_role;
 grant execute on function fleet.gap_end(text, bigint, bigint, bigint) to authenticated, service_role;
 
+-- db/sources/20_recurrence/66_epochs_of_slots.sql
+-- Instants of single local times. What runs once a day or less has more changes of the clocks between two runs than runs
+-- between two changes: there each time is looked at by itself, and the spans of clocks decide only for the few beside a change.
+
+create or replace function fleet.epochs_of_slot(p_clock text, p_gap text, p_fold text, p_slot bigint)
+returns setof bigint
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select s.ends_at - 1
+  from fleet.clock_spans(p_clock, p_gap, p_fold, p_slot - 62135596800 - 150000, p_slot - 62135596800 + 150000) as s
+  where s.is_one_instant and p_slot >= s.begins_at + s.skipped_shift and p_slot < s.ends_at + s.shift
+  union
+  select p_slot - k.shift
+  from fleet.clock_spans(p_clock, p_gap, p_fold, p_slot - 62135596800 - 150000, p_slot - 62135596800 + 150000) as s
+  cross join lateral (values (s.shift), (s.skipped_shift)) as k (shift)
+  where s.is_one_instant is not true and p_slot >= s.begins_at + k.shift and p_slot < s.ends_at + k.shift
+$$;
+
+comment on function fleet.epochs_of_slot(text, text, text, bigint) is
+  'The Unix seconds at which a recurrence runs that names this local second: none, one or two, by the spans of clocks around it.';
+revoke all on function fleet.epochs_of_slot(text, text, text, bigint) from public, anon, authenticated, service_role;
+grant execute on function fleet.epochs_of_slot(text, text, text, bigint) to authenticated, service_role;
+
+create or replace function fleet.epochs_of_slots(p_recurrence jsonb, p_from bigint, p_to bigint)
+returns setof bigint
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- From the day from which local seconds count to the Unix epoch.
+  c_epoch  constant bigint := 62135596800;
+  -- 15:59 hours are the most that a zone was off UTC and a day is the widest jump, so this is far enough to each side; and
+  -- both sides together are less than the 95 hours that no zone has changed its clocks twice in.
+  c_margin constant bigint := 148000;
+  v_clock  text := p_recurrence ->> 'clock';
+begin
+  return query
+    with named as materialized (
+      select s.slot - c_epoch as utc, o.before, o.after
+      from fleet.matching_slots(
+        p_recurrence, greatest(p_from + c_epoch - c_margin, 0::bigint), p_to + c_epoch + c_margin
+      ) as s (slot)
+      cross join lateral (
+        select fleet.utc_offset(v_clock, s.slot - c_epoch - c_margin) as before,
+          fleet.utc_offset(v_clock, s.slot - c_epoch + c_margin) as after
+        offset 0
+      ) as o
+    ), by_change as materialized (
+      -- Beside a change most times still have one instant: before it or, past the minute that a gap may take, behind it.
+      select n.utc,
+        case
+          when c.is_before = c.is_after then null
+          when c.is_before then n.utc - n.before
+          when fleet.utc_offset(v_clock, n.utc - n.after - 61) = n.after then n.utc - n.after
+        end as epoch
+      from named as n
+      cross join lateral (
+        select fleet.utc_offset(v_clock, n.utc - n.before) = n.before as is_before,
+          fleet.utc_offset(v_clock, n.utc - n.after) = n.after as is_after
+        offset 0
+      ) as c
+      where n.before <> n.after
+    )
+    select n.utc - n.before from named as n where n.before = n.after and n.utc - n.before >= p_from and n.utc - n.before < p_to
+    union
+    select c.epoch from by_change as c where c.epoch >= p_from and c.epoch < p_to
+    union
+    select e.epoch
+    from by_change as c
+    cross join lateral fleet.epochs_of_slot(
+      v_clock, p_recurrence ->> 'resolve_gap', p_recurrence ->> 'resolve_fold', c.utc + c_epoch
+    ) as e (epoch)
+    where c.epoch is null and e.epoch >= p_from and e.epoch < p_to
+    order by 1;
+end;
+$$;
+
+comment on function fleet.epochs_of_slots(jsonb, bigint, bigint) is
+  'fleet.calendar_occurrences for a recurrence that names few times: each by itself, in order, none twice.';
+revoke all on function fleet.epochs_of_slots(jsonb, bigint, bigint) from public, anon, authenticated, service_role;
+grant execute on function fleet.epochs_of_slots(jsonb, bigint, bigint) to authenticated, service_role;
+
 -- db/sources/20_recurrence/70_occurrences.sql
 -- Every occurrence in a window.
 
@@ -2417,6 +2528,11 @@ as $$
 declare
   v_span record;
 begin
+  if p_recurrence ->> 'day_rule' = 'month_days' and jsonb_array_length(p_recurrence -> 'times') = 1 then
+    return query select e.epoch from fleet.epochs_of_slots(p_recurrence, p_from, p_to) as e (epoch);
+    return;
+  end if;
+
   for v_span in
     select * from fleet.clock_spans(
       p_recurrence ->> 'clock', p_recurrence ->> 'resolve_gap', p_recurrence ->> 'resolve_fold', p_from, p_to
