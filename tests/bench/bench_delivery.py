@@ -22,7 +22,7 @@ from measure import row, value
 from websockets.asyncio.client import connect
 
 from pgfleet.demo.platform import Platform, running_devices, running_platform
-from pgfleet.demo.report import entries, percentiles
+from pgfleet.demo.report import Entered, percentiles
 from pgfleet_local.server.processes import command_line
 
 FLEETS = (25, 300, 1000)
@@ -187,7 +187,7 @@ def _work(platform: Platform, db: psycopg.Connection[Any], gateway: int, rate: i
         "select id, extract(epoch from created_at)::float8 from device_commands where id > %s",
         (first,),
     ).fetchall()
-    entered = entries(platform.events)
+    entered = Entered(platform.events).look()
     late = [(entered[number][0] - created) * 1000 for number, created in rows]
     return Load(len(rows), seconds, percentiles(late), *used)
 

@@ -18,7 +18,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from pgfleet.demo.platform import Devices, Platform, running_devices, running_platform
-from pgfleet.demo.report import entries
+from pgfleet.demo.report import Entered
 
 DEVICES = 6
 SAFE = "lock"
@@ -115,7 +115,7 @@ def account_for_everything(platform: Platform, sent: int) -> None:
     }
     assert set(ends) <= allowed, ends
 
-    entered = entries(platform.events)
+    entered = Entered(platform.events).look()
     kind_of = {number: kind for number, kind, _, _ in rows}
     twice = [n for n, times in entered.items() if len(times) > 1 and kind_of[n] == UNSAFE]
     assert twice == []

@@ -19,7 +19,7 @@ import pytest
 from psycopg.types.json import Jsonb
 from tests.helpers.running_stack import RunningStack
 
-from pgfleet.demo.report import entries
+from pgfleet.demo.report import Entered
 
 FOLLOW_SECONDS = 60
 RUNS = 15
@@ -172,7 +172,7 @@ def move(stack: Any, second: Any, folder: Path, devices: int, agents: int) -> No
     )
     assert {(state, why) for _, state, why in rows} == {("completed", None)}
     # By what the handlers themselves noted: each once, whichever platform it was heard from.
-    assert Counter({n: len(times) for n, times in entries(events).items()}) == Counter(
+    assert Counter({n: len(times) for n, times in Entered(events).look().items()}) == Counter(
         {number: 1 for number, _, _ in rows}
     )
     # A second life of the same process begins where the fleet is now.

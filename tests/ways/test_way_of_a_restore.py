@@ -14,7 +14,7 @@ from tests.helpers.dumping import dump, restore
 from tests.helpers.running_stack import RunningStack
 
 from pgfleet.demo.platform import Platform, running_devices
-from pgfleet.demo.report import entries
+from pgfleet.demo.report import Entered
 from pgfleet_local.bootstrap import prepare_cluster, prepare_database
 from pgfleet_local.server.cluster import Cluster
 from pgfleet_local.settings import StackSettings
@@ -120,6 +120,6 @@ def test_devices_go_on_after_a_restore_and_do_nothing_twice(
             second.end()
 
     assert results == [] and not later & lost
-    entered = entries(place.events)
+    entered = Entered(place.events).look()
     assert set(entered) == before | waiting | running | lost | later
     assert {len(times) for times in entered.values()} == {1}

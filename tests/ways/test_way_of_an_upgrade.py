@@ -20,7 +20,7 @@ from tests.agent.conftest import wait_for
 from tests.helpers.running_stack import RunningStack
 
 from pgfleet.demo.platform import Platform, running_devices
-from pgfleet.demo.report import entries
+from pgfleet.demo.report import Entered
 from pgfleet_local.settings import StackSettings
 
 DEVICES = 25
@@ -105,6 +105,6 @@ def test_a_fleet_works_on_through_a_migrate(platform: RunningStack, tmp_path: Pa
     assert gaps == {timedelta(seconds=5)}
     assert {run["targeted"] for run in runs} == {DEVICES}
     assert Counter(row["status"] for row in commands) == {"completed": sent + len(runs) * DEVICES}
-    entered = entries(place.events)
+    entered = Entered(place.events).look()
     assert set(entered) == {row["id"] for row in commands}
     assert {len(times) for times in entered.values()} == {1}

@@ -33,19 +33,35 @@ class Outage:
         return self.started - 1 <= moment <= self.ended
 
 
-def entries(events: Path) -> dict[int, list[float]]:
-    """Give when each command's handler was entered, by the file that the handlers write."""
-    found: dict[int, list[float]] = {}
-    if not events.exists():
-        return found
-    for line in events.read_text().splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue  # The last line of a process that was killed while it wrote.
-        if event["event"] == "entered":
-            found.setdefault(int(event["command_id"]), []).append(float(event["at"]))
-    return found
+class Entered:
+    """When each command's handler was entered, by the file that the handlers write.
+
+    A look reads on from where the last one ended: a large fleet writes a large file.
+    """
+
+    def __init__(self, events: Path) -> None:
+        self._events = events
+        self._read = 0
+        self._found: dict[int, list[float]] = {}
+
+    def look(self) -> dict[int, list[float]]:
+        """Give the moments by command id."""
+        if not self._events.exists():
+            return self._found
+        with self._events.open("rb") as file:
+            file.seek(self._read)
+            new = file.read()
+        # The last line may not be whole yet.
+        whole = new[: new.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for line in whole.splitlines():
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # A line of a process that was killed while it wrote.
+            if event["event"] == "entered":
+                self._found.setdefault(int(event["command_id"]), []).append(float(event["at"]))
+        return self._found
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float | None]:
@@ -61,7 +77,9 @@ def percentiles(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def build_report(
-    connection: psycopg.Connection[Any], events: Path, outage: Outage | None
+    connection: psycopg.Connection[Any],
+    entered: dict[int, list[float]],
+    outage: Outage | None,
 ) -> dict[str, Any]:
     """Compare what the database holds with what the handlers wrote."""
     with connection.cursor(row_factory=dict_row) as cursor:
@@ -71,7 +89,6 @@ def build_report(
             " (select count(*) from public.schedule_runs) as runs"
         ).fetchone()
     assert counts is not None
-    entered = entries(events)
     status = Counter(row["status"] for row in commands)
     calm: list[float] = []
     met_outage: list[float] = []

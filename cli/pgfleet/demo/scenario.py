@@ -17,11 +17,14 @@ from psycopg.types.json import Jsonb
 from pgfleet.demo.deployments import DeploymentAct
 from pgfleet.demo.platform import Platform, running_devices
 from pgfleet.demo.profiles import STAY_SECONDS, ProfileAct
-from pgfleet.demo.report import Outage, build_report, entries
+from pgfleet.demo.report import Entered, Outage, build_report
 from pgfleet.errors import Unavailable
 
 LOOK_SECONDS = 0.1
 PATIENCE_SECONDS = 90.0
+# A large fleet is called room by room, as people would: a laptop that is database, gateway,
+# functions and every device at once would need seconds for all of it.
+ROOM = 25
 
 Tell = Callable[[str], None]
 Show = Callable[[dict[str, Any]], None]
@@ -57,8 +60,18 @@ class Plan:
     devices: int
     busy_seconds: float
     ipads: int = 20
-    every_seconds: int = 3
     sends_per_second: float = 4.0
+
+    @property
+    def rooms(self) -> list[list[int]]:
+        """Give the ids of the devices by room."""
+        ids = list(range(1, self.devices + 1))
+        return [ids[first : first + ROOM] for first in range(0, self.devices, ROOM)]
+
+    @property
+    def every_seconds(self) -> int:
+        """Tell how often the roll is called in a room: each second in another one."""
+        return max(3, len(self.rooms))
 
 
 class Scenario:
@@ -71,6 +84,7 @@ class Scenario:
         self._show = show
         self._db = psycopg.connect(platform.db_url, autocommit=True)
         self._random = random.Random(7)
+        self._entered = Entered(platform.events)
 
     def play(self, conclude: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         """Play everything and give the report, which is told while the devices are still there."""
@@ -87,7 +101,7 @@ class Scenario:
                 self._tell("sending two files and two packages by the bodies of a task scheduler")
                 deployed = DeploymentAct(self._platform, self._db, self._await).play()
                 report = (
-                    build_report(self._db, self._platform.events, outage)
+                    build_report(self._db, self._entered.look(), outage)
                     | deployed
                     | self._install_profiles()
                 )
@@ -116,25 +130,14 @@ class Scenario:
         self._await(
             lambda: self._look()["devices"] >= self._plan.devices, "devices did not enrol in time"
         )
-        self._db.execute("select public.send_command(id, 'lock') from public.devices")
-        self._await(self._all_final, "the first commands were not carried out")
+        for ids in self._plan.rooms:
+            self._db.execute("select public.send_command(id, 'lock') from unnest(%s) as id", (ids,))
+            self._await(self._all_final, "the first commands were not carried out")
 
     def _keep_busy(self) -> Outage:
         self._tell("creating the schedule 'System Info Check', due now")
         self._db.execute("select public.create_schedule(%s)", (Jsonb(SYSTEM_INFO),))
-        self._tell(f"creating a schedule that fires every {self._plan.every_seconds} seconds")
-        self._db.execute(
-            "select public.create_schedule(jsonb_build_object("
-            " 'name', 'Roll call', 'action_type', 'broadcast_message',"
-            " 'payload', jsonb_build_object('message', 'Still there?'),"
-            " 'selector', '{}'::jsonb, 'recurrence_type', 'interval',"
-            " 'recurrence_config', jsonb_build_object('every', %s::text),"
-            ' \'policies\', \'{"overlap": "allow", "max_concurrent": 1000,'
-            ' "expires_after": "10 minutes"}\'::jsonb,'
-            " 'start_time', date_trunc('second', now()) + interval '1 second',"
-            " 'end_time', now() + make_interval(secs => %s)))",
-            (f"{self._plan.every_seconds} seconds", self._plan.busy_seconds),
-        )
+        self._call_the_roll()
         started = time.monotonic()
         outage: Outage | None = None
         while (passed := time.monotonic() - started) < self._plan.busy_seconds:
@@ -146,14 +149,38 @@ class Scenario:
         assert outage is not None
         return outage
 
+    def _call_the_roll(self) -> None:
+        rooms, every = self._plan.rooms, self._plan.every_seconds
+        what = "a schedule" if len(rooms) == 1 else f"a schedule for each of {len(rooms)} rooms"
+        self._tell(f"creating {what} that fires every {every} seconds")
+        for number, ids in enumerate(rooms):
+            self._db.execute(
+                "select public.create_schedule(jsonb_build_object("
+                " 'name', %s::text, 'action_type', 'broadcast_message',"
+                " 'payload', jsonb_build_object('message', 'Still there?'),"
+                " 'device_ids', %s, 'recurrence_type', 'interval',"
+                " 'recurrence_config', jsonb_build_object('every', %s::text),"
+                ' \'policies\', \'{"overlap": "allow", "max_concurrent": 1000,'
+                ' "expires_after": "10 minutes"}\'::jsonb,'
+                " 'start_time', date_trunc('second', now()) + make_interval(secs => %s),"
+                " 'end_time', now() + make_interval(secs => %s)))",
+                (
+                    *(
+                        "Roll call" if len(rooms) == 1 else f"Roll call, room {number + 1}",
+                        Jsonb(ids),
+                    ),
+                    *(f"{every} seconds", 1 + number, self._plan.busy_seconds + number),
+                ),
+            )
+
     def _send_one(self) -> None:
         device = self._random.randint(1, self._plan.devices)
         self._db.execute("select public.send_command(%s, 'clear_cache')", (device,))
 
     def _restart_gateway(self) -> Outage:
         """Kill the gateway with commands in flight, and send more while it is away."""
-        self._db.execute("select public.send_command(id, 'buzz') from public.devices")
         started = time.time()
+        self._db.execute("select public.send_command(id, 'buzz') from public.devices")
         pid = self._platform.kill_gateway()
         self._tell(f"killed the gateway (process {pid}) with commands in flight")
         self._db.execute("select public.send_command(id, 'unlock') from public.devices")
@@ -188,7 +215,7 @@ class Scenario:
         row = cursor.fetchone()
         assert row is not None
         seen = dict(zip((column.name for column in cursor.description), row, strict=True))
-        seen["handled"] = len(entries(self._platform.events))
+        seen["handled"] = len(self._entered.look())
         self._show(seen)
         return seen
 

@@ -827,6 +827,8 @@ begin
       and t.is_due
       and t.starts_at is not null
       and (r.queues or not fleet.leaves_out(r.overlap, r.max_concurrent, t.unfinished, t.is_overtaken))
+    -- Zones that share an instant come one after the other; their devices lie among each other in every index.
+    order by r.id, t.device_id
     on conflict (run_id, device_id, step) do nothing
     returning run_id
   ),
