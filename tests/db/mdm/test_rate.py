@@ -134,6 +134,21 @@ def test_a_limit_that_is_lifted_is_noticed(mdm: Mdm) -> None:
     assert mdm.fleet.value(query) == 5
 
 
+def test_a_minute_in_which_all_is_refused_is_soon_made_up_for(mdm: Mdm) -> None:
+    # Others have used up what all keys of one account share.
+    settle_at(mdm, 20)
+    provider = Provider(0, tells=False)
+    play(mdm, provider, 60)
+    query = "select rate from fleet.rate_limits"
+    held: float = mdm.fleet.value(query)
+    provider.limit = 100
+    play(mdm, provider, 420, begin=60)
+
+    assert held < 1
+    assert mdm.fleet.value(query) >= 10
+    assert provider.answers[-1000:].count(200) == 1000
+
+
 def test_what_is_refused_together_is_one_refusal(mdm: Any) -> None:
     learn = "select fleet.worker_learn_rate(%s, null, null, %s) ->> 'rate'"
     reserve(mdm)

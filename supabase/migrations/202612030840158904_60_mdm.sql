@@ -40,25 +40,45 @@ return coalesce(
 comment on function fleet.rate_burst(jsonb) is 'How many calls may come at once after a pause.';
 revoke all on function fleet.rate_burst(jsonb) from public, anon, authenticated, service_role;
 
-create or replace function fleet.raised_rate(p_bucket fleet.rate_limits, p_ceiling numeric, p_seconds numeric)
+create or replace function fleet.carefully_raised_rate(p_bucket fleet.rate_limits, p_ceiling numeric, p_seconds numeric)
 returns numeric
 language sql
 immutable
 parallel safe
-return least(
-  p_ceiling,
-  case
-    when p_bucket.refused_rate is null then p_bucket.rate + p_ceiling * 0.05 * p_seconds
-    -- Soon back near the rate that was refused, then carefully over it; what is well beyond it says that it holds no more.
-    when p_bucket.rate < p_bucket.refused_rate * 0.85
-      then least(p_bucket.refused_rate * 0.85, p_bucket.rate + p_bucket.refused_rate * 0.1 * p_seconds)
-    when p_bucket.rate < p_bucket.refused_rate * 1.1 then p_bucket.rate + p_bucket.refused_rate * 0.0008 * p_seconds
-    else p_bucket.rate + p_ceiling * 0.0005 * p_seconds
-  end
-);
+return case
+  when p_bucket.refused_rate is null then p_bucket.rate + p_ceiling * 0.05 * p_seconds
+  -- Soon back near the rate that was refused, then carefully over it; what is well beyond it says that it holds no more.
+  when p_bucket.rate < p_bucket.refused_rate * 0.85
+    then least(p_bucket.refused_rate * 0.85, p_bucket.rate + p_bucket.refused_rate * 0.1 * p_seconds)
+  when p_bucket.rate < p_bucket.refused_rate * 1.1 then p_bucket.rate + p_bucket.refused_rate * 0.0008 * p_seconds
+  else p_bucket.rate + p_ceiling * 0.0005 * p_seconds
+end;
+
+comment on function fleet.carefully_raised_rate(fleet.rate_limits, numeric, numeric) is
+  'The rate of a bucket so many seconds after it was last looked at: it grows by equal steps, and slowly where the last refusal was.';
+revoke all on function fleet.carefully_raised_rate(fleet.rate_limits, numeric, numeric) from public, anon, authenticated, service_role;
+
+create or replace function fleet.raised_rate(p_bucket fleet.rate_limits, p_ceiling numeric, p_seconds numeric)
+returns numeric
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_rate numeric := fleet.carefully_raised_rate(p_bucket, p_ceiling, p_seconds);
+  v_calm numeric := p_seconds + greatest(extract(epoch from p_bucket.filled_at - p_bucket.blocked_until), 0) - 240;
+begin
+  -- Where nothing was refused for four minutes, whatever it was is over: it doubles every 20 seconds, up to half of what is allowed.
+  if v_calm > 0 and v_rate < p_ceiling / 2 then
+    v_rate := least(p_ceiling / 2, v_rate * power(2::numeric, least(v_calm, p_seconds, 600) / 20));
+  end if;
+  return least(p_ceiling, v_rate);
+end;
+$$;
 
 comment on function fleet.raised_rate(fleet.rate_limits, numeric, numeric) is
-  'The rate of a bucket so many seconds after it was last looked at: it grows by equal steps, and slowly where the last refusal was.';
+  'fleet.carefully_raised_rate, at most the ceiling, and faster and faster where the last refusal is more than four minutes ago.';
 revoke all on function fleet.raised_rate(fleet.rate_limits, numeric, numeric) from public, anon, authenticated, service_role;
 
 create or replace function fleet.filled_rate(p_integration_id bigint, p_now timestamptz, p_endpoint text default '')
