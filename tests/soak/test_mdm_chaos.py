@@ -101,5 +101,5 @@ def test_pushes_survive_faults_and_kills(own_database: Any, free_port: Callable[
 def test_two_thousand_pushes_survive_faults_and_kills(
     own_database: Any, free_port: Callable[[], int]
 ) -> None:
-    # A refusal says that it was too fast: with one in twenty at any pace, none would be left in the end.
+    # A refusal says that it was too fast: with one in twenty at any pace, no pace would be left.
     print(run_chaos(own_database, free_port, count=2000, rate=20, kills=1000, limits=0.002))
