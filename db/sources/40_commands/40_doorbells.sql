@@ -285,6 +285,7 @@ declare
   v_now timestamptz := clock_timestamp();
   v_from timestamptz := '-infinity';
   v_told uuid[] := '{}';
+  v_are_later boolean := true;
   -- What a tick makes is rung by the tick, at its pace: a thousand small runs are a large fan-out too.
   v_inline integer := case
     when fleet.is_ticking() then -1
@@ -308,13 +309,15 @@ begin
     ) as t
     join public.devices as d on d.id = t.device_id;
     v_from := v_now;
-  elsif (select count(*) from (select from new_rows limit c_stretch) as x) = c_stretch then
+    v_are_later := not found;
+  end if;
+  if v_are_later and (select count(*) from (select from new_rows limit c_stretch) as x) = c_stretch then
     -- Many that are to be rung at one time are told as a whole: a row for each would cost a third of what all else does.
     with told as (
       insert into fleet.doorbell_stretches (owner_id, ring_at, priority, next_id, last_id)
       select n.owner_id, min(n.not_before), min(n.priority), min(n.id), max(n.id)
       from new_rows as n
-      where n.channel = 'agent' and n.status = 'pending' and n.wave is null
+      where n.channel = 'agent' and n.status = 'pending' and n.wave is null and n.not_before > v_from
       group by n.owner_id
       having count(*) >= c_stretch and count(*) = count(distinct n.device_id)
         and min(n.not_before) = max(n.not_before) and min(n.priority) = max(n.priority)

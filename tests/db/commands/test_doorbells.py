@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from tests.conftest import Database
 from tests.helpers.fleet import Fleet, Row
 
@@ -171,6 +172,43 @@ def test_a_large_fan_out_is_one_row_and_each_of_its_devices_is_rung_once(fleet: 
         fleet.tick(now + timedelta(seconds=second))
     assert sorted(rung(fleet).count(str(fleet.auth_id(d))) for d in devices) == [0] + [1] * 249
     assert fleet.value("select count(*) from fleet.doorbell_stretches") == 0
+
+
+def send_some_later(fleet: Fleet, now: list[int], later: list[int]) -> None:
+    fleet.run(
+        "insert into device_commands (device_id, command_type, not_before)"
+        " select d, 'lock', %s from unnest(%s::bigint[]) as d"
+        " union all select d, 'lock', %s from unnest(%s::bigint[]) as d",
+        datetime.now(UTC) - timedelta(seconds=1),
+        now,
+        datetime.now(UTC) + timedelta(minutes=1),
+        later,
+    )
+
+
+def test_many_that_are_for_later_are_one_row_whoever_sends_them(fleet: Fleet) -> None:
+    setting(fleet, "doorbell_rate", 1000)
+    devices = fleet.devices(250)
+    send_some_later(fleet, [], devices)
+    assert fleet.value("select count(*) from fleet.doorbells") == 0
+    assert fleet.value("select count(*) from fleet.doorbell_stretches") == 1
+    fleet.tick(datetime.now(UTC))
+    assert rung(fleet) == []
+    fleet.tick(datetime.now(UTC) + timedelta(seconds=61))
+    assert sorted(rung(fleet)) == sorted(str(fleet.auth_id(d)) for d in devices)
+    fleet.tick(datetime.now(UTC) + timedelta(seconds=62))
+    assert len(rung(fleet)) == 250
+
+
+@pytest.mark.parametrize("share", [50, 150], ids=["few-now", "many-now"])
+def test_what_is_for_now_and_what_is_for_later_ring_once_each(fleet: Fleet, share: int) -> None:
+    setting(fleet, "doorbell_rate", 1000)
+    devices = fleet.devices(400)
+    send_some_later(fleet, devices[:share], devices[share:])
+    fleet.tick(datetime.now(UTC))
+    assert sorted(rung(fleet)) == sorted(str(fleet.auth_id(d)) for d in devices[:share])
+    fleet.tick(datetime.now(UTC) + timedelta(seconds=61))
+    assert sorted(rung(fleet)) == sorted(str(fleet.auth_id(d)) for d in devices)
 
 
 def test_owners_take_turns_with_their_fan_outs_too(fleet: Fleet) -> None:

@@ -2304,8 +2304,8 @@ revoke all on function fleet.gap_end(text, bigint, bigint, bigint) from public, 
 grant execute on function fleet.gap_end(text, bigint, bigint, bigint) to authenticated, service_role;
 
 -- db/sources/20_recurrence/66_epochs_of_slots.sql
--- Instants of single local times. What runs once a day or less has more changes of the clocks between two runs than runs
--- between two changes: there each time is looked at by itself, and the spans of clocks decide only for the few beside a change.
+-- Instants of single local times. Where days of the month name one time there are hardly more of them than changes of the
+-- clocks: each time is looked at by itself, and the spans of clocks decide only for the few beside a change.
 
 create or replace function fleet.epochs_of_slot(p_clock text, p_gap text, p_fold text, p_slot bigint)
 returns setof bigint
