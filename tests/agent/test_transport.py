@@ -12,9 +12,11 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.helpers.resetting import resetting
 
-from pgfleet.agent.http import make_clients
+from pgfleet.agent.http import loop_factory, make_clients, post_json
 from pgfleet.agent.transport import LightTransport
+from pgfleet.errors import Unavailable
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
@@ -181,3 +183,23 @@ async def test_where_a_proxy_is_set_the_general_client_is_used(
     async with make_clients(5.0, 30) as clients:
         found: list[Any] = list(clients)
     assert len(found) == count
+
+
+@pytest.mark.parametrize("devices", [1, 3], ids=["one", "many"])
+@pytest.mark.parametrize("proxied", [False, True], ids=["direct", "proxied"])
+def test_a_server_that_resets_is_one_that_does_not_answer_on_whatever_loop_that_is_chosen(
+    monkeypatch: pytest.MonkeyPatch, devices: int, proxied: bool
+) -> None:
+    async def run(url: str) -> list[Any]:
+        async with make_clients(5.0, devices) as clients:
+            calls = [post_json(clients[0], url, {}, anon_key="x") for _ in range(100)]
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+    with resetting() as url:
+        if proxied:
+            monkeypatch.setenv("HTTP_PROXY", url)
+            monkeypatch.delenv("NO_PROXY", raising=False)
+            monkeypatch.delenv("no_proxy", raising=False)
+        with asyncio.Runner(loop_factory=loop_factory(devices)) as runner:
+            failed = runner.run(run(url))
+    assert {type(one) for one in failed} == {Unavailable}

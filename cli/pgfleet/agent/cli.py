@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from pgfleet.agent.agent import Agent
 from pgfleet.agent.enroll import enroll as enroll_device
 from pgfleet.agent.events import EventFile
 from pgfleet.agent.handlers.deploy.paths import Roots
-from pgfleet.agent.http import IdentityRefused, make_client, make_clients
+from pgfleet.agent.http import IdentityRefused, loop_factory, make_client, make_clients
 from pgfleet.agent.location.options import Locate, choose_source
 from pgfleet.agent.settings import (
     AgentSettings,
@@ -135,7 +135,8 @@ def run(
     )
     with _event_file(events, events_fsync) as file:
         try:
-            with asyncio.Runner(loop_factory=_loop_factory(simulation)) as runner:
+            devices = 1 if simulation is None else simulation.count
+            with asyncio.Runner(loop_factory=loop_factory(devices)) as runner:
                 runner.run(_run(settings, simulation, file, locate, block_apps))
         except IdentityRefused as error:
             output.show_error(error)
@@ -262,19 +263,6 @@ def _event_file(path: Path | None, durable: bool) -> Iterator[EventFile | None]:
         yield file
     finally:
         file.close()
-
-
-def _loop_factory(
-    simulation: _SimulationOptions | None,
-) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Choose a loop that takes less for many devices, where the local platform has brought it."""
-    if simulation is None:
-        return None
-    try:
-        import uvloop
-    except ModuleNotFoundError:
-        return None
-    return uvloop.new_event_loop
 
 
 async def _run(

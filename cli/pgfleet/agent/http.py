@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, NoReturn
 from urllib.request import getproxies
@@ -154,7 +155,7 @@ async def make_clients(timeout: float, devices: int) -> AsyncIterator[list[httpx
     async with AsyncExitStack() as stack:
         # What to trust is read once; that takes far longer than all the rest.
         context = httpx.create_ssl_context()
-        if devices > 1 and not getproxies():
+        if _share_a_light_one(devices):
             light = httpx.AsyncClient(timeout=timeout, transport=LightTransport(context))
             yield [await stack.enter_async_context(light)]
             return
@@ -162,6 +163,25 @@ async def make_clients(timeout: float, devices: int) -> AsyncIterator[list[httpx
         for client in clients:
             await stack.enter_async_context(client)
         yield clients
+
+
+def loop_factory(devices: int) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Choose a loop that takes less for many devices, where the local platform has brought it.
+
+    Only for the light transport: there the general one has no connection to speak of where one
+    was reset at once, and raises what is no error of HTTP.
+    """
+    if not _share_a_light_one(devices):
+        return None
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _share_a_light_one(devices: int) -> bool:
+    return devices > 1 and not getproxies()
 
 
 @contextmanager

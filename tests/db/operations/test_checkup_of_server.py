@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +130,36 @@ def no_net(conn: psycopg.Connection[Any]) -> Iterator[None]:
         conn.execute("select fleet.set_setting('functions_url', 'null')")
 
 
+@contextmanager
+def many_dead(conn: psycopg.Connection[Any]) -> Iterator[None]:
+    """Leave rows that nobody cleans up."""
+    conn.execute(
+        "create table many with (autovacuum_enabled = false)"
+        " as select generate_series(0, 100000) as n"
+    )
+    conn.execute("delete from many")
+    conn.execute("select pg_stat_force_next_flush()")
+    try:
+        yield
+    finally:
+        conn.execute("drop table many")
+
+
+@contextmanager
+def a_crowd(conn: psycopg.Connection[Any]) -> Iterator[None]:
+    """Open more than four fifths of the connections that the server allows."""
+    ((most,),) = conn.execute("select current_setting('max_connections')::integer").fetchall()
+    with ExitStack() as stack:
+        for _ in range(int(0.8 * most)):
+            stack.enter_context(psycopg.connect(conn.info.dsn, password=conn.info.password))
+        yield
+
+
 @pytest.mark.parametrize(
     ("name", "fault", "state", "words"),
     [
+        ("dead_rows", many_dead, "warning", "public.many (100001 dead)"),
+        ("connections", a_crowd, "warning", "of 120 connections are in use"),
         ("replication_slots", slot, "warning", "left_over"),
         ("indexes", half_an_index, "broken", "half"),
         ("pg_net", no_net, "warning", "pg_net is not there"),

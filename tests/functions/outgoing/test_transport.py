@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
-import struct
 import threading
 import time
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from itertools import count
 from typing import Any
 
 import httpx
 import pytest
 from tests.helpers.hostile import Answering, drips, hostile, pours, says
+from tests.helpers.resetting import resetting
 
 from pgfleet_functions.outgoing.answers import Answer
 from pgfleet_functions.outgoing.errors import (
@@ -301,23 +301,3 @@ def test_connections_that_are_reset_at_once_are_failures_of_the_network(loop: st
     with resetting() as url, asyncio.Runner(loop_factory=factory) as runner:
         failed = runner.run(run(url))
     assert {type(one) for one in failed} <= {NoAnswer, NotConnected}
-
-
-@contextmanager
-def resetting() -> Iterator[str]:
-    """Serve until the block ends: each connection is accepted, and reset without a word."""
-
-    def accept() -> None:
-        with suppress(OSError):
-            while True:
-                found, _ = server.accept()
-                at_once = struct.pack("ii", 1, 0)
-                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
-                found.close()
-
-    with socket.create_server((HOST, 0)) as server:
-        thread = threading.Thread(target=accept, daemon=True)
-        thread.start()
-        yield f"http://{HOST}:{server.getsockname()[1]}/"
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
