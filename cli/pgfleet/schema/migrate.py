@@ -36,6 +36,7 @@ from pgfleet.schema.sources import (
 LOCK = "pgfleet.migrate"
 _LOCK_PATIENCE_SECONDS = 300.0
 _POOLER_PORT = "6543"
+_OLDEST_SERVER = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +102,9 @@ def migrate(
     The SQL is pgfleet's own unless another `folder` with migrations and sources is named. A
     `database_number` lets the ids of this one of several databases begin where no other's are.
 
-    Raises InvalidInput for the transaction pooler, Conflict while another migration runs, and
-    MigrationFailed, naming the file, when the database refuses; what came before stays applied.
+    Raises InvalidInput for the transaction pooler or a server that is too old, Conflict while
+    another migration runs, and MigrationFailed, naming the file, when the database refuses; what
+    came before stays applied.
     """
     refuse_transaction_pooler(database_url)
     folder = folder or sql_folder()
@@ -187,7 +189,20 @@ def _connect(database_url: str) -> psycopg.Connection[Any]:
     )
     # Names in the catalogue are then written in full, the same in every session.
     conn.execute("set search_path = ''")
+    _refuse_old_server(conn)
     return conn
+
+
+def _refuse_old_server(conn: psycopg.Connection[Any]) -> None:
+    """Refuse a server that lacks what the tables need, before anything is written there."""
+    row = conn.execute("select current_setting('server_version_num')::integer / 10000").fetchone()
+    if row and row[0] < _OLDEST_SERVER:
+        conn.close()
+        raise InvalidInput(
+            f"database url: the server is PostgreSQL {row[0]}, and pgfleet needs {_OLDEST_SERVER}",
+            reason="server_too_old",
+            hint="Upgrade the server, to PostgreSQL 15 to 18, or name another one",
+        )
 
 
 @contextlib.contextmanager

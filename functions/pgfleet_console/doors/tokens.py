@@ -25,11 +25,15 @@ from pgfleet_console.doors.door import (
 from pgfleet_console.settings import Accounts
 from pgfleet_console.viewers import Viewer, person
 from pgfleet_functions.errors import FunctionError
-from pgfleet_functions.outgoing.transport import Outgoing
+from pgfleet_functions.outgoing.errors import OutgoingError
+from pgfleet_functions.outgoing.transport import Limits, Outgoing
 from pgfleet_functions.task_api.user_tokens import UserTokens
 
 ACCESS, REFRESH = "pgfleet_access", "pgfleet_refresh"
-SIGN_IN_SECONDS = 10.0
+SIGN_IN_SECONDS, MOST_BYTES = 10.0, 1_000_000
+# Statuses by which Auth says that it is the person's fault.
+REFUSALS = {400, 401, 403, 422}
+UNPACKED = {"content-encoding", "content-length", "transfer-encoding"}
 # Tokens are renewed so long before they end that a request never carries one that just has.
 EARLY_SECONDS = 60
 REFRESH_LASTS = 30 * 86_400
@@ -157,27 +161,23 @@ class TokenDoor:
 
     async def _called(self, call: Any, *, forgive: bool = False) -> Any:
         """Ask the project's Auth; None where it refuses."""
-        async with httpx.AsyncClient(timeout=SIGN_IN_SECONDS) as http:
-            client = AsyncGoTrueClient(
-                url=f"{self._accounts.project_url}/auth/v1",
-                headers={
-                    "apikey": self._accounts.anon_key or "",
-                    "Authorization": f"Bearer {self._accounts.anon_key}",
-                },
-                auto_refresh_token=False,
-                persist_session=False,
-                http_client=http,
-            )
-            try:
-                return await call(client)
-            except AuthError as error:
-                if getattr(error, "status", 400) in (400, 401, 403, 422) or forgive:
-                    return None
-                raise _away() from error
-            except httpx.HTTPError as error:
-                if forgive:
-                    return None
-                raise _away() from error
+        client = AsyncGoTrueClient(
+            url=f"{self._accounts.project_url}/auth/v1",
+            headers={
+                "apikey": self._accounts.anon_key or "",
+                "Authorization": f"Bearer {self._accounts.anon_key}",
+            },
+            auto_refresh_token=False,
+            persist_session=False,
+            http_client=httpx.AsyncClient(transport=_WayToAuth(self._outgoing)),
+        )
+        try:
+            return await call(client)
+        except (AuthError, OutgoingError, ValueError) as error:
+            # What is no answer of Auth, such as a page, has no status, or cannot be read.
+            if forgive or getattr(error, "status", None) in REFUSALS:
+                return None
+            raise _away() from error
 
     def _keep(self, response: Response, session: Session) -> None:
         set_cookie(
@@ -186,6 +186,20 @@ class TokenDoor:
         set_cookie(
             response, REFRESH, session.refresh_token, secure=self.secure, seconds=REFRESH_LASTS
         )
+
+
+class _WayToAuth(httpx.AsyncBaseTransport):
+    """Lets the official client out by the one way: within a time, for an answer of some size."""
+
+    def __init__(self, outgoing: Outgoing) -> None:
+        self._outgoing = outgoing
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        limits = Limits(SIGN_IN_SECONDS, MOST_BYTES)
+        answer = await self._outgoing.call(request, limits, allow_private=True)
+        # The body is unpacked already.
+        headers = {k: v for k, v in answer.headers.items() if k not in UNPACKED}
+        return httpx.Response(answer.status, headers=headers, content=answer.body)
 
 
 def _within(path: str) -> str:

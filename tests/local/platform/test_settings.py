@@ -126,6 +126,19 @@ def test_a_folder_without_postgres_is_named(
         find_binaries()
 
 
+def test_programs_that_do_not_run_are_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGFLEET_LOCAL_PG_BIN", str(tmp_path))
+    for name in ("postgres", "initdb"):
+        (tmp_path / name).write_text("#!/bin/sh\necho libssl.so.1: no such file >&2\nexit 127\n")
+    with pytest.raises(BinariesError, match=r"postgres does not run: .*denied"):
+        find_binaries()
+    (tmp_path / "postgres").chmod(0o755)
+    with pytest.raises(BinariesError, match=r"postgres does not run: libssl\.so\.1: no such file"):
+        find_binaries()
+
+
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Lay out the programs as bundles of the server alone do: no pg_config, libraries beside."""

@@ -61,16 +61,20 @@ def find_binaries(version: int | None = None) -> Binaries:
     """
     given = os.environ.get("PGFLEET_LOCAL_PG_BIN")
     oldest, newest = (version, version) if version else (OLDEST, NEWEST)
-    found = [
-        Binaries(folder, its_version)
-        for folder in ([Path(given)] if given else _folders())
-        if oldest <= (its_version := _version(folder)) <= newest
-    ]
+    found, broken = [], ""
+    for folder in [Path(given)] if given else _folders():
+        try:
+            its_version = _version(folder)
+        except BinariesError as error:
+            broken = f" ({error})"
+            continue
+        if oldest <= its_version <= newest:
+            found.append(Binaries(folder, its_version))
     if not found:
         wanted = f"{oldest}" if version else f"{oldest} to {newest}"
         raise BinariesError(
-            f"no Postgres server {wanted} found in {given or 'the usual folders and on the PATH'}; "
-            "install one (scripts/setup does it on Debian and Ubuntu) "
+            f"no Postgres server {wanted} found in {given or 'the usual folders and on the PATH'}"
+            f"{broken}; install one (scripts/setup does it on Debian and Ubuntu) "
             "or name its programs' folder in PGFLEET_LOCAL_PG_BIN"
         )
     return next((candidate for candidate in found if candidate.has_library("pg_cron")), found[0])
@@ -95,4 +99,9 @@ def _version(folder: Path) -> int:
 
 
 def _output(command: list[str]) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        # A bundle without the libraries that it needs, or one for another machine.
+        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        raise BinariesError(f"{command[0]} does not run: {reason[-1]}") from error
