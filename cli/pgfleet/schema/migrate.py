@@ -37,6 +37,11 @@ LOCK = "pgfleet.migrate"
 _LOCK_PATIENCE_SECONDS = 300.0
 _POOLER_PORT = "6543"
 _OLDEST_SERVER = 15
+_ROLES = {
+    "anon": "nologin",
+    "authenticated": "nologin",
+    "service_role": "nologin bypassrls",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +107,16 @@ def migrate(
     The SQL is pgfleet's own unless another `folder` with migrations and sources is named. A
     `database_number` lets the ids of this one of several databases begin where no other's are.
 
-    Raises InvalidInput for the transaction pooler or a server that is too old, Conflict while
-    another migration runs, and MigrationFailed, naming the file, when the database refuses; what
-    came before stays applied.
+    Raises InvalidInput for the transaction pooler and for a server that is too old or has not the
+    roles of the API, Conflict while another migration runs, and MigrationFailed, naming the file,
+    when the database refuses; what came before stays applied.
     """
     refuse_transaction_pooler(database_url)
     folder = folder or sql_folder()
     report = MigrateReport()
     tell = progress or silent
     with translate_errors(), _connect(database_url) as conn, _migration_lock(conn):
+        _refuse_without_roles(conn)
         applied.create(conn)
         with applied.open_backend(database_url) as backend:
             migrations = applied.read(str(folder / "migrations"))
@@ -202,6 +208,21 @@ def _refuse_old_server(conn: psycopg.Connection[Any]) -> None:
             f"database url: the server is PostgreSQL {row[0]}, and pgfleet needs {_OLDEST_SERVER}",
             reason="server_too_old",
             hint="Upgrade the server, to PostgreSQL 15 to 18, or name another one",
+        )
+
+
+def _refuse_without_roles(conn: psycopg.Connection[Any]) -> None:
+    """Refuse a server without the roles of the API, which is one that nobody has prepared."""
+    missing = [
+        f"create role {name} {manner}"
+        for name, manner in _ROLES.items()
+        if conn.execute("select from pg_roles where rolname = %s", (name,)).fetchone() is None
+    ]
+    if missing:
+        raise InvalidInput(
+            "database url: the server lacks roles that the API of a hosted project has",
+            reason="roles_missing",
+            hint=f"Make them, as a superuser: {'; '.join(missing)}",
         )
 
 

@@ -111,6 +111,26 @@ def test_nothing_is_written_to_a_server_that_is_too_old(server: Server, fast_fol
         assert conn.execute(made).fetchone() == (0,)
 
 
+def test_a_server_that_nobody_has_prepared_is_told_what_it_lacks(
+    stack_settings: Callable[[], StackSettings],
+) -> None:
+    settings = stack_settings()
+    bare = Cluster(settings)
+    bare.create()
+    bare.start()
+    try:
+        with pytest.raises(InvalidInput) as refused:
+            migrate(settings.admin_url)
+        assert refused.value.reason == "roles_missing"
+        with psycopg.connect(settings.admin_url, autocommit=True) as conn:
+            assert conn.execute("select to_regnamespace('yoyo')").fetchone() == (None,)
+            for statement in str(refused.value.hint).partition(": ")[2].split("; "):
+                conn.execute(statement)
+        assert migrate(settings.admin_url).applied
+    finally:
+        bare.stop("immediate")
+
+
 def grown_old(server: Server, transactions: int) -> None:
     """Let a server that is stopped have made so many transactions."""
     program = Path(server.binaries.program("pg_resetwal"))
