@@ -113,8 +113,12 @@ declare
 begin
   return jsonb_build_object(
     'runs', v_runs,
-    -- Only after some progress: what another session holds must not keep this one spinning.
-    'more', v_runs > 0 and exists (select 1 from public.schedules as s where s.status = 'active' and s.next_run_at <= p_now)
+    -- Only after some progress: what another session holds must not keep this one spinning. The first by time is one look into the
+    -- index; asked whether any is due, Postgres expects one soon, and reads all schedules where there is none.
+    'more', v_runs > 0 and coalesce(
+      (select s.next_run_at from public.schedules as s where s.status = 'active' order by s.next_run_at limit 1) <= p_now,
+      false
+    )
   );
 end;
 $$;

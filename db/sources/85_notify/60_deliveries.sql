@@ -199,14 +199,17 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if not exists (
-    select 1
-    from public.webhook_deliveries as d
-    where d.status in ('pending', 'running') and d.next_attempt_at <= p_now
-  ) then
-    return false;
-  end if;
-  return fleet.poke_once_a_second('notify-dispatch', p_now);
+  -- The first by time is one look into the index, also where very many wait for a receiver that is away.
+  return coalesce(
+    (
+      select d.next_attempt_at <= p_now
+      from public.webhook_deliveries as d
+      where d.status in ('pending', 'running')
+      order by d.next_attempt_at
+      limit 1
+    ),
+    false
+  ) and fleet.poke_once_a_second('notify-dispatch', p_now);
 end;
 $$;
 

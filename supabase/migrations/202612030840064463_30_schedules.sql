@@ -2013,10 +2013,16 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return exists (
-    select 1
-    from public.blackout_calendars as c
-    where c.look_next_at <= p_now and (c.look_held_until is null or c.look_held_until <= p_now)
+  -- The first by time is one look into the index, however many there are.
+  return coalesce(
+    (
+      select c.look_next_at <= p_now
+      from public.blackout_calendars as c
+      where c.look_next_at is not null and (c.look_held_until is null or c.look_held_until <= p_now)
+      order by c.look_next_at
+      limit 1
+    ),
+    false
   ) and fleet.poke_once_a_second('calendar-dispatch', p_now);
 end;
 $$;
