@@ -213,11 +213,9 @@ def _refuse_old_server(conn: psycopg.Connection[Any]) -> None:
 
 def _refuse_without_roles(conn: psycopg.Connection[Any]) -> None:
     """Refuse a server without the roles of the API, which is one that nobody has prepared."""
-    missing = [
-        f"create role {name} {manner}"
-        for name, manner in _ROLES.items()
-        if conn.execute("select from pg_roles where rolname = %s", (name,)).fetchone() is None
-    ]
+    found = conn.execute("select rolname from pg_roles where rolname = any (%s)", (list(_ROLES),))
+    there = {name for (name,) in found}
+    missing = [f"create role {name} {how}" for name, how in _ROLES.items() if name not in there]
     if missing:
         raise InvalidInput(
             "database url: the server lacks roles that the API of a hosted project has",

@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from tests.agent.conftest import wait_for
+from tests.db.operations.test_checkup_of_server import found
 
 from pgfleet.errors import InvalidInput
 from pgfleet.schema.migrate import migrate
@@ -49,11 +50,8 @@ class Server:
 
     def found(self, name: str) -> tuple[str, str]:
         """Give what a checkup says of one thing."""
-        query = "select state, coalesce(found, '') from fleet_checkup() where name = %s"
         with psycopg.connect(self.settings.admin_url, autocommit=True) as conn:
-            row = conn.execute(query, (name,)).fetchone()
-        assert row is not None
-        return (row[0], row[1])
+            return found(conn, name)
 
 
 @pytest.fixture
@@ -148,9 +146,9 @@ def grown_old(server: Server, transactions: int) -> None:
 def test_rows_that_nobody_freezes_are_told_until_somebody_does(server: Server) -> None:
     grown_old(server, 1_100_000_000)
     server.start(autovacuum="off", autovacuum_freeze_max_age="2000000000")
-    state, found = server.found("transaction_ids")
+    state, words = server.found("transaction_ids")
     assert state == "broken"
-    assert re.search(r"written 1\d{9} transactions ago", found)
+    assert re.search(r"written 1\d{9} transactions ago", words)
     server.run("vacuum (freeze)")
     assert server.found("transaction_ids") == ("ok", "")
 
