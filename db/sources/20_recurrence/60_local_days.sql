@@ -3,17 +3,20 @@
 
 create or replace function fleet.flag_numbers(p_flags text)
 returns integer[]
-language sql
+-- Not in SQL: such a function is planned anew in each statement that calls it, which here takes longer than all else.
+language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select array(
+begin
+  return array(
     select (f.place - 1)::integer
     from string_to_table(p_flags, null) with ordinality as f (flag, place)
     where f.flag = '1'
     order by f.place
-  )
+  );
+end;
 $$;
 
 comment on function fleet.flag_numbers(text) is
@@ -75,6 +78,43 @@ comment on function fleet.month_of_day(integer) is 'The month of a day number, a
 revoke all on function fleet.month_of_day(integer) from public, anon, authenticated, service_role;
 grant execute on function fleet.month_of_day(integer) to authenticated, service_role;
 
+create or replace function fleet.days_of_months(
+  p_months text,
+  p_mask text,
+  p_flags integer[],
+  p_first integer,
+  p_last integer,
+  p_every integer
+)
+returns setof integer
+language sql
+immutable
+parallel safe
+begin atomic
+  select m.first_day + f.flag - m.mask_start
+  from (
+    select b.first_day, b.next_day - b.first_day as length,
+      fleet.month_mask(p_mask, b.first_day, b.next_day - b.first_day) * 31 as mask_start
+    from (
+      select fleet.month_start(n.month) as first_day, fleet.month_start(n.month + 1) as next_day
+      from (select generate_series(p_first, p_last, p_every) as month offset 0) as n
+      where p_months = '111111111111' or substr(p_months, n.month % 12 + 1, 1) = '1'
+      -- Each is worked out once: without the fences each use would be a copy.
+      offset 0
+    ) as b
+    offset 0
+  ) as m
+  cross join unnest(p_flags) as f (flag)
+  where f.flag >= m.mask_start and f.flag < m.mask_start + m.length;
+end;
+
+comment on function fleet.days_of_months(text, text, integer[], integer, integer, integer) is
+  'The day numbers that a mask of month days names in every p_every-th month from p_first to p_last, of those that the flags '
+  'of months allow, in no order; p_flags are the fleet.flag_numbers of the mask.';
+revoke all on function fleet.days_of_months(text, text, integer[], integer, integer, integer)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.days_of_months(text, text, integer[], integer, integer, integer) to authenticated, service_role;
+
 create or replace function fleet.matching_days(p_recurrence jsonb, p_first integer, p_last integer)
 returns setof integer
 language plpgsql
@@ -82,6 +122,7 @@ immutable
 strict
 parallel safe
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_rule   text := p_recurrence ->> 'day_rule';
@@ -90,6 +131,7 @@ declare
   v_flags  text := p_recurrence ->> 'weekdays';
   v_months text;
   v_mask   text;
+  v_set    integer[];
   v_month  integer;
 begin
   if v_rule = 'every' then
@@ -109,19 +151,15 @@ begin
   else
     v_months := p_recurrence ->> 'months';
     v_mask := p_recurrence ->> 'month_days';
+    v_set := fleet.flag_numbers(v_mask);
     v_month := fleet.month_of_day(p_first);
     return query
-      select m.first_day + f.flag % 31
-      from generate_series(
+      select d.day
+      from fleet.days_of_months(
+        v_months, v_mask, v_set,
         v_month + ((v_anchor - v_month) % v_every + v_every) % v_every, fleet.month_of_day(p_last), v_every
-      ) as n (month)
-      cross join lateral (
-        select fleet.month_start(n.month) as first_day, fleet.month_start(n.month + 1) as next_day offset 0
-      ) as m
-      join unnest(fleet.flag_numbers(v_mask)) as f (flag)
-        on f.flag / 31 = fleet.month_mask(v_mask, m.first_day, m.next_day - m.first_day)
-      where substr(v_months, n.month % 12 + 1, 1) = '1'
-        and m.first_day + f.flag % 31 between p_first and least(p_last, m.next_day - 1)
+      ) as d (day)
+      where d.day between p_first and p_last
       order by 1;
   end if;
 end;

@@ -36,6 +36,10 @@ begin
     return query
       select o.at
       from fleet.interval_occurrences(v_start, (p_recurrence ->> 'interval_seconds')::bigint, v_from, v_to) as o (at);
+  elsif fleet.names_one_time_of_month_days(p_recurrence, v_to) then
+    return query
+      select o.at + v_shift
+      from fleet.month_day_occurrences(p_recurrence, greatest(v_from - v_shift, '0001-01-03Z'), v_to - v_shift) as o (at);
   else
     return query
       select fleet.instant_of(o.epoch) + v_shift
@@ -135,11 +139,6 @@ as $$
 declare
   v_span record;
 begin
-  if p_recurrence ->> 'day_rule' = 'month_days' and jsonb_array_length(p_recurrence -> 'times') = 1 then
-    return query select e.epoch from fleet.epochs_of_slots(p_recurrence, p_from, p_to) as e (epoch);
-    return;
-  end if;
-
   for v_span in
     select * from fleet.clock_spans(
       p_recurrence ->> 'clock', p_recurrence ->> 'resolve_gap', p_recurrence ->> 'resolve_fold', p_from, p_to

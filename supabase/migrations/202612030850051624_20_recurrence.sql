@@ -2016,17 +2016,20 @@ grant execute on function fleet.describe_dates(jsonb) to authenticated, service_
 
 create or replace function fleet.flag_numbers(p_flags text)
 returns integer[]
-language sql
+-- Not in SQL: such a function is planned anew in each statement that calls it, which here takes longer than all else.
+language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select array(
+begin
+  return array(
     select (f.place - 1)::integer
     from string_to_table(p_flags, null) with ordinality as f (flag, place)
     where f.flag = '1'
     order by f.place
-  )
+  );
+end;
 $$;
 
 comment on function fleet.flag_numbers(text) is
@@ -2088,6 +2091,43 @@ comment on function fleet.month_of_day(integer) is 'The month of a day number, a
 revoke all on function fleet.month_of_day(integer) from public, anon, authenticated, service_role;
 grant execute on function fleet.month_of_day(integer) to authenticated, service_role;
 
+create or replace function fleet.days_of_months(
+  p_months text,
+  p_mask text,
+  p_flags integer[],
+  p_first integer,
+  p_last integer,
+  p_every integer
+)
+returns setof integer
+language sql
+immutable
+parallel safe
+begin atomic
+  select m.first_day + f.flag - m.mask_start
+  from (
+    select b.first_day, b.next_day - b.first_day as length,
+      fleet.month_mask(p_mask, b.first_day, b.next_day - b.first_day) * 31 as mask_start
+    from (
+      select fleet.month_start(n.month) as first_day, fleet.month_start(n.month + 1) as next_day
+      from (select generate_series(p_first, p_last, p_every) as month offset 0) as n
+      where p_months = '111111111111' or substr(p_months, n.month % 12 + 1, 1) = '1'
+      -- Each is worked out once: without the fences each use would be a copy.
+      offset 0
+    ) as b
+    offset 0
+  ) as m
+  cross join unnest(p_flags) as f (flag)
+  where f.flag >= m.mask_start and f.flag < m.mask_start + m.length;
+end;
+
+comment on function fleet.days_of_months(text, text, integer[], integer, integer, integer) is
+  'The day numbers that a mask of month days names in every p_every-th month from p_first to p_last, of those that the flags '
+  'of months allow, in no order; p_flags are the fleet.flag_numbers of the mask.';
+revoke all on function fleet.days_of_months(text, text, integer[], integer, integer, integer)
+  from public, anon, authenticated, service_role;
+grant execute on function fleet.days_of_months(text, text, integer[], integer, integer, integer) to authenticated, service_role;
+
 create or replace function fleet.matching_days(p_recurrence jsonb, p_first integer, p_last integer)
 returns setof integer
 language plpgsql
@@ -2095,6 +2135,7 @@ immutable
 strict
 parallel safe
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_rule   text := p_recurrence ->> 'day_rule';
@@ -2103,6 +2144,7 @@ declare
   v_flags  text := p_recurrence ->> 'weekdays';
   v_months text;
   v_mask   text;
+  v_set    integer[];
   v_month  integer;
 begin
   if v_rule = 'every' then
@@ -2122,19 +2164,15 @@ begin
   else
     v_months := p_recurrence ->> 'months';
     v_mask := p_recurrence ->> 'month_days';
+    v_set := fleet.flag_numbers(v_mask);
     v_month := fleet.month_of_day(p_first);
     return query
-      select m.first_day + f.flag % 31
-      from generate_series(
+      select d.day
+      from fleet.days_of_months(
+        v_months, v_mask, v_set,
         v_month + ((v_anchor - v_month) % v_every + v_every) % v_every, fleet.month_of_day(p_last), v_every
-      ) as n (month)
-      cross join lateral (
-        select fleet.month_start(n.month) as first_day, fleet.month_start(n.month + 1) as next_day offset 0
-      ) as m
-      join unnest(fleet.flag_numbers(v_mask)) as f (flag)
-        on f.flag / 31 = fleet.month_mask(v_mask, m.first_day, m.next_day - m.first_day)
-      where substr(v_months, n.month % 12 + 1, 1) = '1'
-        and m.first_day + f.flag % 31 between p_first and least(p_last, m.next_day - 1)
+      ) as d (day)
+      where d.day between p_first and p_last
       order by 1;
   end if;
 end;
@@ -2303,9 +2341,25 @@ comment on function fleet.gap_end(text, bigint, bigint, bigint) is
 revoke all on function fleet.gap_end(text, bigint, bigint, bigint) from public, anon, authenticated, service_role;
 grant execute on function fleet.gap_end(text, bigint, bigint, bigint) to authenticated, service_role;
 
--- db/sources/20_recurrence/66_epochs_of_slots.sql
+-- db/sources/20_recurrence/66_month_day_occurrences.sql
 -- Instants of single local times. Where days of the month name one time there are hardly more of them than changes of the
 -- clocks: each time is looked at by itself, and the spans of clocks decide only for the few beside a change.
+
+create or replace function fleet.names_one_time_of_month_days(p_recurrence jsonb, p_to timestamptz)
+returns boolean
+language sql
+immutable
+parallel safe
+-- Three zones have the name of an abbreviation, which "at time zone" prefers; and near the end of time no day is after.
+return p_recurrence ->> 'day_rule' = 'month_days'
+  and jsonb_array_length(p_recurrence -> 'times') = 1
+  and p_recurrence ->> 'clock' not in ('EST', 'HST', 'MST')
+  and p_to < '9999-01-01Z';
+
+comment on function fleet.names_one_time_of_month_days(jsonb, timestamptz) is
+  'Whether fleet.month_day_occurrences can list a compiled calendar recurrence up to p_to.';
+revoke all on function fleet.names_one_time_of_month_days(jsonb, timestamptz) from public, anon, authenticated, service_role;
+grant execute on function fleet.names_one_time_of_month_days(jsonb, timestamptz) to authenticated, service_role;
 
 create or replace function fleet.epochs_of_slot(p_clock text, p_gap text, p_fold text, p_slot bigint)
 returns setof bigint
@@ -2329,66 +2383,132 @@ comment on function fleet.epochs_of_slot(text, text, text, bigint) is
 revoke all on function fleet.epochs_of_slot(text, text, text, bigint) from public, anon, authenticated, service_role;
 grant execute on function fleet.epochs_of_slot(text, text, text, bigint) to authenticated, service_role;
 
-create or replace function fleet.epochs_of_slots(p_recurrence jsonb, p_from bigint, p_to bigint)
-returns setof bigint
+create or replace function fleet.occurrences_beside_changes(p_recurrence jsonb, p_locals timestamp[])
+returns setof timestamptz
 language plpgsql
-immutable
-parallel safe
+stable
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   -- From the day from which local seconds count to the Unix epoch.
   c_epoch  constant bigint := 62135596800;
-  -- 15:59 hours are the most that a zone was off UTC and a day is the widest jump, so this is far enough to each side; and
-  -- both sides together are less than the 95 hours that no zone has changed its clocks twice in.
-  c_margin constant bigint := 148000;
+  c_margin constant bigint := 41 * 3600;
   v_clock  text := p_recurrence ->> 'clock';
 begin
   return query
-    with named as materialized (
-      select s.slot - c_epoch as utc, o.before, o.after
-      from fleet.matching_slots(
-        p_recurrence, greatest(p_from + c_epoch - c_margin, 0::bigint), p_to + c_epoch + c_margin
-      ) as s (slot)
-      cross join lateral (
-        select fleet.utc_offset(v_clock, s.slot - c_epoch - c_margin) as before,
-          fleet.utc_offset(v_clock, s.slot - c_epoch + c_margin) as after
-        offset 0
-      ) as o
-    ), by_change as materialized (
-      -- Beside a change most times still have one instant: before it or, past the minute that a gap may take, behind it.
+    with by_change as materialized (
+      -- Most of these still have one instant: before the change or, past the minute that a gap may take, behind it.
       select n.utc,
         case
           when c.is_before = c.is_after then null
           when c.is_before then n.utc - n.before
           when fleet.utc_offset(v_clock, n.utc - n.after - 61) = n.after then n.utc - n.after
         end as epoch
-      from named as n
+      from (
+        select l.utc, fleet.utc_offset(v_clock, l.utc - c_margin) as before, fleet.utc_offset(v_clock, l.utc + c_margin) as after
+        from (select date_part('epoch', x.local)::bigint as utc from unnest(p_locals) as x (local) offset 0) as l
+        offset 0
+      ) as n
       cross join lateral (
         select fleet.utc_offset(v_clock, n.utc - n.before) = n.before as is_before,
           fleet.utc_offset(v_clock, n.utc - n.after) = n.after as is_after
         offset 0
       ) as c
-      where n.before <> n.after
     )
-    select n.utc - n.before from named as n where n.before = n.after and n.utc - n.before >= p_from and n.utc - n.before < p_to
+    select fleet.instant_of(c.epoch) from by_change as c where c.epoch is not null
     union
-    select c.epoch from by_change as c where c.epoch >= p_from and c.epoch < p_to
-    union
-    select e.epoch
+    select fleet.instant_of(e.epoch)
     from by_change as c
     cross join lateral fleet.epochs_of_slot(
       v_clock, p_recurrence ->> 'resolve_gap', p_recurrence ->> 'resolve_fold', c.utc + c_epoch
     ) as e (epoch)
-    where c.epoch is null and e.epoch >= p_from and e.epoch < p_to
+    where c.epoch is null;
+end;
+$$;
+
+comment on function fleet.occurrences_beside_changes(jsonb, timestamp[]) is
+  'The occurrences of a compiled calendar recurrence at local times that it names, within 41 hours of a change of the clocks each; '
+  'none twice.';
+revoke all on function fleet.occurrences_beside_changes(jsonb, timestamp[]) from public, anon, authenticated, service_role;
+grant execute on function fleet.occurrences_beside_changes(jsonb, timestamp[]) to authenticated, service_role;
+
+create or replace function fleet.month_day_occurrences(p_recurrence jsonb, p_from timestamptz, p_to timestamptz)
+returns setof timestamptz
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+-- What it was is put back when the function ends, whatever it is set to meanwhile.
+set timezone = 'UTC'
+as $$
+declare
+  -- 15:59 hours are the most that a zone was off UTC and a day is the widest jump, so this is far enough to each side; and
+  -- both sides together are less than the 95 hours that no zone has changed its clocks twice in.
+  c_margin    constant interval := interval '41 hours';
+  c_both      constant interval := interval '82 hours';
+  c_day_zero  constant date := '0001-01-01';
+  v_mask      text := p_recurrence ->> 'month_days';
+  v_flags     integer[] := fleet.flag_numbers(v_mask);
+  v_only_flag integer := case when octet_length(v_mask) = 31 and cardinality(v_flags) = 1 then v_flags[1] end;
+  v_months    text := p_recurrence ->> 'months';
+  v_is_all    boolean := v_months = '111111111111';
+  v_every     integer := (p_recurrence ->> 'every')::integer;
+  v_first     integer := fleet.month_of_day(greatest(p_from - interval '3 days', '0001-01-01Z')::date - c_day_zero);
+  v_last      integer := fleet.month_of_day((p_to + interval '3 days')::date - c_day_zero);
+  v_time      interval := make_interval(secs => (p_recurrence -> 'times' ->> 0)::integer);
+  v_start     timestamp;
+  v_plain     timestamptz[];
+  v_beside    timestamp[];
+begin
+  v_first := v_first + (((p_recurrence ->> 'anchor')::integer - v_first) % v_every + v_every) % v_every;
+  -- A single day that every month has is that of the first month and so many months later.
+  if v_only_flag < 28 then
+    v_start := c_day_zero + fleet.month_start(v_first) + v_only_flag + v_time;
+  end if;
+
+  -- Casts between local times and instants go by this clock from here on, and its name is looked up once.
+  perform set_config('timezone', p_recurrence ->> 'clock', true);
+  select
+    array_agg(c.at) filter (where c.is_plain and c.at >= p_from and c.at < p_to),
+    array_agg(c.local) filter (where not c.is_plain)
+  into v_plain, v_beside
+  from (
+    -- Where the offset is the same far before and far after, the plain cast is right.
+    select n.local, n.at, (n.at + c_margin)::timestamp - (n.at - c_margin)::timestamp = c_both as is_plain
+    from (
+      select l.local, l.local::timestamptz as at
+      from (
+        select v_start + make_interval(months => m.passed) as local
+        from (select generate_series(0, v_last - v_first, v_every) as passed offset 0) as m
+        where v_start is not null
+          and (v_is_all or substr(v_months, (v_first + m.passed) % 12 + 1, 1) = '1')
+        union all
+        select c_day_zero + d.day + v_time
+        from fleet.days_of_months(v_months, v_mask, v_flags, v_first, v_last, v_every) as d (day)
+        where v_start is null
+      ) as l
+      -- Each is worked out once: without the fences each use would be a copy.
+      offset 0
+    ) as n
+    offset 0
+  ) as c;
+
+  return query
+    select p.at from unnest(v_plain) as p (at)
+    union all
+    select b.at
+    from fleet.occurrences_beside_changes(p_recurrence, v_beside) as b (at)
+    where b.at >= p_from and b.at < p_to
     order by 1;
 end;
 $$;
 
-comment on function fleet.epochs_of_slots(jsonb, bigint, bigint) is
-  'fleet.calendar_occurrences for a recurrence that names few times: each by itself, in order, none twice.';
-revoke all on function fleet.epochs_of_slots(jsonb, bigint, bigint) from public, anon, authenticated, service_role;
-grant execute on function fleet.epochs_of_slots(jsonb, bigint, bigint) to authenticated, service_role;
+comment on function fleet.month_day_occurrences(jsonb, timestamptz, timestamptz) is
+  'fleet.occurrences for a compiled calendar recurrence of which fleet.names_one_time_of_month_days is true, start, end and fraction of '
+  'the second aside.';
+revoke all on function fleet.month_day_occurrences(jsonb, timestamptz, timestamptz) from public, anon, authenticated, service_role;
+grant execute on function fleet.month_day_occurrences(jsonb, timestamptz, timestamptz) to authenticated, service_role;
 
 -- db/sources/20_recurrence/70_occurrences.sql
 -- Every occurrence in a window.
@@ -2429,6 +2549,10 @@ begin
     return query
       select o.at
       from fleet.interval_occurrences(v_start, (p_recurrence ->> 'interval_seconds')::bigint, v_from, v_to) as o (at);
+  elsif fleet.names_one_time_of_month_days(p_recurrence, v_to) then
+    return query
+      select o.at + v_shift
+      from fleet.month_day_occurrences(p_recurrence, greatest(v_from - v_shift, '0001-01-03Z'), v_to - v_shift) as o (at);
   else
     return query
       select fleet.instant_of(o.epoch) + v_shift
@@ -2528,11 +2652,6 @@ as $$
 declare
   v_span record;
 begin
-  if p_recurrence ->> 'day_rule' = 'month_days' and jsonb_array_length(p_recurrence -> 'times') = 1 then
-    return query select e.epoch from fleet.epochs_of_slots(p_recurrence, p_from, p_to) as e (epoch);
-    return;
-  end if;
-
   for v_span in
     select * from fleet.clock_spans(
       p_recurrence ->> 'clock', p_recurrence ->> 'resolve_gap', p_recurrence ->> 'resolve_fold', p_from, p_to
