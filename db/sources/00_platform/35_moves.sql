@@ -65,9 +65,9 @@ begin
   if v_claims ->> 'role' = 'authenticated' then
     v_id := fleet.try_uuid(v_claims ->> 'sub');
     select d.id into v_device_id
-    from public.devices as d
-    where d.auth_id = v_id
-      and d.status = 'active'
+    -- The one row first, as in current_device_id.
+    from (select x.id, x.status, x.owner_id from public.devices as x where x.auth_id = v_id offset 0) as d
+    where d.status = 'active'
       and not exists (select 1 from fleet.owner_moves as m where m.owner_id = d.owner_id);
   end if;
   return v_device_id;

@@ -150,18 +150,19 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_claims json := fleet.jwt_claims();
+  v_id uuid;
   v_device_id bigint;
   v_is_idle boolean;
 begin
   -- Nearly every look finds nothing: one question tells who looks, as working_device_id does, and whether anything is to be done.
   if v_claims ->> 'role' = 'authenticated' then
+    v_id := fleet.try_uuid(v_claims ->> 'sub');
     select d.id, d.last_seen > p_now - interval '30 seconds' and not exists (
       select 1 from public.device_commands as c
       where c.device_id = d.id and c.status = 'pending' and c.channel = 'agent' and (c.not_before <= p_now or c.attempt > 0)
     ) into v_device_id, v_is_idle
-    from public.devices as d
-    where d.auth_id = fleet.try_uuid(v_claims ->> 'sub')
-      and d.status = 'active'
+    from (select x.id, x.last_seen, x.status, x.owner_id from public.devices as x where x.auth_id = v_id offset 0) as d
+    where d.status = 'active'
       and not exists (select 1 from fleet.owner_moves as m where m.owner_id = d.owner_id);
   end if;
   if v_device_id is null then
