@@ -2,11 +2,13 @@
 
 create or replace function fleet.moving_owners()
 returns uuid[]
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(array_agg(m.owner_id), '{}') from fleet.owner_moves as m
+begin
+  return array(select m.owner_id from fleet.owner_moves as m);
+end;
 $$;
 
 comment on function fleet.moving_owners() is

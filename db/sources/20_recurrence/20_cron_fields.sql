@@ -7,14 +7,11 @@ returns integer
 language sql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-  -- Capped, so that a step of any length is a step beyond the end.
-  select case
-    when p_text ~ '^0*[0-9]{1,9}$' then right(p_text, 9)::integer
-    when p_text ~ '^[0-9]+$' then 999999999
-  end
-$$;
+-- Capped, so that a step of any length is a step beyond the end.
+return case
+  when p_text ~ '^0*[0-9]{1,9}$' then right(p_text, 9)::integer
+  when p_text ~ '^[0-9]+$' then 999999999
+end;
 
 comment on function fleet.cron_integer(text) is
   'Digits as a number; null for anything else. Numbers beyond nine digits stay large and fit no field.';
@@ -23,24 +20,24 @@ grant execute on function fleet.cron_integer(text) to authenticated, service_rol
 
 create or replace function fleet.cron_number(p_field integer, p_text text)
 returns integer
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select v.number
-  from (
-    select coalesce(
-      case p_field
-        when 4 then array_position(
-          '{JAN,FEB,MAR,APR,MAY,JUN,JUL,AUG,SEP,OCT,NOV,DEC}'::text[], p_text
-        )
-        when 5 then array_position('{SUN,MON,TUE,WED,THU,FRI,SAT}'::text[], p_text) - 1
-      end,
-      fleet.cron_integer(p_text)
-    ) as number
-  ) as v
-  where v.number between (array[0, 0, 0, 1, 1, 0])[p_field + 1] and (array[59, 59, 23, 31, 12, 7])[p_field + 1]
+declare
+  v_number integer := coalesce(
+    case p_field
+      when 4 then array_position('{JAN,FEB,MAR,APR,MAY,JUN,JUL,AUG,SEP,OCT,NOV,DEC}'::text[], p_text)
+      when 5 then array_position('{SUN,MON,TUE,WED,THU,FRI,SAT}'::text[], p_text) - 1
+    end,
+    fleet.cron_integer(p_text)
+  );
+begin
+  return case
+    when v_number between (array[0, 0, 0, 1, 1, 0])[p_field + 1] and (array[59, 59, 23, 31, 12, 7])[p_field + 1] then v_number
+  end;
+end;
 $$;
 
 comment on function fleet.cron_number(integer, text) is

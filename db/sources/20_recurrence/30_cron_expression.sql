@@ -20,6 +20,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_parts text[] := fleet.cron_parts(p_expression);
+  v_wrong integer;
 begin
   if p_expression ~* '^\s*(cron_)?tz\s*=' then
     problem := 'a time zone stands in the expression';
@@ -56,18 +57,17 @@ begin
   months := fleet.cron_field_values(4, v_parts[5]);
   weekdays := fleet.cron_field_values(5, v_parts[6]);
 
-  select f.problem, f.hint into problem, hint
-  from fleet.cron_field_problem(
-    case
-      when seconds is null then 0
-      when minutes is null then 1
-      when hours is null then 2
-      when month_days is null then 3
-      when months is null then 4
-      when weekdays is null then 5
-    end,
-    v_parts
-  ) as f;
+  v_wrong := case
+    when seconds is null then 0
+    when minutes is null then 1
+    when hours is null then 2
+    when month_days is null then 3
+    when months is null then 4
+    when weekdays is null then 5
+  end;
+  if v_wrong is not null then
+    select f.problem, f.hint into problem, hint from fleet.cron_field_problem(v_wrong, v_parts) as f;
+  end if;
 end;
 $$;
 

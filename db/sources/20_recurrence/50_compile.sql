@@ -181,24 +181,19 @@ grant execute on function fleet.bounds_problems(text, jsonb, text, timestamptz, 
 
 create or replace function fleet.rule_problems(p_gap text, p_fold text)
 returns setof fleet.problem
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select
-    'gap',
-    coalesce(quote_literal(p_gap) || ' is not a gap rule', 'is missing'),
-    'Use first_instant, shift or skip'
-  where p_gap is null or p_gap <> all ('{first_instant,shift,skip}')
-
-  union all
-
-  select
-    'fold',
-    coalesce(quote_literal(p_fold) || ' is not a fold rule', 'is missing'),
-    'Use first, second or both'
-  where p_fold is null or p_fold <> all ('{first,second,both}')
+begin
+  if p_gap is null or p_gap <> all ('{first_instant,shift,skip}') then
+    return next ('gap', coalesce(quote_literal(p_gap) || ' is not a gap rule', 'is missing'), 'Use first_instant, shift or skip')::fleet.problem;
+  end if;
+  if p_fold is null or p_fold <> all ('{first,second,both}') then
+    return next ('fold', coalesce(quote_literal(p_fold) || ' is not a fold rule', 'is missing'), 'Use first, second or both')::fleet.problem;
+  end if;
+end;
 $$;
 
 comment on function fleet.rule_problems(text, text) is

@@ -106,6 +106,8 @@ language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
+-- Planned at each call otherwise, for the number of rows that is to come.
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_second   bigint := fleet.epoch_of(p_start);

@@ -1,4 +1,5 @@
--- The next day and time that a compiled calendar recurrence names, in local time.
+-- The next day and time that a compiled calendar recurrence names, in local time. The first three, and the two that call them
+-- for each occurrence, have no settings, whose change would cost as much as all that they do; so every name is qualified.
 
 create or replace function fleet.next_slot(p_recurrence jsonb, p_from bigint)
 returns bigint
@@ -6,7 +7,6 @@ language plpgsql
 immutable
 strict
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_today integer := (p_from / 86400)::integer;
@@ -38,7 +38,6 @@ language plpgsql
 immutable
 strict
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_times   jsonb := p_recurrence -> 'times';
@@ -99,7 +98,6 @@ language plpgsql
 immutable
 strict
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_rule   text := p_recurrence ->> 'day_rule';

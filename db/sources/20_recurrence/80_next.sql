@@ -1,10 +1,10 @@
 -- The next occurrence. Far from any change of the clocks it is plain arithmetic; near one, the spans of clocks decide.
+-- The first two have no settings: see next_slot.
 
 create or replace function fleet.next_occurrence(p_recurrence jsonb, p_after timestamptz)
 returns timestamptz
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_kind  text := p_recurrence ->> 'kind';
@@ -74,7 +74,6 @@ returns timestamptz
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_clock  text := p_recurrence ->> 'clock';

@@ -269,22 +269,22 @@ revoke all on function fleet.window_problems(jsonb) from public, anon, authentic
 
 create or replace function fleet.opening_of(p_schedule public.schedules, p_instant timestamptz)
 returns timestamptz
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case
-    -- What does not wait is judged where it stands.
-    when not p_schedule.policies ? 'execution_window'
-      or not fleet.waits_for_window(fleet.window_list(p_schedule.policies), 'schedule')
-      then p_instant
-    else coalesce(
-      fleet.window_opening(
-        fleet.window_list(p_schedule.policies), 'schedule', fleet.reference_zone(p_schedule), p_instant
-      ),
-      p_instant
-    )
-  end
+begin
+  -- What does not wait is judged where it stands.
+  if not p_schedule.policies ? 'execution_window'
+    or not fleet.waits_for_window(fleet.window_list(p_schedule.policies), 'schedule')
+  then
+    return p_instant;
+  end if;
+  return coalesce(
+    fleet.window_opening(fleet.window_list(p_schedule.policies), 'schedule', fleet.reference_zone(p_schedule), p_instant),
+    p_instant
+  );
+end;
 $$;
 
 comment on function fleet.opening_of(public.schedules, timestamptz) is

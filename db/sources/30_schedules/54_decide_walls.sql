@@ -8,14 +8,11 @@ create or replace function fleet.run_expiry(
 )
 returns timestamptz
 language sql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-  select case
-    when p_policies ->> 'expires_after' is not null then p_now + (p_policies ->> 'expires_after')::interval
-    else least(p_next, p_now + interval '24 hours')
-  end
-$$;
+stable
+return case
+  when p_policies ->> 'expires_after' is not null then p_now + (p_policies ->> 'expires_after')::interval
+  else least(p_next, p_now + interval '24 hours')
+end;
 
 comment on function fleet.run_expiry(jsonb, timestamptz, timestamptz) is
   'Until when the commands of a run that starts now may be started: expires_after, else the next due instant, at most 24 hours.';
@@ -26,13 +23,10 @@ create or replace function fleet.catchup_pause(p_policies jsonb, p_nth bigint)
 returns interval
 language sql
 immutable
-set search_path = pg_catalog, pg_temp
-as $$
-  select coalesce(
-    interval '1 minute' / (p_policies ->> 'catchup_rate')::double precision * (greatest(p_nth, 1) - 1)::double precision,
-    interval '0'
-  )
-$$;
+return coalesce(
+  interval '1 minute' / (p_policies ->> 'catchup_rate')::double precision * (greatest(p_nth, 1) - 1)::double precision,
+  interval '0'
+);
 
 comment on function fleet.catchup_pause(jsonb, bigint) is
   'How long the n-th of the runs that are caught up waits, by policies.catchup_rate. None where there is no rate or no number.';

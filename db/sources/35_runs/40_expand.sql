@@ -234,11 +234,12 @@ revoke all on function fleet.write_commands(bigint[], timestamptz, integer)
 
 create or replace function fleet.chunk_size()
 returns integer
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select greatest(1, fleet.setting_number(
+begin
+  return greatest(1, fleet.setting_number(
     case
       when exists (
         select 1 from pg_catalog.pg_publication_tables as p
@@ -246,7 +247,8 @@ as $$
       ) then 'expand_chunk_size_published'
       else 'expand_chunk_size'
     end
-  ))::integer
+  ))::integer;
+end;
 $$;
 
 comment on function fleet.chunk_size() is

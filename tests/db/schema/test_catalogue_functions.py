@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
-# A procedure that commits can have no SET clause (Postgres forbids it), and a trigger that fills in
-# a hundred thousand rows of whoever runs the database has none; each name in their bodies is
-# qualified instead.
+# A procedure that commits can have no SET clause (Postgres forbids it); where one would cost as
+# much as all the rest, for each of many rows or occurrences, there is none either. Each name in
+# their bodies is qualified instead, and whoever calls them with more rights has the setting.
 WITHOUT_SEARCH_PATH = {
+    "fleet.next_calendar_occurrence",
+    "fleet.next_matching_day",
+    "fleet.next_occurrence",
+    "fleet.next_slot",
+    "fleet.next_time_of_day",
     "fleet.prune_history",
     "fleet.reconcile_all_geo_scopes",
     "fleet.take_step",

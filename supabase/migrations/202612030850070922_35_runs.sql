@@ -127,10 +127,14 @@ create or replace function fleet.decide_runs(
   p_now timestamptz
 )
 returns table (instant timestamptz, trigger text, refusal text, starts_at timestamptz)
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+-- Planned at each call otherwise, for the number of instants.
+set plan_cache_mode = force_generic_plan
 as $$
+begin
+  return query
   with judged as (
     select u.instant, u.instant < p_on_time_from as is_late, coalesce(
         fleet.zones_refusal(p_schedule, null, u.instant),
@@ -158,7 +162,8 @@ as $$
   )
   select c.instant, case when c.is_late then 'catchup' else 'schedule' end,
     coalesce(c.refusal, case when c.n > p_left then 'max_runs reached' end), c.starts_at
-  from counted as c
+  from counted as c;
+end;
 $$;
 
 comment on function fleet.decide_runs(public.schedules, jsonb, timestamptz[], timestamptz, bigint, timestamptz) is
@@ -216,10 +221,12 @@ create or replace function fleet.missed_range(
   p_now timestamptz
 )
 returns table (missed_from timestamptz, missed_to timestamptz, missed_count bigint, reason text)
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select p_due,
     -- p_due is due whatever the recurrence says by now; what follows is asked from the recurrence.
     coalesce(fleet.last_occurrence(p_recurrence, p_due, w.to_at), p_due),
@@ -233,7 +240,8 @@ as $$
       else 'superseded by a later instant'
     end
   from (select coalesce(p_first_run, p_now + interval '1 microsecond') as to_at) as w
-  where p_due < w.to_at
+  where p_due < w.to_at;
+end;
 $$;
 
 comment on function fleet.missed_range(jsonb, jsonb, timestamptz, timestamptz, timestamptz, timestamptz) is
@@ -926,11 +934,12 @@ revoke all on function fleet.write_commands(bigint[], timestamptz, integer)
 
 create or replace function fleet.chunk_size()
 returns integer
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select greatest(1, fleet.setting_number(
+begin
+  return greatest(1, fleet.setting_number(
     case
       when exists (
         select 1 from pg_catalog.pg_publication_tables as p
@@ -938,7 +947,8 @@ as $$
       ) then 'expand_chunk_size_published'
       else 'expand_chunk_size'
     end
-  ))::integer
+  ))::integer;
+end;
 $$;
 
 comment on function fleet.chunk_size() is

@@ -414,14 +414,11 @@ returns integer
 language sql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-  -- Capped, so that a step of any length is a step beyond the end.
-  select case
-    when p_text ~ '^0*[0-9]{1,9}$' then right(p_text, 9)::integer
-    when p_text ~ '^[0-9]+$' then 999999999
-  end
-$$;
+-- Capped, so that a step of any length is a step beyond the end.
+return case
+  when p_text ~ '^0*[0-9]{1,9}$' then right(p_text, 9)::integer
+  when p_text ~ '^[0-9]+$' then 999999999
+end;
 
 comment on function fleet.cron_integer(text) is
   'Digits as a number; null for anything else. Numbers beyond nine digits stay large and fit no field.';
@@ -430,24 +427,24 @@ grant execute on function fleet.cron_integer(text) to authenticated, service_rol
 
 create or replace function fleet.cron_number(p_field integer, p_text text)
 returns integer
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select v.number
-  from (
-    select coalesce(
-      case p_field
-        when 4 then array_position(
-          '{JAN,FEB,MAR,APR,MAY,JUN,JUL,AUG,SEP,OCT,NOV,DEC}'::text[], p_text
-        )
-        when 5 then array_position('{SUN,MON,TUE,WED,THU,FRI,SAT}'::text[], p_text) - 1
-      end,
-      fleet.cron_integer(p_text)
-    ) as number
-  ) as v
-  where v.number between (array[0, 0, 0, 1, 1, 0])[p_field + 1] and (array[59, 59, 23, 31, 12, 7])[p_field + 1]
+declare
+  v_number integer := coalesce(
+    case p_field
+      when 4 then array_position('{JAN,FEB,MAR,APR,MAY,JUN,JUL,AUG,SEP,OCT,NOV,DEC}'::text[], p_text)
+      when 5 then array_position('{SUN,MON,TUE,WED,THU,FRI,SAT}'::text[], p_text) - 1
+    end,
+    fleet.cron_integer(p_text)
+  );
+begin
+  return case
+    when v_number between (array[0, 0, 0, 1, 1, 0])[p_field + 1] and (array[59, 59, 23, 31, 12, 7])[p_field + 1] then v_number
+  end;
+end;
 $$;
 
 comment on function fleet.cron_number(integer, text) is
@@ -652,6 +649,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_parts text[] := fleet.cron_parts(p_expression);
+  v_wrong integer;
 begin
   if p_expression ~* '^\s*(cron_)?tz\s*=' then
     problem := 'a time zone stands in the expression';
@@ -688,18 +686,17 @@ begin
   months := fleet.cron_field_values(4, v_parts[5]);
   weekdays := fleet.cron_field_values(5, v_parts[6]);
 
-  select f.problem, f.hint into problem, hint
-  from fleet.cron_field_problem(
-    case
-      when seconds is null then 0
-      when minutes is null then 1
-      when hours is null then 2
-      when month_days is null then 3
-      when months is null then 4
-      when weekdays is null then 5
-    end,
-    v_parts
-  ) as f;
+  v_wrong := case
+    when seconds is null then 0
+    when minutes is null then 1
+    when hours is null then 2
+    when month_days is null then 3
+    when months is null then 4
+    when weekdays is null then 5
+  end;
+  if v_wrong is not null then
+    select f.problem, f.hint into problem, hint from fleet.cron_field_problem(v_wrong, v_parts) as f;
+  end if;
 end;
 $$;
 
@@ -1627,24 +1624,19 @@ grant execute on function fleet.bounds_problems(text, jsonb, text, timestamptz, 
 
 create or replace function fleet.rule_problems(p_gap text, p_fold text)
 returns setof fleet.problem
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select
-    'gap',
-    coalesce(quote_literal(p_gap) || ' is not a gap rule', 'is missing'),
-    'Use first_instant, shift or skip'
-  where p_gap is null or p_gap <> all ('{first_instant,shift,skip}')
-
-  union all
-
-  select
-    'fold',
-    coalesce(quote_literal(p_fold) || ' is not a fold rule', 'is missing'),
-    'Use first, second or both'
-  where p_fold is null or p_fold <> all ('{first,second,both}')
+begin
+  if p_gap is null or p_gap <> all ('{first_instant,shift,skip}') then
+    return next ('gap', coalesce(quote_literal(p_gap) || ' is not a gap rule', 'is missing'), 'Use first_instant, shift or skip')::fleet.problem;
+  end if;
+  if p_fold is null or p_fold <> all ('{first,second,both}') then
+    return next ('fold', coalesce(quote_literal(p_fold) || ' is not a fold rule', 'is missing'), 'Use first, second or both')::fleet.problem;
+  end if;
+end;
 $$;
 
 comment on function fleet.rule_problems(text, text) is
@@ -2619,6 +2611,8 @@ language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
+-- Planned at each call otherwise, for the number of rows that is to come.
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_second   bigint := fleet.epoch_of(p_start);
@@ -2943,7 +2937,8 @@ comment on function fleet.skipped_times(jsonb, timestamptz, timestamptz) is
 revoke all on function fleet.skipped_times(jsonb, timestamptz, timestamptz) from public, anon, authenticated, service_role;
 
 -- db/sources/20_recurrence/75_next_slot.sql
--- The next day and time that a compiled calendar recurrence names, in local time.
+-- The next day and time that a compiled calendar recurrence names, in local time. The first three, and the two that call them
+-- for each occurrence, have no settings, whose change would cost as much as all that they do; so every name is qualified.
 
 create or replace function fleet.next_slot(p_recurrence jsonb, p_from bigint)
 returns bigint
@@ -2951,7 +2946,6 @@ language plpgsql
 immutable
 strict
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_today integer := (p_from / 86400)::integer;
@@ -2983,7 +2977,6 @@ language plpgsql
 immutable
 strict
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_times   jsonb := p_recurrence -> 'times';
@@ -3044,7 +3037,6 @@ language plpgsql
 immutable
 strict
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_rule   text := p_recurrence ->> 'day_rule';
@@ -3247,12 +3239,12 @@ grant execute on function fleet.count_dated_slots(jsonb, bigint, bigint) to auth
 
 -- db/sources/20_recurrence/80_next.sql
 -- The next occurrence. Far from any change of the clocks it is plain arithmetic; near one, the spans of clocks decide.
+-- The first two have no settings: see next_slot.
 
 create or replace function fleet.next_occurrence(p_recurrence jsonb, p_after timestamptz)
 returns timestamptz
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_kind  text := p_recurrence ->> 'kind';
@@ -3322,7 +3314,6 @@ returns timestamptz
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_clock  text := p_recurrence ->> 'clock';

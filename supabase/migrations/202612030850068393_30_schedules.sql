@@ -1284,22 +1284,22 @@ revoke all on function fleet.window_problems(jsonb) from public, anon, authentic
 
 create or replace function fleet.opening_of(p_schedule public.schedules, p_instant timestamptz)
 returns timestamptz
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case
-    -- What does not wait is judged where it stands.
-    when not p_schedule.policies ? 'execution_window'
-      or not fleet.waits_for_window(fleet.window_list(p_schedule.policies), 'schedule')
-      then p_instant
-    else coalesce(
-      fleet.window_opening(
-        fleet.window_list(p_schedule.policies), 'schedule', fleet.reference_zone(p_schedule), p_instant
-      ),
-      p_instant
-    )
-  end
+begin
+  -- What does not wait is judged where it stands.
+  if not p_schedule.policies ? 'execution_window'
+    or not fleet.waits_for_window(fleet.window_list(p_schedule.policies), 'schedule')
+  then
+    return p_instant;
+  end if;
+  return coalesce(
+    fleet.window_opening(fleet.window_list(p_schedule.policies), 'schedule', fleet.reference_zone(p_schedule), p_instant),
+    p_instant
+  );
+end;
 $$;
 
 comment on function fleet.opening_of(public.schedules, timestamptz) is
@@ -2726,14 +2726,11 @@ create or replace function fleet.run_expiry(
 )
 returns timestamptz
 language sql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-  select case
-    when p_policies ->> 'expires_after' is not null then p_now + (p_policies ->> 'expires_after')::interval
-    else least(p_next, p_now + interval '24 hours')
-  end
-$$;
+stable
+return case
+  when p_policies ->> 'expires_after' is not null then p_now + (p_policies ->> 'expires_after')::interval
+  else least(p_next, p_now + interval '24 hours')
+end;
 
 comment on function fleet.run_expiry(jsonb, timestamptz, timestamptz) is
   'Until when the commands of a run that starts now may be started: expires_after, else the next due instant, at most 24 hours.';
@@ -2744,13 +2741,10 @@ create or replace function fleet.catchup_pause(p_policies jsonb, p_nth bigint)
 returns interval
 language sql
 immutable
-set search_path = pg_catalog, pg_temp
-as $$
-  select coalesce(
-    interval '1 minute' / (p_policies ->> 'catchup_rate')::double precision * (greatest(p_nth, 1) - 1)::double precision,
-    interval '0'
-  )
-$$;
+return coalesce(
+  interval '1 minute' / (p_policies ->> 'catchup_rate')::double precision * (greatest(p_nth, 1) - 1)::double precision,
+  interval '0'
+);
 
 comment on function fleet.catchup_pause(jsonb, bigint) is
   'How long the n-th of the runs that are caught up waits, by policies.catchup_rate. None where there is no rate or no number.';
