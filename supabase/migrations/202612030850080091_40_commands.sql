@@ -9,7 +9,8 @@ set search_path = '';
 create or replace function fleet.trace_of(p_trace_id text, p_owner_id uuid, p_run_id bigint, p_command_id bigint)
 returns text
 language sql
-immutable
+-- Not immutable, as convert_to is not: Postgres would not put it in place then, and plan it anew for each claim.
+stable
 parallel safe
 return coalesce(
   p_trace_id,
