@@ -117,11 +117,13 @@ revoke all on function fleet.mdm_command_types() from public, anon, authenticate
 
 create or replace function fleet.is_mdm_action(p_action_type text)
 returns boolean
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select exists (select 1 from public.command_types as t where t.name = p_action_type and t.owner_id is null and t.channel = 'mdm')
+begin
+  return exists (select 1 from public.command_types as t where t.name = p_action_type and t.owner_id is null and t.channel = 'mdm');
+end;
 $$;
 
 comment on function fleet.is_mdm_action(text) is

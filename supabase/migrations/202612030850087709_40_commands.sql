@@ -140,14 +140,17 @@ create or replace function public.send_command(
   p_max_attempts integer default null
 )
 returns public.device_commands
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select fleet.send_command(
+begin
+  -- Not in SQL, which would be planned anew at each call, as in claim_commands.
+  return fleet.send_command(
     p_device_id, p_command_type, p_payload, p_idempotency_key, p_priority, p_not_before, p_expires_after, p_max_attempts,
     clock_timestamp()
-  )
+  );
+end;
 $$;
 
 comment on function public.send_command(bigint, text, jsonb, text, integer, timestamptz, interval, integer) is

@@ -87,11 +87,13 @@ revoke all on function fleet.emit_events(uuid[], text, jsonb[]) from public, ano
 
 create or replace function fleet.is_anybody_listening()
 returns boolean
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select exists (select 1 from public.webhook_endpoints as e where e.enabled)
+begin
+  return exists (select 1 from public.webhook_endpoints as e where e.enabled);
+end;
 $$;
 
 comment on function fleet.is_anybody_listening() is 'Whether any endpoint of anybody is enabled: asked before anything is put together.';
