@@ -59,10 +59,13 @@ revoke all on function fleet.end_cancelled(integer) from public, anon, authentic
 
 create or replace function fleet.add_progress(p_now timestamptz, p_limit integer)
 returns bigint[]
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_ended bigint[];
+begin
   with taken as (
     delete from fleet.run_progress as p
     where p.id in (select x.id from fleet.run_progress as x order by x.id limit p_limit for update skip locked)
@@ -92,7 +95,9 @@ as $$
       r.status in ('completed', 'failed') and r.finished_at = p_now as is_over_now
   )
   -- What failed with an error was over before it came here.
-  select array_agg(t.id) from told as t where t.is_over_now or (t.is_told_to_end and t.reason = 'error')
+  select array_agg(t.id) into v_ended from told as t where t.is_over_now or (t.is_told_to_end and t.reason = 'error');
+  return v_ended;
+end;
 $$;
 
 comment on function fleet.add_progress(timestamptz, integer) is

@@ -54,11 +54,13 @@ revoke all on function fleet.candidate_since(boolean, timestamptz, timestamptz, 
 
 create or replace function fleet.stale_position_after()
 returns interval
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select make_interval(hours => fleet.setting_number('stale_position_hours')::integer)
+begin
+  return make_interval(hours => fleet.setting_number('stale_position_hours')::integer);
+end;
 $$;
 
 comment on function fleet.stale_position_after() is 'After how long without a fix a position is unknown.';

@@ -138,15 +138,19 @@ revoke all on function fleet.has_due_mdm(bigint, text, timestamptz) from public,
 
 create or replace function fleet.next_mdm_schedule_at(p_before timestamptz)
 returns timestamptz
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select min(s.next_run_at)
-  from public.schedules as s
-  where s.status = 'active'
-    and s.next_run_at <= p_before
-    and s.action_type in (select t.name from public.command_types as t where t.channel = 'mdm')
+begin
+  return (
+    select min(s.next_run_at)
+    from public.schedules as s
+    where s.status = 'active'
+      and s.next_run_at <= p_before
+      and s.action_type in (select t.name from public.command_types as t where t.channel = 'mdm')
+  );
+end;
 $$;
 
 comment on function fleet.next_mdm_schedule_at(timestamptz) is

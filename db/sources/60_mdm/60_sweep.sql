@@ -2,11 +2,13 @@
 
 create or replace function fleet.sweep_mdm(p_now timestamptz)
 returns integer
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select fleet.sweep_held_sends(p_now) + fleet.sweep_held_looks(p_now) + fleet.give_up_mdm(p_now) + fleet.fail_unlinked_mdm(p_now)
+begin
+  return fleet.sweep_held_sends(p_now) + fleet.sweep_held_looks(p_now) + fleet.give_up_mdm(p_now) + fleet.fail_unlinked_mdm(p_now);
+end;
 $$;
 
 comment on function fleet.sweep_mdm(timestamptz) is
@@ -67,10 +69,13 @@ revoke all on function fleet.sweep_held_sends(timestamptz, integer) from public,
 
 create or replace function fleet.sweep_held_looks(p_now timestamptz, p_limit integer default 1000)
 returns integer
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_offered integer;
+begin
   with lapsed as (
     select w.command_id
     from fleet.mdm_work as w
@@ -85,7 +90,9 @@ as $$
     where w.command_id = any (array(select l.command_id from lapsed as l))
     returning 1
   )
-  select count(*)::integer from offered
+  select count(*)::integer into v_offered from offered;
+  return v_offered;
+end;
 $$;
 
 comment on function fleet.sweep_held_looks(timestamptz, integer) is 'A function that was killed while it looked: others look. Answers how many.';
@@ -118,11 +125,12 @@ revoke all on function fleet.end_mdm(bigint[], text, text, text, timestamptz) fr
 
 create or replace function fleet.give_up_mdm(p_now timestamptz, p_limit integer default 1000)
 returns integer
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select fleet.end_mdm(
+begin
+  return fleet.end_mdm(
     array(
       select w.command_id
       from fleet.mdm_work as w
@@ -132,7 +140,8 @@ as $$
       for update skip locked
     ),
     'running', 'unknown', 'the provider took it, and nothing has shown since whether it was done', p_now
-  )
+  );
+end;
 $$;
 
 comment on function fleet.give_up_mdm(timestamptz, integer) is 'End what was accepted and never seen to happen. Answers how many.';
@@ -140,11 +149,12 @@ revoke all on function fleet.give_up_mdm(timestamptz, integer) from public, anon
 
 create or replace function fleet.fail_unlinked_mdm(p_now timestamptz, p_limit integer default 1000)
 returns integer
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select fleet.end_mdm(
+begin
+  return fleet.end_mdm(
     array(
       select w.command_id
       from fleet.mdm_work as w
@@ -154,7 +164,8 @@ as $$
       for update skip locked
     ),
     'pending', 'no_mdm_link', 'the device is in no MDM: make an integration and sync its devices', p_now
-  )
+  );
+end;
 $$;
 
 comment on function fleet.fail_unlinked_mdm(timestamptz, integer) is 'End what is due for devices in no MDM. Answers how many.';

@@ -2,12 +2,13 @@
 
 create or replace function fleet.has_mdm_work(p_now timestamptz)
 returns boolean
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
   -- Awake before a schedule is due, the function carries it out at its very instant.
-  select fleet.next_mdm_schedule_at(p_now + interval '2 seconds') is not null
+  return fleet.next_mdm_schedule_at(p_now + interval '2 seconds') is not null
   or exists (
     select 1
     from public.device_integrations as i
@@ -23,7 +24,8 @@ as $$
       and not exists (
         select 1 from fleet.rate_limits as r where r.integration_id = i.id and r.endpoint = '' and r.blocked_until > p_now
       )
-  )
+  );
+end;
 $$;
 
 comment on function fleet.has_mdm_work(timestamptz) is

@@ -4,26 +4,29 @@ create or replace function fleet.tick_steps()
 returns table (name text, function text, figure text, batch integer, items text)
 language sql
 immutable
-set search_path = pg_catalog, pg_temp
-as $$
-  values
-    ('locations', 'tend_locations', null, null::integer, null),
-    ('start', 'start_next', null, null, 'due_schedules'),
-    ('expand', 'expand_next', null, null, 'schedules_to_expand'),
-    ('sweep', 'sweep_commands', 'swept', null, null),
-    ('rollouts', 'tend_rollouts', 'released', null, null),
-    ('settle', 'settle_runs', 'settled', null, null),
-    ('ring', 'ring_doorbells', 'rung', null, null),
-    ('notify', 'poke_notify', null, null, null),
-    ('mdm', 'poke_mdm', null, null, null),
-    ('calendars', 'poke_calendars', null, null, null),
-    ('sync', 'poke_sync', null, null, null),
-    ('silence', 'judge_silence', null, null, null),
-    ('health', 'store_health', null, null, null),
-    -- What is due goes first: these look after what holds for hours.
-    ('zones', 'check_zones', 'zones_changed', null, null),
-    ('prune', 'prune_in_passing', 'pruned', null, null)
-$$;
+-- In this form Postgres puts it in place, and a tick, which asks for it at each step, plans nothing anew.
+begin atomic
+  select s.name, s.function, s.figure, s.batch, s.items
+  from (
+    values
+      ('locations', 'tend_locations', null, null::integer, null),
+      ('start', 'start_next', null, null, 'due_schedules'),
+      ('expand', 'expand_next', null, null, 'schedules_to_expand'),
+      ('sweep', 'sweep_commands', 'swept', null, null),
+      ('rollouts', 'tend_rollouts', 'released', null, null),
+      ('settle', 'settle_runs', 'settled', null, null),
+      ('ring', 'ring_doorbells', 'rung', null, null),
+      ('notify', 'poke_notify', null, null, null),
+      ('mdm', 'poke_mdm', null, null, null),
+      ('calendars', 'poke_calendars', null, null, null),
+      ('sync', 'poke_sync', null, null, null),
+      ('silence', 'judge_silence', null, null, null),
+      ('health', 'store_health', null, null, null),
+      -- What is due goes first: these look after what holds for hours.
+      ('zones', 'check_zones', 'zones_changed', null, null),
+      ('prune', 'prune_in_passing', 'pruned', null, null)
+  ) as s (name, function, figure, batch, items);
+end;
 
 comment on function fleet.tick_steps() is
   'What a tick does, in this order. Each function takes the time. One that answers an object of figures names them itself, and says with '

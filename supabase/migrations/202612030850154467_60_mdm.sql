@@ -405,15 +405,19 @@ revoke all on function fleet.has_due_mdm(bigint, text, timestamptz) from public,
 
 create or replace function fleet.next_mdm_schedule_at(p_before timestamptz)
 returns timestamptz
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select min(s.next_run_at)
-  from public.schedules as s
-  where s.status = 'active'
-    and s.next_run_at <= p_before
-    and s.action_type in (select t.name from public.command_types as t where t.channel = 'mdm')
+begin
+  return (
+    select min(s.next_run_at)
+    from public.schedules as s
+    where s.status = 'active'
+      and s.next_run_at <= p_before
+      and s.action_type in (select t.name from public.command_types as t where t.channel = 'mdm')
+  );
+end;
 $$;
 
 comment on function fleet.next_mdm_schedule_at(timestamptz) is
@@ -1050,11 +1054,13 @@ revoke all on function fleet.worker_finish_looks(bigint, jsonb, timestamptz) fro
 
 create or replace function fleet.sweep_mdm(p_now timestamptz)
 returns integer
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select fleet.sweep_held_sends(p_now) + fleet.sweep_held_looks(p_now) + fleet.give_up_mdm(p_now) + fleet.fail_unlinked_mdm(p_now)
+begin
+  return fleet.sweep_held_sends(p_now) + fleet.sweep_held_looks(p_now) + fleet.give_up_mdm(p_now) + fleet.fail_unlinked_mdm(p_now);
+end;
 $$;
 
 comment on function fleet.sweep_mdm(timestamptz) is
@@ -1115,10 +1121,13 @@ revoke all on function fleet.sweep_held_sends(timestamptz, integer) from public,
 
 create or replace function fleet.sweep_held_looks(p_now timestamptz, p_limit integer default 1000)
 returns integer
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_offered integer;
+begin
   with lapsed as (
     select w.command_id
     from fleet.mdm_work as w
@@ -1133,7 +1142,9 @@ as $$
     where w.command_id = any (array(select l.command_id from lapsed as l))
     returning 1
   )
-  select count(*)::integer from offered
+  select count(*)::integer into v_offered from offered;
+  return v_offered;
+end;
 $$;
 
 comment on function fleet.sweep_held_looks(timestamptz, integer) is 'A function that was killed while it looked: others look. Answers how many.';
@@ -1166,11 +1177,12 @@ revoke all on function fleet.end_mdm(bigint[], text, text, text, timestamptz) fr
 
 create or replace function fleet.give_up_mdm(p_now timestamptz, p_limit integer default 1000)
 returns integer
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select fleet.end_mdm(
+begin
+  return fleet.end_mdm(
     array(
       select w.command_id
       from fleet.mdm_work as w
@@ -1180,7 +1192,8 @@ as $$
       for update skip locked
     ),
     'running', 'unknown', 'the provider took it, and nothing has shown since whether it was done', p_now
-  )
+  );
+end;
 $$;
 
 comment on function fleet.give_up_mdm(timestamptz, integer) is 'End what was accepted and never seen to happen. Answers how many.';
@@ -1188,11 +1201,12 @@ revoke all on function fleet.give_up_mdm(timestamptz, integer) from public, anon
 
 create or replace function fleet.fail_unlinked_mdm(p_now timestamptz, p_limit integer default 1000)
 returns integer
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select fleet.end_mdm(
+begin
+  return fleet.end_mdm(
     array(
       select w.command_id
       from fleet.mdm_work as w
@@ -1202,7 +1216,8 @@ as $$
       for update skip locked
     ),
     'pending', 'no_mdm_link', 'the device is in no MDM: make an integration and sync its devices', p_now
-  )
+  );
+end;
 $$;
 
 comment on function fleet.fail_unlinked_mdm(timestamptz, integer) is 'End what is due for devices in no MDM. Answers how many.';
@@ -1639,12 +1654,13 @@ on conflict (integration_type) do update set function = excluded.function where 
 
 create or replace function fleet.has_mdm_work(p_now timestamptz)
 returns boolean
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
   -- Awake before a schedule is due, the function carries it out at its very instant.
-  select fleet.next_mdm_schedule_at(p_now + interval '2 seconds') is not null
+  return fleet.next_mdm_schedule_at(p_now + interval '2 seconds') is not null
   or exists (
     select 1
     from public.device_integrations as i
@@ -1660,7 +1676,8 @@ as $$
       and not exists (
         select 1 from fleet.rate_limits as r where r.integration_id = i.id and r.endpoint = '' and r.blocked_until > p_now
       )
-  )
+  );
+end;
 $$;
 
 comment on function fleet.has_mdm_work(timestamptz) is

@@ -1,0 +1,81 @@
+"""What is done for each command, look and due schedule, and each second, is planned once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from tests.conftest import Database
+from tests.helpers.fleet import Fleet
+
+BASE = datetime(2031, 1, 1, tzinfo=UTC)
+# So often Postgres makes a plan for the values that are given; after that it keeps one for any.
+TIMES = 8
+# A function in SQL is planned anew in each statement that calls it, unless Postgres puts its body
+# in place; one that is put in place is not counted as called.
+CALLED = """
+select f.funcname, f.calls
+from pg_stat_xact_user_functions as f
+join pg_proc as p on p.oid = f.funcid
+join pg_language as l on l.oid = p.prolang
+where l.lanname = 'sql'
+"""
+
+
+@pytest.fixture
+def fleet(database: Database) -> Iterator[Fleet]:
+    # Only the superuser may count calls.
+    with database.connect("supabase_admin") as conn:
+        conn.execute("set track_functions = 'all'")
+        yield Fleet(conn)
+        conn.rollback()
+
+
+def send(fleet: Fleet, device: int) -> None:
+    fleet.send(device, "lock")
+
+
+def claim_and_finish(fleet: Fleet, device: int) -> None:
+    fleet.send(device, "lock")
+    (command,) = fleet.claim(device)
+    fleet.finish(device, command)
+
+
+def look(fleet: Fleet, device: int) -> None:
+    assert fleet.claim(device) == []
+
+
+def run_what_is_due(fleet: Fleet, device: int) -> None:
+    made = fleet.create(
+        device_ids=[device],
+        recurrence_type="daily",
+        recurrence_config={"time": "04:00"},
+        start_time=BASE.isoformat(),
+    )
+    due = fleet.value("select next_run_at from schedules where id = %s", made["id"])
+    assert fleet.value("select fleet.start_next(%s) ->> 'runs'", due) == "1"
+    fleet.run("select fleet.expand_next(%s)", due)
+    assert len(fleet.commands(made["id"])) == 1
+
+
+def tick(fleet: Fleet, device: int) -> None:
+    done = fleet.rows(
+        "select fleet.attempt_step(s.name, null, %s) ->> 'error' as error"
+        " from fleet.tick_steps() as s where %s is not null",
+        BASE,
+        device,
+    )
+    assert {row["error"] for row in done} == {None}
+
+
+@pytest.mark.parametrize("doing", [send, claim_and_finish, look, run_what_is_due, tick])
+def test_nothing_is_planned_anew(fleet: Fleet, doing: Callable[[Fleet, int], Any]) -> None:
+    device = fleet.device()
+    for _ in range(TIMES):
+        doing(fleet, device)
+    before = dict(fleet.conn.execute(CALLED).fetchall())
+    doing(fleet, device)
+    after = dict(fleet.conn.execute(CALLED).fetchall())
+    assert {name for name, calls in after.items() if calls > before.get(name, 0)} == set()
