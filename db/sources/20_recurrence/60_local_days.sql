@@ -122,6 +122,7 @@ immutable
 strict
 parallel safe
 set search_path = pg_catalog, pg_temp
+-- Planned at each call otherwise, for the number of days that is to come.
 set plan_cache_mode = force_generic_plan
 as $$
 declare

@@ -44,6 +44,7 @@ returns setof timestamptz
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+-- Planned at each call otherwise, for the number of times that is to come.
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -94,6 +95,7 @@ returns setof timestamptz
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+-- Planned at each call otherwise, for the number of times that is to come.
 set plan_cache_mode = force_generic_plan
 -- What it was is put back when the function ends, whatever it is set to meanwhile.
 set timezone = 'UTC'

@@ -50,7 +50,7 @@ declare
   v_second  integer := p_from % 60;
 begin
   if v_times is not null then
-    for v_index in 0..jsonb_array_length(v_times) - 1 loop
+    for v_index in 0..pg_catalog.jsonb_array_length(v_times) - 1 loop
       v_time := (v_times -> v_index)::integer;
       if v_time >= p_from then
         return v_time;
@@ -64,23 +64,23 @@ begin
   v_seconds := p_recurrence ->> 'seconds';
 
   -- As a clock is read: the first second that fits, else the next minute, else the next hour.
-  if substr(v_hours, v_hour + 1, 1) = '1' then
-    if substr(v_minutes, v_minute + 1, 1) = '1' then
-      v_time := strpos(substr(v_seconds, v_second + 1), '1');
+  if pg_catalog.substr(v_hours, v_hour + 1, 1) = '1' then
+    if pg_catalog.substr(v_minutes, v_minute + 1, 1) = '1' then
+      v_time := pg_catalog.strpos(pg_catalog.substr(v_seconds, v_second + 1), '1');
       if v_time > 0 then
         return p_from + v_time - 1;
       end if;
     end if;
 
-    v_time := strpos(substr(v_minutes, v_minute + 2), '1');
+    v_time := pg_catalog.strpos(pg_catalog.substr(v_minutes, v_minute + 2), '1');
     if v_time > 0 then
-      return v_hour * 3600 + (v_minute + v_time) * 60 + strpos(v_seconds, '1') - 1;
+      return v_hour * 3600 + (v_minute + v_time) * 60 + pg_catalog.strpos(v_seconds, '1') - 1;
     end if;
   end if;
 
-  v_time := strpos(substr(v_hours, v_hour + 2), '1');
+  v_time := pg_catalog.strpos(pg_catalog.substr(v_hours, v_hour + 2), '1');
   if v_time > 0 then
-    return (v_hour + v_time) * 3600 + (strpos(v_minutes, '1') - 1) * 60 + strpos(v_seconds, '1') - 1;
+    return (v_hour + v_time) * 3600 + (pg_catalog.strpos(v_minutes, '1') - 1) * 60 + pg_catalog.strpos(v_seconds, '1') - 1;
   end if;
   return null;
 end;
@@ -122,20 +122,20 @@ begin
 
   v_flags := p_recurrence ->> 'weekdays';
   if v_every = 1 then
-    return p_day + strpos(substr(v_flags || v_flags, p_day % 7 + 1), '1') - 1;
+    return p_day + pg_catalog.strpos(pg_catalog.substr(v_flags || v_flags, p_day % 7 + 1), '1') - 1;
   end if;
 
   -- The rest of this week if it is one that counts, else the first day of the next that does.
   v_week := p_day / 7;
   if (v_week - v_anchor) % v_every = 0 then
-    v_ahead := strpos(substr(v_flags, p_day % 7 + 1), '1');
+    v_ahead := pg_catalog.strpos(pg_catalog.substr(v_flags, p_day % 7 + 1), '1');
     if v_ahead > 0 then
       return p_day + v_ahead - 1;
     end if;
     v_week := v_week + 1;
   end if;
   v_week := v_week + ((v_anchor - v_week) % v_every + v_every) % v_every;
-  return v_week * 7 + strpos(v_flags, '1') - 1;
+  return v_week * 7 + pg_catalog.strpos(v_flags, '1') - 1;
 end;
 $$;
 

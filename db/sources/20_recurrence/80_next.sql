@@ -1,5 +1,5 @@
 -- The next occurrence. Far from any change of the clocks it is plain arithmetic; near one, the spans of clocks decide.
--- The first two have no settings: see next_slot.
+-- fleet.next_occurrence and fleet.next_calendar_occurrence have no settings: see fleet.next_slot.
 
 create or replace function fleet.next_occurrence(p_recurrence jsonb, p_after timestamptz)
 returns timestamptz

@@ -2127,6 +2127,7 @@ immutable
 strict
 parallel safe
 set search_path = pg_catalog, pg_temp
+-- Planned at each call otherwise, for the number of days that is to come.
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -2380,6 +2381,7 @@ returns setof timestamptz
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+-- Planned at each call otherwise, for the number of times that is to come.
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -2430,6 +2432,7 @@ returns setof timestamptz
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+-- Planned at each call otherwise, for the number of times that is to come.
 set plan_cache_mode = force_generic_plan
 -- What it was is put back when the function ends, whatever it is set to meanwhile.
 set timezone = 'UTC'
@@ -2989,7 +2992,7 @@ declare
   v_second  integer := p_from % 60;
 begin
   if v_times is not null then
-    for v_index in 0..jsonb_array_length(v_times) - 1 loop
+    for v_index in 0..pg_catalog.jsonb_array_length(v_times) - 1 loop
       v_time := (v_times -> v_index)::integer;
       if v_time >= p_from then
         return v_time;
@@ -3003,23 +3006,23 @@ begin
   v_seconds := p_recurrence ->> 'seconds';
 
   -- As a clock is read: the first second that fits, else the next minute, else the next hour.
-  if substr(v_hours, v_hour + 1, 1) = '1' then
-    if substr(v_minutes, v_minute + 1, 1) = '1' then
-      v_time := strpos(substr(v_seconds, v_second + 1), '1');
+  if pg_catalog.substr(v_hours, v_hour + 1, 1) = '1' then
+    if pg_catalog.substr(v_minutes, v_minute + 1, 1) = '1' then
+      v_time := pg_catalog.strpos(pg_catalog.substr(v_seconds, v_second + 1), '1');
       if v_time > 0 then
         return p_from + v_time - 1;
       end if;
     end if;
 
-    v_time := strpos(substr(v_minutes, v_minute + 2), '1');
+    v_time := pg_catalog.strpos(pg_catalog.substr(v_minutes, v_minute + 2), '1');
     if v_time > 0 then
-      return v_hour * 3600 + (v_minute + v_time) * 60 + strpos(v_seconds, '1') - 1;
+      return v_hour * 3600 + (v_minute + v_time) * 60 + pg_catalog.strpos(v_seconds, '1') - 1;
     end if;
   end if;
 
-  v_time := strpos(substr(v_hours, v_hour + 2), '1');
+  v_time := pg_catalog.strpos(pg_catalog.substr(v_hours, v_hour + 2), '1');
   if v_time > 0 then
-    return (v_hour + v_time) * 3600 + (strpos(v_minutes, '1') - 1) * 60 + strpos(v_seconds, '1') - 1;
+    return (v_hour + v_time) * 3600 + (pg_catalog.strpos(v_minutes, '1') - 1) * 60 + pg_catalog.strpos(v_seconds, '1') - 1;
   end if;
   return null;
 end;
@@ -3061,20 +3064,20 @@ begin
 
   v_flags := p_recurrence ->> 'weekdays';
   if v_every = 1 then
-    return p_day + strpos(substr(v_flags || v_flags, p_day % 7 + 1), '1') - 1;
+    return p_day + pg_catalog.strpos(pg_catalog.substr(v_flags || v_flags, p_day % 7 + 1), '1') - 1;
   end if;
 
   -- The rest of this week if it is one that counts, else the first day of the next that does.
   v_week := p_day / 7;
   if (v_week - v_anchor) % v_every = 0 then
-    v_ahead := strpos(substr(v_flags, p_day % 7 + 1), '1');
+    v_ahead := pg_catalog.strpos(pg_catalog.substr(v_flags, p_day % 7 + 1), '1');
     if v_ahead > 0 then
       return p_day + v_ahead - 1;
     end if;
     v_week := v_week + 1;
   end if;
   v_week := v_week + ((v_anchor - v_week) % v_every + v_every) % v_every;
-  return v_week * 7 + strpos(v_flags, '1') - 1;
+  return v_week * 7 + pg_catalog.strpos(v_flags, '1') - 1;
 end;
 $$;
 
@@ -3239,7 +3242,7 @@ grant execute on function fleet.count_dated_slots(jsonb, bigint, bigint) to auth
 
 -- db/sources/20_recurrence/80_next.sql
 -- The next occurrence. Far from any change of the clocks it is plain arithmetic; near one, the spans of clocks decide.
--- The first two have no settings: see next_slot.
+-- fleet.next_occurrence and fleet.next_calendar_occurrence have no settings: see fleet.next_slot.
 
 create or replace function fleet.next_occurrence(p_recurrence jsonb, p_after timestamptz)
 returns timestamptz
