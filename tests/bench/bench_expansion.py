@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ from measure import bare_insert_seconds, row, value
 
 LARGE = 20_000
 WHOLE = 100_000
+TURNS = 3  # of the expansion and the bare insert, of which the best counts
 DOORBELL_RATE = 500
 
 
@@ -85,25 +87,34 @@ def _rows_against_bare_insert(connection: psycopg.Connection[Any]) -> list[dict[
     connection.execute("select fleet.set_setting('ticker_enabled', 'false')")
     connection.execute("select fleet.set_setting('publish_device_commands', 'false')")
     time.sleep(2.5)  # The ticker looks at its flag every second.
-    connection.execute(
-        "truncate device_commands, fleet.run_progress, fleet.doorbells, fleet.doorbell_stretches"
-    )
-    connection.execute(
-        'select create_schedule(\'{"name": "all", "action_type": "lock", "selector": {}}\')'
-    )
-    started = time.monotonic()
-    while value(connection, "select (fleet.expand_next(clock_timestamp()) ->> 'more')::boolean"):
-        pass
-    expansion = time.monotonic() - started
-    count = value(connection, "select count(*) from device_commands")
-    assert count == WHOLE, count
-    bare = bare_insert_seconds(connection)
+    # More in a minute than an owner may have.
+    connection.execute("select fleet.set_setting('quota_commands_a_minute', '1000000')")
+    taken, bare = [], []
+    for turn in range(TURNS):
+        taken.append(_expansion_seconds(connection, f"all {turn}"))
+        bare.append(bare_insert_seconds(connection))
     return [
         row(
             f"{WHOLE} command rows by expansion",
-            round(WHOLE / expansion),
+            round(WHOLE / min(taken)),
             "rows/s",
-            round(WHOLE / bare),
+            round(WHOLE / min(bare)),
             goal="ratio ≥ 0.55",
         )
     ]
+
+
+def _expansion_seconds(connection: psycopg.Connection[Any], name: str) -> float:
+    """Tell how long a run for every device takes, where there are no commands but its own."""
+    connection.execute(
+        "truncate device_commands, fleet.run_progress, fleet.doorbells, fleet.doorbell_stretches"
+    )
+    spec = {"name": name, "action_type": "lock", "selector": {}}
+    connection.execute("select create_schedule(%s)", (json.dumps(spec),))
+    started = time.monotonic()
+    while value(connection, "select (fleet.expand_next(clock_timestamp()) ->> 'more')::boolean"):
+        pass
+    taken = time.monotonic() - started
+    count = value(connection, "select count(*) from device_commands")
+    assert count == WHOLE, count
+    return taken

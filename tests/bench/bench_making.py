@@ -14,6 +14,7 @@ DEVICES = 100_000
 TAGGED = 50  # one device in so many
 TIMES = 60
 MANY = 700
+TURNS = 3  # of each insert and the bare one, of which the best counts
 DAILY = {"recurrence_type": "daily", "start_time": "2031-01-01T09:00", "action_type": "lock"}
 SELECTORS = (
     {"tags": ["few"]},
@@ -109,16 +110,24 @@ def _commands(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
             "ratio ≥ 0.4",
         ),
     ):
-        connection.execute("truncate device_commands, fleet.doorbells, fleet.doorbell_stretches")
-        started = time.monotonic()
-        connection.execute(statement)
-        taken = time.monotonic() - started
-        assert value(connection, "select count(*) from device_commands") == DEVICES
-        bare = bare_insert_seconds(connection)
+        taken, bare = [], []
+        for _ in range(TURNS):
+            taken.append(_seconds(connection, statement))
+            bare.append(bare_insert_seconds(connection))
         found.append(
             row(
                 f"{DEVICES} {what}",
-                *(round(DEVICES / taken), "rows/s", round(DEVICES / bare), goal),
+                *(round(DEVICES / min(taken)), "rows/s", round(DEVICES / min(bare)), goal),
             )
         )
     return found
+
+
+def _seconds(connection: psycopg.Connection[Any], statement: str) -> float:
+    """Tell how long a command for each device takes, where there are no others."""
+    connection.execute("truncate device_commands, fleet.doorbells, fleet.doorbell_stretches")
+    started = time.monotonic()
+    connection.execute(statement)
+    taken = time.monotonic() - started
+    assert value(connection, "select count(*) from device_commands") == DEVICES
+    return taken

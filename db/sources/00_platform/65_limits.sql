@@ -196,15 +196,42 @@ revoke all on function fleet.list_problem(text, text, jsonb) from public, anon, 
 
 create or replace function fleet.is_too_deep(p_value jsonb)
 returns boolean
-language sql
+language plpgsql
 immutable
+strict
 parallel safe
--- One level more than the limit of nesting; what is this short cannot be as deep.
-return pg_column_size(p_value) > 128 and jsonb_path_exists(p_value, '$.**{17}');
+-- Asked for each row that holds JSON. Without settings, whose change would cost more than the answer, so every name is qualified; and not in
+-- SQL, which each statement would plan anew.
+as $$
+begin
+  -- One level more than the limit of nesting; what is this short cannot be as deep.
+  return pg_catalog.pg_column_size(p_value) > 128 and pg_catalog.jsonb_path_exists(p_value, '$.**{17}');
+end;
+$$;
 
 comment on function fleet.is_too_deep(jsonb) is
   'Whether JSON is nested deeper than programs can be trusted to read: parsers of JSON give up at some depth, and some of them badly.';
 revoke all on function fleet.is_too_deep(jsonb) from public, anon, authenticated, service_role;
+grant execute on function fleet.is_too_deep(jsonb) to authenticated, service_role;
+
+create or replace function fleet.is_over_limit(p_value jsonb, p_bytes integer)
+returns boolean
+language plpgsql
+immutable
+strict
+parallel safe
+-- As fleet.is_too_deep.
+as $$
+begin
+  return pg_catalog.pg_column_size(p_value) > p_bytes or (pg_catalog.pg_column_size(p_value) > 128 and fleet.is_too_deep(p_value));
+end;
+$$;
+
+comment on function fleet.is_over_limit(jsonb, integer) is
+  'Whether JSON is longer than so many bytes, or nested too deep: asked for each row that holds some, by the triggers that are made from the limits.';
+revoke all on function fleet.is_over_limit(jsonb, integer) from public, anon, authenticated, service_role;
+-- Whoever writes a row asks this.
+grant execute on function fleet.is_over_limit(jsonb, integer) to authenticated, service_role;
 
 create or replace function fleet.limits_by_table()
 returns jsonb
@@ -375,10 +402,7 @@ as $$
     when p_unit = 'entries' then format('cardinality(new.%I) > %s', p_column, p_value)
     when p_unit = 'characters' then format('octet_length(new.%I) > %s', p_column, p_value)
     when p_type = 'bytea' then format('octet_length(new.%I) > %s', p_column, p_value)
-    when p_type = 'jsonb' then format(
-      'pg_column_size(new.%I) > %s or (pg_column_size(new.%1$I) > 128 and jsonb_path_exists(new.%1$I, %3$L))', p_column, p_value,
-      format('$.**{%s}', fleet.limit_value('nesting') + 1)
-    )
+    when p_type = 'jsonb' then format('fleet.is_over_limit(new.%I, %s)', p_column, p_value)
     else format('pg_column_size(new.%I) > %s', p_column, p_value)
   end
 $$;

@@ -7,18 +7,23 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  insert into public.device_requests as r (device_id, day, owner_id, claims, looks, tokens, checkins, sockets)
-  select d.id, (p_now at time zone 'UTC')::date, d.owner_id,
-    case p_kind when 'claim' then p_times else 0 end, case p_kind when 'look' then p_times else 0 end,
-    case p_kind when 'token' then p_times else 0 end, case p_kind when 'checkin' then p_times else 0 end,
-    case p_kind when 'socket' then p_times else 0 end
-  from public.devices as d
-  where d.id = p_device_id
-  on conflict (device_id, day) do update
-    set claims = r.claims + excluded.claims, looks = r.looks + excluded.looks, tokens = r.tokens + excluded.tokens,
-        checkins = r.checkins + excluded.checkins,
+  -- Nearly always the row of the day is there, and to change it takes less than to try to insert it.
+  for v_turn in 1..2 loop
+    update public.device_requests as r
+    set claims = r.claims + case p_kind when 'claim' then p_times else 0 end,
+        looks = r.looks + case p_kind when 'look' then p_times else 0 end,
+        tokens = r.tokens + case p_kind when 'token' then p_times else 0 end,
+        checkins = r.checkins + case p_kind when 'checkin' then p_times else 0 end,
         -- As it says itself, and so within reason.
-        sockets = least(r.sockets + excluded.sockets, 1000000), owner_id = excluded.owner_id;
+        sockets = least(r.sockets + case p_kind when 'socket' then p_times else 0 end, 1000000)
+    where r.device_id = p_device_id and r.day = (p_now at time zone 'UTC')::date;
+    exit when found;
+    insert into public.device_requests (device_id, day, owner_id)
+    select d.id, (p_now at time zone 'UTC')::date, d.owner_id
+    from public.devices as d
+    where d.id = p_device_id
+    on conflict (device_id, day) do nothing;
+  end loop;
 end;
 $$;
 

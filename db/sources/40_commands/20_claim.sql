@@ -26,106 +26,6 @@ comment on function fleet.interrupt_unsafe(bigint, uuid) is
   'End as interrupted what a device lost its lease on, may not repeat, and cannot know about.';
 revoke all on function fleet.interrupt_unsafe(bigint, uuid) from public, anon, authenticated, service_role;
 
-create or replace function fleet.lease_commands(p_device_id bigint, p_limit integer, p_journal uuid, p_now timestamptz)
-returns table (
-  command_id bigint,
-  command_type text,
-  payload jsonb,
-  attempt integer,
-  priority integer,
-  rerun_safe boolean,
-  timeout_seconds integer,
-  lease_expires_at timestamptz,
-  lease_seconds integer,
-  expires_at timestamptz,
-  run_id bigint,
-  step integer,
-  created_at timestamptz,
-  trace_id text
-)
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
--- Planned at each call otherwise, as if the number of commands mattered, which takes longer than the claim; and by index always: a plan
--- of a time when there were few commands would walk over many.
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-as $$
-declare
-  v_is_due boolean;
-  v_is_lapsed boolean;
-  v_last_seen timestamptz;
-  v_lease integer;
-begin
-  -- Nearly every look finds nothing, and what follows costs a few times as much as to find that out.
-  select w.is_due, w.is_lapsed, d.last_seen into v_is_due, v_is_lapsed, v_last_seen
-  from public.devices as d
-  cross join lateral (
-    select bool_or(c.not_before <= p_now) as is_due, bool_or(c.attempt > 0 and c.lease_expires_at is not null) as is_lapsed
-    from public.device_commands as c
-    where c.device_id = d.id and c.status = 'pending' and c.channel = 'agent'
-  ) as w
-  where d.id = p_device_id;
-  if (v_last_seen > p_now - interval '30 seconds') is not true then
-    perform fleet.touch_device(p_device_id, p_now);
-    -- Looks that follow each other within half a minute count as one: to count is a write, and this was none.
-    if v_is_due is not true then
-      perform fleet.count_request(p_device_id, 'look', p_now);
-    end if;
-  end if;
-  if v_is_lapsed then
-    perform fleet.interrupt_unsafe(p_device_id, p_journal);
-  end if;
-  if v_is_due is not true then
-    return;
-  end if;
-
-  v_lease := fleet.setting_number('lease_seconds');
-  return query
-  with candidate as (
-    -- Skipping what is locked makes the push path and the poll path safe together.
-    select c.id
-    from public.device_commands as c
-    where c.device_id = p_device_id
-      and c.status = 'pending'
-      and c.channel = 'agent'
-      and c.not_before <= p_now
-      and c.expires_at > p_now
-      and not exists (
-        select 1 from public.device_commands as w where w.id = c.waits_for and w.status in ('pending', 'running')
-      )
-    order by c.priority desc, c.created_at, c.id
-    limit least(greatest(p_limit, 1), 100)
-    for update skip locked
-  ),
-  claimed as (
-    update public.device_commands as c
-    set status = 'running',
-        attempt = c.attempt + 1,
-        claimed_at = p_now,
-        lease_expires_at = p_now + make_interval(secs => v_lease),
-        journal_id = p_journal
-    from candidate as k
-    where c.id = k.id
-    returning c.*
-  )
-  -- A type that is gone by now is for the device to refuse; nothing that is leased may stay untold.
-  select c.id, c.command_type,
-    case when strpos(c.payload::text, '"sealed:') > 0 then fleet.unsealed(c.owner_id, c.payload) else c.payload end,
-    c.attempt, c.priority::integer, coalesce(t.rerun_safe, false),
-    coalesce(t.timeout_seconds, 60), c.lease_expires_at, v_lease, c.expires_at, c.run_id, c.step::integer, c.created_at,
-    fleet.trace_of(c.trace_id, c.owner_id, c.run_id, c.id)
-  from claimed as c
-  left join public.command_types as t on t.name = c.command_type and coalesce(t.owner_id, c.owner_id) = c.owner_id
-  order by c.priority desc, c.created_at, c.id;
-  perform fleet.count_request(p_device_id, case when found then 'claim' else 'look' end, p_now);
-end;
-$$;
-
-comment on function fleet.lease_commands(bigint, integer, uuid, timestamptz) is
-  'Keep that a device was heard of, and lease its next commands, the most urgent first.';
-revoke all on function fleet.lease_commands(bigint, integer, uuid, timestamptz) from public, anon, authenticated, service_role;
-
 create or replace function fleet.claim_commands(p_limit integer, p_journal uuid, p_now timestamptz)
 returns table (
   command_id bigint,
@@ -147,35 +47,95 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+-- Planned at each call otherwise, as if the number of commands mattered, which takes longer than the claim; and by index always: a plan
+-- of a time when there were few commands would walk over many.
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
   v_claims json := fleet.jwt_claims();
   v_id uuid;
   v_device_id bigint;
-  v_is_idle boolean;
+  v_last_seen timestamptz;
+  v_is_due boolean;
+  v_is_lapsed boolean;
+  v_lease integer;
 begin
   -- Nearly every look finds nothing: one question tells who looks, as working_device_id does, and whether anything is to be done.
   if v_claims ->> 'role' = 'authenticated' then
     v_id := fleet.try_uuid(v_claims ->> 'sub');
-    select d.id, d.last_seen > p_now - interval '30 seconds' and not exists (
-      select 1 from public.device_commands as c
-      where c.device_id = d.id and c.status = 'pending' and c.channel = 'agent' and (c.not_before <= p_now or c.attempt > 0)
-    ) into v_device_id, v_is_idle
+    select d.id, d.last_seen, w.is_due, w.is_lapsed into v_device_id, v_last_seen, v_is_due, v_is_lapsed
     from (select x.id, x.last_seen, x.status, x.owner_id from public.devices as x where x.auth_id = v_id offset 0) as d
+    cross join lateral (
+      select bool_or(c.not_before <= p_now) as is_due, bool_or(c.attempt > 0 and c.lease_expires_at is not null) as is_lapsed
+      from public.device_commands as c
+      where c.device_id = d.id and c.status = 'pending' and c.channel = 'agent'
+    ) as w
     where d.status = 'active'
       and not exists (select 1 from fleet.owner_moves as m where m.owner_id = d.owner_id);
   end if;
   if v_device_id is null then
+    -- Which says why it may not.
     v_device_id := fleet.require_device();
-  elsif v_is_idle then
+  end if;
+
+  if (v_last_seen > p_now - interval '30 seconds') is not true then
+    perform fleet.touch_device(v_device_id, p_now);
+    -- Looks that follow each other within half a minute count as one: to count is a write, and this was none.
+    if v_is_due is not true then
+      perform fleet.count_request(v_device_id, 'look', p_now);
+    end if;
+  end if;
+  if v_is_lapsed then
+    perform fleet.interrupt_unsafe(v_device_id, p_journal);
+  end if;
+  if v_is_due is not true then
     return;
   end if;
-  return query select * from fleet.lease_commands(v_device_id, p_limit, p_journal, p_now);
+
+  v_lease := fleet.setting_number('lease_seconds');
+  return query
+  with claimed as (
+    update public.device_commands as c
+    set status = 'running',
+        attempt = c.attempt + 1,
+        claimed_at = p_now,
+        lease_expires_at = p_now + make_interval(secs => v_lease),
+        journal_id = p_journal
+    where c.id = any (array(
+      -- Skipping what is locked makes the push path and the poll path safe together.
+      select k.id
+      from public.device_commands as k
+      where k.device_id = v_device_id
+        and k.status = 'pending'
+        and k.channel = 'agent'
+        and k.not_before <= p_now
+        and k.expires_at > p_now
+        and (k.waits_for is null or not exists (
+          select 1 from public.device_commands as w where w.id = k.waits_for and w.status in ('pending', 'running')
+        ))
+      order by k.priority desc, k.created_at, k.id
+      limit least(greatest(p_limit, 1), 100)
+      for update skip locked
+    ))
+    returning c.*
+  )
+  -- A type that is gone by now is for the device to refuse; nothing that is leased may stay untold.
+  select c.id, c.command_type,
+    case when strpos(c.payload::text, '"sealed:') > 0 then fleet.unsealed(c.owner_id, c.payload) else c.payload end,
+    c.attempt, c.priority::integer, coalesce(t.rerun_safe, false),
+    coalesce(t.timeout_seconds, 60), c.lease_expires_at, v_lease, c.expires_at, c.run_id, c.step::integer, c.created_at,
+    fleet.trace_of(c.trace_id, c.owner_id, c.run_id, c.id)
+  from claimed as c
+  left join public.command_types as t on t.name = c.command_type and coalesce(t.owner_id, c.owner_id) = c.owner_id
+  order by c.priority desc, c.created_at, c.id;
+  perform fleet.count_request(v_device_id, case when found then 'claim' else 'look' end, p_now);
 end;
 $$;
 
 comment on function fleet.claim_commands(integer, uuid, timestamptz) is
-  'See public.claim_commands. Definer: a device may not write the table but through this.';
+  'See public.claim_commands: keep that the device was heard of, and lease its next commands. Definer: a device may not write the table but '
+  'through this.';
 revoke all on function fleet.claim_commands(integer, uuid, timestamptz) from public, anon, authenticated, service_role;
 grant execute on function fleet.claim_commands(integer, uuid, timestamptz) to authenticated, service_role;
 

@@ -16,8 +16,10 @@ begin
       using errcode = 'PT422', detail = 'results_invalid',
             hint = 'Example: [{"command_id": 7, "attempt": 1, "status": "completed", "result": {}}]';
   end if;
-  perform fleet.raise_problems('the list of results', 'results_invalid', array_agg(q))
-  from fleet.list_problem('results', 'results', p_results) as q;
+  if jsonb_array_length(p_results) > fleet.limit_value('results') then
+    perform fleet.raise_problems('the list of results', 'results_invalid', array_agg(q))
+    from fleet.list_problem('results', 'results', p_results) as q;
+  end if;
 
   v_done := fleet.complete_commands(p_device_id, p_results, p_now);
   if cardinality(v_done) < jsonb_array_length(p_results) then
@@ -105,7 +107,7 @@ begin
     v_finished := fleet.finish_each(v_device_id, p_finished, p_now);
   end if;
   if p_limit > 0 then
-    select jsonb_agg(to_jsonb(c)) into v_commands from fleet.lease_commands(v_device_id, p_limit, p_journal, p_now) as c;
+    select jsonb_agg(to_jsonb(c)) into v_commands from fleet.claim_commands(p_limit, p_journal, p_now) as c;
   else
     perform fleet.touch_device(v_device_id, p_now);
   end if;

@@ -177,8 +177,8 @@ create or replace trigger device_commands_02_change_status
 
 -- What a person cancels is on record.
 select fleet.keep_audit(
-  'public.device_commands', p_verbs => '{update}',
-  p_when => 'new.status = ''cancelled'' and old.status <> ''cancelled'' and fleet.current_user_id() is not null',
+  'public.device_commands', p_verbs => '{update}', p_columns => '{status}',
+  p_when => 'new.status = ''cancelled'' and fleet.current_user_id() is not null',
   p_without => '{payload,result,error_message,lease_expires_at,executed_at,created_at}'
 );
 

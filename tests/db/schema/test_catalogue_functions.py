@@ -9,6 +9,9 @@ from typing import Any
 # much as all the rest, for each of many rows or occurrences, there is none either. Each name in
 # their bodies is qualified instead, and whoever calls them with more rights has the setting.
 WITHOUT_SEARCH_PATH = {
+    "fleet.is_over_limit",
+    "fleet.is_sound_command",
+    "fleet.is_too_deep",
     "fleet.next_calendar_occurrence",
     "fleet.next_matching_day",
     "fleet.next_occurrence",

@@ -89,7 +89,8 @@ RECURRENCE = frozenset(
 # The rest of what is pure and open.
 PURE = """
     fleet.as_list fleet.calendar_instant fleet.calendar_interval fleet.default_policies
-    fleet.effective_policies fleet.limits
+    fleet.effective_policies fleet.is_over_limit fleet.is_sound_command fleet.is_too_deep
+    fleet.limits
     fleet.number_or_null fleet.object_or_empty fleet.only_one fleet.try_bigint fleet.zone_aliases
 """
 

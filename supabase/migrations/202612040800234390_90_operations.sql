@@ -2683,22 +2683,31 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_is_final boolean;
-  v_is_deployed boolean;
-  v_is_mdm boolean;
+  v_what integer;
   v_ended bigint[];
   v_failed bigint[];
   v_waiting bigint[];
   v_is_run boolean;
   v_is_wave boolean;
 begin
-  select count(*) filter (where n.status not in ('pending', 'running')) > 0,
-    count(*) filter (where n.command_type in ('deploy_software', 'deploy_files')) > 0,
-    count(*) filter (where n.channel = 'mdm') > 0
-  into v_is_final, v_is_deployed, v_is_mdm
+  -- What there is to be told, in one aggregate, since nearly every update comes by here with one row that asks for nothing:
+  -- 1 an end that only what waits for it hears of, 2 any other end, 4 a deployment, 8 something of an MDM.
+  select bit_or(
+    case
+      when n.status in ('pending', 'running') then 0
+      when n.status in ('failed', 'expired') or n.run_id is not null or n.wave is not null then 2
+      else 1
+    end
+    | case when n.command_type in ('deploy_software', 'deploy_files') then 4 else 0 end
+    | case when n.channel = 'mdm' then 8 else 0 end
+  ) into v_what
   from new_rows as n;
 
-  if v_is_final then
+  if v_what & 3 > 0 and (v_what > 1 or exists (
+    -- One look a row, whatever the plan was made for.
+    select 1 from new_rows as n
+    cross join lateral (select 1 from public.device_commands as c where c.waits_for = n.id limit 1) as w
+  )) then
     select array_agg(n.id order by n.id), array_agg(n.id order by n.id) filter (where n.status in ('failed', 'expired')),
       count(n.run_id) > 0, count(n.wave) > 0
     into v_ended, v_failed, v_is_run, v_is_wave
@@ -2713,7 +2722,7 @@ begin
     end if;
   end if;
 
-  if v_is_deployed then
+  if v_what & 4 > 0 then
     perform fleet.update_targets(array_agg(n.id))
     from new_rows as n
     join old_rows as o on o.id = n.id
@@ -2721,7 +2730,7 @@ begin
       and (n.status, n.attempt, n.reason, n.progress_at) is distinct from (o.status, o.attempt, o.reason, o.progress_at)
     having count(*) > 0;
   end if;
-  if v_is_mdm then
+  if v_what & 8 > 0 then
     -- A time that was moved, a lease that ran out.
     select array_agg(n.id) into v_waiting
     from new_rows as n
