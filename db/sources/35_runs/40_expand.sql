@@ -141,7 +141,7 @@ begin
       and (r.queues or not fleet.leaves_out(r.overlap, r.max_concurrent, t.unfinished, t.is_overtaken))
     -- Zones that share an instant come one after the other; their devices lie among each other in every index.
     order by r.id, t.device_id
-    on conflict (run_id, device_id, step) do nothing
+    on conflict (run_id, device_id, step) where run_id is not null do nothing
     returning run_id
   ),
   progress as (

@@ -218,7 +218,7 @@ begin
       case when v_policies ->> 'overlap' = 'buffer_one' then t.last_id end
     from target as t
     where t.starts_at is not null and not t.is_busy
-    on conflict (run_id, device_id, step) do nothing
+    on conflict (run_id, device_id, step) where run_id is not null do nothing
     returning device_id
   ),
   counted as (

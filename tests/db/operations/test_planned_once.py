@@ -13,6 +13,18 @@ from tests.helpers.fleet import Fleet
 BASE = datetime(2031, 1, 1, tzinfo=UTC)
 # So often Postgres makes a plan for the values that are given; after that it keeps one for any.
 TIMES = 8
+# What an update of a command reads anew, as Postgres keeps it: a character takes some nanoseconds.
+READ_ANEW = """
+select coalesce(sum(length(t.text)), 0)
+from (
+  select conbin::text as text from pg_constraint
+  where conrelid = 'device_commands'::regclass and contype = 'c'
+  union all
+  select tgqual::text from pg_trigger
+  where tgrelid = 'device_commands'::regclass and tgtype & 17 = 17
+) as t
+"""
+MOST_READ_ANEW = 12_000
 # A function in SQL is planned anew in each statement that calls it, unless Postgres puts its body
 # in place; one that is put in place is not counted as called.
 CALLED = """
@@ -47,6 +59,19 @@ def look(fleet: Fleet, device: int) -> None:
     assert fleet.claim(device) == []
 
 
+def work(fleet: Fleet, device: int) -> None:
+    fleet.send(device, "lock")
+    (command,) = fleet.claim(device)
+    fleet.send(device, "lock")
+    with fleet.as_device(device):
+        fleet.run(
+            "select work(jsonb_build_array(jsonb_build_object("
+            "'command_id', %s::bigint, 'attempt', 1, 'status', 'completed', 'result',"
+            " jsonb_build_object('said', repeat('x', 200)))), 10)",
+            command["command_id"],
+        )
+
+
 def run_what_is_due(fleet: Fleet, device: int) -> None:
     made = fleet.create(
         device_ids=[device],
@@ -70,7 +95,7 @@ def tick(fleet: Fleet, device: int) -> None:
     assert {row["error"] for row in done} == {None}
 
 
-@pytest.mark.parametrize("doing", [send, claim_and_finish, look, run_what_is_due, tick])
+@pytest.mark.parametrize("doing", [send, claim_and_finish, look, work, run_what_is_due, tick])
 def test_nothing_is_planned_anew(fleet: Fleet, doing: Callable[[Fleet, int], Any]) -> None:
     device = fleet.device()
     for _ in range(TIMES):
@@ -79,3 +104,7 @@ def test_nothing_is_planned_anew(fleet: Fleet, doing: Callable[[Fleet, int], Any
     doing(fleet, device)
     after = dict(fleet.conn.execute(CALLED).fetchall())
     assert {name for name, calls in after.items() if calls > before.get(name, 0)} == set()
+
+
+def test_checks_and_conditions_of_a_command_are_short(fleet: Fleet) -> None:
+    assert 0 < fleet.value(READ_ANEW) < MOST_READ_ANEW

@@ -841,7 +841,7 @@ begin
       and (r.queues or not fleet.leaves_out(r.overlap, r.max_concurrent, t.unfinished, t.is_overtaken))
     -- Zones that share an instant come one after the other; their devices lie among each other in every index.
     order by r.id, t.device_id
-    on conflict (run_id, device_id, step) do nothing
+    on conflict (run_id, device_id, step) where run_id is not null do nothing
     returning run_id
   ),
   progress as (
@@ -2085,7 +2085,7 @@ begin
       case when v_policies ->> 'overlap' = 'buffer_one' then t.last_id end
     from target as t
     where t.starts_at is not null and not t.is_busy
-    on conflict (run_id, device_id, step) do nothing
+    on conflict (run_id, device_id, step) where run_id is not null do nothing
     returning device_id
   ),
   counted as (

@@ -608,7 +608,7 @@ begin
       on t.name = v_rollout.plan #>> '{compensate,action_type}' and coalesce(t.owner_id, h.owner_id) = h.owner_id
     -- Who had it before already keeps it.
     where coalesce(h.result ->> 'state', '') <> 'skipped'
-    on conflict (run_id, device_id, step) do nothing
+    on conflict (run_id, device_id, step) where run_id is not null do nothing
     returning id
   ),
   counted as (
@@ -655,7 +655,7 @@ begin
     from asked as a
     where not exists (select 1 from public.device_commands as c where c.run_id = a.id and c.device_id = a.device_id and c.step = 0)
       and (a.zones is null or coalesce(a.timezone, 'UTC') = any (a.zones))
-    on conflict (run_id, device_id, step) do nothing
+    on conflict (run_id, device_id, step) where run_id is not null do nothing
     returning id
   )
   select (select count(*) from made), (select max(a.device_id) from asked as a having count(*) >= 2000) into v_made, v_reached;
