@@ -194,44 +194,44 @@ $$;
 comment on function fleet.list_problem(text, text, jsonb) is 'One row where a value is a list that is longer than a limit.';
 revoke all on function fleet.list_problem(text, text, jsonb) from public, anon, authenticated, service_role;
 
-create or replace function fleet.is_too_deep(p_value jsonb)
-returns boolean
-language plpgsql
-immutable
-strict
-parallel safe
--- Asked for each row that holds JSON. Without settings, whose change would cost more than the answer, so every name is qualified; and not in
--- SQL, which each statement would plan anew.
-as $$
-begin
-  -- One level more than the limit of nesting; what is this short cannot be as deep.
-  return pg_catalog.pg_column_size(p_value) > 128 and pg_catalog.jsonb_path_exists(p_value, '$.**{17}');
-end;
-$$;
-
-comment on function fleet.is_too_deep(jsonb) is
-  'Whether JSON is nested deeper than programs can be trusted to read: parsers of JSON give up at some depth, and some of them badly.';
-revoke all on function fleet.is_too_deep(jsonb) from public, anon, authenticated, service_role;
-grant execute on function fleet.is_too_deep(jsonb) to authenticated, service_role;
-
 create or replace function fleet.is_over_limit(p_value jsonb, p_bytes integer)
 returns boolean
 language plpgsql
 immutable
 strict
 parallel safe
--- As fleet.is_too_deep.
+-- Asked for each row that holds JSON. Without settings, whose change would cost more than the answer, and so with every name qualified; not in
+-- SQL, which each statement would take apart and plan anew.
 as $$
 begin
-  return pg_catalog.pg_column_size(p_value) > p_bytes or (pg_catalog.pg_column_size(p_value) > 128 and fleet.is_too_deep(p_value));
+  -- One level more than the limit of nesting; what is this short cannot be as deep.
+  return pg_catalog.pg_column_size(p_value) > p_bytes
+    or (pg_catalog.pg_column_size(p_value) > 128 and pg_catalog.jsonb_path_exists(p_value, '$.**{17}'));
 end;
 $$;
 
 comment on function fleet.is_over_limit(jsonb, integer) is
   'Whether JSON is longer than so many bytes, or nested too deep: asked for each row that holds some, by the triggers that are made from the limits.';
 revoke all on function fleet.is_over_limit(jsonb, integer) from public, anon, authenticated, service_role;
--- Whoever writes a row asks this.
-grant execute on function fleet.is_over_limit(jsonb, integer) to authenticated, service_role;
+-- Whoever may write a row asks it, also a role of somebody's own; it tells nothing but what it was told.
+grant execute on function fleet.is_over_limit(jsonb, integer) to public;
+
+create or replace function fleet.is_too_deep(p_value jsonb)
+returns boolean
+language plpgsql
+immutable
+strict
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return fleet.is_over_limit(p_value, 2147483647);
+end;
+$$;
+
+comment on function fleet.is_too_deep(jsonb) is
+  'Whether JSON is nested deeper than programs can be trusted to read: parsers of JSON give up at some depth, and some of them badly.';
+revoke all on function fleet.is_too_deep(jsonb) from public, anon, authenticated, service_role;
 
 create or replace function fleet.limits_by_table()
 returns jsonb

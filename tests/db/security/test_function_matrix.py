@@ -89,10 +89,13 @@ RECURRENCE = frozenset(
 # The rest of what is pure and open.
 PURE = """
     fleet.as_list fleet.calendar_instant fleet.calendar_interval fleet.default_policies
-    fleet.effective_policies fleet.is_over_limit fleet.is_sound_command fleet.is_too_deep
-    fleet.limits
+    fleet.effective_policies fleet.limits
     fleet.number_or_null fleet.object_or_empty fleet.only_one fleet.try_bigint fleet.zone_aliases
 """
+
+# What checks and the conditions of triggers ask, of whoever may write a row, also with a role of
+# somebody's own. Arithmetic, too.
+ASKED_OF_WRITERS = "fleet.is_over_limit fleet.is_sound_command"
 
 SERVICE_ROLE = """
     fleet.checkup fleet.default_settings fleet.is_within_bounds fleet.may_hold_secrets
@@ -119,18 +122,19 @@ WORKER = """
     fleet.worker_judge_points fleet.worker_store_states fleet.worker_sync_devices
 """
 
+ROLES = ["public", "anon", "authenticated", "fleet_worker", "service_role"]
 EXPECTED: dict[str, frozenset[str]] = {
     name: frozenset(roles.split())
     for names, roles in (
         (API, "authenticated service_role"),
         (BEHIND_THE_API, "authenticated service_role"),
         (PURE, "authenticated service_role"),
+        (ASKED_OF_WRITERS, " ".join(ROLES)),
         (SERVICE_ROLE, "service_role"),
         (WORKER, "fleet_worker"),
     )
     for name in names.split()
 }
-ROLES = ["public", "anon", "authenticated", "fleet_worker", "service_role"]
 
 
 @pytest.fixture

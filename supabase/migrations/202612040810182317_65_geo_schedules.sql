@@ -2823,9 +2823,9 @@ comment on function fleet.tg_follow_geo_device() is
   'nobody''s to write.';
 revoke all on function fleet.tg_follow_geo_device() from public, anon, authenticated, service_role;
 
--- By row, since only so its condition keeps it out of the way of every device that is merely seen.
+-- By row, and of these columns, since only so it is out of the way of every device that is merely seen: even the condition would be read anew.
 create or replace trigger devices_51_follow_geo_schedules
-  after update on public.devices
+  after update of status, timezone, tags, platform, attributes, hostname on public.devices
   for each row
   when (
     (old.status, old.timezone, old.tags, old.platform, old.attributes, old.hostname)
