@@ -34,6 +34,7 @@ select create_schedule(jsonb_build_object(
   'policies', '{"overlap": "allow", "max_concurrent": 1000, "expires_after": "1 hour",
     "catchup": "all", "catchup_limit": 1000}'::jsonb))
 """
+RUNS = "select count(*) from schedule_runs where schedule_id = %s"
 UNFINISHED = "select count(*) from device_commands where status in ('pending', 'running')"
 
 
@@ -89,6 +90,8 @@ def test_a_fleet_works_on_through_a_migrate(platform: RunningStack, tmp_path: Pa
                         migrating.wait(1)
                 said = migrating.communicate()[0].decode()
                 assert migrating.returncode == 0, said
+            # Where a migrate takes no longer than a beat, there was but one.
+            wait_for(lambda: value(RUNS, beat) > 1, "it has run again", PATIENCE_SECONDS)
             value("select pause_schedule(%s)", beat)
             wait_for(lambda: value(UNFINISHED) == 0, "all have ended", PATIENCE_SECONDS)
         runs = conn.execute(

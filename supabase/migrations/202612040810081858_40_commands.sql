@@ -64,10 +64,10 @@ comment on function fleet.is_sound_command(
 revoke all on function fleet.is_sound_command(
   text, text, jsonb, text, smallint, integer, text, text, jsonb, text, jsonb, text, text
 ) from public, anon, authenticated, service_role;
--- Whoever may write the table asks it, also a role of somebody's own; it tells nothing but what it was told.
+-- Postgres asks it with the rights of whoever writes.
 grant execute on function fleet.is_sound_command(
   text, text, jsonb, text, smallint, integer, text, text, jsonb, text, jsonb, text, text
-) to public;
+) to authenticated, service_role;
 
 -- db/sources/40_commands/05_traces.sql
 -- Which trace a command belongs to: derived, since a column that every row fills would cost every insert.

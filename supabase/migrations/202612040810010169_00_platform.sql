@@ -1464,8 +1464,8 @@ $$;
 comment on function fleet.is_over_limit(jsonb, integer) is
   'Whether JSON is longer than so many bytes, or nested too deep: asked for each row that holds some, by the triggers that are made from the limits.';
 revoke all on function fleet.is_over_limit(jsonb, integer) from public, anon, authenticated, service_role;
--- Whoever may write a row asks it, also a role of somebody's own; it tells nothing but what it was told.
-grant execute on function fleet.is_over_limit(jsonb, integer) to public;
+-- Postgres asks it with the rights of whoever writes.
+grant execute on function fleet.is_over_limit(jsonb, integer) to authenticated, service_role;
 
 create or replace function fleet.is_too_deep(p_value jsonb)
 returns boolean
