@@ -1445,6 +1445,9 @@ $$;
 comment on function fleet.list_problem(text, text, jsonb) is 'One row where a value is a list that is longer than a limit.';
 revoke all on function fleet.list_problem(text, text, jsonb) from public, anon, authenticated, service_role;
 
+-- db/sources/00_platform/67_kept_limits.sql
+-- How limits are kept: what is over one, and what of it is refused or cut.
+
 create or replace function fleet.is_over_limit(p_value jsonb, p_bytes integer)
 returns boolean
 language plpgsql
