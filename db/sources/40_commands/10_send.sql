@@ -263,6 +263,8 @@ returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- Planned for each list otherwise, which takes longer than all that is done for one owner.
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_waiting double precision;

@@ -36,7 +36,7 @@ revoke all on function fleet.tg_fill_command() from public, anon, authenticated,
 
 create or replace trigger device_commands_01_fill
   before insert on public.device_commands
-  for each row when (current_setting('pgfleet.plain_type', true) = new.command_type and new.run_id is null and new.sent_as is null)
+  for each row when (new.run_id is null and new.sent_as is null and current_setting('pgfleet.plain_type', true) = new.command_type)
   execute function fleet.tg_fill_command();
 
 create or replace function fleet.tg_prepare_command()
@@ -106,7 +106,7 @@ revoke all on function fleet.tg_prepare_command() from public, anon, authenticat
 create or replace trigger device_commands_01_prepare
   before insert on public.device_commands
   for each row when (
-    (current_setting('pgfleet.plain_type', true) = new.command_type) is not true and new.run_id is null and new.sent_as is null
+    new.run_id is null and new.sent_as is null and (current_setting('pgfleet.plain_type', true) = new.command_type) is not true
   )
   execute function fleet.tg_prepare_command();
 
@@ -241,9 +241,15 @@ begin
     from fleet.command_problems(v_one) as q;
   end loop;
 
+  -- Whoever says that the devices are known has read them in the same statement, as the triggers have for what is sent one by one.
+  if current_setting('pgfleet.known_devices', true) = 'yes' then
+    perform set_config('pgfleet.known_devices', '', true);
+    return null;
+  end if;
   for v_one in
     select n.* from new_rows as n
-    where not exists (select 1 from public.devices as d where d.id = n.device_id and d.owner_id = n.owner_id)
+    where (n.run_id is not null or n.sent_as is not null)
+      and not exists (select 1 from public.devices as d where d.id = n.device_id and d.owner_id = n.owner_id)
   loop
     if v_one.run_id is null or exists (select 1 from public.devices as d where d.id = v_one.device_id) then
       perform fleet.raise_device_not_found(v_one.device_id);

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from psycopg.types.json import Jsonb
 from tests.helpers.fleet import HELLO, Fleet, Row
+from tests.helpers.sandbox import wait_until
 
 
 def send(fleet: Fleet, targets: Any, kind: str = "lock", **named: Any) -> Row:
@@ -69,6 +72,27 @@ def test_the_same_key_sends_once(fleet: Fleet) -> None:
     assert send(fleet, targets, p_idempotency_key="l")["count"] == 2
     with fleet.refused("PT409", "idempotency_conflict"):
         send(fleet, targets, "unlock", p_idempotency_key="k")
+
+
+def test_who_has_one_by_the_same_key_gets_no_second(connect: Callable[..., Fleet]) -> None:
+    fleet, other = connect(), connect()
+    had, meanwhile, rest = fleet.devices(3)
+    targets = {"owner_id": str(fleet.owner_id), "device_ids": [had, meanwhile, rest]}
+    fleet.send(had, p_idempotency_key="k")
+    pid = other.value("select pg_backend_pid()")
+    with ThreadPoolExecutor(1) as pool:
+        with fleet.conn.transaction():
+            fleet.send(meanwhile, p_idempotency_key="k")
+            answer = pool.submit(send, other, targets, p_idempotency_key="k")
+            waits = "select cardinality(pg_blocking_pids(%s)) > 0"
+            wait_until(lambda: answer.done() or fleet.value(waits, pid), 60)
+            assert not answer.done()
+        found = answer.result(60)
+    assert ([row["device_id"] for row in sent(fleet, found)], found["count"]) == ([rest], 1)
+    counts = fleet.rows(
+        "select device_id, count(*) as n from device_commands group by 1 order by 1"
+    )
+    assert [(row["device_id"], row["n"]) for row in counts] == [(had, 1), (meanwhile, 1), (rest, 1)]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
 import pytest
 from tests.conftest import Database
 from tests.helpers.fleet import Fleet
@@ -104,6 +105,29 @@ def test_nothing_is_planned_anew(fleet: Fleet, doing: Callable[[Fleet, int], Any
     doing(fleet, device)
     after = dict(fleet.conn.execute(CALLED).fetchall())
     assert {name for name, calls in after.items() if calls > before.get(name, 0)} == set()
+
+
+@pytest.mark.parametrize("doing", [send, claim_and_finish, look, work])
+def test_no_statement_within_is_planned_for_its_values(
+    fleet: Fleet, doing: Callable[[Fleet, int], Any]
+) -> None:
+    """Postgres says when it plans, and for whom: lists and limits make it plan at each call."""
+    device = fleet.device()
+    for _ in range(TIMES):
+        doing(fleet, device)
+    planned: list[str] = []
+
+    def listen(notice: psycopg.errors.Diagnostic) -> None:
+        if "PLANNER STATISTICS" in str(notice.message_primary):
+            planned.append(str(notice.context))
+
+    fleet.conn.add_notice_handler(listen)
+    fleet.run("set log_planner_stats = on; set client_min_messages = log")
+    doing(fleet, device)
+    fleet.run("reset log_planner_stats; reset client_min_messages")
+    # What the test itself sends is among it.
+    assert "None" in planned
+    assert [one for one in planned if one.startswith("SQL statement")] == []
 
 
 def test_checks_and_conditions_of_a_command_are_short(fleet: Fleet) -> None:

@@ -76,6 +76,28 @@ def test_a_crash_between_chunks_repeats_and_loses_nothing(connect: Callable[...,
     assert reached(fleet, made) == devices
 
 
+def test_a_run_that_lost_its_place_writes_what_is_missing_and_nothing_twice(fleet: Fleet) -> None:
+    """As after a restore, or where somebody set it back by hand."""
+    devices = fleet.devices(6)
+    start = BASE.isoformat()
+    lost, whole = (fleet.create(device_ids=devices, start_time=start) for _ in range(2))
+    fleet.tick_until_idle(BASE)
+    first = fleet.commands(lost["id"])
+    fleet.run("delete from device_commands where id = %s", first[2]["id"])
+    runs = [fleet.runs(made["id"])[0]["id"] for made in (lost, whole)]
+    fleet.run(
+        "update schedule_runs set expanded_to = null, expanded_at = null, targeted = 0"
+        " where id = %s",
+        runs[0],
+    )
+    assert fleet.value("select fleet.expand_runs(%s, %s, 100)", runs, BASE) == 1
+    assert reached(fleet, lost) == reached(fleet, whole) == devices
+    assert {row["id"] for row in fleet.commands(lost["id"])} >= {
+        row["id"] for row in first if row != first[2]
+    }
+    assert fleet.runs(lost["id"])[0]["status"] == "running"
+
+
 def test_a_small_schedule_does_not_wait_for_a_large_one(fleet: Fleet) -> None:
     fleet.devices(5000)
     large = fleet.create(selector={}, start_time=BASE.isoformat())

@@ -396,6 +396,8 @@ returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- Planned for each list otherwise, which takes longer than all that is done for one owner.
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_waiting double precision;
@@ -469,6 +471,7 @@ declare
   v_selector jsonb;
   v_known public.device_commands;
   v_count bigint;
+  v_turn integer := 1;
 begin
   perform fleet.raise_problems('who is meant', 'targets_invalid', array(
     select ('targets', 'must be an object', 'Example: {"group_ids": [3]} or {"selector": {"tags": ["lab"]}}')::fleet.problem
@@ -539,15 +542,32 @@ begin
     where t.name = p_command_type and coalesce(t.owner_id, v_row.owner_id) = v_row.owner_id
   );
   v_row.created_by := fleet.current_user_id();
-  insert into public.device_commands (
-    owner_id, device_id, device_hostname, channel, command_type, payload, idempotency_key, priority, not_before, expires_at,
-    max_attempts, created_by, sent_as
-  )
-  select v_row.owner_id, t.device_id, t.hostname, v_row.channel, v_row.command_type, v_row.payload, p_idempotency_key,
-    v_row.priority, v_row.not_before, v_row.expires_at, v_row.max_attempts, v_row.created_by, v_row.sent_as
-  from fleet.targets(v_row.owner_id, v_ids, v_groups, v_selector) as t
-  on conflict (device_id, idempotency_key) where idempotency_key is not null do nothing;
-  get diagnostics v_count = row_count;
+  -- Until the insert of this statement.
+  perform set_config('pgfleet.known_devices', 'yes', true);
+  loop
+    begin
+      insert into public.device_commands (
+        owner_id, device_id, device_hostname, channel, command_type, payload, idempotency_key, priority, not_before, expires_at,
+        max_attempts, created_by, sent_as
+      )
+      select v_row.owner_id, t.device_id, t.hostname, v_row.channel, v_row.command_type, v_row.payload, p_idempotency_key,
+        v_row.priority, v_row.not_before, v_row.expires_at, v_row.max_attempts, v_row.created_by, v_row.sent_as
+      from fleet.targets(v_row.owner_id, v_ids, v_groups, v_selector) as t
+      -- To leave it to the index would cost each row a tenth, also where there is no key.
+      where p_idempotency_key is null or (
+        select c.id from public.device_commands as c where c.device_id = t.device_id and c.idempotency_key = p_idempotency_key
+      ) is null;
+      get diagnostics v_count = row_count;
+      exit;
+    exception
+      when unique_violation then
+        -- Somebody sent one of them by the same key at this moment: the next look sees it.
+        v_turn := v_turn + 1;
+        if v_turn > 3 then
+          raise;
+        end if;
+    end;
+  end loop;
   return jsonb_build_object('sent_as', v_row.sent_as, 'count', v_count);
 end;
 $$;
@@ -1874,7 +1894,7 @@ revoke all on function fleet.tg_fill_command() from public, anon, authenticated,
 
 create or replace trigger device_commands_01_fill
   before insert on public.device_commands
-  for each row when (current_setting('pgfleet.plain_type', true) = new.command_type and new.run_id is null and new.sent_as is null)
+  for each row when (new.run_id is null and new.sent_as is null and current_setting('pgfleet.plain_type', true) = new.command_type)
   execute function fleet.tg_fill_command();
 
 create or replace function fleet.tg_prepare_command()
@@ -1944,7 +1964,7 @@ revoke all on function fleet.tg_prepare_command() from public, anon, authenticat
 create or replace trigger device_commands_01_prepare
   before insert on public.device_commands
   for each row when (
-    (current_setting('pgfleet.plain_type', true) = new.command_type) is not true and new.run_id is null and new.sent_as is null
+    new.run_id is null and new.sent_as is null and (current_setting('pgfleet.plain_type', true) = new.command_type) is not true
   )
   execute function fleet.tg_prepare_command();
 
@@ -2079,9 +2099,15 @@ begin
     from fleet.command_problems(v_one) as q;
   end loop;
 
+  -- Whoever says that the devices are known has read them in the same statement, as the triggers have for what is sent one by one.
+  if current_setting('pgfleet.known_devices', true) = 'yes' then
+    perform set_config('pgfleet.known_devices', '', true);
+    return null;
+  end if;
   for v_one in
     select n.* from new_rows as n
-    where not exists (select 1 from public.devices as d where d.id = n.device_id and d.owner_id = n.owner_id)
+    where (n.run_id is not null or n.sent_as is not null)
+      and not exists (select 1 from public.devices as d where d.id = n.device_id and d.owner_id = n.owner_id)
   loop
     if v_one.run_id is null or exists (select 1 from public.devices as d where d.id = v_one.device_id) then
       perform fleet.raise_device_not_found(v_one.device_id);
