@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 from measure import row
+from other_queues import jobs_a_second
 
 from pgfleet_local.server.binaries import find_binaries
 from pgfleet_local.settings import StackSettings
@@ -21,6 +22,7 @@ CLIENTS = 4
 # So many that what a session does once, such as to compile functions, weighs nothing: the sessions
 # of an API live for long.
 STEPS = 500
+BATCH = 100
 LATER = 10  # rounds of `work` after the first claim of a device
 DEVICES = CLIENTS * STEPS
 ROUNDS = 3
@@ -54,14 +56,20 @@ BARE = """
       where q.id = p_id and q.device_id = p_device and q.attempt = p_attempt;
       return found;
     end $$;
-    create function bare_work(p_device bigint, p_finished jsonb, p_limit integer)
-    returns table (id bigint, payload jsonb, attempt integer) language plpgsql
+    create function bare_finish_all(p_device bigint, p_finished jsonb)
+    returns boolean language plpgsql
     -- Otherwise it reads the whole table once that has grown.
     set enable_seqscan = off as $$
     begin
       update bare_queue as q set status = 'completed', lease_expires_at = null, result = '{}'
       from jsonb_to_recordset(p_finished) as f(command_id bigint, attempt integer)
       where q.id = f.command_id and q.device_id = p_device and q.attempt = f.attempt;
+      return found;
+    end $$;
+    create function bare_work(p_device bigint, p_finished jsonb, p_limit integer)
+    returns table (id bigint, payload jsonb, attempt integer) language plpgsql as $$
+    begin
+      perform bare_finish_all(p_device, p_finished);
       return query select * from bare_claim(p_device, p_limit);
     end $$;
     grant usage on schema public to authenticated;
@@ -86,7 +94,7 @@ CALL = """
 ENDED = """(
     select jsonb_agg(jsonb_build_object(
       'command_id', i, 'attempt', 1, 'status', 'completed', 'result', '{{}}'::jsonb))
-    from generate_series({first}, {first} + 9) as i)"""
+    from generate_series({first}, {first} + {last}) as i)"""
 
 
 def _call(statement: str) -> str:
@@ -111,6 +119,7 @@ def run(connection: psycopg.Connection[Any], settings: StackSettings) -> list[di
     one = bench.cycles(1)
     ten = bench.cycles(10)
     working = bench.work()
+    batches = bench.batches()
     empty, claims, around = bench.looks()
     return [
         row("claim + finish, one command a device", one[0], "a second", one[1], "ratio ≥ 0.6"),
@@ -123,9 +132,27 @@ def run(connection: psycopg.Connection[Any], settings: StackSettings) -> list[di
             "ratio ≥ 0.5",
         ),
         row(
+            f"claim + finish, {BATCH} at a time",
+            *(batches[0], "commands/s", batches[1], "ratio ≥ 0.5"),
+        ),
+        row(
             "look that finds nothing, beside a claim, both without the transaction around them",
             *(round(empty - around, 3), "ms", round(claims - around, 3), "ratio ≤ 0.2"),
         ),
+        *_beside_other_queues(settings, one[0], batches[0]),
+    ]
+
+
+def _beside_other_queues(settings: StackSettings, one: int, many: int) -> list[dict[str, Any]]:
+    """Put what was found beside queues whose jobs belong to no device, and have no retries."""
+    found = jobs_a_second(settings.db_url)
+    return [
+        row(f"{what}, beside {queue}", ours, "a second", found[name])
+        for name, what, ours, queue in (
+            ("graphile", "one at a time", one, "graphile-worker"),
+            ("boss", f"{BATCH} at a time", many, "pg-boss"),
+        )
+        if name in found
     ]
 
 
@@ -163,7 +190,7 @@ class Bench:
         ours = [_call("select * from claim_commands(10)")]
         plain = [_call("select * from bare_claim(:device, 10)")]
         for i in range(LATER):
-            ended = ENDED.format(first=f":first + {10 * i}")
+            ended = ENDED.format(first=f":first + {10 * i}", last=9)
             ours.append(_call(f"select work({ended}, 10)"))
             plain.append(_call(f"select * from bare_work(:device, {ended}, 10)"))
         found: tuple[list[float], list[float]] = ([], [])
@@ -171,6 +198,19 @@ class Bench:
             for rates, scripts in zip(found, (ours, plain), strict=True):
                 rates.append(self._rate("\n".join(scripts), each, steps))
         return round(max(found[0]) * LATER * 10), round(max(found[1]) * LATER * 10)
+
+    def batches(self) -> tuple[int, int]:
+        """Give how many commands a second a device takes that claims and finishes many at once."""
+        ended = ENDED.format(first=":first", last=BATCH - 1)
+        ours = _call(f"select * from claim_commands({BATCH})")
+        ours += _call(f"select finish_commands({ended})")
+        plain = _call(f"select * from bare_claim(:device, {BATCH})")
+        plain += _call(f"select bare_finish_all(:device, {ended})")
+        found: tuple[list[float], list[float]] = ([], [])
+        for _ in range(ROUNDS):
+            for rates, script in zip(found, (ours, plain), strict=True):
+                rates.append(self._rate(script, BATCH, STEPS // 8))
+        return round(max(found[0]) * BATCH), round(max(found[1]) * BATCH)
 
     def looks(self) -> tuple[float, float, float]:
         """Give how long a look takes that finds nothing, one that finds a command, and neither."""

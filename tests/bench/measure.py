@@ -1,7 +1,8 @@
-"""What several benchmarks need: one value of a statement, a row of the table, a plain baseline."""
+"""What several benchmarks need: a value, a row of the table, a plain baseline, a free port."""
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import Any
 
@@ -37,3 +38,11 @@ def row(
         "ratio": round(float(found) / float(baseline), digits) if baseline else "",
         "goal": goal or "",
     }
+
+
+def free_port() -> int:
+    """Give a port of this machine that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

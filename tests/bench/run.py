@@ -13,7 +13,6 @@ import platform
 import re
 import secrets
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from measure import free_port
 from rich.console import Console
 from rich.table import Table
 
@@ -42,8 +42,8 @@ def migrated_server() -> Iterator[StackSettings]:
     settings = StackSettings(
         data_dir=folder / "data",
         jwt_secret=secrets.token_hex(32),
-        db_port=_free_port(),
-        api_port=_free_port(),
+        db_port=free_port(),
+        api_port=free_port(),
     )
     server = Cluster(settings)
     try:
@@ -102,13 +102,6 @@ def _print_table(results: list[dict[str, Any]]) -> None:
     for row in results:
         table.add_row(*(str(row.get(column.header, "")) for column in table.columns))
     Console(file=sys.stderr, width=140).print(table)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

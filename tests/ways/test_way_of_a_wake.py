@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
-from tests.helpers.hostile import Hostile, hostile, says
+from tests.helpers.hanging import everybody_hangs, owner_with_endpoints, tell
+from tests.helpers.hostile import hostile, says
 from tests.helpers.sandbox import FULL, READ_ONLY, Sandbox, serving, wait_until
 from tests.helpers.simplemdm_account import push_to_many
 
@@ -21,13 +19,7 @@ from pgfleet_functions.settings import FunctionSettings
 from pgfleet_functions.setup import ensure_worker_role
 from pgfleet_local.sandboxes.simplemdm import create_sandbox
 
-ENDPOINTS = 25
 TRIES = 8
-
-
-async def never(_: asyncio.StreamWriter) -> None:
-    """Take a request, and say nothing."""
-    await asyncio.Event().wait()
 
 
 @pytest.fixture
@@ -56,35 +48,6 @@ def functions(own_database: Any, conn: Any, free_port: Callable[[], int]) -> Any
         allow_private_addresses=True,
     )
     return lambda: serving(create_app(settings, listen=True), free_port())
-
-
-def owner_with_endpoints(conn: Any, urls: list[str]) -> str:
-    owner = str(uuid4())
-    conn.execute("insert into owners (id, name) values (%s, 'school')", (owner,))
-    for number, url in enumerate(urls):
-        spec = {"owner_id": owner, "url": url, "name": f"hook {number}", "events": ["*"]}
-        conn.execute("select create_webhook_endpoint(%s::jsonb)", (json.dumps(spec),))
-    return owner
-
-
-def tell(conn: Any, owner: str, times: int) -> None:
-    """Let things happen, and let the tick say that there is something to be told."""
-    subjects = [json.dumps({"number": number}) for number in range(times)]
-    conn.execute(
-        "select fleet.emit_events(%s::uuid[], 'run.failed', %s::jsonb[])",
-        ([owner] * times, subjects),
-    )
-    conn.execute("select fleet.poke('notify-dispatch')")
-
-
-@contextmanager
-def everybody_hangs(conn: Any) -> Iterator[Hostile]:
-    """Let one owner have many endpoints that never answer, with much to tell to each."""
-    with hostile(never) as server:
-        bad = owner_with_endpoints(conn, [f"{server.url}/{n}" for n in range(ENDPOINTS)])
-        tell(conn, bad, 8)
-        wait_until(lambda: len(server.requests) >= 4)
-        yield server
 
 
 def test_a_command_is_with_the_mdm_at_once_where_functions_listen_while_receivers_hang(

@@ -849,9 +849,9 @@ begin
       and t.is_due
       and t.starts_at is not null
       and (r.queues or not fleet.leaves_out(r.overlap, r.max_concurrent, t.unfinished, t.is_overtaken))
-      -- Ids only grow, so that most runs come by each device once; to be told by the index that it has its command would cost each row a tenth.
+      -- A run comes by each device once, but for newcomers and for who moves; to leave it to the index would cost each row a tenth.
       and not (
-        (p_is_again or r.has_waves or r.zone_row_id is not null)
+        (p_is_again or r.has_waves or r.has_movers)
         and (select c.id from public.device_commands as c where c.run_id = r.id and c.device_id = t.device_id and c.step = 0) is not null
       )
     returning run_id
