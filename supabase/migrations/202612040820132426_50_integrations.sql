@@ -506,18 +506,16 @@ revoke all on function fleet.errors_to_log(jsonb, bigint) from public, anon, aut
 create or replace function fleet.without_secret(p_text text, p_secret text)
 returns text
 language sql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-  select case
-    when coalesce(length(p_secret), 0) < 4 then p_text
-    else replace(
-      replace(p_text, p_secret, '***'),
-      -- As in an Authorization header, where the secret is the user and there is no password.
-      replace(encode(convert_to(p_secret || ':', 'UTF8'), 'base64'), E'\n', ''), '***'
-    )
-  end
-$$;
+-- Not immutable, as convert_to is not: Postgres would not put it in place then, and plan it anew for each call that is logged.
+stable
+return case
+  when coalesce(length(p_secret), 0) < 4 then p_text
+  else replace(
+    replace(p_text, p_secret, '***'),
+    -- As in an Authorization header, where the secret is the user and there is no password.
+    replace(encode(convert_to(p_secret || ':', 'UTF8'), 'base64'), E'\n', ''), '***'
+  )
+end;
 
 comment on function fleet.without_secret(text, text) is 'A text with a secret taken out of it, also as HTTP Basic has it.';
 revoke all on function fleet.without_secret(text, text) from public, anon, authenticated, service_role;
@@ -587,19 +585,20 @@ revoke all on function fleet.worker_log_mdm_calls(jsonb) from public, anon, auth
 
 create or replace function fleet.log_callless(p_command public.device_commands, p_integration_id bigint, p_error text, p_now timestamptz)
 returns void
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  insert into public.mdm_api_logs (owner_id, integration_id, command_id, attempt, error, created_at)
-  select p_command.owner_id, p_integration_id, p_command.id, p_command.attempt,
-    left(fleet.without_secret(
-      p_error, fleet.stored_secret('integration:' || p_integration_id)
-    ), 2000),
-    p_now
-  where not exists (
-    select 1 from public.mdm_api_logs as l where l.command_id = p_command.id and l.attempt = p_command.attempt
-  )
+begin
+  -- Nearly each has made a call.
+  if not exists (select 1 from public.mdm_api_logs as l where l.command_id = p_command.id and l.attempt = p_command.attempt) then
+    insert into public.mdm_api_logs (owner_id, integration_id, command_id, attempt, error, created_at)
+    values (
+      p_command.owner_id, p_integration_id, p_command.id, p_command.attempt,
+      left(fleet.without_secret(p_error, fleet.stored_secret('integration:' || p_integration_id)), 2000), p_now
+    );
+  end if;
+end;
 $$;
 
 comment on function fleet.log_callless(public.device_commands, bigint, text, timestamptz) is

@@ -449,8 +449,11 @@ returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- Planned for each list of ids otherwise, which takes as long as all that is done for one.
+set plan_cache_mode = force_generic_plan
 as $$
 declare
+  v_unseen bigint[];
   v_schedules bigint[];
 begin
   if p_waiting is not null then
@@ -463,20 +466,28 @@ begin
     return;
   end if;
 
+  v_unseen := array(
+    select c.id
+    from public.device_commands as c
+    where c.id = any (p_ended) and c.status <> 'completed' and c.command_type in ('push_profile', 'remove_profile')
+  );
+  if v_unseen = '{}' then
+    delete from fleet.mdm_work as w where w.command_id = any (p_ended);
+    return;
+  end if;
+
   -- Taken, but never seen to be done: the device is as it was before, as far as anybody knows.
   update public.device_profiles as p
   set is_installed = c.command_type = 'remove_profile', changed_at = clock_timestamp()
   from public.device_commands as c
   join fleet.mdm_work as w on w.command_id = c.id and w.accepted_at is not null
-  where c.id = any (p_ended)
-    and c.status <> 'completed'
-    and c.command_type in ('push_profile', 'remove_profile')
+  where c.id = any (v_unseen)
     and p.device_id = c.device_id
     and p.profile_id = c.payload ->> 'profile_id';
   delete from fleet.mdm_work as w where w.command_id = any (p_ended);
   select array_agg(c.schedule_id) into v_schedules
   from public.device_commands as c
-  where c.id = any (p_ended) and c.command_type = 'push_profile' and c.status <> 'completed' and c.schedule_id is not null;
+  where c.id = any (v_unseen) and c.command_type = 'push_profile' and c.schedule_id is not null;
   if v_schedules is not null then
     perform fleet.mark_failed_pushes(v_schedules);
   end if;
