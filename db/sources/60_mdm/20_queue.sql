@@ -204,23 +204,20 @@ begin
     from public.device_commands as c
     where c.id = any (p_ended) and c.status <> 'completed' and c.command_type in ('push_profile', 'remove_profile')
   );
-  if v_unseen = '{}' then
-    delete from fleet.mdm_work as w where w.command_id = any (p_ended);
-    return;
+  if v_unseen <> '{}' then
+    -- Taken, but never seen to be done: the device is as it was before, as far as anybody knows.
+    update public.device_profiles as p
+    set is_installed = c.command_type = 'remove_profile', changed_at = clock_timestamp()
+    from public.device_commands as c
+    join fleet.mdm_work as w on w.command_id = c.id and w.accepted_at is not null
+    where c.id = any (v_unseen)
+      and p.device_id = c.device_id
+      and p.profile_id = c.payload ->> 'profile_id';
+    select array_agg(c.schedule_id) into v_schedules
+    from public.device_commands as c
+    where c.id = any (v_unseen) and c.command_type = 'push_profile' and c.schedule_id is not null;
   end if;
-
-  -- Taken, but never seen to be done: the device is as it was before, as far as anybody knows.
-  update public.device_profiles as p
-  set is_installed = c.command_type = 'remove_profile', changed_at = clock_timestamp()
-  from public.device_commands as c
-  join fleet.mdm_work as w on w.command_id = c.id and w.accepted_at is not null
-  where c.id = any (v_unseen)
-    and p.device_id = c.device_id
-    and p.profile_id = c.payload ->> 'profile_id';
   delete from fleet.mdm_work as w where w.command_id = any (p_ended);
-  select array_agg(c.schedule_id) into v_schedules
-  from public.device_commands as c
-  where c.id = any (v_unseen) and c.command_type = 'push_profile' and c.schedule_id is not null;
   if v_schedules is not null then
     perform fleet.mark_failed_pushes(v_schedules);
   end if;

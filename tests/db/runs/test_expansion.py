@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 from tests.conftest import Database
 from tests.helpers.fleet import Fleet, Row
 
@@ -96,6 +97,22 @@ def test_a_run_that_lost_its_place_writes_what_is_missing_and_nothing_twice(flee
         row["id"] for row in first if row != first[2]
     }
     assert fleet.runs(lost["id"])[0]["status"] == "running"
+
+
+def test_only_what_the_engine_writes_itself_is_taken_at_its_word(fleet: Fleet) -> None:
+    """Within one transaction, whether or not the statement had anybody to write for."""
+    said = "select coalesce(current_setting('pgfleet.known_devices', true), '')"
+    devices = fleet.devices(2)
+    nobody = {"tags": ["none"]}
+    with fleet.conn.transaction():
+        for selector, count in ((nobody, 0), ({}, len(devices))):
+            made = fleet.create(selector=selector)
+            fleet.tick()
+            assert len(fleet.commands(made["id"])) == count
+            assert fleet.value(said) == ""
+            targets = Jsonb({"owner_id": str(fleet.owner_id), "selector": selector})
+            assert fleet.value("select send_commands(%s, 'lock')", targets)["count"] == count
+            assert fleet.value(said) == ""
 
 
 def test_a_small_schedule_does_not_wait_for_a_large_one(fleet: Fleet) -> None:

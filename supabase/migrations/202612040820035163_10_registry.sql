@@ -2421,9 +2421,10 @@ begin
   update fleet.quota_use as u
   set left_over = fleet.quota_left(u.left_over, u.filled_at, v_allowed, p_name, p_now) - p_count,
       filled_at = greatest(p_now, u.filled_at)
-  where u.ctid = (
-    select x.ctid from fleet.quota_use as x where x.owner_id = p_owner_id and x.name = p_name for update skip locked
-  )
+  from (
+    select x.owner_id, x.name from fleet.quota_use as x where x.owner_id = p_owner_id and x.name = p_name for update skip locked
+  ) as h
+  where u.owner_id = h.owner_id and u.name = h.name
   returning u.left_over into v_left;
   if found then
     return v_left >= 0;
