@@ -186,18 +186,14 @@ class Bench:
     def work(self) -> tuple[int, int]:
         """Give how many commands a second go through calls that finish ten and claim ten."""
         each = 10 * (LATER + 1)
-        steps = STEPS // 8
         ours = [_call("select * from claim_commands(10)")]
         plain = [_call("select * from bare_claim(:device, 10)")]
         for i in range(LATER):
             ended = ENDED.format(first=f":first + {10 * i}", last=9)
             ours.append(_call(f"select work({ended}, 10)"))
             plain.append(_call(f"select * from bare_work(:device, {ended}, 10)"))
-        found: tuple[list[float], list[float]] = ([], [])
-        for _ in range(ROUNDS):
-            for rates, scripts in zip(found, (ours, plain), strict=True):
-                rates.append(self._rate("\n".join(scripts), each, steps))
-        return round(max(found[0]) * LATER * 10), round(max(found[1]) * LATER * 10)
+        found = self._best("\n".join(ours), "\n".join(plain), each)
+        return round(found[0] * LATER * 10), round(found[1] * LATER * 10)
 
     def batches(self) -> tuple[int, int]:
         """Give how many commands a second a device takes that claims and finishes many at once."""
@@ -206,11 +202,8 @@ class Bench:
         ours += _call(f"select finish_commands({ended})")
         plain = _call(f"select * from bare_claim(:device, {BATCH})")
         plain += _call(f"select bare_finish_all(:device, {ended})")
-        found: tuple[list[float], list[float]] = ([], [])
-        for _ in range(ROUNDS):
-            for rates, script in zip(found, (ours, plain), strict=True):
-                rates.append(self._rate(script, BATCH, STEPS // 8))
-        return round(max(found[0]) * BATCH), round(max(found[1]) * BATCH)
+        found = self._best(ours, plain, BATCH)
+        return round(found[0] * BATCH), round(found[1] * BATCH)
 
     def looks(self) -> tuple[float, float, float]:
         """Give how long a look takes that finds nothing, one that finds a command, and neither."""
@@ -220,6 +213,14 @@ class Bench:
             for times, script, each in zip(found, (look, look, neither), (0, 1, 0), strict=True):
                 times.append(1000 * CLIENTS / self._rate(script, each))
         return min(found[0]), min(found[1]), min(found[2])
+
+    def _best(self, ours: str, plain: str, each: int) -> tuple[float, float]:
+        """Run two scripts in turn, in which devices do much, and give the best rate of each."""
+        found: tuple[list[float], list[float]] = ([], [])
+        for _ in range(ROUNDS):
+            for rates, script in zip(found, (ours, plain), strict=True):
+                rates.append(self._rate(script, each, STEPS // 8))
+        return max(found[0]), max(found[1])
 
     def _rate(self, script: str, each: int, steps: int = STEPS) -> float:
         """Give how many devices a second go through a script; each has so many new commands."""

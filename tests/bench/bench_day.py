@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-from measure import row, value
+from measure import make_owner, row, value
 
 from pgfleet_local.settings import StackSettings
 
@@ -76,10 +76,7 @@ def run(connection: psycopg.Connection[Any], settings: StackSettings) -> list[di
 def _make_fleet(connection: psycopg.Connection[Any]) -> None:
     connection.execute("select fleet.set_setting('ticker_enabled', 'false')")
     connection.execute("select fleet.set_setting('publish_device_commands', 'false')")
-    connection.execute(
-        "with made as (insert into owners (name) values ('bench') returning id)"
-        " select fleet.set_setting('default_owner', to_jsonb(id::text)) from made"
-    )
+    make_owner(connection)
     connection.execute(
         "insert into devices (id, hostname, auth_id) select i, 'pc-' || i,"
         " ('00000000-0000-4000-8000-' || lpad(i::text, 12, '0'))::uuid"

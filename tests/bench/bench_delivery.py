@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from measure import row, value
+from measure import make_owner, row, value
 from websockets.asyncio.client import connect
 
 from pgfleet.demo.platform import Platform, running_devices, running_platform
@@ -154,8 +154,7 @@ def _join(number: int, token: str) -> dict[str, Any]:
 
 def _measure(platform: Platform, count: int) -> tuple[Load, float]:
     with psycopg.connect(platform.db_url, autocommit=True) as db:
-        owner = value(db, "insert into owners (name) values ('bench') returning id")
-        db.execute("select fleet.set_setting('default_owner', to_jsonb(%s::text))", (owner,))
+        make_owner(db)
         made = value(db, "select create_enrollment_code(p_max_uses => %s)", count)
         options = ("--duration", "0", "--poll-seconds", "300")
         with running_devices(platform, str(made["code"]), count, *options):

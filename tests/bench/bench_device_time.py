@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-from measure import row, value
+from measure import make_owner, row, value
 
 DEVICES = 100_000
 ZONES = 300
@@ -25,10 +25,7 @@ def run(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
 def make_fleet(connection: psycopg.Connection[Any], devices: int) -> None:
     """Make devices in as many time zones as there are people to live in them."""
     connection.execute("select fleet.set_setting('ticker_enabled', 'false')")
-    connection.execute(
-        "with made as (insert into owners (name) values ('bench') returning id)"
-        " select fleet.set_setting('default_owner', to_jsonb(id::text)) from made"
-    )
+    make_owner(connection)
     connection.execute(
         "select fleet.set_quota(o.id, q.name, 100000000) from owners as o,"
         " unnest('{commands_a_minute,commands_waiting}'::text[]) as q(name)"

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import psycopg
-from measure import bare_insert_seconds, row, value
+from measure import bare_insert_seconds, make_owner, row, value
 
 LARGE = 20_000
 WHOLE = 100_000
@@ -22,10 +22,7 @@ def run(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
 
 
 def _make_fleet(connection: psycopg.Connection[Any]) -> None:
-    connection.execute(
-        "with made as (insert into owners (name) values ('bench') returning id)"
-        " select fleet.set_setting('default_owner', to_jsonb(id::text)) from made"
-    )
+    make_owner(connection)
     connection.execute(
         "insert into devices (hostname, tags) select 'pc-' || i,"
         " case when i <= %s then '{large}'::text[] else '{}' end"

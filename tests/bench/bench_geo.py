@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from measure import row, value
+from measure import make_owner, row, value
 from psycopg.types.json import Jsonb
 
 SCHEDULES = 10_000
@@ -22,10 +22,7 @@ def run(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
     connection.execute("select fleet.set_setting('ticker_enabled', 'false')")
     # What they do is measured here, at its own time.
     connection.execute("select cron.unschedule(jobid) from cron.job where jobname like '%-geo'")
-    connection.execute(
-        "with made as (insert into owners (name) values ('bench') returning id)"
-        " select fleet.set_setting('default_owner', to_jsonb(id::text)) from made"
-    )
+    make_owner(connection)
     connection.execute(
         "insert into devices (hostname, timezone)"
         " select 'tablet-' || i, 'Europe/Berlin' from generate_series(1, 100) as i"

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import psycopg
-from measure import bare_insert_seconds, row, value
+from measure import bare_insert_seconds, make_owner, row, value
 
 DEVICES = 20_000
 CROSSINGS = 200
@@ -26,10 +26,7 @@ def run(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
 
 
 def _make_school(connection: psycopg.Connection[Any]) -> None:
-    connection.execute(
-        "with made as (insert into owners (name) values ('bench') returning id)"
-        " select fleet.set_setting('default_owner', to_jsonb(id::text)) from made"
-    )
+    make_owner(connection)
     connection.execute(
         "insert into devices (hostname) select 'ipad-' || i from generate_series(1, %s) as i",
         (DEVICES,),

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 import psycopg
-from measure import bare_insert_seconds, row, value
+from measure import bare_insert_seconds, make_owner, row, value
 
 DEVICES = 100_000
 TAGGED = 50  # one device in so many
@@ -28,10 +28,7 @@ def run(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
     """Measure schedules of an owner of a large fleet, then its commands."""
     connection.execute("select fleet.set_setting('ticker_enabled', 'false')")
     connection.execute("select fleet.set_setting('publish_device_commands', 'false')")
-    connection.execute(
-        "with made as (insert into owners (name) values ('bench') returning id)"
-        " select fleet.set_setting('default_owner', to_jsonb(id::text)) from made"
-    )
+    make_owner(connection)
     connection.execute(
         "insert into devices (hostname, tags) select 'pc-' || i,"
         " case when i %% %s = 0 then '{few}'::text[] else '{}' end"

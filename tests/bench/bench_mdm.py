@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 from bench_claims import BARE
-from measure import row, value
+from measure import make_owner, row, value
 from psycopg.types.json import Jsonb
 
 FEW = 1_000
@@ -23,8 +23,7 @@ ROUNDS = 15
 def run(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
     """Measure claims beside a long queue, and a minute of reconciling where nothing is missing."""
     connection.execute("select fleet.set_setting('ticker_enabled', 'false')")
-    owner = value(connection, "insert into owners (name) values ('bench') returning id::text")
-    connection.execute("select fleet.set_setting('default_owner', to_jsonb(%s::text))", (owner,))
+    owner = make_owner(connection)
     slow, quick = (_account(connection, owner, name) for name in ("slow", "quick"))
     _devices(connection, owner, quick, "quick", SENDS)
     _devices(connection, owner, slow, "few", FEW)
@@ -87,21 +86,29 @@ def _queue(connection: psycopg.Connection[Any], tag: str, each: int) -> None:
             pass
 
 
+def _claim(
+    connection: psycopg.Connection[Any], account: int, count: int
+) -> tuple[list[dict[str, Any]], float]:
+    """Let so many wait for one account, all others being busy; claim them, and time that."""
+    connection.execute(
+        "select send_command(device_id, 'mdm_refresh') from device_links"
+        " where integration_id = %s order by device_id limit %s",
+        (account, count),
+    )
+    connection.execute("update fleet.rate_limits set tokens = 1000")
+    room = Jsonb({"all": count, "owner": count, "way": 0, "ways": {account: count}})
+    started = time.monotonic()
+    claim = value(connection, "select fleet.worker_claim_mdm(%s)", room)
+    taken = time.monotonic() - started
+    assert len(claim["sends"]) == count, claim
+    return claim["sends"], taken
+
+
 def _claim_seconds(connection: psycopg.Connection[Any], account: int) -> float:
-    """Give the median of some claims of one account, all others being busy elsewhere."""
+    """Give the median of some claims of one account."""
     taken = []
-    room = Jsonb({"all": SENDS, "owner": SENDS, "way": 0, "ways": {account: SENDS}})
     for _ in range(ROUNDS):
-        connection.execute(
-            "select send_command(device_id, 'mdm_refresh') from device_links"
-            " where integration_id = %s order by device_id limit %s",
-            (account, SENDS),
-        )
-        connection.execute("update fleet.rate_limits set tokens = 1000")
-        started = time.monotonic()
-        claim = value(connection, "select fleet.worker_claim_mdm(%s)", room)
-        taken.append(time.monotonic() - started)
-        assert len(claim["sends"]) == SENDS, claim
+        taken.append(_claim(connection, account, SENDS)[1])
         connection.execute(
             "select fleet.worker_finish_mdm(c.id, c.attempt, 'completed') from device_commands as c"
             " where c.status = 'running'"
@@ -114,24 +121,16 @@ def _batches(connection: psycopg.Connection[Any], account: int) -> dict[str, Any
     connection.execute(BARE)
     owner = value(connection, "select owner_id from device_integrations where id = %s", account)
     _devices(connection, owner, account, "batch", BATCH - SENDS)
-    room = Jsonb({"all": BATCH, "owner": BATCH, "way": 0, "ways": {account: BATCH}})
     ours, bare = [], []
     for _ in range(ROUNDS):
-        connection.execute(
-            "select send_command(device_id, 'mdm_refresh') from device_links"
-            " where integration_id = %s",
-            (account,),
-        )
-        connection.execute("update fleet.rate_limits set tokens = 1000")
+        sends, claiming = _claim(connection, account, BATCH)
         started = time.monotonic()
-        claim = value(connection, "select fleet.worker_claim_mdm(%s)", room)
-        for one in claim["sends"]:
+        for one in sends:
             connection.execute(
                 "select fleet.worker_finish_mdm(%s, %s, 'completed')",
                 (one["command_id"], one["attempt"]),
             )
-        ours.append(time.monotonic() - started)
-        assert len(claim["sends"]) == BATCH, claim
+        ours.append(claiming + time.monotonic() - started)
         connection.execute(
             "insert into bare_queue (device_id) select 1 from generate_series(1, %s)", (BATCH,)
         )

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 import psycopg
+from measure import make_owner
 
 FEW = 10_000
 MANY = 1_000_000
@@ -17,10 +18,7 @@ ROUNDS = 5
 def run(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
     """Measure ticks with the same number of due schedules among few and among many."""
     connection.execute("select fleet.set_setting('ticker_enabled', 'false')")
-    connection.execute(
-        "with made as (insert into owners (name) values ('bench') returning id)"
-        " select fleet.set_setting('default_owner', to_jsonb(id::text)) from made"
-    )
+    make_owner(connection)
     connection.execute(
         "insert into devices (hostname) select 'pc-' || i from generate_series(1, 1000) as i"
     )

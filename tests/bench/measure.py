@@ -1,4 +1,4 @@
-"""What several benchmarks need: a value, a row of the table, a plain baseline, a free port."""
+"""What several benchmarks need: a value, an owner, a row of the table, a plain baseline, a port."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ def value(connection: psycopg.Connection[Any], statement: str, *parameters: Any)
     """Run a statement and give its one value; None where it has no row."""
     row = connection.execute(statement, parameters or None).fetchone()
     return row[0] if row else None
+
+
+def make_owner(connection: psycopg.Connection[Any]) -> str:
+    """Make an owner, whose everything is that says nothing else; give its id."""
+    owner: str = value(connection, "insert into owners (name) values ('bench') returning id::text")
+    connection.execute("select fleet.set_setting('default_owner', to_jsonb(%s::text))", (owner,))
+    return owner
 
 
 def bare_insert_seconds(connection: psycopg.Connection[Any]) -> float:
