@@ -26,7 +26,6 @@ declare
   v_selector jsonb;
   v_known public.device_commands;
   v_count bigint;
-  v_turn integer := 1;
 begin
   perform fleet.raise_problems('who is meant', 'targets_invalid', array(
     select ('targets', 'must be an object', 'Example: {"group_ids": [3]} or {"selector": {"tags": ["lab"]}}')::fleet.problem
@@ -99,30 +98,22 @@ begin
   v_row.created_by := fleet.current_user_id();
   -- Until the insert of this statement.
   perform set_config('pgfleet.known_devices', 'yes', true);
-  loop
-    begin
-      insert into public.device_commands (
-        owner_id, device_id, device_hostname, channel, command_type, payload, idempotency_key, priority, not_before, expires_at,
-        max_attempts, created_by, sent_as
-      )
-      select v_row.owner_id, t.device_id, t.hostname, v_row.channel, v_row.command_type, v_row.payload, p_idempotency_key,
-        v_row.priority, v_row.not_before, v_row.expires_at, v_row.max_attempts, v_row.created_by, v_row.sent_as
-      from fleet.targets(v_row.owner_id, v_ids, v_groups, v_selector) as t
-      -- To leave it to the index would cost each row a tenth, also where there is no key.
-      where p_idempotency_key is null or (
-        select c.id from public.device_commands as c where c.device_id = t.device_id and c.idempotency_key = p_idempotency_key
-      ) is null;
-      get diagnostics v_count = row_count;
-      exit;
-    exception
-      when unique_violation then
-        -- Somebody sent one of them by the same key at this moment: the next look sees it.
-        v_turn := v_turn + 1;
-        if v_turn > 3 then
-          raise;
-        end if;
-    end;
-  end loop;
+  v_row.idempotency_key := p_idempotency_key;
+  execute
+    'insert into public.device_commands ('
+    '  owner_id, device_id, device_hostname, channel, command_type, payload, idempotency_key, priority, not_before, expires_at,'
+    '  max_attempts, created_by, sent_as'
+    ') '
+    'select ($1).owner_id, t.device_id, t.hostname, ($1).channel, ($1).command_type, ($1).payload, ($1).idempotency_key,'
+    '  ($1).priority, ($1).not_before, ($1).expires_at, ($1).max_attempts, ($1).created_by, ($1).sent_as '
+    'from fleet.targets(($1).owner_id, $2, $3, $4) as t'
+    -- Said where there is no key, it would still cost each row a tenth.
+    || case
+      when p_idempotency_key is null then ''
+      else ' on conflict (device_id, idempotency_key) where idempotency_key is not null do nothing'
+    end
+  using v_row, v_ids, v_groups, v_selector;
+  get diagnostics v_count = row_count;
   return jsonb_build_object('sent_as', v_row.sent_as, 'count', v_count);
 end;
 $$;

@@ -75,24 +75,32 @@ def test_the_same_key_sends_once(fleet: Fleet) -> None:
 
 
 def test_who_has_one_by_the_same_key_gets_no_second(connect: Callable[..., Fleet]) -> None:
+    """Nor who gets one meanwhile, however many do: each by a session that is not yet at its end."""
     fleet, other = connect(), connect()
-    had, meanwhile, rest = fleet.devices(3)
-    targets = {"owner_id": str(fleet.owner_id), "device_ids": [had, meanwhile, rest]}
+    had, *meanwhile, rest = devices = fleet.devices(7)
+    targets = {"owner_id": str(fleet.owner_id), "device_ids": devices}
     fleet.send(had, p_idempotency_key="k")
-    pid = other.value("select pg_backend_pid()")
+    senders = [connect() for _ in meanwhile]
+    pids = [one.value("select pg_backend_pid()") for one in senders]
+    asker = other.value("select pg_backend_pid()")
     with ThreadPoolExecutor(1) as pool:
-        with fleet.conn.transaction():
-            fleet.send(meanwhile, p_idempotency_key="k")
-            answer = pool.submit(send, other, targets, p_idempotency_key="k")
-            waits = "select cardinality(pg_blocking_pids(%s)) > 0"
-            wait_until(lambda: answer.done() or fleet.value(waits, pid), 60)
+        for one, device in zip(senders, meanwhile, strict=True):
+            one.run("begin")
+            one.send(device, p_idempotency_key="k")
+        answer = pool.submit(send, other, targets, p_idempotency_key="k")
+        for one, pid in zip(senders, pids, strict=True):
+            waits = "select %s = any (pg_blocking_pids(%s))"
+            wait_until(
+                lambda waits=waits, pid=pid: answer.done() or fleet.value(waits, pid, asker), 60
+            )
             assert not answer.done()
+            one.run("commit")
         found = answer.result(60)
     assert ([row["device_id"] for row in sent(fleet, found)], found["count"]) == ([rest], 1)
     counts = fleet.rows(
         "select device_id, count(*) as n from device_commands group by 1 order by 1"
     )
-    assert [(row["device_id"], row["n"]) for row in counts] == [(had, 1), (meanwhile, 1), (rest, 1)]
+    assert [(row["device_id"], row["n"]) for row in counts] == [(one, 1) for one in devices]
 
 
 @pytest.mark.parametrize(
