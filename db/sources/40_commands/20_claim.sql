@@ -64,13 +64,22 @@ begin
   -- Nearly every look finds nothing: one question tells who looks, as working_device_id does, and whether anything is to be done.
   if v_claims ->> 'role' = 'authenticated' then
     v_id := fleet.try_uuid(v_claims ->> 'sub');
-    select d.id, d.last_seen, w.is_due, w.is_lapsed into v_device_id, v_last_seen, v_is_due, v_is_lapsed
+    select d.id, d.last_seen,
+      -- In the order of a claim, so that the first that is due ends it, however much waits.
+      (
+        select true
+        from public.device_commands as c
+        where c.device_id = d.id and c.status = 'pending' and c.channel = 'agent' and c.not_before <= p_now
+        order by c.priority desc, c.created_at, c.id
+        limit 1
+      ),
+      exists (
+        select 1
+        from public.device_commands as c
+        where c.device_id = d.id and c.status = 'pending' and c.channel = 'agent' and c.attempt > 0 and c.lease_expires_at is not null
+      )
+    into v_device_id, v_last_seen, v_is_due, v_is_lapsed
     from (select x.id, x.last_seen, x.status, x.owner_id from public.devices as x where x.auth_id = v_id offset 0) as d
-    cross join lateral (
-      select bool_or(c.not_before <= p_now) as is_due, bool_or(c.attempt > 0 and c.lease_expires_at is not null) as is_lapsed
-      from public.device_commands as c
-      where c.device_id = d.id and c.status = 'pending' and c.channel = 'agent'
-    ) as w
     where d.status = 'active'
       and not exists (select 1 from fleet.owner_moves as m where m.owner_id = d.owner_id);
   end if;

@@ -221,3 +221,41 @@ $$;
 
 comment on function fleet.next_opening(jsonb, bigint, text, timestamptz) is 'When the windows of a schedule are open for a device of a zone, at p_from or next.';
 revoke all on function fleet.next_opening(jsonb, bigint, text, timestamptz) from public, anon, authenticated, service_role;
+
+create or replace function fleet.hold_commands(p_command_ids bigint[])
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+-- Planned for each list of ids otherwise.
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  insert into fleet.rollout_queue (run_id, wave, opens_at, command_id, device_id)
+  select c.run_id, c.wave, o.opens_at, c.id, c.device_id
+  from public.device_commands as c
+  join public.devices as d on d.id = c.device_id
+  join (
+    -- A window opens for a zone, not for a device.
+    select z.schedule_id, z.timezone, case when a.opens_at > now() then a.opens_at else 'epoch' end as opens_at
+    from (
+      select distinct x.schedule_id, v.timezone
+      from public.device_commands as x
+      join public.devices as v on v.id = x.device_id
+      where x.id = any (p_command_ids)
+    ) as z
+    join public.schedules as s on s.id = z.schedule_id
+    cross join lateral (select fleet.next_opening(fleet.effective_policies(s.policies), s.id, z.timezone, now()) as opens_at) as a
+  ) as o on o.schedule_id = c.schedule_id and o.timezone is not distinct from d.timezone
+  where c.id = any (p_command_ids);
+
+  insert into fleet.rollout_progress (run_id, wave, outcome, n)
+  select c.run_id, c.wave, 'targeted', count(*)
+  from public.device_commands as c
+  where c.id = any (p_command_ids)
+  group by c.run_id, c.wave;
+end;
+$$;
+
+comment on function fleet.hold_commands(bigint[]) is 'Put new commands of waves into the queue of their rollout.';
+revoke all on function fleet.hold_commands(bigint[]) from public, anon, authenticated, service_role;

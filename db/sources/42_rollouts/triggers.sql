@@ -55,51 +55,6 @@ create or replace trigger schedule_runs_02_plan_rollouts
   referencing new table as new_rows
   for each statement execute function fleet.tg_plan_rollouts();
 
-create or replace function fleet.tg_hold_commands()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if not exists (select 1 from new_rows as n where n.wave is not null) then
-    return null;
-  end if;
-  insert into fleet.rollout_queue (run_id, wave, opens_at, command_id, device_id)
-  select n.run_id, n.wave, o.opens_at, n.id, n.device_id
-  from new_rows as n
-  join public.devices as d on d.id = n.device_id
-  join (
-    -- A window opens for a zone, not for a device.
-    select z.schedule_id, z.timezone, case when a.opens_at > now() then a.opens_at else 'epoch' end as opens_at
-    from (
-      select distinct x.schedule_id, v.timezone
-      from new_rows as x
-      join public.devices as v on v.id = x.device_id
-      where x.wave is not null and x.step = 0
-    ) as z
-    join public.schedules as s on s.id = z.schedule_id
-    cross join lateral (select fleet.next_opening(fleet.effective_policies(s.policies), s.id, z.timezone, now()) as opens_at) as a
-  ) as o on o.schedule_id = n.schedule_id and o.timezone is not distinct from d.timezone
-  where n.wave is not null and n.step = 0;
-
-  insert into fleet.rollout_progress (run_id, wave, outcome, n)
-  select n.run_id, n.wave, 'targeted', count(*)
-  from new_rows as n
-  where n.wave is not null and n.step = 0
-  group by n.run_id, n.wave;
-  return null;
-end;
-$$;
-
-comment on function fleet.tg_hold_commands() is 'Put new commands of a rollout into its queue. Definer: nobody writes it.';
-revoke all on function fleet.tg_hold_commands() from public, anon, authenticated, service_role;
-
-create or replace trigger device_commands_08_hold
-  after insert on public.device_commands
-  referencing new table as new_rows
-  for each statement execute function fleet.tg_hold_commands();
-
 create or replace function fleet.tg_tell_of_deleted()
 returns trigger
 language plpgsql

@@ -87,3 +87,52 @@ $$;
 
 comment on function fleet.update_targets(bigint[]) is 'Bring the targets of these commands to what the commands say.';
 revoke all on function fleet.update_targets(bigint[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.add_targets(p_command_ids bigint[])
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+-- Planned for each list of ids otherwise.
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  insert into public.deployments (owner_id, run_id, schedule_id, command_id, kind, name, manifest, paths)
+  select g.owner_id, g.run_id, g.schedule_id, g.command_id, m.manifest ->> 'kind',
+    left(coalesce(
+      nullif(btrim(g.payload ->> 'deployment_name'), ''),
+      (select s.name from public.schedules as s where s.id = g.schedule_id),
+      g.command_type
+    ), 200),
+    m.manifest, fleet.paths_of_manifest(m.manifest)
+  from (
+    select distinct on (coalesce(c.run_id, -c.id)) c.owner_id, c.run_id, c.schedule_id, c.command_type, c.payload,
+      case when c.run_id is null then c.id end as command_id
+    from public.device_commands as c
+    where c.id = any (p_command_ids)
+    order by coalesce(c.run_id, -c.id), c.id
+  ) as g
+  cross join lateral (
+    select case g.command_type
+      when 'deploy_files' then fleet.files_manifest(g.owner_id, g.payload) else fleet.software_manifest(g.owner_id, g.payload)
+    end as manifest
+  ) as m
+  on conflict do nothing;
+
+  insert into public.deployment_targets (deployment_id, device_id, owner_id, device_hostname, command_id)
+  select d.id, c.device_id, c.owner_id, c.device_hostname, c.id
+  from public.device_commands as c
+  join public.deployments as d on d.run_id = c.run_id
+  where c.id = any (p_command_ids)
+  union all
+  select d.id, c.device_id, c.owner_id, c.device_hostname, c.id
+  from public.device_commands as c
+  join public.deployments as d on d.command_id = c.id
+  where c.id = any (p_command_ids) and c.run_id is null
+  on conflict do nothing;
+end;
+$$;
+
+comment on function fleet.add_targets(bigint[]) is
+  'Make a deployment of each run that sends software or files by these commands, and a target of each of them.';
+revoke all on function fleet.add_targets(bigint[]) from public, anon, authenticated, service_role;

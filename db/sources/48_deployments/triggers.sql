@@ -179,63 +179,6 @@ create or replace trigger device_commands_01_wait_when_released
   )
   execute function fleet.tg_wait_for_deployment();
 
-create or replace function fleet.tg_add_targets()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if not exists (select 1 from new_rows as n where fleet.is_deploy_type(n.command_type) and n.step = 0) then
-    return null;
-  end if;
-
-  insert into public.deployments (owner_id, run_id, schedule_id, command_id, kind, name, manifest, paths)
-  select g.owner_id, g.run_id, g.schedule_id, g.command_id, m.manifest ->> 'kind',
-    left(coalesce(
-      nullif(btrim(g.payload ->> 'deployment_name'), ''),
-      (select s.name from public.schedules as s where s.id = g.schedule_id),
-      g.command_type
-    ), 200),
-    m.manifest, fleet.paths_of_manifest(m.manifest)
-  from (
-    select distinct on (coalesce(n.run_id, -n.id)) n.owner_id, n.run_id, n.schedule_id, n.command_type, n.payload,
-      case when n.run_id is null then n.id end as command_id
-    from new_rows as n
-    where fleet.is_deploy_type(n.command_type) and n.step = 0
-    order by coalesce(n.run_id, -n.id), n.id
-  ) as g
-  cross join lateral (
-    select case g.command_type
-      when 'deploy_files' then fleet.files_manifest(g.owner_id, g.payload) else fleet.software_manifest(g.owner_id, g.payload)
-    end as manifest
-  ) as m
-  on conflict do nothing;
-
-  insert into public.deployment_targets (deployment_id, device_id, owner_id, device_hostname, command_id)
-  select d.id, n.device_id, n.owner_id, n.device_hostname, n.id
-  from new_rows as n
-  join public.deployments as d on d.run_id = n.run_id
-  where fleet.is_deploy_type(n.command_type) and n.step = 0
-  union all
-  select d.id, n.device_id, n.owner_id, n.device_hostname, n.id
-  from new_rows as n
-  join public.deployments as d on d.command_id = n.id
-  where fleet.is_deploy_type(n.command_type) and n.step = 0 and n.run_id is null
-  on conflict do nothing;
-  return null;
-end;
-$$;
-
-comment on function fleet.tg_add_targets() is
-  'Make a deployment of each run that sends software or files, and a target of each of its commands. Definer: nobody writes them.';
-revoke all on function fleet.tg_add_targets() from public, anon, authenticated, service_role;
-
-create or replace trigger device_commands_07_add_targets
-  after insert on public.device_commands
-  referencing new table as new_rows
-  for each statement execute function fleet.tg_add_targets();
-
 create or replace function fleet.tg_delete_targets()
 returns trigger
 language plpgsql

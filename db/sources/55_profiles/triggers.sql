@@ -114,67 +114,6 @@ create or replace trigger schedules_85_forget_called_off_profile
   )
   execute function fleet.tg_forget_called_off_profile();
 
-create or replace function fleet.tg_keep_wanted_profiles()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_kept record;
-begin
-  if not exists (select 1 from new_rows as n where n.command_type = 'remove_profile' and n.status = 'pending') then
-    return null;
-  end if;
-
-  for v_kept in
-    select n.id, n.schedule_id, n.device_id, n.payload ->> 'profile_id' as profile_id, w.because, w.rank
-    from new_rows as n
-    left join public.profile_installs as p on p.remove_schedule_id = n.schedule_id and p.removed_at is null
-    cross join lateral (
-      -- Its own time is over, so what comes after it in rank decides.
-      select x.because, x.rank, x.is_wanted
-      from fleet.wishes_for_profiles(n.owner_id) as x
-      where x.device_id = n.device_id and x.profile_id = n.payload ->> 'profile_id'
-      order by x.rank
-      limit 1
-    ) as w
-    where n.command_type = 'remove_profile'
-      and n.status = 'pending'
-      and w.is_wanted
-      -- What is held nobody takes away, whoever asks for it.
-      and (
-        p.id is not null
-        or exists (
-          select 1 from public.profile_holds as h where h.device_id = n.device_id and h.profile_id = n.payload ->> 'profile_id'
-        )
-      )
-  loop
-    update public.device_commands as c
-    set status = 'completed', result = jsonb_build_object('kept', 'it stays, because ' || v_kept.because)
-    where c.id = v_kept.id;
-    update public.profile_installs as p set removed_at = clock_timestamp() where p.remove_schedule_id = v_kept.schedule_id;
-    update public.schedules as s set last_executed_at = clock_timestamp() where s.id = v_kept.schedule_id;
-    -- Whoever takes the assignment or the hold back takes the profile away.
-    update public.device_profiles as p
-    set is_assigned = true
-    where v_kept.rank in (1, 4) and p.device_id = v_kept.device_id and p.profile_id = v_kept.profile_id;
-  end loop;
-  return null;
-end;
-$$;
-
-comment on function fleet.tg_keep_wanted_profiles() is
-  'The end of a temporary install takes nothing away that is to stay, and nobody takes away what is held: such a removal is done without a '
-  'call. Definer: nobody else writes profile_installs.';
-revoke all on function fleet.tg_keep_wanted_profiles() from public, anon, authenticated, service_role;
-
--- After the queue of the MDM has it, which forgets what is final.
-create or replace trigger device_commands_10_keep_wanted
-  after insert on public.device_commands
-  referencing new table as new_rows
-  for each statement execute function fleet.tg_keep_wanted_profiles();
-
 create or replace function fleet.tg_note_profile()
 returns trigger
 language plpgsql

@@ -228,3 +228,39 @@ comment on function fleet.follow_mdm_commands(bigint[], bigint[]) is
   'Keep the queue true to commands that change: those of p_waiting wait to be sent, until their time; forget those of p_ended, which are '
   'final, and mark the pushes that failed.';
 revoke all on function fleet.follow_mdm_commands(bigint[], bigint[]) from public, anon, authenticated, service_role;
+
+create or replace function fleet.queue_mdm_commands(p_command_ids bigint[], p_now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+-- Planned for each list of ids otherwise.
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_is_due boolean;
+begin
+  with made as (
+    insert into fleet.mdm_work (command_id, owner_id, device_id, integration_id, priority, due_at)
+    select c.id, c.owner_id, c.device_id, m.integration_id, c.priority, c.not_before
+    from public.device_commands as c
+    left join fleet.mdms_of(
+      array(select x.device_id from public.device_commands as x where x.id = any (p_command_ids))
+    ) as m on m.device_id = c.device_id
+    where c.id = any (p_command_ids)
+    returning due_at
+  )
+  select bool_or(w.due_at <= p_now) into v_is_due from made as w;
+
+  if v_is_due and fleet.is_ticking() then
+    perform fleet.poke_once_a_second('mdm-dispatch', p_now);
+  elsif v_is_due then
+    -- Without the turnstile: its row would be held until a person ends the transaction, and the ticks would wait for it.
+    perform fleet.poke('mdm-dispatch', jsonb_build_object('at', p_now), p_now);
+  end if;
+end;
+$$;
+
+comment on function fleet.queue_mdm_commands(bigint[], timestamptz) is
+  'Put new commands on the queue of the MDM that their device is in; what is due now does not wait for the tick.';
+revoke all on function fleet.queue_mdm_commands(bigint[], timestamptz) from public, anon, authenticated, service_role;

@@ -311,6 +311,55 @@ $$;
 comment on function fleet.update_targets(bigint[]) is 'Bring the targets of these commands to what the commands say.';
 revoke all on function fleet.update_targets(bigint[]) from public, anon, authenticated, service_role;
 
+create or replace function fleet.add_targets(p_command_ids bigint[])
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+-- Planned for each list of ids otherwise.
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  insert into public.deployments (owner_id, run_id, schedule_id, command_id, kind, name, manifest, paths)
+  select g.owner_id, g.run_id, g.schedule_id, g.command_id, m.manifest ->> 'kind',
+    left(coalesce(
+      nullif(btrim(g.payload ->> 'deployment_name'), ''),
+      (select s.name from public.schedules as s where s.id = g.schedule_id),
+      g.command_type
+    ), 200),
+    m.manifest, fleet.paths_of_manifest(m.manifest)
+  from (
+    select distinct on (coalesce(c.run_id, -c.id)) c.owner_id, c.run_id, c.schedule_id, c.command_type, c.payload,
+      case when c.run_id is null then c.id end as command_id
+    from public.device_commands as c
+    where c.id = any (p_command_ids)
+    order by coalesce(c.run_id, -c.id), c.id
+  ) as g
+  cross join lateral (
+    select case g.command_type
+      when 'deploy_files' then fleet.files_manifest(g.owner_id, g.payload) else fleet.software_manifest(g.owner_id, g.payload)
+    end as manifest
+  ) as m
+  on conflict do nothing;
+
+  insert into public.deployment_targets (deployment_id, device_id, owner_id, device_hostname, command_id)
+  select d.id, c.device_id, c.owner_id, c.device_hostname, c.id
+  from public.device_commands as c
+  join public.deployments as d on d.run_id = c.run_id
+  where c.id = any (p_command_ids)
+  union all
+  select d.id, c.device_id, c.owner_id, c.device_hostname, c.id
+  from public.device_commands as c
+  join public.deployments as d on d.command_id = c.id
+  where c.id = any (p_command_ids) and c.run_id is null
+  on conflict do nothing;
+end;
+$$;
+
+comment on function fleet.add_targets(bigint[]) is
+  'Make a deployment of each run that sends software or files by these commands, and a target of each of them.';
+revoke all on function fleet.add_targets(bigint[]) from public, anon, authenticated, service_role;
+
 -- db/sources/48_deployments/35_addresses.sql
 -- Addresses of files in a storage that speaks S3: signed here, for one object, for an hour.
 
@@ -830,63 +879,6 @@ create or replace trigger device_commands_01_wait_when_released
     new.command_type in ('deploy_software', 'deploy_files') and new.waits_for is null and new.wave is not null and new.step = 0
   )
   execute function fleet.tg_wait_for_deployment();
-
-create or replace function fleet.tg_add_targets()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if not exists (select 1 from new_rows as n where fleet.is_deploy_type(n.command_type) and n.step = 0) then
-    return null;
-  end if;
-
-  insert into public.deployments (owner_id, run_id, schedule_id, command_id, kind, name, manifest, paths)
-  select g.owner_id, g.run_id, g.schedule_id, g.command_id, m.manifest ->> 'kind',
-    left(coalesce(
-      nullif(btrim(g.payload ->> 'deployment_name'), ''),
-      (select s.name from public.schedules as s where s.id = g.schedule_id),
-      g.command_type
-    ), 200),
-    m.manifest, fleet.paths_of_manifest(m.manifest)
-  from (
-    select distinct on (coalesce(n.run_id, -n.id)) n.owner_id, n.run_id, n.schedule_id, n.command_type, n.payload,
-      case when n.run_id is null then n.id end as command_id
-    from new_rows as n
-    where fleet.is_deploy_type(n.command_type) and n.step = 0
-    order by coalesce(n.run_id, -n.id), n.id
-  ) as g
-  cross join lateral (
-    select case g.command_type
-      when 'deploy_files' then fleet.files_manifest(g.owner_id, g.payload) else fleet.software_manifest(g.owner_id, g.payload)
-    end as manifest
-  ) as m
-  on conflict do nothing;
-
-  insert into public.deployment_targets (deployment_id, device_id, owner_id, device_hostname, command_id)
-  select d.id, n.device_id, n.owner_id, n.device_hostname, n.id
-  from new_rows as n
-  join public.deployments as d on d.run_id = n.run_id
-  where fleet.is_deploy_type(n.command_type) and n.step = 0
-  union all
-  select d.id, n.device_id, n.owner_id, n.device_hostname, n.id
-  from new_rows as n
-  join public.deployments as d on d.command_id = n.id
-  where fleet.is_deploy_type(n.command_type) and n.step = 0 and n.run_id is null
-  on conflict do nothing;
-  return null;
-end;
-$$;
-
-comment on function fleet.tg_add_targets() is
-  'Make a deployment of each run that sends software or files, and a target of each of its commands. Definer: nobody writes them.';
-revoke all on function fleet.tg_add_targets() from public, anon, authenticated, service_role;
-
-create or replace trigger device_commands_07_add_targets
-  after insert on public.device_commands
-  referencing new table as new_rows
-  for each statement execute function fleet.tg_add_targets();
 
 create or replace function fleet.tg_delete_targets()
 returns trigger

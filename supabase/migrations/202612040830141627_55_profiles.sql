@@ -1545,6 +1545,87 @@ comment on function fleet.wanted_profiles(uuid) is
   'Every device and profile that belong together by the wish that comes first (fleet.wishes_for_profiles), of one owner or of all.';
 revoke all on function fleet.wanted_profiles(uuid) from public, anon, authenticated, service_role;
 
+-- db/sources/55_profiles/62_kept.sql
+-- What is to stay on a device is not taken away.
+
+create or replace function fleet.keep_wanted_profiles(p_command_ids bigint[])
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+-- Planned for each list of ids otherwise.
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_ids bigint[];
+begin
+  -- The end of a temporary install, and whatever is held, which nobody takes away; all else is done as it was asked, without a look at
+  -- what is wanted by a whole fleet.
+  v_ids := array(
+    select c.id
+    from public.device_commands as c
+    where c.id = any (p_command_ids)
+      and (
+        exists (select 1 from public.profile_installs as p where p.remove_schedule_id = c.schedule_id and p.removed_at is null)
+        or exists (
+          select 1 from public.profile_holds as h where h.device_id = c.device_id and h.profile_id = c.payload ->> 'profile_id'
+        )
+      )
+  );
+  if v_ids = '{}' then
+    return;
+  end if;
+
+  with removal as materialized (
+    select c.id, c.owner_id, c.schedule_id, c.device_id, c.payload ->> 'profile_id' as profile_id
+    from public.device_commands as c
+    where c.id = any (v_ids)
+  ),
+  -- The time of an install is over, so what comes after it in rank decides.
+  wish as materialized (
+    select distinct on (x.device_id, x.profile_id) x.device_id, x.profile_id, x.is_wanted, x.rank, x.because
+    from (select distinct r.owner_id from removal as r) as o
+    cross join lateral fleet.wishes_for_profiles(o.owner_id) as x
+    where (x.device_id, x.profile_id) in (select r.device_id, r.profile_id from removal as r)
+    order by x.device_id, x.profile_id, x.rank
+  ),
+  kept as materialized (
+    select r.id, r.schedule_id, r.device_id, r.profile_id, w.rank, w.because
+    from removal as r
+    join wish as w on w.device_id = r.device_id and w.profile_id = r.profile_id
+    where w.is_wanted
+  ),
+  command as (
+    update public.device_commands as c
+    set status = 'completed', result = jsonb_build_object('kept', 'it stays, because ' || k.because)
+    from kept as k
+    where c.id = k.id
+  ),
+  install as (
+    update public.profile_installs as p
+    set removed_at = clock_timestamp()
+    from kept as k
+    where p.remove_schedule_id = k.schedule_id
+  ),
+  schedule as (
+    update public.schedules as s
+    set last_executed_at = clock_timestamp()
+    from kept as k
+    where s.id = k.schedule_id
+  )
+  -- Whoever takes the assignment or the hold back takes the profile away.
+  update public.device_profiles as p
+  set is_assigned = true
+  from kept as k
+  where k.rank in (1, 4) and p.device_id = k.device_id and p.profile_id = k.profile_id;
+end;
+$$;
+
+comment on function fleet.keep_wanted_profiles(bigint[]) is
+  'The end of a temporary install takes nothing away that is to stay, and nobody takes away what is held: such a removal is done without a '
+  'call. The commands are new ones that remove profiles, and on the queue of the MDM already, which forgets what is final.';
+revoke all on function fleet.keep_wanted_profiles(bigint[]) from public, anon, authenticated, service_role;
+
 -- db/sources/55_profiles/65_drift.sql
 -- Where devices differ from the assignments, and the pushes and removals that mend it.
 
@@ -2125,67 +2206,6 @@ create or replace trigger schedules_85_forget_called_off_profile
     and new.last_executed_at is null
   )
   execute function fleet.tg_forget_called_off_profile();
-
-create or replace function fleet.tg_keep_wanted_profiles()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_kept record;
-begin
-  if not exists (select 1 from new_rows as n where n.command_type = 'remove_profile' and n.status = 'pending') then
-    return null;
-  end if;
-
-  for v_kept in
-    select n.id, n.schedule_id, n.device_id, n.payload ->> 'profile_id' as profile_id, w.because, w.rank
-    from new_rows as n
-    left join public.profile_installs as p on p.remove_schedule_id = n.schedule_id and p.removed_at is null
-    cross join lateral (
-      -- Its own time is over, so what comes after it in rank decides.
-      select x.because, x.rank, x.is_wanted
-      from fleet.wishes_for_profiles(n.owner_id) as x
-      where x.device_id = n.device_id and x.profile_id = n.payload ->> 'profile_id'
-      order by x.rank
-      limit 1
-    ) as w
-    where n.command_type = 'remove_profile'
-      and n.status = 'pending'
-      and w.is_wanted
-      -- What is held nobody takes away, whoever asks for it.
-      and (
-        p.id is not null
-        or exists (
-          select 1 from public.profile_holds as h where h.device_id = n.device_id and h.profile_id = n.payload ->> 'profile_id'
-        )
-      )
-  loop
-    update public.device_commands as c
-    set status = 'completed', result = jsonb_build_object('kept', 'it stays, because ' || v_kept.because)
-    where c.id = v_kept.id;
-    update public.profile_installs as p set removed_at = clock_timestamp() where p.remove_schedule_id = v_kept.schedule_id;
-    update public.schedules as s set last_executed_at = clock_timestamp() where s.id = v_kept.schedule_id;
-    -- Whoever takes the assignment or the hold back takes the profile away.
-    update public.device_profiles as p
-    set is_assigned = true
-    where v_kept.rank in (1, 4) and p.device_id = v_kept.device_id and p.profile_id = v_kept.profile_id;
-  end loop;
-  return null;
-end;
-$$;
-
-comment on function fleet.tg_keep_wanted_profiles() is
-  'The end of a temporary install takes nothing away that is to stay, and nobody takes away what is held: such a removal is done without a '
-  'call. Definer: nobody else writes profile_installs.';
-revoke all on function fleet.tg_keep_wanted_profiles() from public, anon, authenticated, service_role;
-
--- After the queue of the MDM has it, which forgets what is final.
-create or replace trigger device_commands_10_keep_wanted
-  after insert on public.device_commands
-  referencing new table as new_rows
-  for each statement execute function fleet.tg_keep_wanted_profiles();
 
 create or replace function fleet.tg_note_profile()
 returns trigger

@@ -2770,6 +2770,72 @@ create or replace trigger device_commands_05_follow
   referencing old table as old_rows new table as new_rows
   for each statement execute function fleet.tg_follow_commands();
 
+create or replace function fleet.tg_follow_new_commands()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_what integer;
+begin
+  -- Nearly all are none of these.
+  if not exists (
+    select 1 from new_rows as n
+    where n.wave is not null or n.channel = 'mdm' or n.command_type in ('deploy_software', 'deploy_files', 'remove_profile')
+  ) then
+    return null;
+  end if;
+
+  -- As above: 1 what a rollout holds, 2 a deployment, 4 what an MDM is sent, 8 what takes a profile away.
+  select bit_or(
+    case when n.wave is not null and n.step = 0 then 1 else 0 end
+    | case when n.command_type in ('deploy_software', 'deploy_files') and n.step = 0 then 2 else 0 end
+    | case when n.channel = 'mdm' and n.status = 'pending' then 4 else 0 end
+    | case when n.command_type = 'remove_profile' and n.status = 'pending' then 8 else 0 end
+  ) into v_what
+  from new_rows as n;
+  if v_what & 2 > 0 then
+    perform fleet.add_targets(
+      array(select n.id from new_rows as n where n.command_type in ('deploy_software', 'deploy_files') and n.step = 0)
+    );
+  end if;
+  if v_what & 4 > 0 then
+    perform fleet.queue_mdm_commands(
+      array(select n.id from new_rows as n where n.channel = 'mdm' and n.status = 'pending'), clock_timestamp()
+    );
+  end if;
+  if v_what & 1 > 0 then
+    perform fleet.hold_commands(array(select n.id from new_rows as n where n.wave is not null and n.step = 0));
+  end if;
+  if v_what & 8 > 0 then
+    -- After the queue of the MDM has it, which forgets what is final.
+    perform fleet.keep_wanted_profiles(
+      array(select n.id from new_rows as n where n.command_type = 'remove_profile' and n.status = 'pending')
+    );
+  end if;
+  return null;
+end;
+$$;
+
+comment on function fleet.tg_follow_new_commands() is
+  'Tell rollouts, deployments, the queues of MDMs and profiles of new commands. Definer: a device and a person may write none of these.';
+revoke all on function fleet.tg_follow_new_commands() from public, anon, authenticated, service_role;
+
+-- Those of before, each of which looked by itself.
+drop trigger if exists device_commands_07_add_targets on public.device_commands;
+drop trigger if exists device_commands_07_queue_mdm on public.device_commands;
+drop trigger if exists device_commands_08_hold on public.device_commands;
+drop trigger if exists device_commands_10_keep_wanted on public.device_commands;
+drop function if exists fleet.tg_add_targets();
+drop function if exists fleet.tg_queue_mdm_commands();
+drop function if exists fleet.tg_hold_commands();
+drop function if exists fleet.tg_keep_wanted_profiles();
+create or replace trigger device_commands_08_follow_new
+  after insert on public.device_commands
+  referencing new table as new_rows
+  for each statement execute function fleet.tg_follow_new_commands();
+
 -- Jobs, publications and time zones follow what was just defined.
 set check_function_bodies = on;
 select fleet.after_migrate();

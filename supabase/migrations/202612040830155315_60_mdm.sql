@@ -496,6 +496,42 @@ comment on function fleet.follow_mdm_commands(bigint[], bigint[]) is
   'final, and mark the pushes that failed.';
 revoke all on function fleet.follow_mdm_commands(bigint[], bigint[]) from public, anon, authenticated, service_role;
 
+create or replace function fleet.queue_mdm_commands(p_command_ids bigint[], p_now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+-- Planned for each list of ids otherwise.
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_is_due boolean;
+begin
+  with made as (
+    insert into fleet.mdm_work (command_id, owner_id, device_id, integration_id, priority, due_at)
+    select c.id, c.owner_id, c.device_id, m.integration_id, c.priority, c.not_before
+    from public.device_commands as c
+    left join fleet.mdms_of(
+      array(select x.device_id from public.device_commands as x where x.id = any (p_command_ids))
+    ) as m on m.device_id = c.device_id
+    where c.id = any (p_command_ids)
+    returning due_at
+  )
+  select bool_or(w.due_at <= p_now) into v_is_due from made as w;
+
+  if v_is_due and fleet.is_ticking() then
+    perform fleet.poke_once_a_second('mdm-dispatch', p_now);
+  elsif v_is_due then
+    -- Without the turnstile: its row would be held until a person ends the transaction, and the ticks would wait for it.
+    perform fleet.poke('mdm-dispatch', jsonb_build_object('at', p_now), p_now);
+  end if;
+end;
+$$;
+
+comment on function fleet.queue_mdm_commands(bigint[], timestamptz) is
+  'Put new commands on the queue of the MDM that their device is in; what is due now does not wait for the tick.';
+revoke all on function fleet.queue_mdm_commands(bigint[], timestamptz) from public, anon, authenticated, service_role;
+
 -- db/sources/60_mdm/30_claim.sql
 -- Commands of channel mdm, claimed by the function mdm-dispatch: sent, then watched until their effect shows.
 
@@ -1738,51 +1774,6 @@ revoke all on function fleet.poke_mdm(timestamptz) from public, anon, authentica
 
 -- db/sources/60_mdm/triggers.sql
 -- What keeps the queue of each MDM true to the commands, the links and the integrations.
-
-create or replace function fleet.tg_queue_mdm_commands()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_now timestamptz := clock_timestamp();
-  v_is_due boolean;
-begin
-  if not exists (select 1 from new_rows as n where n.channel = 'mdm' and n.status = 'pending') then
-    return null;
-  end if;
-
-  insert into fleet.mdm_work (command_id, owner_id, device_id, integration_id, priority, due_at)
-  select n.id, n.owner_id, n.device_id, m.integration_id, n.priority, n.not_before
-  from new_rows as n
-  left join fleet.mdms_of(
-    array(select x.device_id from new_rows as x where x.channel = 'mdm' and x.status = 'pending')
-  ) as m on m.device_id = n.device_id
-  where n.channel = 'mdm' and n.status = 'pending';
-
-  select exists (
-    select 1 from new_rows as n where n.channel = 'mdm' and n.status = 'pending' and n.not_before <= v_now
-  ) into v_is_due;
-  if v_is_due and fleet.is_ticking() then
-    perform fleet.poke_once_a_second('mdm-dispatch', v_now);
-  elsif v_is_due then
-    -- Without the turnstile: its row would be held until a person ends the transaction, and the ticks would wait for it.
-    perform fleet.poke('mdm-dispatch', jsonb_build_object('at', v_now), v_now);
-  end if;
-  return null;
-end;
-$$;
-
-comment on function fleet.tg_queue_mdm_commands() is
-  'Put new commands on the queue of the MDM that their device is in; what is due now does not wait for the tick. Definer: whoever may '
-  'insert a command may neither write the queue nor sign pokes.';
-revoke all on function fleet.tg_queue_mdm_commands() from public, anon, authenticated, service_role;
-
-create or replace trigger device_commands_07_queue_mdm
-  after insert on public.device_commands
-  referencing new table as new_rows
-  for each statement execute function fleet.tg_queue_mdm_commands();
 
 create or replace function fleet.tg_forget_mdm_commands()
 returns trigger
