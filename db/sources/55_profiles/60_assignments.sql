@@ -172,7 +172,7 @@ comment on function fleet.wishes_before_assignments(uuid) is
   'What wants a profile on a device, or off it, before its assignments do: few, where assignments are many. See fleet.wishes_for_profiles.';
 revoke all on function fleet.wishes_before_assignments(uuid) from public, anon, authenticated, service_role;
 
-create or replace function fleet.assigned_profiles(p_owner_id uuid)
+create or replace function fleet.assigned_profiles(p_owner_id uuid, p_profile_ids text[] default null)
 returns table (owner_id uuid, device_id bigint, profile_id text)
 language sql
 stable
@@ -181,27 +181,29 @@ as $$
   select a.owner_id, t.device_id, a.profile_id
   from public.profile_assignments as a
   cross join lateral fleet.targets(a.owner_id, a.device_ids, a.group_ids, a.selector) as t
-  where p_owner_id is null or a.owner_id = p_owner_id
+  where (p_owner_id is null or a.owner_id = p_owner_id) and (p_profile_ids is null or a.profile_id = any (p_profile_ids))
 $$;
 
-comment on function fleet.assigned_profiles(uuid) is 'Every device of every assignment with its profile, of one owner or of all.';
-revoke all on function fleet.assigned_profiles(uuid) from public, anon, authenticated, service_role;
+comment on function fleet.assigned_profiles(uuid, text[]) is
+  'Every device of every assignment with its profile, of one owner or of all, of these profiles or of all.';
+revoke all on function fleet.assigned_profiles(uuid, text[]) from public, anon, authenticated, service_role;
 
-create or replace function fleet.wishes_for_profiles(p_owner_id uuid)
+create or replace function fleet.wishes_for_profiles(p_owner_id uuid, p_profile_ids text[])
 returns table (owner_id uuid, device_id bigint, profile_id text, is_wanted boolean, rank integer, because text)
 language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select * from fleet.wishes_before_assignments(p_owner_id)
+  select * from fleet.wishes_before_assignments(p_owner_id) as b where b.profile_id = any (p_profile_ids)
   union all
-  select a.owner_id, a.device_id, a.profile_id, true, 4, 'it is assigned' from fleet.assigned_profiles(p_owner_id) as a
+  select a.owner_id, a.device_id, a.profile_id, true, 4, 'it is assigned'
+  from fleet.assigned_profiles(p_owner_id, p_profile_ids) as a
 $$;
 
-comment on function fleet.wishes_for_profiles(uuid) is
-  'Everything that wants a profile on a device, or off it, with its rank: what is held (by geo schedules) comes before an install for a time, '
+comment on function fleet.wishes_for_profiles(uuid, text[]) is
+  'Everything that wants one of these profiles on a device, or off it, with its rank: what is held (by geo schedules) comes before an install for a time, '
   'that before location policies, those before assignments.';
-revoke all on function fleet.wishes_for_profiles(uuid) from public, anon, authenticated, service_role;
+revoke all on function fleet.wishes_for_profiles(uuid, text[]) from public, anon, authenticated, service_role;
 
 create or replace function fleet.wanted_profiles(p_owner_id uuid)
 returns table (owner_id uuid, device_id bigint, hostname text, profile_id text)

@@ -36,8 +36,8 @@ begin
   -- The time of an install is over, so what comes after it in rank decides.
   wish as materialized (
     select distinct on (x.device_id, x.profile_id) x.device_id, x.profile_id, x.is_wanted, x.rank, x.because
-    from (select distinct r.owner_id from removal as r) as o
-    cross join lateral fleet.wishes_for_profiles(o.owner_id) as x
+    from (select r.owner_id, array_agg(distinct r.profile_id) as profile_ids from removal as r group by r.owner_id) as o
+    cross join lateral fleet.wishes_for_profiles(o.owner_id, o.profile_ids) as x
     where (x.device_id, x.profile_id) in (select r.device_id, r.profile_id from removal as r)
     order by x.device_id, x.profile_id, x.rank
   ),

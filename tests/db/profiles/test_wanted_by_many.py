@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.conftest import Database
 from tests.db.profiles.test_assignments import assign, take_all
+from tests.db.profiles.test_wanted import end
 from tests.helpers.mdm import Mdm
 
 
@@ -21,10 +22,11 @@ def db(database: Database) -> Iterator[Any]:
         conn.rollback()
 
 
-def asked(mdm: Mdm) -> int:
+def asked(mdm: Mdm, function: str = "wishes_for_profiles") -> int:
     number: int = mdm.fleet.value(
         "select coalesce(sum(calls), 0)::bigint from pg_stat_xact_user_functions"
-        " where funcname = 'wishes_for_profiles'"
+        " where funcname = %s",
+        function,
     )
     return number
 
@@ -71,3 +73,21 @@ def test_where_nothing_is_held_or_installed_for_a_time_it_is_not_asked_at_all(md
     )
     assert asked(mdm) == before
     assert take_all(mdm) == [(device, "remove_profile") for device in devices]
+
+
+def test_the_end_of_an_install_asks_only_for_assignments_of_its_profile(mdm: Mdm) -> None:
+    device = mdm.device()
+
+    def targets_at_end() -> int:
+        install = mdm.install(device, "30 minutes")
+        take_all(mdm)
+        before = asked(mdm, "targets")
+        assert end(mdm, install)["status"] == "pending"
+        found = asked(mdm, "targets") - before
+        take_all(mdm)
+        return found
+
+    alone = targets_at_end()
+    assign(mdm, "8", device_ids=[device])
+    take_all(mdm)
+    assert targets_at_end() == alone

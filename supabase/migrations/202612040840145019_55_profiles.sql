@@ -1482,7 +1482,7 @@ comment on function fleet.wishes_before_assignments(uuid) is
   'What wants a profile on a device, or off it, before its assignments do: few, where assignments are many. See fleet.wishes_for_profiles.';
 revoke all on function fleet.wishes_before_assignments(uuid) from public, anon, authenticated, service_role;
 
-create or replace function fleet.assigned_profiles(p_owner_id uuid)
+create or replace function fleet.assigned_profiles(p_owner_id uuid, p_profile_ids text[] default null)
 returns table (owner_id uuid, device_id bigint, profile_id text)
 language sql
 stable
@@ -1491,27 +1491,29 @@ as $$
   select a.owner_id, t.device_id, a.profile_id
   from public.profile_assignments as a
   cross join lateral fleet.targets(a.owner_id, a.device_ids, a.group_ids, a.selector) as t
-  where p_owner_id is null or a.owner_id = p_owner_id
+  where (p_owner_id is null or a.owner_id = p_owner_id) and (p_profile_ids is null or a.profile_id = any (p_profile_ids))
 $$;
 
-comment on function fleet.assigned_profiles(uuid) is 'Every device of every assignment with its profile, of one owner or of all.';
-revoke all on function fleet.assigned_profiles(uuid) from public, anon, authenticated, service_role;
+comment on function fleet.assigned_profiles(uuid, text[]) is
+  'Every device of every assignment with its profile, of one owner or of all, of these profiles or of all.';
+revoke all on function fleet.assigned_profiles(uuid, text[]) from public, anon, authenticated, service_role;
 
-create or replace function fleet.wishes_for_profiles(p_owner_id uuid)
+create or replace function fleet.wishes_for_profiles(p_owner_id uuid, p_profile_ids text[])
 returns table (owner_id uuid, device_id bigint, profile_id text, is_wanted boolean, rank integer, because text)
 language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select * from fleet.wishes_before_assignments(p_owner_id)
+  select * from fleet.wishes_before_assignments(p_owner_id) as b where b.profile_id = any (p_profile_ids)
   union all
-  select a.owner_id, a.device_id, a.profile_id, true, 4, 'it is assigned' from fleet.assigned_profiles(p_owner_id) as a
+  select a.owner_id, a.device_id, a.profile_id, true, 4, 'it is assigned'
+  from fleet.assigned_profiles(p_owner_id, p_profile_ids) as a
 $$;
 
-comment on function fleet.wishes_for_profiles(uuid) is
-  'Everything that wants a profile on a device, or off it, with its rank: what is held (by geo schedules) comes before an install for a time, '
+comment on function fleet.wishes_for_profiles(uuid, text[]) is
+  'Everything that wants one of these profiles on a device, or off it, with its rank: what is held (by geo schedules) comes before an install for a time, '
   'that before location policies, those before assignments.';
-revoke all on function fleet.wishes_for_profiles(uuid) from public, anon, authenticated, service_role;
+revoke all on function fleet.wishes_for_profiles(uuid, text[]) from public, anon, authenticated, service_role;
 
 create or replace function fleet.wanted_profiles(p_owner_id uuid)
 returns table (owner_id uuid, device_id bigint, hostname text, profile_id text)
@@ -1584,8 +1586,8 @@ begin
   -- The time of an install is over, so what comes after it in rank decides.
   wish as materialized (
     select distinct on (x.device_id, x.profile_id) x.device_id, x.profile_id, x.is_wanted, x.rank, x.because
-    from (select distinct r.owner_id from removal as r) as o
-    cross join lateral fleet.wishes_for_profiles(o.owner_id) as x
+    from (select r.owner_id, array_agg(distinct r.profile_id) as profile_ids from removal as r group by r.owner_id) as o
+    cross join lateral fleet.wishes_for_profiles(o.owner_id, o.profile_ids) as x
     where (x.device_id, x.profile_id) in (select r.device_id, r.profile_id from removal as r)
     order by x.device_id, x.profile_id, x.rank
   ),
