@@ -113,11 +113,16 @@ begin
       'poll_seconds', fleet.setting('poll_seconds'),
       'pending', (
         select count(*)
-        from public.device_commands as c
-        where c.device_id = d.id
-          and c.status = 'pending'
-          and c.channel = 'agent'
-          and c.not_before <= p_now
+        from (
+          select
+          from public.device_commands as c
+          where c.device_id = d.id
+            and c.status = 'pending'
+            and c.channel = 'agent'
+            and c.not_before <= p_now
+          -- As many as one claim takes: to count all that somebody sent it would cost each check-in as much.
+          limit 100
+        ) as few
       )
     )
     from public.devices as d
@@ -143,7 +148,8 @@ $$;
 comment on function public.device_checkin(jsonb) is
   'A device says that it is there, with facts {platform, timezone, agent_version, attributes, sockets}; attributes may hold health: '
   '{battery_percent, is_charging, disk_total_bytes, disk_free_bytes, os, booted_at}; sockets is how often it joined its topic since it last '
-  'said so. It hears {device_id, hostname, topic, server_time, poll_seconds, pending}. Raises not_a_device (PT403).';
+  'said so. It hears {device_id, hostname, topic, server_time, poll_seconds, pending}, where pending is how many commands it may claim, of which '
+  'no more than 100 are counted. Raises not_a_device (PT403).';
 revoke all on function public.device_checkin(jsonb) from public, anon, authenticated, service_role;
 grant execute on function public.device_checkin(jsonb) to authenticated, service_role;
 

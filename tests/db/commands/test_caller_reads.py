@@ -62,6 +62,20 @@ def test_of_what_waits_for_a_device_only_what_it_takes_is_read(
     assert after - before <= 10 * taken
 
 
+def test_a_check_in_counts_no_more_than_a_claim_takes(fleet: Fleet) -> None:
+    device = fleet.device()
+    fleet.run(
+        "insert into device_commands (device_id, command_type)"
+        " select %s, 'lock' from generate_series(1, %s)",
+        device,
+        10 * MANY,
+    )
+    before = read(fleet, "device_commands")
+    with fleet.as_device(device):
+        assert fleet.value("select device_checkin()")["pending"] == 100
+    assert read(fleet, "device_commands") - before < 500
+
+
 def read(fleet: Fleet, table: str = "devices") -> int:
     number: int = fleet.value(
         "select pg_stat_get_xact_tuples_returned(t.oid)"
