@@ -26,6 +26,10 @@ returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- Planned for each list of rollouts otherwise, which takes as long as the look; and by index always: a plan of a time when there was little would read
+-- all that came since.
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 begin
   with taken as (

@@ -89,6 +89,8 @@ language plpgsql
 stable
 rows 50
 set search_path = pg_catalog, pg_temp
+-- Planned for each list of rollouts otherwise, which takes as long as the look.
+set plan_cache_mode = force_generic_plan
 as $$
 begin
   return query
@@ -212,6 +214,8 @@ returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- Planned for each list of rollouts otherwise, which takes as long as the look.
+set plan_cache_mode = force_generic_plan
 as $$
 begin
   update public.run_waves as w

@@ -5,10 +5,14 @@ returns table (
   device_id bigint, owner_id uuid, fix_at timestamptz, location_id bigint, location_name text, side text,
   was_inside boolean, is_inside boolean, since timestamptz, candidate_since timestamptz
 )
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+-- plpgsql keeps its plan, and any list is planned alike.
+set plan_cache_mode = force_generic_plan
 as $$
+begin
+  return query
   with near as (
     select f.device_id, f.owner_id, f.at, l.id, l.name, l.min_dwell,
       coalesce(p.is_inside, false) as was_inside, p.since, p.candidate_since, p.seen_at,
@@ -38,7 +42,8 @@ as $$
     d.was_inside, d.was_inside <> d.changes,
     case when d.changes then d.candidate else d.since end,
     case when not d.changes then d.candidate end
-  from decided as d
+  from decided as d;
+end;
 $$;
 
 comment on function fleet.judged_fixes(jsonb, interval) is
@@ -48,10 +53,14 @@ revoke all on function fleet.judged_fixes(jsonb, interval) from public, anon, au
 
 create or replace function fleet.judged_positions(p_fixes jsonb, p_judged jsonb, p_stale_after interval)
 returns table (device_id bigint, was_outside_all boolean, is_outside_all boolean, outside_since timestamptz)
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+-- plpgsql keeps its plan, and any list is planned alike.
+set plan_cache_mode = force_generic_plan
 as $$
+begin
+  return query
   with summed as (
     select f.device_id, f.at, p.is_outside_all, p.outside_since,
       p.fix_at is null or f.at - p.fix_at > p_stale_after as was_silent,
@@ -84,7 +93,8 @@ as $$
       else c.is_outside_all
     end,
     c.since
-  from counted as c
+  from counted as c;
+end;
 $$;
 
 comment on function fleet.judged_positions(jsonb, jsonb, interval) is

@@ -10,7 +10,8 @@ create or replace function fleet.fix_outcome(
 )
 returns text
 language sql
-immutable
+-- As what is added to an instant; as immutable it would not be put in place.
+stable
 parallel safe
 return case
   when not p_is_known then 'unknown_device'
@@ -59,10 +60,14 @@ returns table (
   device_id bigint, latitude double precision, longitude double precision, accuracy_m double precision, at timestamptz,
   is_valid boolean, rank bigint
 )
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+-- plpgsql keeps its plan, and any list is planned alike.
+set plan_cache_mode = force_generic_plan
 as $$
+begin
+  return query
   with given as (
     select (e.item ->> 'device_id')::bigint as device_id,
       fleet.degrees_of(e.item -> 'latitude') as latitude,
@@ -83,7 +88,8 @@ as $$
       false
     ),
     row_number() over (partition by g.device_id order by g.at, g.accuracy_m nulls last)
-  from given as g
+  from given as g;
+end;
 $$;
 
 comment on function fleet.parsed_fixes(jsonb) is
@@ -92,10 +98,13 @@ revoke all on function fleet.parsed_fixes(jsonb) from public, anon, authenticate
 
 create or replace function fleet.store_device_places(p_judged jsonb)
 returns void
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- plpgsql keeps its plan, and any list is planned alike.
+set plan_cache_mode = force_generic_plan
 as $$
+begin
   insert into public.device_places as p (device_id, location_id, owner_id, is_inside, since, candidate_since, seen_at)
   select r.device_id, r.location_id, r.owner_id, r.is_inside, r.since, r.candidate_since, r.fix_at
   from jsonb_to_recordset(p_judged) as r(
@@ -112,7 +121,8 @@ as $$
     )
   on conflict (device_id, location_id) do update
     set is_inside = excluded.is_inside, since = excluded.since, candidate_since = excluded.candidate_since,
-        seen_at = excluded.seen_at
+        seen_at = excluded.seen_at;
+end;
 $$;
 
 comment on function fleet.store_device_places(jsonb) is 'Keep what fleet.judged_fixes said.';
@@ -120,15 +130,19 @@ revoke all on function fleet.store_device_places(jsonb) from public, anon, authe
 
 create or replace function fleet.store_positions(p_positions jsonb, p_fixes jsonb)
 returns void
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- plpgsql keeps its plan, and any list is planned alike.
+set plan_cache_mode = force_generic_plan
 as $$
+begin
   update public.device_positions as p
   set fix_at = f.at, lost_at = null, is_outside_all = r.is_outside_all, outside_since = r.outside_since
   from jsonb_to_recordset(p_positions) as r(device_id bigint, is_outside_all boolean, outside_since timestamptz)
   join jsonb_to_recordset(p_fixes) as f(device_id bigint, at timestamptz) on f.device_id = r.device_id
-  where p.device_id = r.device_id
+  where p.device_id = r.device_id;
+end;
 $$;
 
 comment on function fleet.store_positions(jsonb, jsonb) is 'Keep what fleet.judged_positions said, and up to which fix.';
@@ -185,10 +199,13 @@ revoke all on function fleet.record_location_events(jsonb, jsonb, jsonb) from pu
 
 create or replace function fleet.record_silence(p_fixes jsonb, p_stale_after interval)
 returns void
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- plpgsql keeps its plan, and any list is planned alike.
+set plan_cache_mode = force_generic_plan
 as $$
+begin
   insert into public.location_events (
     owner_id, device_id, event, at, fix_at, latitude, longitude, accuracy_m, acted_at
   )
@@ -204,7 +221,8 @@ as $$
   ) as e(event, at, is_new)
   where f.at > p.fix_at + p_stale_after and e.is_new
   order by e.at
-  on conflict do nothing
+  on conflict do nothing;
+end;
 $$;
 
 comment on function fleet.record_silence(jsonb, interval) is
@@ -216,6 +234,8 @@ returns table (device_id bigint, located_at timestamptz, outcome text)
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- Planned for each list otherwise.
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_stale_after interval := fleet.stale_position_after();
@@ -232,7 +252,9 @@ begin
       device_id bigint, latitude double precision, longitude double precision, accuracy_m double precision,
       at timestamptz, is_valid boolean
     )
-    left join public.devices as d on d.id = f.device_id and d.status = 'active'
+    -- One look a fix: most lists are one fix, and what plans for a hundred would read a small fleet whole.
+    left join lateral (select v.id, v.owner_id, v.status from public.devices as v where v.id = f.device_id offset 0) as d
+      on d.status = 'active'
     left join public.device_positions as p on p.device_id = d.id
   ) as x;
 
@@ -273,6 +295,8 @@ returns table (device_id bigint, located_at timestamptz, outcome text)
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- Planned for each list otherwise.
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_ids bigint[];

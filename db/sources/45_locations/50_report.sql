@@ -8,10 +8,12 @@ create or replace function fleet.position_problems(
   p_now timestamptz
 )
 returns setof fleet.problem
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select 'latitude', coalesce(p_latitude || ' is not within -90 to 90', 'is missing'), 'Degrees north, such as 52.52.'
   where p_latitude is null or p_latitude not between -90 and 90
   union all
@@ -26,7 +28,8 @@ as $$
   union all
   select 'located_at', case when p_located_at is null then 'is missing' else 'is in the future' end,
     'The time of the fix; set the clock of the device.'
-  where p_located_at is null or p_located_at > p_now + interval '5 minutes'
+  where p_located_at is null or p_located_at > p_now + interval '5 minutes';
+end;
 $$;
 
 comment on function fleet.position_problems(double precision, double precision, double precision, timestamptz, timestamptz) is
@@ -90,10 +93,7 @@ create or replace function public.report_location(
 returns jsonb
 language sql
 volatile
-set search_path = pg_catalog, pg_temp
-as $$
-  select fleet.report_location(p_latitude, p_longitude, p_accuracy_m, p_located_at, clock_timestamp())
-$$;
+return fleet.report_location(p_latitude, p_longitude, p_accuracy_m, p_located_at, clock_timestamp());
 
 comment on function public.report_location(double precision, double precision, double precision, timestamptz) is
   'A device tells where it is: {"accepted": true, "places": [{location_id, name, since}]} with the locations that it is inside of, or '

@@ -14,6 +14,7 @@ MANY = 200
         "select fleet.current_device_id()",
         "select fleet.working_device_id()",
         "select count(*) from claim_commands()",
+        "select device_checkin()",
     ],
 )
 def test_of_many_new_devices_only_the_one_that_calls_is_read(fleet: Fleet, asked: str) -> None:

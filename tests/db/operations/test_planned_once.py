@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 from tests.conftest import Database
 from tests.helpers.fleet import Fleet
 
@@ -73,6 +75,20 @@ def work(fleet: Fleet, device: int) -> None:
         )
 
 
+def check_in(fleet: Fleet, device: int) -> None:
+    facts = {"platform": "linux", "timezone": "Europe/Berlin", "attributes": {"os": "Linux"}}
+    with fleet.as_device(device):
+        assert fleet.value("select device_checkin(%s)", Jsonb(facts))["device_id"] == device
+
+
+def report(fleet: Fleet, device: int) -> None:
+    with fleet.as_device(device):
+        told = fleet.value(
+            "select report_location(%s, 13.4, 5, clock_timestamp())", random.uniform(52, 53)
+        )
+    assert told == {"accepted": True, "places": []}
+
+
 def run_what_is_due(fleet: Fleet, device: int) -> None:
     made = fleet.create(
         device_ids=[device],
@@ -96,7 +112,9 @@ def tick(fleet: Fleet, device: int) -> None:
     assert {row["error"] for row in done} == {None}
 
 
-@pytest.mark.parametrize("doing", [send, claim_and_finish, look, work, run_what_is_due, tick])
+@pytest.mark.parametrize(
+    "doing", [send, claim_and_finish, look, work, check_in, report, run_what_is_due, tick]
+)
 def test_nothing_is_planned_anew(fleet: Fleet, doing: Callable[[Fleet, int], Any]) -> None:
     device = fleet.device()
     for _ in range(TIMES):
@@ -107,7 +125,7 @@ def test_nothing_is_planned_anew(fleet: Fleet, doing: Callable[[Fleet, int], Any
     assert {name for name, calls in after.items() if calls > before.get(name, 0)} == set()
 
 
-@pytest.mark.parametrize("doing", [send, claim_and_finish, look, work])
+@pytest.mark.parametrize("doing", [send, claim_and_finish, look, work, check_in, report])
 def test_no_statement_within_is_planned_for_its_values(
     fleet: Fleet, doing: Callable[[Fleet, int], Any]
 ) -> None:

@@ -877,19 +877,22 @@ revoke all on function fleet.raise_device_not_found(bigint) from public, anon, a
 
 create or replace function fleet.with_facts(p_attributes jsonb, p_facts jsonb)
 returns jsonb
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  -- Of a stored value the size is that of its compressed form; of one that was just made it is not.
+  v_room integer := fleet.limit_value('attributes') - pg_column_size(p_attributes || '{}') - 128;
+begin
   -- What is known already keeps its place: a device that says too much displaces nothing, and says less.
-  select case
+  return case
     when pg_column_size(p_attributes || p_facts) <= fleet.limit_value('attributes') and not fleet.is_too_deep(p_facts)
       then p_attributes || p_facts
-    when b.room < 512 then p_attributes
-    else p_attributes || fleet.cut_json(p_facts, b.room)
-  end
-  -- Of a stored value the size is that of its compressed form; of one that was just made it is not.
-  from (select fleet.limit_value('attributes') - pg_column_size(p_attributes || '{}') - 128 as room) as b
+    when v_room < 512 then p_attributes
+    else p_attributes || fleet.cut_json(p_facts, v_room)
+  end;
+end;
 $$;
 
 comment on function fleet.with_facts(jsonb, jsonb) is
@@ -898,10 +901,11 @@ revoke all on function fleet.with_facts(jsonb, jsonb) from public, anon, authent
 
 create or replace function fleet.store_facts(p_device_id bigint, p_facts jsonb)
 returns void
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
+begin
   -- What a device says of itself is kept apart from what others say of it. What is no known zone or no object is left out rather
   -- than refused: a check-in must not fail because of a detail.
   update public.devices as d
@@ -918,7 +922,8 @@ as $$
         )))
   where d.id = p_device_id
     and jsonb_typeof(p_facts) = 'object'
-    and p_facts <> '{}'
+    and p_facts <> '{}';
+end;
 $$;
 
 comment on function fleet.store_facts(bigint, jsonb) is
@@ -1001,10 +1006,7 @@ create or replace function public.device_checkin(p_facts jsonb default '{}')
 returns jsonb
 language sql
 volatile
-set search_path = pg_catalog, pg_temp
-as $$
-  select fleet.device_checkin(p_facts, clock_timestamp())
-$$;
+return fleet.device_checkin(p_facts, clock_timestamp());
 
 comment on function public.device_checkin(jsonb) is
   'A device says that it is there, with facts {platform, timezone, agent_version, attributes, sockets}; attributes may hold health: '

@@ -212,6 +212,10 @@ returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- Planned for each list of rollouts otherwise, which takes as long as the look; and by index always: a plan of a time when there was little would read
+-- all that came since.
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 begin
   with taken as (
@@ -397,6 +401,10 @@ language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 set jit = off
+-- Planned for each list of rollouts otherwise, which takes as long as the look; and by index always: a plan of a time when there was little would read
+-- all that came since.
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
   v_released bigint[];
@@ -804,6 +812,8 @@ language plpgsql
 stable
 rows 50
 set search_path = pg_catalog, pg_temp
+-- Planned for each list of rollouts otherwise, which takes as long as the look.
+set plan_cache_mode = force_generic_plan
 as $$
 begin
   return query
@@ -927,6 +937,8 @@ returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- Planned for each list of rollouts otherwise, which takes as long as the look.
+set plan_cache_mode = force_generic_plan
 as $$
 begin
   update public.run_waves as w

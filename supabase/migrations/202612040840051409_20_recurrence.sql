@@ -353,28 +353,27 @@ create or replace function fleet.try_exact_instant(p_text text)
 returns timestamptz
 language sql
 stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select case when p_text ~ '\d:\d.*(Z|z|[+-]\d{2}(:?\d{2})?)$' then fleet.try_instant(p_text, 'UTC') end
-$$;
+return case when p_text ~ '\d:\d.*(Z|z|[+-]\d{2}(:?\d{2})?)$' then fleet.try_instant(p_text, 'UTC') end;
 
 comment on function fleet.try_exact_instant(text) is 'The text as an instant; null where it is none, or says no offset.';
 revoke all on function fleet.try_exact_instant(text) from public, anon, authenticated, service_role;
 
 create or replace function fleet.told_instant(p_value jsonb)
 returns timestamptz
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case jsonb_typeof(p_value)
+begin
+  return case jsonb_typeof(p_value)
     when 'string' then fleet.try_exact_instant(p_value #>> '{}')
     -- Seconds since 1970, or thousandths of them, which for a time of our days have three digits more.
     when 'number' then case
       when (p_value #>> '{}')::numeric between 1e8 and 1e11 then to_timestamp(((p_value #>> '{}')::numeric)::double precision)
       when (p_value #>> '{}')::numeric between 1e11 and 1e14 then to_timestamp(((p_value #>> '{}')::numeric / 1000)::double precision)
     end
-  end
+  end;
+end;
 $$;
 
 comment on function fleet.told_instant(jsonb) is

@@ -271,10 +271,14 @@ returns table (
   device_id bigint, owner_id uuid, fix_at timestamptz, location_id bigint, location_name text, side text,
   was_inside boolean, is_inside boolean, since timestamptz, candidate_since timestamptz
 )
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+-- plpgsql keeps its plan, and any list is planned alike.
+set plan_cache_mode = force_generic_plan
 as $$
+begin
+  return query
   with near as (
     select f.device_id, f.owner_id, f.at, l.id, l.name, l.min_dwell,
       coalesce(p.is_inside, false) as was_inside, p.since, p.candidate_since, p.seen_at,
@@ -304,7 +308,8 @@ as $$
     d.was_inside, d.was_inside <> d.changes,
     case when d.changes then d.candidate else d.since end,
     case when not d.changes then d.candidate end
-  from decided as d
+  from decided as d;
+end;
 $$;
 
 comment on function fleet.judged_fixes(jsonb, interval) is
@@ -314,10 +319,14 @@ revoke all on function fleet.judged_fixes(jsonb, interval) from public, anon, au
 
 create or replace function fleet.judged_positions(p_fixes jsonb, p_judged jsonb, p_stale_after interval)
 returns table (device_id bigint, was_outside_all boolean, is_outside_all boolean, outside_since timestamptz)
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+-- plpgsql keeps its plan, and any list is planned alike.
+set plan_cache_mode = force_generic_plan
 as $$
+begin
+  return query
   with summed as (
     select f.device_id, f.at, p.is_outside_all, p.outside_since,
       p.fix_at is null or f.at - p.fix_at > p_stale_after as was_silent,
@@ -350,7 +359,8 @@ as $$
       else c.is_outside_all
     end,
     c.since
-  from counted as c
+  from counted as c;
+end;
 $$;
 
 comment on function fleet.judged_positions(jsonb, jsonb, interval) is
@@ -371,7 +381,8 @@ create or replace function fleet.fix_outcome(
 )
 returns text
 language sql
-immutable
+-- As what is added to an instant; as immutable it would not be put in place.
+stable
 parallel safe
 return case
   when not p_is_known then 'unknown_device'
@@ -420,10 +431,14 @@ returns table (
   device_id bigint, latitude double precision, longitude double precision, accuracy_m double precision, at timestamptz,
   is_valid boolean, rank bigint
 )
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+-- plpgsql keeps its plan, and any list is planned alike.
+set plan_cache_mode = force_generic_plan
 as $$
+begin
+  return query
   with given as (
     select (e.item ->> 'device_id')::bigint as device_id,
       fleet.degrees_of(e.item -> 'latitude') as latitude,
@@ -444,7 +459,8 @@ as $$
       false
     ),
     row_number() over (partition by g.device_id order by g.at, g.accuracy_m nulls last)
-  from given as g
+  from given as g;
+end;
 $$;
 
 comment on function fleet.parsed_fixes(jsonb) is
@@ -453,10 +469,13 @@ revoke all on function fleet.parsed_fixes(jsonb) from public, anon, authenticate
 
 create or replace function fleet.store_device_places(p_judged jsonb)
 returns void
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- plpgsql keeps its plan, and any list is planned alike.
+set plan_cache_mode = force_generic_plan
 as $$
+begin
   insert into public.device_places as p (device_id, location_id, owner_id, is_inside, since, candidate_since, seen_at)
   select r.device_id, r.location_id, r.owner_id, r.is_inside, r.since, r.candidate_since, r.fix_at
   from jsonb_to_recordset(p_judged) as r(
@@ -473,7 +492,8 @@ as $$
     )
   on conflict (device_id, location_id) do update
     set is_inside = excluded.is_inside, since = excluded.since, candidate_since = excluded.candidate_since,
-        seen_at = excluded.seen_at
+        seen_at = excluded.seen_at;
+end;
 $$;
 
 comment on function fleet.store_device_places(jsonb) is 'Keep what fleet.judged_fixes said.';
@@ -481,15 +501,19 @@ revoke all on function fleet.store_device_places(jsonb) from public, anon, authe
 
 create or replace function fleet.store_positions(p_positions jsonb, p_fixes jsonb)
 returns void
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- plpgsql keeps its plan, and any list is planned alike.
+set plan_cache_mode = force_generic_plan
 as $$
+begin
   update public.device_positions as p
   set fix_at = f.at, lost_at = null, is_outside_all = r.is_outside_all, outside_since = r.outside_since
   from jsonb_to_recordset(p_positions) as r(device_id bigint, is_outside_all boolean, outside_since timestamptz)
   join jsonb_to_recordset(p_fixes) as f(device_id bigint, at timestamptz) on f.device_id = r.device_id
-  where p.device_id = r.device_id
+  where p.device_id = r.device_id;
+end;
 $$;
 
 comment on function fleet.store_positions(jsonb, jsonb) is 'Keep what fleet.judged_positions said, and up to which fix.';
@@ -546,10 +570,13 @@ revoke all on function fleet.record_location_events(jsonb, jsonb, jsonb) from pu
 
 create or replace function fleet.record_silence(p_fixes jsonb, p_stale_after interval)
 returns void
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- plpgsql keeps its plan, and any list is planned alike.
+set plan_cache_mode = force_generic_plan
 as $$
+begin
   insert into public.location_events (
     owner_id, device_id, event, at, fix_at, latitude, longitude, accuracy_m, acted_at
   )
@@ -565,7 +592,8 @@ as $$
   ) as e(event, at, is_new)
   where f.at > p.fix_at + p_stale_after and e.is_new
   order by e.at
-  on conflict do nothing
+  on conflict do nothing;
+end;
 $$;
 
 comment on function fleet.record_silence(jsonb, interval) is
@@ -577,6 +605,8 @@ returns table (device_id bigint, located_at timestamptz, outcome text)
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- Planned for each list otherwise.
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_stale_after interval := fleet.stale_position_after();
@@ -593,7 +623,9 @@ begin
       device_id bigint, latitude double precision, longitude double precision, accuracy_m double precision,
       at timestamptz, is_valid boolean
     )
-    left join public.devices as d on d.id = f.device_id and d.status = 'active'
+    -- One look a fix: most lists are one fix, and what plans for a hundred would read a small fleet whole.
+    left join lateral (select v.id, v.owner_id, v.status from public.devices as v where v.id = f.device_id offset 0) as d
+      on d.status = 'active'
     left join public.device_positions as p on p.device_id = d.id
   ) as x;
 
@@ -634,6 +666,8 @@ returns table (device_id bigint, located_at timestamptz, outcome text)
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- Planned for each list otherwise.
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_ids bigint[];
@@ -723,10 +757,12 @@ create or replace function fleet.position_problems(
   p_now timestamptz
 )
 returns setof fleet.problem
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query
   select 'latitude', coalesce(p_latitude || ' is not within -90 to 90', 'is missing'), 'Degrees north, such as 52.52.'
   where p_latitude is null or p_latitude not between -90 and 90
   union all
@@ -741,7 +777,8 @@ as $$
   union all
   select 'located_at', case when p_located_at is null then 'is missing' else 'is in the future' end,
     'The time of the fix; set the clock of the device.'
-  where p_located_at is null or p_located_at > p_now + interval '5 minutes'
+  where p_located_at is null or p_located_at > p_now + interval '5 minutes';
+end;
 $$;
 
 comment on function fleet.position_problems(double precision, double precision, double precision, timestamptz, timestamptz) is
@@ -805,10 +842,7 @@ create or replace function public.report_location(
 returns jsonb
 language sql
 volatile
-set search_path = pg_catalog, pg_temp
-as $$
-  select fleet.report_location(p_latitude, p_longitude, p_accuracy_m, p_located_at, clock_timestamp())
-$$;
+return fleet.report_location(p_latitude, p_longitude, p_accuracy_m, p_located_at, clock_timestamp());
 
 comment on function public.report_location(double precision, double precision, double precision, timestamptz) is
   'A device tells where it is: {"accepted": true, "places": [{location_id, name, since}]} with the locations that it is inside of, or '
