@@ -1431,10 +1431,13 @@ revoke all on function fleet.ring(uuid, bigint, text) from public, anon, authent
 
 create or replace function fleet.queue_doorbells(p_command_ids bigint[])
 returns void
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- Planned for each list of ids otherwise.
+set plan_cache_mode = force_generic_plan
 as $$
+begin
   insert into fleet.doorbells as b (device_id, owner_id, ring_at, priority, command_id, command_type)
   select distinct on (c.device_id, c.not_before) c.device_id, c.owner_id, c.not_before, c.priority, c.id, c.command_type
   from public.device_commands as c
@@ -1442,7 +1445,8 @@ as $$
     and c.channel = 'agent'
   order by c.device_id, c.not_before, c.priority desc, c.id
   on conflict (device_id, ring_at) do update
-    set priority = greatest(b.priority, excluded.priority)
+    set priority = greatest(b.priority, excluded.priority);
+end;
 $$;
 
 comment on function fleet.queue_doorbells(bigint[]) is 'Leave it to the tick to ring for these commands, when they may start.';
