@@ -161,6 +161,10 @@ as $$
 declare
   v_count integer;
 begin
+  -- Nearly every device that asks has no geo schedule.
+  if p_geo_schedule_ids = '{}' then
+    return 0;
+  end if;
   with there as materialized (
     -- Looked up first: a conflict alone burns an id and writes to the log, a row that is not tried does not. All at once: one by
     -- one they would take longer than it takes to say what there should be.

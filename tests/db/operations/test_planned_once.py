@@ -89,6 +89,11 @@ def report(fleet: Fleet, device: int) -> None:
     assert told == {"accepted": True, "places": []}
 
 
+def ask_for_geo_actions(fleet: Fleet, device: int) -> None:
+    with fleet.as_device(device):
+        assert fleet.value("select geo_actions_due() -> 'actions'") == []
+
+
 def run_what_is_due(fleet: Fleet, device: int) -> None:
     made = fleet.create(
         device_ids=[device],
@@ -113,7 +118,18 @@ def tick(fleet: Fleet, device: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "doing", [send, claim_and_finish, look, work, check_in, report, run_what_is_due, tick]
+    "doing",
+    [
+        send,
+        claim_and_finish,
+        look,
+        work,
+        check_in,
+        report,
+        ask_for_geo_actions,
+        run_what_is_due,
+        tick,
+    ],
 )
 def test_nothing_is_planned_anew(fleet: Fleet, doing: Callable[[Fleet, int], Any]) -> None:
     device = fleet.device()
@@ -125,7 +141,9 @@ def test_nothing_is_planned_anew(fleet: Fleet, doing: Callable[[Fleet, int], Any
     assert {name for name, calls in after.items() if calls > before.get(name, 0)} == set()
 
 
-@pytest.mark.parametrize("doing", [send, claim_and_finish, look, work, check_in, report])
+@pytest.mark.parametrize(
+    "doing", [send, claim_and_finish, look, work, check_in, report, ask_for_geo_actions]
+)
 def test_no_statement_within_is_planned_for_its_values(
     fleet: Fleet, doing: Callable[[Fleet, int], Any]
 ) -> None:

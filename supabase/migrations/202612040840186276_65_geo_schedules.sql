@@ -359,6 +359,10 @@ as $$
 declare
   v_count integer;
 begin
+  -- Nearly every device that asks has no geo schedule.
+  if p_geo_schedule_ids = '{}' then
+    return 0;
+  end if;
   with there as materialized (
     -- Looked up first: a conflict alone burns an id and writes to the log, a row that is not tried does not. All at once: one by
     -- one they would take longer than it takes to say what there should be.
@@ -1503,10 +1507,14 @@ returns table (
   ends_at timestamptz, timezone text, side text, geometry jsonb, apps text[], enforce jsonb, unknown_location text,
   max_location_age interval, status text, location_met_at timestamptz, reason text, is_owed boolean, until timestamptz
 )
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+-- plpgsql keeps its plan, and any list is planned alike.
+set plan_cache_mode = force_generic_plan
 as $$
+begin
+  return query
   select c.device_id, c.owner_id, a.id, s.id, s.name, a.from_date, b.starts_at, b.ends_at, c.timezone, a.side, a.geometry, a.apps,
     a.enforce, a.unknown_location, a.max_location_age, r.status, r.location_met_at, r.reason,
     fleet.is_owed(c, a.update_delay_type, b.starts_at, p_now), c.until
@@ -1525,7 +1533,8 @@ as $$
   ) as b
   left join public.geo_action_reports as r on r.geo_action_id = a.id and r.device_id = c.device_id
   where c.device_id = any (p_device_ids)
-    and b.ends_at > b.starts_at
+    and b.ends_at > b.starts_at;
+end;
 $$;
 
 comment on function fleet.geo_actions_of_devices(bigint[], timestamptz) is
@@ -1611,10 +1620,7 @@ create or replace function public.geo_actions_due()
 returns jsonb
 language sql
 volatile
-set search_path = pg_catalog, pg_temp
-as $$
-  select fleet.geo_actions_due(clock_timestamp())
-$$;
+return fleet.geo_actions_due(clock_timestamp());
 
 comment on function public.geo_actions_due() is
   'A device asks for its actions, running and coming: {"now", "actions": [{geo_action_id, geo_schedule_id, name, from_date, starts_at, '
