@@ -121,6 +121,7 @@ def run(connection: psycopg.Connection[Any], settings: StackSettings) -> list[di
     working = bench.work()
     batches = bench.batches()
     empty, claims, around = bench.looks()
+    told = bench.tellings()
     return [
         row("claim + finish, one command a device", one[0], "a second", one[1], "ratio ≥ 0.6"),
         row("claim + finish, ten commands a device", ten[0], "a second", ten[1], "ratio ≥ 0.6"),
@@ -138,6 +139,13 @@ def run(connection: psycopg.Connection[Any], settings: StackSettings) -> list[di
         row(
             "look that finds nothing, beside a claim, both without the transaction around them",
             *(round(empty - around, 3), "ms", round(claims - around, 3), "ratio ≤ 0.2"),
+        ),
+        *(
+            row(
+                f"{what}, beside a claim, both without the transaction around them",
+                *(round(ms - around, 3), "ms", round(claims - around, 3), f"ratio ≤ {goal}"),
+            )
+            for what, ms, goal in told
         ),
         *_beside_other_queues(settings, one[0], batches[0]),
     ]
@@ -213,6 +221,18 @@ class Bench:
             for times, script, each in zip(found, (look, look, neither), (0, 1, 0), strict=True):
                 times.append(1000 * CLIENTS / self._rate(script, each))
         return min(found[0]), min(found[1]), min(found[2])
+
+    def tellings(self) -> list[tuple[str, float, float]]:
+        """Give how long it takes to hear from a device, with what it may cost beside a claim."""
+        facts = '{"platform": "linux", "attributes": {"os": "Linux", "machine": "x86_64"}}'
+        place = "52 + :n / 10000.0, 13.4, 5, clock_timestamp()"
+        return [
+            (what, 1000 * CLIENTS / max(self._rate(_call(call), 0) for _ in range(ROUNDS)), goal)
+            for what, call, goal in (
+                ("check-in", f"select device_checkin('{facts}')", 2.5),
+                ("reported position", f"select report_location({place})", 5.0),
+            )
+        ]
 
     def _best(self, ours: str, plain: str, each: int) -> tuple[float, float]:
         """Run two scripts in turn, in which devices do much, and give the best rate of each."""
