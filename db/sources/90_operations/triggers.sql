@@ -102,7 +102,10 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_what integer;
+  v_deployments bigint[];
+  v_for_mdms bigint[];
+  v_held bigint[];
+  v_removals bigint[];
 begin
   -- Nearly all are none of these.
   if not exists (
@@ -112,32 +115,24 @@ begin
     return null;
   end if;
 
-  -- As above: 1 what a rollout holds, 2 a deployment, 4 what an MDM is sent, 8 what takes a profile away.
-  select bit_or(
-    case when n.wave is not null and n.step = 0 then 1 else 0 end
-    | case when n.command_type in ('deploy_software', 'deploy_files') and n.step = 0 then 2 else 0 end
-    | case when n.channel = 'mdm' and n.status = 'pending' then 4 else 0 end
-    | case when n.command_type = 'remove_profile' and n.status = 'pending' then 8 else 0 end
-  ) into v_what
+  select array_agg(n.id) filter (where fleet.is_deploy_type(n.command_type) and n.step = 0),
+    array_agg(n.id) filter (where n.channel = 'mdm' and n.status = 'pending'),
+    array_agg(n.id) filter (where n.wave is not null and n.step = 0),
+    array_agg(n.id) filter (where n.command_type = 'remove_profile' and n.status = 'pending')
+  into v_deployments, v_for_mdms, v_held, v_removals
   from new_rows as n;
-  if v_what & 2 > 0 then
-    perform fleet.add_targets(
-      array(select n.id from new_rows as n where n.command_type in ('deploy_software', 'deploy_files') and n.step = 0)
-    );
+  if v_deployments is not null then
+    perform fleet.add_targets(v_deployments);
   end if;
-  if v_what & 4 > 0 then
-    perform fleet.queue_mdm_commands(
-      array(select n.id from new_rows as n where n.channel = 'mdm' and n.status = 'pending'), clock_timestamp()
-    );
+  if v_for_mdms is not null then
+    perform fleet.queue_mdm_commands(v_for_mdms, clock_timestamp());
   end if;
-  if v_what & 1 > 0 then
-    perform fleet.hold_commands(array(select n.id from new_rows as n where n.wave is not null and n.step = 0));
+  if v_held is not null then
+    perform fleet.hold_commands(v_held);
   end if;
-  if v_what & 8 > 0 then
-    -- After the queue of the MDM has it, which forgets what is final.
-    perform fleet.keep_wanted_profiles(
-      array(select n.id from new_rows as n where n.command_type = 'remove_profile' and n.status = 'pending')
-    );
+  if v_removals is not null then
+    -- After the queue of the MDM has them, which forgets what is final.
+    perform fleet.keep_wanted_profiles(v_removals);
   end if;
   return null;
 end;

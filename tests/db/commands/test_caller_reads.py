@@ -41,13 +41,7 @@ def test_of_many_new_devices_only_the_one_that_calls_is_read(fleet: Fleet, asked
 def test_of_what_waits_for_a_device_only_what_it_takes_is_read(
     fleet: Fleet, asked: str, analyzed: bool
 ) -> None:
-    device = fleet.device()
-    fleet.run(
-        "insert into device_commands (device_id, command_type)"
-        " select %s, 'lock' from generate_series(1, %s)",
-        device,
-        10 * MANY,
-    )
+    device = busy_device(fleet)
     if analyzed:
         fleet.run("analyze device_commands")
     before = read(fleet, "device_commands")
@@ -64,6 +58,15 @@ def test_of_what_waits_for_a_device_only_what_it_takes_is_read(
 
 
 def test_a_check_in_counts_no_more_than_a_claim_takes(fleet: Fleet) -> None:
+    device = busy_device(fleet)
+    before = read(fleet, "device_commands")
+    with fleet.as_device(device):
+        assert fleet.value("select device_checkin()")["pending"] == 100
+    assert read(fleet, "device_commands") - before < 500
+
+
+def busy_device(fleet: Fleet) -> int:
+    """Make a device for which far more waits than it takes at once."""
     device = fleet.device()
     fleet.run(
         "insert into device_commands (device_id, command_type)"
@@ -71,10 +74,7 @@ def test_a_check_in_counts_no_more_than_a_claim_takes(fleet: Fleet) -> None:
         device,
         10 * MANY,
     )
-    before = read(fleet, "device_commands")
-    with fleet.as_device(device):
-        assert fleet.value("select device_checkin()")["pending"] == 100
-    assert read(fleet, "device_commands") - before < 500
+    return device
 
 
 def read(fleet: Fleet, table: str = "devices") -> int:
