@@ -76,15 +76,10 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- At most twice a minute: last_seen is for people, and each write of it is a row version. A statement that writes none
-  -- would still call the triggers.
-  if exists (
-    select 1
-    from public.devices as d
-    where d.id = p_device_id and (d.last_seen is null or d.last_seen < p_now - interval '30 seconds')
-  ) then
-    update public.devices as d set last_seen = p_now where d.id = p_device_id;
-  end if;
+  -- At most twice a minute: last_seen is for people, and each write of it is a row version.
+  update public.devices as d
+  set last_seen = p_now
+  where d.id = p_device_id and (d.last_seen is null or d.last_seen < p_now - interval '30 seconds');
 end;
 $$;
 

@@ -229,8 +229,8 @@ def test_a_status_is_checked_by_a_constraint_of_that_name(db: Any) -> None:
             "   select 1 from pg_constraint as k where k.conrelid = c.oid"
             "   and k.conname = c.relname || '_status_is_known')",
         )
-        # One check for the whole of a command, which says that name all the same.
-        == ["device_commands"]
+        # One check for the whole of a row, which says that name all the same.
+        == ["devices", "device_commands"]
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 WITHOUT_SEARCH_PATH = {
     "fleet.is_over_limit",
     "fleet.is_sound_command",
+    "fleet.is_sound_device",
     "fleet.next_calendar_occurrence",
     "fleet.next_matching_day",
     "fleet.next_occurrence",
@@ -23,6 +24,8 @@ WITHOUT_SEARCH_PATH = {
     "fleet.take_tick",
     "fleet.tend_geo_schedules",
     "fleet.tg_fill_command",
+    "fleet.tg_note_zones",
+    "fleet.tg_set_updated_at",
     "fleet.tick_minute",
     "fleet.watch_tick",
 }

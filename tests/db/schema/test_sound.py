@@ -1,4 +1,4 @@
-"""One check holds what a command may be, and says which rule of it is broken."""
+"""One check holds what a command or a device may be, and says which rule of it is broken."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.conftest import Database
 from tests.helpers.fleet import Fleet
 
 # What nobody may write, whoever it is, and the name of the rule.
-BROKEN = [
+OF_COMMANDS = [
     ("status", "odd", "status_is_known"),
     ("device_hostname", "x" * 1013, "is_within_limits"),
     ("command_type", "x" * 1021, "is_within_limits"),
@@ -29,7 +29,26 @@ BROKEN = [
     ("trace_id", "x" * 32, "trace_id_is_one"),
     ("trace_id", "0" * 32, "trace_id_is_one"),
 ]
-WITHIN = [
+OF_DEVICES = [
+    ("status", "odd", "status_is_known"),
+    ("hostname", " ", "hostname_is_not_blank"),
+    ("hostname", "x" * 1013, "is_within_limits"),
+    ("platform", "x" * 1021, "is_within_limits"),
+    ("timezone", "x" * 1021, "is_within_limits"),
+    ("tags", "{%s}" % ("x" * 17000), "is_within_limits"),
+    ("tags", "{" + ",".join("x" * 101) + "}", "is_within_limits"),
+    ("attributes", '{"a": "%s"}' % ("x" * 33000), "is_within_limits"),
+    ("reported", '{"a": "%s"}' % ("x" * 33000), "is_within_limits"),
+    ("attributes", "[]", "attributes_is_an_object"),
+    ("latitude", "-90.1", "latitude_is_on_earth"),
+    ("latitude", "NaN", "latitude_is_on_earth"),
+    ("longitude", "180.1", "longitude_is_on_earth"),
+    ("longitude", "Infinity", "longitude_is_on_earth"),
+    ("accuracy_m", "-1", "accuracy_is_not_negative"),
+]
+BROKEN = [("device_commands", *rule) for rule in OF_COMMANDS]
+BROKEN += [("devices", *rule) for rule in OF_DEVICES]
+COMMANDS_WITHIN = [
     ("priority", "100"),
     ("priority", "-100"),
     ("max_attempts", "1000"),
@@ -40,39 +59,62 @@ WITHIN = [
     ("idempotency_key", "x" * 1020),
     ("status", "cancelled"),
 ]
+DEVICES_WITHIN = [
+    ("status", "retired"),
+    ("hostname", "x" * 1012),
+    ("platform", None),
+    ("timezone", None),
+    ("tags", "{}"),
+    ("reported", "[]"),
+    ("latitude", "-90"),
+    ("latitude", None),
+    ("longitude", "180"),
+    ("accuracy_m", "0"),
+]
+WITHIN = [("device_commands", *value) for value in COMMANDS_WITHIN]
+WITHIN += [("devices", *value) for value in DEVICES_WITHIN]
 
 
 @pytest.fixture
-def command(fleet: Fleet) -> int:
+def rows(fleet: Fleet) -> dict[str, int]:
     # The triggers say it first, in words and by field; this is what holds without them.
-    made: int = fleet.send(fleet.device("pc-1"), "lock")["id"]
-    fleet.run("alter table device_commands disable trigger user")
+    device = fleet.device("pc-1")
+    made = {"devices": device, "device_commands": fleet.send(device, "lock")["id"]}
+    for table in made:
+        fleet.run(f"alter table {table} disable trigger user")
     return made
 
 
-@pytest.mark.parametrize(("column", "value", "rule"), BROKEN)
+@pytest.mark.parametrize(("table", "column", "value", "rule"), BROKEN)
 def test_what_breaks_a_rule_is_refused_by_its_name(
-    fleet: Fleet, command: int, column: str, value: str, rule: str
+    fleet: Fleet, rows: dict[str, int], table: str, column: str, value: str, rule: str
 ) -> None:
     with pytest.raises(psycopg.errors.CheckViolation) as caught, fleet.conn.transaction():
-        fleet.run(f"update device_commands set {column} = %s where id = %s", value, command)
+        fleet.run(f"update {table} set {column} = %s where id = %s", value, rows[table])
 
-    assert caught.value.diag.constraint_name == f"device_commands_{rule}"
-    assert caught.value.diag.table_name == "device_commands"
+    assert caught.value.diag.constraint_name == f"{table}_{rule}"
+    assert caught.value.diag.table_name == table
 
 
-@pytest.mark.parametrize(("column", "value"), WITHIN)
+@pytest.mark.parametrize(("table", "column", "value"), WITHIN)
 def test_what_is_just_within_is_taken(
-    fleet: Fleet, command: int, column: str, value: str | None
+    fleet: Fleet, rows: dict[str, int], table: str, column: str, value: str | None
 ) -> None:
-    fleet.run(f"update device_commands set {column} = %s where id = %s", value, command)
+    fleet.run(f"update {table} set {column} = %s where id = %s", value, rows[table])
 
-    stored = fleet.value(f"select {column}::text from device_commands where id = %s", command)
+    stored = fleet.value(f"select {column}::text from {table} where id = %s", rows[table])
     assert stored == value
 
 
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("device_commands", "reason = repeat('x', 1021)"),
+        ("devices", "platform = repeat('x', 1021)"),
+    ],
+)
 def test_a_name_of_somebody_else_does_not_stand_in_for_what_it_is_checked_with(
-    fleet: Fleet, command: int
+    fleet: Fleet, rows: dict[str, int], table: str, change: str
 ) -> None:
     fleet.run("create schema mine")
     fleet.run(
@@ -82,7 +124,7 @@ def test_a_name_of_somebody_else_does_not_stand_in_for_what_it_is_checked_with(
     fleet.run("set local search_path = mine, pg_catalog, public")
 
     with pytest.raises(psycopg.errors.CheckViolation), fleet.conn.transaction():
-        fleet.run("update device_commands set reason = repeat('x', 1021) where id = %s", command)
+        fleet.run(f"update {table} set {change} where id = %s", rows[table])
 
 
 def test_a_login_of_somebody_s_own_writes_as_a_member_of_the_service_role(

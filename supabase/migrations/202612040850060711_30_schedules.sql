@@ -5572,16 +5572,8 @@ declare
   v_changes bigint[];
   v_came record;
 begin
-  -- Being seen is no news: devices say so all the time.
   if tg_op = 'UPDATE' then
-    if not exists (
-      select 1
-      from new_rows as n
-      join old_rows as o on o.id = n.id
-      where (n.timezone, n.status, n.owner_id) is distinct from (o.timezone, o.status, o.owner_id)
-    ) then
-      return null;
-    end if;
+    perform set_config('pgfleet.zones_move', '', true);
     select array_agg(u.owner_id), array_agg(u.zone), array_agg(u.n) into v_owners, v_zones, v_changes
     from (
       select x.owner_id, x.zone, sum(x.n) as n
@@ -5643,6 +5635,29 @@ comment on function fleet.tg_follow_zones() is
   'schedules.';
 revoke all on function fleet.tg_follow_zones() from public, anon, authenticated, service_role;
 
+create or replace function fleet.tg_note_zones()
+returns trigger
+language plpgsql
+-- Without settings, as it asks for nothing but this one.
+as $$
+begin
+  perform pg_catalog.set_config('pgfleet.zones_move', 'yes', true);
+  return new;
+end;
+$$;
+
+comment on function fleet.tg_note_zones() is
+  'Say that a statement moves devices between zones, for fleet.tg_follow_zones, which is not called for the many that do not.';
+revoke all on function fleet.tg_note_zones() from public, anon, authenticated, service_role;
+
+-- Being seen is no news: devices say so all the time. The first that moves is enough.
+create or replace trigger devices_04_note_zones
+  before update of timezone, status, owner_id on public.devices
+  for each row when (
+    (new.timezone, new.status, new.owner_id) is distinct from (old.timezone, old.status, old.owner_id)
+    and (current_setting('pgfleet.zones_move', true) = 'yes') is not true
+  )
+  execute function fleet.tg_note_zones();
 create or replace trigger devices_05_follow_zones_insert
   after insert on public.devices
   referencing new table as new_rows
@@ -5650,7 +5665,8 @@ create or replace trigger devices_05_follow_zones_insert
 create or replace trigger devices_05_follow_zones_update
   after update on public.devices
   referencing old table as old_rows new table as new_rows
-  for each statement execute function fleet.tg_follow_zones();
+  for each statement when (current_setting('pgfleet.zones_move', true) = 'yes')
+  execute function fleet.tg_follow_zones();
 create or replace trigger devices_05_follow_zones_delete
   after delete on public.devices
   referencing old table as old_rows
