@@ -193,3 +193,22 @@ $$;
 
 comment on function fleet.list_problem(text, text, jsonb) is 'One row where a value is a list that is longer than a limit.';
 revoke all on function fleet.list_problem(text, text, jsonb) from public, anon, authenticated, service_role;
+
+create or replace function fleet.raise_broken_check(p_table text, p_rule text)
+returns void
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise check_violation using
+    message = format('new row for relation "%s" violates check constraint "%s_%s"', p_table, p_table, p_rule),
+    schema = 'public', table = p_table, constraint = format('%s_%s', p_table, p_rule);
+end;
+$$;
+
+comment on function fleet.raise_broken_check(text, text) is
+  'Raise check_violation (23514) as Postgres does, for a rule of a check that holds several: the constraint is <table>_<rule>.';
+revoke all on function fleet.raise_broken_check(text, text) from public, anon, authenticated, service_role;
+grant execute on function fleet.raise_broken_check(text, text) to authenticated, service_role;

@@ -37,9 +37,7 @@ declare
   end;
 begin
   if v_broken is not null then
-    raise check_violation using
-      message = pg_catalog.format('new row for relation "devices" violates check constraint "devices_%s"', v_broken),
-      schema = 'public', table = 'devices', constraint = 'devices_' || v_broken;
+    perform fleet.raise_broken_check('devices', v_broken);
   end if;
   return true;
 end;
@@ -49,7 +47,7 @@ comment on function fleet.is_sound_device(
   text, text, text, text, text[], jsonb, jsonb, double precision, double precision, double precision
 ) is
   'The checks of devices in one: true, or it raises check_violation (23514) with the name of the one that is broken. Postgres reads the text '
-  'of each check anew in every statement, which took more than all else that a device costs that is heard of.';
+  'of each check anew in every statement, which took two fifths of what it costs to hear from a device.';
 revoke all on function fleet.is_sound_device(
   text, text, text, text, text[], jsonb, jsonb, double precision, double precision, double precision
 ) from public, anon, authenticated, service_role;

@@ -222,15 +222,17 @@ def test_constraints_and_indexes_are_named_after_their_table(db: Any) -> None:
 
 def test_a_status_is_checked_by_a_constraint_of_that_name(db: Any) -> None:
     assert (
-        names(
-            db,
-            f"select c.relname from {TABLES} and exists (select 1 from pg_attribute as a"
-            " where a.attrelid = c.oid and a.attname = 'status') and not exists ("
-            "   select 1 from pg_constraint as k where k.conrelid = c.oid"
-            "   and k.conname = c.relname || '_status_is_known')",
+        sorted(
+            names(
+                db,
+                f"select c.relname from {TABLES} and exists (select 1 from pg_attribute as a"
+                " where a.attrelid = c.oid and a.attname = 'status') and not exists ("
+                "   select 1 from pg_constraint as k where k.conrelid = c.oid"
+                "   and k.conname = c.relname || '_status_is_known')",
+            )
         )
         # One check for the whole of a row, which says that name all the same.
-        == ["devices", "device_commands"]
+        == ["device_commands", "devices"]
     )
 
 

@@ -94,7 +94,9 @@ PURE = """
 """
 
 # What checks and conditions of triggers ask, with the rights of whoever writes. Arithmetic, too.
-ASKED_OF_WRITERS = "fleet.is_over_limit fleet.is_sound_command fleet.is_sound_device"
+ASKED_OF_WRITERS = """
+    fleet.is_over_limit fleet.is_sound_command fleet.is_sound_device fleet.raise_broken_check
+"""
 
 SERVICE_ROLE = """
     fleet.checkup fleet.default_settings fleet.is_within_bounds fleet.may_hold_secrets

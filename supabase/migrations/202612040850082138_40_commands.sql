@@ -48,9 +48,7 @@ declare
   end;
 begin
   if v_broken is not null then
-    raise check_violation using
-      message = pg_catalog.format('new row for relation "device_commands" violates check constraint "device_commands_%s"', v_broken),
-      schema = 'public', table = 'device_commands', constraint = 'device_commands_' || v_broken;
+    perform fleet.raise_broken_check('device_commands', v_broken);
   end if;
   return true;
 end;
